@@ -1,0 +1,1 @@
+"""Transferability in deep learning for Hugging Face."""

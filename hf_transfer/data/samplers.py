@@ -1,0 +1,95 @@
+"""Samplers whose order is a function of (seed, epoch) alone, so that a resumed run reads the rows of a straight one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+
+class ShuffleSampler(Sampler[int]):
+    """Every row once an epoch, in an order drawn from (seed, epoch).
+
+    Args:
+        num_rows: size of the dataset.
+        seed: any integer.
+
+    Raises:
+        ValueError: the dataset is empty.
+    """
+
+    def __init__(self, num_rows: int, seed: int = 0):
+        if num_rows < 1:
+            raise ValueError("the dataset is empty: there is nothing to sample.")
+        self.num_rows = num_rows
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(permutation(self.num_rows, self.seed, self.epoch))
+
+
+class DomainBalancedSampler(ShuffleSampler):
+    """Batches that hold the same number of rows of every domain: half source and half target where there are two.
+
+    An epoch is as long as the largest domain needs; smaller domains start over in a new order. Within a batch the
+    rows stand domain by domain. `batch_size` rows are one process's batch; `num_processes` rounds the number of batches so
+    that all processes get the same.
+
+    Args:
+        domains: domain of each row (any integers).
+        batch_size: rows in a batch, a multiple of the number of domains.
+        seed: any integer.
+        num_processes: how many processes share the batches.
+
+    Raises:
+        ValueError: no rows, or `batch_size` is not a multiple of the number of domains.
+    """
+
+    def __init__(self, domains: Sequence[int], batch_size: int, seed: int = 0, num_processes: int = 1):
+        super().__init__(len(domains), seed)
+        domain = torch.as_tensor(domains)
+        self.members = {int(d): torch.nonzero(domain == d).flatten().tolist() for d in domain.unique()}
+        if batch_size % len(self.members):
+            raise ValueError(
+                f"`batch_size` should be a multiple of the number of domains ({len(self.members)}), got {batch_size}: "
+                "each batch holds the same number of rows of every domain."
+            )
+        self.batch_size = batch_size
+        self.share = batch_size // len(self.members)
+        largest = max(len(rows) for rows in self.members.values())
+        self.num_batches = math.ceil(largest / self.share / num_processes) * num_processes
+
+    def __len__(self) -> int:
+        return self.num_batches * self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        streams = [self._stream(domain) for domain in self.members]
+        for _ in range(self.num_batches):
+            for stream in streams:
+                for _ in range(self.share):
+                    yield next(stream)
+
+    def _stream(self, domain: int) -> Iterator[int]:
+        rows = self.members[domain]
+        lap = 0
+        while True:
+            for place in permutation(len(rows), self.seed, self.epoch, domain, lap):
+                yield rows[place]
+            lap += 1
+
+
+def permutation(size: int, *keys: int) -> list[int]:
+    """A random order of range(size) that depends on the keys alone."""
+    mixed = 0
+    for key in keys:
+        mixed = (mixed * 1_000_003 + int(key) + 1) % (2**63 - 1)
+    return torch.randperm(size, generator=torch.Generator().manual_seed(mixed)).tolist()

@@ -1,0 +1,120 @@
+"""Margin disparity discrepancy: an adversarial classifier f' measures how far the domains are apart for this model f.
+
+    disparity = E_target[log(1 - softmax(f')_y)] - margin * E_source[-log softmax(f')_y],   y = argmax f
+    loss = -disparity, with f' on R(features)
+
+f' descends the loss: it agrees with f on the source and disagrees on the target, which makes the disparity its
+supremum; the features ascend it through the gradient reversal R. `margin` is gamma = exp(rho) of the paper.
+
+Paper: Zhang et al., "Bridging Theory and Algorithm for Domain Adaptation", ICML 2019,
+https://huggingface.co/papers/1904.05801. Margin 4, width 1024, dropout .5, reversal up to .1 as in its released code.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_transfer.domain_adaptation.two_domains import has_both_domains
+from hf_transfer.functional import gradient_reversal, warm_start_coefficient
+from hf_transfer.objective import SOURCE, TARGET, Objective, View, no_loss
+
+
+def log_one_minus_probability(logits: Tensor, classes: Tensor) -> Tensor:
+    """log(1 - softmax(logits)_class) without cancellation: the log of the mass of all other classes.
+
+    Args:
+        logits: [B, C], C >= 2.
+        classes: [B].
+
+    Returns:
+        [B].
+    """
+    others = logits.scatter(1, classes.unsqueeze(1), float("-inf"))
+    return torch.logsumexp(others, dim=1) - torch.logsumexp(logits, dim=1)
+
+
+def margin_disparity_discrepancy(
+    source_logits: Tensor,
+    source_adversarial_logits: Tensor,
+    target_logits: Tensor,
+    target_adversarial_logits: Tensor,
+    margin: float = 4.0,
+) -> Tensor:
+    """The disparity of an adversarial classifier from the classifier, target minus source; a scalar, at most 0.
+
+    Args:
+        source_logits, target_logits: [B, C] of the classifier; only their argmax is used.
+        source_adversarial_logits, target_adversarial_logits: [B, C] of the adversarial classifier.
+        margin: gamma > 0, weight of the agreement on the source.
+    """
+    source_term = F.cross_entropy(source_adversarial_logits, source_logits.argmax(dim=1))
+    target_term = log_one_minus_probability(target_adversarial_logits, target_logits.argmax(dim=1)).mean()
+    return target_term - margin * source_term
+
+
+class MDD(Objective):
+    """Margin disparity discrepancy with an adversarial head on the features.
+
+    Args:
+        margin: gamma, weight of the agreement on the source.
+        hidden_size: width of the adversarial head's hidden layer.
+        dropout: of that layer, in [0, 1).
+        max_reversal: final coefficient of the reversed gradient.
+        warm_start: how fast the coefficient grows with the progress of the training.
+        weight: factor of this term in the training loss.
+
+    Raises:
+        ValueError: a keyword is out of its range; at `build`, the model has fewer than two classes.
+    """
+
+    paper = "1904.05801"
+    needs = frozenset({"domain"})
+
+    def __init__(
+        self,
+        margin: float = 4.0,
+        hidden_size: int = 1024,
+        dropout: float = 0.5,
+        max_reversal: float = 0.1,
+        warm_start: float = 10.0,
+        weight: float = 1.0,
+    ):
+        super().__init__(weight)
+        positive = {
+            "margin": margin,
+            "hidden_size": hidden_size,
+            "max_reversal": max_reversal,
+            "warm_start": warm_start,
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"`{name}` should be positive, got {value}.")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` should be in [0, 1), got {dropout}.")
+        self.margin = margin
+        self.hidden_size = hidden_size
+        self.dropout = dropout
+        self.max_reversal = max_reversal
+        self.warm_start = warm_start
+
+    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
+        if num_labels < 2:
+            raise ValueError(f"MDD needs a classifier with at least 2 classes, got num_labels={num_labels}.")
+        self.adversarial_head = nn.Sequential(
+            nn.Linear(feature_dim, self.hidden_size),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.hidden_size, num_labels),
+        )
+
+    def forward(self, view: View) -> Tensor:
+        if not has_both_domains(view):
+            return no_loss(view)
+        coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
+        adversarial = self.adversarial_head(gradient_reversal(view.features, coefficient))
+        source, target = view.domain == SOURCE, view.domain == TARGET
+        return -margin_disparity_discrepancy(
+            view.logits[source], adversarial[source], view.logits[target], adversarial[target], self.margin
+        )

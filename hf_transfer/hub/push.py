@@ -1,0 +1,109 @@
+"""Push a model folder to the Hub: everything that can be known to fail is asked before the first byte is sent."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, HfApi, ModelCard
+from huggingface_hub.utils import validate_repo_id
+
+from hf_transfer.hub.card import CARD_NAME, check_card
+from hf_transfer.hub.errors import HubError, readable_hub_errors
+from hf_transfer.hub.retry import with_retries
+
+# A Trainer's checkpoints hold optimizer states of many times the model's size, and half-saved folders are no model.
+NOT_PUSHED = ("checkpoint-*/**", ".*.saving-*/**", "**/__pycache__/**")
+
+
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Upload model with hf_transfer",
+    revision: str | None = None,
+    ignore_patterns: Sequence[str] = NOT_PUSHED,
+) -> CommitInfo:
+    """Push a saved model with its card, making the repository if there is none.
+
+    Before anything is uploaded: the folder holds a model and a readable card, `repo_id` is a name, the token is there,
+    valid and may write, the repository exists or was made, is as private as asked for, and the Hub accepts the card.
+    Files the Hub already has are not sent again, so that a push that was cut short goes on where it stopped.
+
+    Args:
+        folder: a Hugging Face model folder (or an adapter's) with a `README.md`.
+        repo_id: "ORG/NAME", or "NAME" for the token's own account.
+        private: make the repository private or public; None leaves the choice to the account. An existing repository
+            keeps its visibility: one that is public is refused if `private=True`.
+        token: access token; default is the one of `hf auth login` or HF_TOKEN.
+        commit_message: first line of the commit.
+        revision: branch to push to, made if there is none; default "main".
+        ignore_patterns: files of the folder to leave out.
+
+    Returns:
+        The commit; `.commit_url` is its address, `.repo_url` the repository.
+
+    Raises:
+        ValueError: the folder is no model, or its card is missing or refused.
+        HubError: the Hub refused or could not be reached; the message says what to do.
+    """
+    folder = Path(folder)
+    check_model_folder(folder)
+    card = check_card(folder)
+    with readable_hub_errors("Pushing to", repo_id):
+        validate_repo_id(repo_id)
+        api = HfApi(token=token, library_name="hf_transfer")
+        repo_id = _writable_name(api, repo_id)
+        _ask_hub_about_card(card, folder)
+        _prepare_repo(api, repo_id, private, revision)
+        return with_retries(
+            lambda: api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                commit_message=commit_message,
+                revision=revision,
+                ignore_patterns=list(ignore_patterns),
+            )
+        )
+
+
+def check_model_folder(folder: str | os.PathLike) -> None:
+    """Raise `ValueError` unless the folder holds a configuration and weights."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder. Save the model there first with `model.save_pretrained(...)`.")
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ValueError(
+            f"{folder} is no model folder: it has neither config.json nor adapter_config.json. "
+            "Save the model there with `model.save_pretrained(...)`."
+        )
+    if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
+        raise ValueError(f"{folder} has a configuration but no weights (*.safetensors).")
+
+
+def _writable_name(api: HfApi, repo_id: str) -> str:
+    """The full name of the repository, after asking the Hub whose token this is and whether it may write at all."""
+    account = with_retries(api.whoami)
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise HubError(f"Pushing to {repo_id!r} failed: this token may only read. Use one with write access.")
+    return repo_id if "/" in repo_id else f"{account['name']}/{repo_id}"
+
+
+def _ask_hub_about_card(card: ModelCard, folder: Path) -> None:
+    try:
+        with_retries(card.validate)
+    except ValueError as error:
+        raise ValueError(f"The Hub refuses the metadata of {folder / CARD_NAME}: {error}") from error
+
+
+def _prepare_repo(api: HfApi, repo_id: str, private: bool | None, revision: str | None) -> None:
+    """Make the repository and the branch where they are missing."""
+    with_retries(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+    if private and not with_retries(lambda: api.model_info(repo_id)).private:
+        raise HubError(
+            f"Pushing to {repo_id!r} failed: it exists and is public, but `private=True` was asked for. "
+            "Make it private in its settings, or choose another name."
+        )
+    if revision is not None and revision != "main" and not revision.startswith("refs/"):
+        with_retries(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True))

@@ -1,0 +1,251 @@
+"""Configuration of Flowformer: one architecture for text, images, time series and trajectories.
+
+Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+SIZES = {
+    "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
+    "small": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1536},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+}
+
+CHOICES = {
+    "modality": ("text", "image", "time_series", "trajectory"),
+    "feature_map": ("sigmoid", "elu", "relu"),
+    "norm_type": ("layer_norm", "batch_norm"),
+    "norm_position": ("pre", "post"),
+    "position_embedding_type": ("learned", "sinusoidal", "rotary", "none"),
+    "stem": ("patch", "conv"),
+    "pooling": ("mean", "last", "flatten"),
+}
+
+POSITIVE = (
+    "vocab_size",
+    "max_position_embeddings",
+    "num_hidden_layers",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "num_input_channels",
+    "state_dim",
+    "act_dim",
+    "prediction_length",
+    "decoder_hidden_size",
+    "decoder_num_hidden_layers",
+    "decoder_num_attention_heads",
+    "decoder_intermediate_size",
+)
+
+PROBABILITIES = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "drop_path_rate",
+    "classifier_dropout",
+    "mask_ratio",
+)
+
+
+@strict
+class FlowformerConfig(PreTrainedConfig):
+    r"""
+    The defaults are `flowformer-base` for text. `FlowformerConfig.from_size("tiny", modality="image")` names the others.
+
+    Args:
+        modality: `"text"`, `"image"`, `"time_series"` or `"trajectory"`; chooses the embeddings.
+        is_causal: a position sees itself and the past only. `FlowformerForCausalLM` and `DecisionFlowformer` always do.
+        hidden_sizes, depths: a pyramid of stages for images, e.g. `[64, 128, 256, 512]` and `[2, 2, 10, 4]` (the
+            ImageNet shape of the paper); a 2x2 convolution of stride 2 between stages. They then define `hidden_size`
+            (the last) and `num_hidden_layers` (the sum); `num_attention_heads` and `intermediate_size` are one number
+            for all stages or a list of one a stage. `intermediate_size=None` means four times the stage's width.
+        feature_map, competition_clamp, flow_eps: of flow attention, see `flow_attention`.
+        norm_type, norm_position: `"layer_norm"` or `"batch_norm"` (the UEA recipe), before or after each branch.
+        position_embedding_type: `"learned"`, `"sinusoidal"`, `"rotary"` or `"none"`.
+        layer_scale_init_value, layer_scale_attention: learned scale of the MLP branch (paper: 1e-3 on ImageNet), and of
+            the attention branch too if asked; `None` switches it off.
+        pooling: how sequence heads read the sequence: mean of real tokens, last real token, or (time series) all
+            tokens flattened with padding zeroed.
+        stem: `"patch"`, one strided convolution, or `"conv"`, 3x3 convolutions of stride 2 (patch_size a power of two).
+        mask_ratio, norm_pix_loss, decoder_*: masked image modelling (MAE).
+        num_input_channels, prediction_length: time series. state_dim, act_dim, max_episode_length, action_tanh:
+            trajectories.
+    """
+
+    model_type = "flowformer"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    modality: str = "text"
+    is_causal: bool = False
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int | list[int] = 12
+    intermediate_size: int | list[int] | None = None
+    hidden_sizes: list[int] | None = None
+    depths: list[int] | None = None
+
+    feature_map: str = "sigmoid"
+    competition_clamp: float = 1.0
+    flow_eps: float = 1e-6
+    qkv_bias: bool = True
+
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    classifier_dropout: float | int | None = None
+    drop_path_rate: float | int = 0.0
+    layer_scale_init_value: float | None = None
+    layer_scale_attention: bool = False
+    norm_type: str = "layer_norm"
+    norm_position: str = "pre"
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    position_embedding_type: str = "learned"
+    rope_theta: float | int = 10000.0
+    max_position_embeddings: int = 512
+    pooling: str = "mean"
+    use_cache: bool = True
+
+    vocab_size: int = 30522
+    type_vocab_size: int = 0
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    tie_word_embeddings: bool = True
+
+    image_size: int = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    stem: str = "patch"
+    mask_ratio: float = 0.75
+    norm_pix_loss: bool = True
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 8
+    decoder_num_attention_heads: int = 16
+    decoder_intermediate_size: int = 2048
+
+    num_input_channels: int = 1
+    prediction_length: int = 24
+
+    state_dim: int = 17
+    act_dim: int = 4
+    max_episode_length: int = 4096
+    action_tanh: bool = True
+
+    @classmethod
+    def from_size(cls, size: str = "base", **kwargs) -> "FlowformerConfig":
+        """The named size `"tiny"`, `"small"`, `"base"` or `"large"`; keywords override single fields."""
+        if size not in SIZES:
+            raise ValueError(f"`size` should be one of {sorted(SIZES)}, got {size!r}.")
+        return cls(**{**SIZES[size], **kwargs})
+
+    def __post_init__(self, **kwargs):
+        if self.hidden_sizes is not None and self.depths is not None and self.hidden_sizes and self.depths:
+            self.hidden_size = self.hidden_sizes[-1]
+            self.num_hidden_layers = sum(self.depths)
+        super().__post_init__(**kwargs)
+        # Raised here too, because the strict validation that follows wraps the ValueError in an error of its own.
+        self.validate_architecture()
+
+    @property
+    def layer_types(self) -> list[str]:
+        """What each layer keeps in a cache: the constant flow state, or keys and values for the softmax twin."""
+        flow = self._attn_implementation in (None, "flow")
+        return ["flow_attention" if flow else "full_attention"] * self.num_hidden_layers
+
+    @property
+    def stages(self) -> list[dict[str, int]]:
+        """Width, depth, heads and MLP width of each stage; a plain model has one stage."""
+        widths = self.hidden_sizes or [self.hidden_size]
+        depths = self.depths or [self.num_hidden_layers]
+        heads = self._per_stage(self.num_attention_heads, len(widths))
+        mlps = self._per_stage(self.intermediate_size, len(widths))
+        return [
+            {"hidden_size": width, "depth": depth, "num_heads": head, "intermediate_size": mlp or 4 * width}
+            for width, depth, head, mlp in zip(widths, depths, heads, mlps)
+        ]
+
+    @staticmethod
+    def _per_stage(value, num_stages: int) -> list:
+        return value if isinstance(value, list) else [value] * num_stages
+
+    def validate_layer_type(self):
+        """`layer_types` is derived, so there is nothing a user could have set wrongly."""
+
+    def validate_architecture(self):
+        """Part of `@strict` validation: every combination of fields that cannot be built names itself here."""
+        for name, accepted in CHOICES.items():
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"`{name}` should be one of {list(accepted)}, got {getattr(self, name)!r}.")
+        for name in POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` should be at least 1, got {getattr(self, name)}.")
+        for name in PROBABILITIES:
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise ValueError(f"`{name}` should be in [0, 1), got {getattr(self, name)}.")
+        self._validate_stages()
+        if self.modality == "image":
+            self._validate_image()
+        elif self.is_pyramid:
+            raise ValueError(f"`hidden_sizes` and `depths` (a pyramid) need `modality='image'`, got {self.modality!r}.")
+        if self.pooling == "flatten" and self.modality != "time_series":
+            raise ValueError(f"`pooling='flatten'` needs `modality='time_series'`, got {self.modality!r}.")
+
+    @property
+    def is_pyramid(self) -> bool:
+        return self.hidden_sizes is not None or self.depths is not None
+
+    def _validate_stages(self):
+        if (self.hidden_sizes is None) != (self.depths is None):
+            raise ValueError("`hidden_sizes` and `depths` belong together: give both for a pyramid, or neither.")
+        num_stages = len(self.hidden_sizes) if self.hidden_sizes is not None else 1
+        for name in ("hidden_sizes", "depths", "num_attention_heads", "intermediate_size"):
+            value = getattr(self, name)
+            if isinstance(value, list) and (len(value) != num_stages or not value or min(value) < 1):
+                raise ValueError(f"`{name}` should list {num_stages} positive numbers, one a stage, got {value}.")
+        for stage in self.stages:
+            if stage["num_heads"] < 1 or stage["hidden_size"] % stage["num_heads"]:
+                raise ValueError(
+                    f"`hidden_size` should be a multiple of `num_attention_heads`, got {stage['hidden_size']} and "
+                    f"{stage['num_heads']}."
+                )
+        self._validate_positions()
+
+    def _validate_positions(self):
+        axes = 2 if self.modality == "image" else 1
+        if self.position_embedding_type == "sinusoidal" and self.stages[0]["hidden_size"] % (2 * axes):
+            raise ValueError(
+                f"Sinusoidal positions need `hidden_size` divisible by {2 * axes}, got {self.stages[0]['hidden_size']}."
+            )
+        if self.position_embedding_type == "rotary":
+            if self.is_pyramid:
+                raise ValueError("A pyramid has positions at its first stage only: use learned or sinusoidal ones.")
+            head_dim = self.hidden_size // self.stages[0]["num_heads"]
+            if head_dim % (2 * axes):
+                raise ValueError(f"Rotary positions need a head width divisible by {2 * axes}, got {head_dim}.")
+
+    def _validate_image(self):
+        if self.is_causal:
+            raise ValueError("`is_causal=True` has no meaning for image patches: use `modality='text'` for pixels.")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"`image_size` should be a multiple of `patch_size`, got {self.image_size} and {self.patch_size}."
+            )
+        if self.stem == "conv" and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
+            raise ValueError(f"`stem='conv'` needs a `patch_size` that is a power of two, got {self.patch_size}.")
+        grid = self.image_size // self.patch_size
+        shrink = 2 ** (len(self.stages) - 1)
+        if grid % shrink:
+            raise ValueError(
+                f"A pyramid of {len(self.stages)} stages halves the {grid} x {grid} patch grid {len(self.stages) - 1} "
+                f"times: `image_size / patch_size` should be a multiple of {shrink}."
+            )
+        if self.decoder_hidden_size % 4:
+            raise ValueError(f"`decoder_hidden_size` should be divisible by 4, got {self.decoder_hidden_size}.")
+        if self.decoder_hidden_size % self.decoder_num_attention_heads:
+            raise ValueError(
+                f"`decoder_hidden_size` should be a multiple of `decoder_num_attention_heads`, got "
+                f"{self.decoder_hidden_size} and {self.decoder_num_attention_heads}."
+            )

@@ -1,0 +1,132 @@
+"""Features of a frozen Hugging Face model: hidden states of the asked layers, pooled to one vector a row.
+
+    mean   average over the real tokens (or over the places of a convolutional map)
+    cls    first token
+    last   last real token
+    max    maximum over the real tokens
+
+Layer 0 is the embeddings, layer k the output of block k, and the last layer the model's final (normalised) state.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+POOLINGS = ("mean", "cls", "last", "max")
+LAYER_WORDS = ("last", "all", "best")
+
+
+def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+    """Pool hidden states [B, T, D], a map [B, D, H, W] or vectors [B, D] to [B, D]; mask [B, T'], 1 = real."""
+    if hidden.ndim == 2:
+        return hidden
+    if hidden.ndim == 4:
+        hidden, mask = hidden.flatten(2).transpose(1, 2), None
+    if hidden.ndim != 3:
+        raise ValueError(f"Hidden states should have 2 to 4 axes, got {tuple(hidden.shape)}.")
+    if pooling == "cls":
+        return hidden[:, 0]
+    keep = token_mask(mask, hidden)
+    if pooling == "mean":
+        return (hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
+    if pooling == "max":
+        return hidden.masked_fill(keep == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
+    places = torch.arange(hidden.shape[1], device=hidden.device)
+    last = (keep[..., 0] * places).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def token_mask(mask: Tensor | None, hidden: Tensor) -> Tensor:
+    """Mask [B, T, 1] of the real tokens; a model that shortens its input gets the mask shortened alike."""
+    if mask is None or mask.ndim != 2:
+        return hidden.new_ones(hidden.shape[:2]).unsqueeze(-1)
+    keep = mask.to(hidden.dtype)
+    if keep.shape[1] != hidden.shape[1]:
+        keep = F.interpolate(keep.unsqueeze(1), size=hidden.shape[1], mode="nearest").squeeze(1)
+    return keep.unsqueeze(-1)
+
+
+class FeatureExtractor:
+    """Runs a frozen model on a batch and returns the pooled features of the asked layers, in float32.
+
+    Args:
+        model: any Hugging Face model; of an encoder-decoder the encoder is used.
+        layers: "last", "all", "best" (all of them are computed) or indices, negative ones from the end.
+        pooling: one of `POOLINGS`, or "none" to keep every token, for token classification.
+
+    Raises:
+        ValueError: for an unknown pooling or layer word.
+    """
+
+    def __init__(self, model: nn.Module, layers: str | Sequence[int] = "last", pooling: str = "mean"):
+        if pooling not in (*POOLINGS, "none"):
+            raise ValueError(f"`pooling` should be one of {list(POOLINGS)}, got {pooling!r}.")
+        check_layers(layers)
+        self.model = model.eval()
+        self.layers = layers
+        self.pooling = pooling
+        accepted = inspect.signature(model.forward).parameters
+        accepts_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        self.options = {"return_dict": True} if accepts_all or "return_dict" in accepted else {}
+        if "use_cache" in accepted:
+            self.options["use_cache"] = False
+        if layers != "last":
+            self.options["output_hidden_states"] = True
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """Features [B, D] by layer index ([B, T, D] with pooling "none")."""
+        outputs = self.model(**inputs, **self.options)
+        mask = inputs.get("attention_mask")
+        chosen = self._choose(outputs)
+        if self.pooling == "none":
+            return {layer: hidden.float() for layer, hidden in chosen.items()}
+        return {layer: pool(hidden.float(), mask, self.pooling) for layer, hidden in chosen.items()}
+
+    def _choose(self, outputs) -> dict[int, Tensor]:
+        final = final_state(outputs, self.model)
+        if self.layers == "last":
+            return {self.depth: final}
+        hidden = getattr(outputs, "hidden_states", None)
+        if not hidden:
+            raise ValueError(f'{type(self.model).__name__} returns no hidden states: use `layers="last"`.')
+        states = [*hidden[:-1], final]
+        if isinstance(self.layers, str):
+            return dict(enumerate(states))
+        outside = [layer for layer in self.layers if not -len(states) <= layer < len(states)]
+        if outside:
+            raise ValueError(f"`layers` should lie in [-{len(states)}, {len(states) - 1}], got {outside}.")
+        return {layer % len(states): states[layer] for layer in self.layers}
+
+    @property
+    def depth(self) -> int:
+        """Index of the last layer."""
+        config = getattr(self.model, "config", None)
+        if config is not None and hasattr(config, "get_text_config"):
+            config = config.get_text_config()
+        return int(getattr(config, "num_hidden_layers", None) or len(getattr(config, "depths", None) or [0]))
+
+
+def final_state(outputs, model: nn.Module) -> Tensor:
+    """The last hidden state of a model's outputs, under whichever name it has."""
+    for name in ("last_hidden_state", "encoder_last_hidden_state"):
+        if getattr(outputs, name, None) is not None:
+            return getattr(outputs, name)
+    if getattr(outputs, "hidden_states", None):
+        return outputs.hidden_states[-1]
+    if getattr(outputs, "pooler_output", None) is not None:
+        return outputs.pooler_output
+    raise ValueError(f"{type(model).__name__} returns no hidden states to rank by.")
+
+
+def check_layers(layers: str | Sequence[int]) -> None:
+    """Raises ValueError for something that names no layers."""
+    is_word = isinstance(layers, str) and layers in LAYER_WORDS
+    is_list = not isinstance(layers, str) and len(layers) > 0 and all(isinstance(layer, int) for layer in layers)
+    if not is_word and not is_list:
+        raise ValueError(f"`layers` should be one of {list(LAYER_WORDS)} or a list of indices, got {layers!r}.")

@@ -1,0 +1,185 @@
+"""From rows of a `datasets.Dataset` to a model's input tensors and label tensors.
+
+A dataset may already hold what the model's forward takes (`pixel_values`, `input_ids`, ...), or raw columns (images,
+text, words) that the model's own processor turns into inputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
+from hf_transfer.objective import IGNORED_LABEL
+
+TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
+# Arguments of a forward that say how to read the input, not what the input is.
+COMPANIONS = frozenset({"attention_mask", "token_type_ids", "position_ids", "labels", "head_mask", "return_dict"})
+
+Batch = tuple[dict[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What to read of a dataset: the label, the inputs, and what the inputs are.
+
+    `kind` is "ready" (the inputs are the model's own), "image", "text" or "words" (text split in words).
+    """
+
+    label: str
+    inputs: tuple[str, ...]
+    kind: str
+
+
+def choose_columns(
+    dataset: Dataset,
+    model: nn.Module,
+    label_column: str | None = None,
+    input_columns: str | Sequence[str] | None = None,
+) -> Columns:
+    """Find the label and input columns of a dataset for a model.
+
+    Raises:
+        ValueError: no rows, no label column, no column the model could read, or several it might mean.
+    """
+    check_not_empty(dataset, "given")
+    row = dataset[0]
+    label = choose_label(row, label_column)
+    candidates = {name: value for name, value in row.items() if name != label}
+    if input_columns is not None:
+        names = [input_columns] if isinstance(input_columns, str) else list(input_columns)
+        missing = [name for name in names if name not in row]
+        if missing:
+            raise ValueError(f"`input_columns` names {missing}, but the dataset has {list(row)}.")
+        candidates = {name: row[name] for name in names}
+    accepted = forward_arguments(model)
+    ready = [name for name in candidates if name in accepted and name != "labels"]
+    if set(ready) - COMPANIONS:
+        return Columns(label, tuple(ready), "ready")
+    return choose_raw(candidates, label, model)
+
+
+def choose_label(row: dict[str, Any], label_column: str | None) -> str:
+    names = LABEL_COLUMNS + TOKEN_LABEL_COLUMNS if label_column is None else (label_column,)
+    for name in names:
+        if name in row:
+            return name
+    raise ValueError(f"No label column: expected one of {list(names)}, found {list(row)}. Name it by `label_column`.")
+
+
+def forward_arguments(model: nn.Module) -> set[str]:
+    return set(inspect.signature(model.forward).parameters)
+
+
+def choose_raw(candidates: dict[str, Any], label: str, model: nn.Module) -> Columns:
+    """Sort the raw columns by what they hold; images first, then split words, then text."""
+    kinds = {name: kind_of(value) for name, value in candidates.items()}
+    for kind, most in (("image", 1), ("words", 1), ("text", 2)):
+        names = tuple(name for name in kinds if kinds[name] == kind)
+        if len(names) > most:
+            raise ValueError(f"Columns {list(names)} all hold {kind}: say which to read by `input_columns`.")
+        if names:
+            return Columns(label, names, kind)
+    raise ValueError(
+        f"No column that {type(model).__name__} could read: found {list(candidates)}, expected its own inputs "
+        f"(such as `{getattr(model, 'main_input_name', 'input_ids')}`), images or text."
+    )
+
+
+def kind_of(value: Any) -> str | None:
+    """What a raw value is: "image", "text", "words" or None."""
+    if isinstance(value, Image.Image):
+        return "image"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, (list, tuple)) and value and all(isinstance(word, str) for word in value):
+        return "words"
+    return None
+
+
+def make_batches(
+    dataset: Dataset,
+    columns: Columns,
+    processor: Any,
+    model: nn.Module,
+    *,
+    batch_size: int,
+    max_length: int | None = None,
+    num_workers: int = 0,
+) -> Iterable[Batch]:
+    """Batches of (inputs, labels) in the dataset's order."""
+    make_inputs = input_maker(columns, processor, model, max_length)
+
+    def collate(rows: list[dict[str, Any]]) -> Batch:
+        labels = [row[columns.label] for row in rows]
+        if columns.kind == "words":
+            return align_words(rows, labels, columns, processor, max_length)
+        return make_inputs(rows), label_tensor(labels)
+
+    if dataset.format["type"] != "custom":
+        names = [*columns.inputs, columns.label]
+        dataset = dataset.with_format("torch" if columns.kind == "ready" else None, columns=names)
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=num_workers)
+
+
+def input_maker(
+    columns: Columns, processor: Any, model: nn.Module, max_length: int | None
+) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
+    """The function that turns rows into model inputs."""
+    config = model.config
+    if columns.kind == "ready":
+        padding = {"input_ids": getattr(config, "pad_token_id", None) or 0}
+        return lambda rows: {name: stack([row[name] for row in rows], padding.get(name, 0)) for name in columns.inputs}
+    if columns.kind == "image":
+        mode = "L" if getattr(config, "num_channels", 3) == 1 else "RGB"
+        name = columns.inputs[0]
+        return lambda rows: dict(processor([row[name].convert(mode) for row in rows], return_tensors="pt"))
+
+    def tokenize(rows):
+        texts = [[row[name] for row in rows] for name in columns.inputs]
+        encoded = processor(*texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        return {name: value for name, value in encoded.items() if name in forward_arguments(model)}
+
+    return tokenize
+
+
+def stack(values: list[Any], padding: int | float = 0) -> Tensor:
+    """One tensor of many; rows of different length are continued with `padding` along their first axis."""
+    tensors = [torch.as_tensor(np.asarray(value)) if not isinstance(value, Tensor) else value for value in values]
+    if len({tensor.shape for tensor in tensors}) == 1:
+        return torch.stack(tensors)
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
+
+
+def label_tensor(labels: list[Any]) -> Tensor:
+    """Labels [B], or [B, C]; labels of tokens are continued with the ignored label."""
+    if isinstance(labels[0], str):
+        raise ValueError("The labels are strings: use dataset.class_encode_column(...) to number them.")
+    return stack(labels, IGNORED_LABEL)
+
+
+def align_words(
+    rows: list[dict[str, Any]], labels: list[Any], columns: Columns, tokenizer: Any, max_length: int | None
+) -> Batch:
+    """Inputs of split words and labels [B, T]: the first token of each word carries its label, others the ignored one."""
+    words = [row[columns.inputs[0]] for row in rows]
+    encoded = tokenizer(
+        words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+    )
+    aligned = torch.full(encoded["input_ids"].shape, IGNORED_LABEL)
+    for row in range(len(rows)):
+        previous = None
+        for place, word in enumerate(encoded.word_ids(row)):
+            if word is not None and word != previous:
+                aligned[row, place] = int(labels[row][word])
+            previous = word
+    return dict(encoded), aligned

@@ -1,0 +1,217 @@
+"""LogME: the log of the maximum evidence of a Bayesian linear model on frozen features.
+
+For each target column y (one-hot classes, labels, or regression values)
+
+    y = F w + noise,   w ~ N(0, I / alpha),   noise ~ N(0, I / beta)
+    score = mean over columns of  max_{alpha, beta} log N(y; 0, I / beta + F F^T / alpha) / n
+
+With t = alpha / beta the best alpha and beta are known in closed form, and one number per column is left to find. Here
+lambda_i are the eigenvalues of F^T F, z_i the coordinates of y along the left singular vectors, r = |y|^2 - |z|^2,
+w_i = t / (lambda_i + t):
+
+    Q(t) = sum_i z_i^2 w_i + r,   beta = n / Q,   alpha = t * beta
+    evidence(t) = n/2 (log n - 1 - log 2 pi) - n/2 log Q(t) + 1/2 sum_i log w_i
+
+Its stationary points are the fixed points of the published iterations; here it is maximised globally, by a grid and
+Newton steps, all columns at once. Only F^T F, F^T Y, sum Y^2 and n are needed, so it streams and merges, and it stays
+exact for n < D and for rank-deficient features (zero eigenvalues have w = 1 and drop out).
+
+Paper: You et al., ICML 2021, https://huggingface.co/papers/2102.11005, and JMLR 2022.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_transfer.ranking.moments import MomentScore, second_moments
+from hf_transfer.ranking.score import Statistics
+
+GRID_POINTS = 128
+NEWTON_STEPS = 60
+# Natural logarithm of how far t may leave the spectrum: beyond, the evidence no longer changes in float64.
+MARGIN = 25.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Maximum evidence of every target column with something to explain.
+
+    Shapes: columns [C'] indices of these columns; log_evidence, alpha, beta [C']; eigenvalues [r];
+    eigenvectors [D, r]; posterior_means [C', D].
+    """
+
+    columns: Tensor
+    log_evidence: Tensor
+    alpha: Tensor
+    beta: Tensor
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+    posterior_means: Tensor
+    rows: int
+    is_bounded: bool
+
+    @property
+    def score(self) -> float:
+        """Mean over the columns of the evidence of one row."""
+        return float(self.log_evidence.mean()) / self.rows
+
+
+def maximum_evidence(gram: Tensor, cross: Tensor, energy: Tensor, rows: int) -> Evidence:
+    """Evidence from sufficient statistics: gram = F^T F [D, D], cross = F^T Y [D, C], energy = sum Y^2 [C].
+
+    Columns that are zero everywhere (a class without rows) carry no evidence and are left out.
+
+    Raises:
+        ValueError: when every column is zero.
+    """
+    columns = energy.nonzero().flatten()
+    if len(columns) == 0:
+        raise ValueError("Every target column is zero: there is nothing to explain.")
+    cross, energy = cross[:, columns], energy[columns]
+    eigenvalues, eigenvectors = positive_spectrum(gram, rows)
+    projected = eigenvectors.T @ cross
+    coordinates = projected.square() / eigenvalues[:, None]
+    residual = (energy - coordinates.sum(dim=0)).clamp(min=0)
+    # A residual below rounding is an exact fit.
+    is_exact = (residual < 1e-13 * math.sqrt(rows) * energy) | (len(eigenvalues) == rows)
+    residual = torch.where(is_exact, 0, residual)
+    is_bounded = len(eigenvalues) == rows or not bool(is_exact.any())
+    log_t = maximise(eigenvalues, coordinates, residual, rows)
+    t = log_t.exp()
+    shrinkage = t / (eigenvalues[:, None] + t)
+    quadratic = (coordinates * shrinkage).sum(dim=0) + residual
+    constant = rows / 2 * (math.log(rows) - 1 - math.log(2 * math.pi))
+    means = eigenvectors @ (projected / (eigenvalues[:, None] + t))
+    return Evidence(
+        columns=columns,
+        log_evidence=constant - rows / 2 * quadratic.log() + shrinkage.log().sum(dim=0) / 2,
+        alpha=t * rows / quadratic,
+        beta=rows / quadratic,
+        eigenvalues=eigenvalues,
+        eigenvectors=eigenvectors,
+        posterior_means=means.T,
+        rows=rows,
+        is_bounded=is_bounded,
+    )
+
+
+def positive_spectrum(gram: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [r] of F^T F that are not zero up to rounding, at most n of them, and their vectors [D, r]."""
+    eigenvalues, eigenvectors = torch.linalg.eigh(gram)
+    smallest = eigenvalues[-1].clamp(min=0) * max(rows, len(gram)) * torch.finfo(gram.dtype).eps
+    keep = eigenvalues > smallest
+    keep[: max(0, len(gram) - rows)] = False
+    return eigenvalues[keep], eigenvectors[:, keep]
+
+
+def maximise(eigenvalues: Tensor, coordinates: Tensor, residual: Tensor, rows: int) -> Tensor:
+    """log t [C] of the greatest evidence; eigenvalues [r], coordinates z^2 [r, C], residual [C]."""
+    if len(eigenvalues) == 0:
+        return torch.zeros_like(residual)
+    low, high = eigenvalues.min().log() - MARGIN, eigenvalues.max().log() + MARGIN
+    grid = torch.linspace(0, 1, GRID_POINTS, dtype=residual.dtype, device=residual.device) * (high - low) + low
+    shrinkage = torch.sigmoid(grid[:, None] - eigenvalues.log())
+    quadratic = shrinkage @ coordinates + residual
+    evidence = -rows / 2 * quadratic.log() + shrinkage.log().sum(dim=1, keepdim=True) / 2
+    best = evidence.argmax(dim=0)
+    left, right = grid[(best - 1).clamp(min=0)], grid[(best + 1).clamp(max=GRID_POINTS - 1)]
+    return newton(grid[best], left, right, eigenvalues, coordinates, residual, rows)
+
+
+def newton(
+    log_t: Tensor,
+    left: Tensor,
+    right: Tensor,
+    eigenvalues: Tensor,
+    coordinates: Tensor,
+    residual: Tensor,
+    rows: int,
+) -> Tensor:
+    """Newton steps on the slope of the evidence in log t, kept between `left` and `right` by bisection."""
+    for _ in range(NEWTON_STEPS):
+        shrinkage = torch.sigmoid(log_t - eigenvalues.log()[:, None])
+        slope_of_shrinkage = shrinkage * (1 - shrinkage)
+        value = (coordinates * shrinkage).sum(dim=0) + residual
+        first = (coordinates * slope_of_shrinkage).sum(dim=0) / value
+        second = (coordinates * slope_of_shrinkage * (1 - 2 * shrinkage)).sum(dim=0) / value
+        slope = -rows / 2 * first + (1 - shrinkage).sum(dim=0) / 2
+        curvature = -rows / 2 * (second - first.square()) - slope_of_shrinkage.sum(dim=0) / 2
+        left, right = torch.where(slope > 0, log_t, left), torch.where(slope > 0, right, log_t)
+        proposal = log_t - slope / curvature
+        is_inside = (curvature < 0) & (proposal > left) & (proposal < right)
+        proposal = torch.where(is_inside, proposal, (left + right) / 2)
+        change = (proposal - log_t).abs().max()
+        log_t = proposal
+        if change < 1e-11:
+            break
+    return log_t
+
+
+def logme(features: Tensor, labels: Tensor) -> float:
+    """LogME of features [n, D] held in memory; labels [n] (class indices or values) or [n, C]."""
+    statistics = second_moments(features.double(), labels)
+    return maximum_evidence(statistics["gram"], statistics["cross"], statistics["energy"], len(features)).score
+
+
+class LogME(MomentScore):
+    """Streaming LogME for classification, regression and multi-label targets; higher is better.
+
+    The standard error is an infinitesimal jackknife: alpha, beta and the posterior means are stationary, so the
+    derivative of the evidence by the weight of a shard needs no new eigendecomposition.
+    """
+
+    paper: ClassVar[str] = "2102.11005"
+
+    def __init__(self, *, shards: int = 10, first_row: int = 0):
+        super().__init__(shards=shards, first_row=first_row)
+        self._solved: tuple[Statistics, Evidence] | None = None
+
+    def evidence(self) -> Evidence:
+        """Maximum evidence with alpha, beta and the posterior means [C', D] of all rows so far."""
+        return self._evidence_of(self.total())
+
+    def _evidence_of(self, statistics: Statistics) -> Evidence:
+        # `compute` asks twice for the same statistics; the eigendecomposition is the price of a score.
+        if self._solved is None or self._solved[0] is not statistics:
+            rows = round(statistics["rows"].item())
+            solution = maximum_evidence(statistics["gram"], statistics["cross"], statistics["energy"], rows)
+            self._solved = (statistics, solution)
+        return self._solved[1]
+
+    def value(self, statistics: Statistics) -> tuple[float, dict[str, Any]]:
+        evidence = self._evidence_of(statistics)
+        return evidence.score, {
+            "rows": evidence.rows,
+            "dimension": len(statistics["gram"]),
+            "rank": len(evidence.eigenvalues),
+            "columns": evidence.columns.tolist(),
+            "alpha": evidence.alpha.tolist(),
+            "beta": evidence.beta.tolist(),
+            "is_bounded": evidence.is_bounded,
+        }
+
+    def leave_one_out(self, shards: Sequence[Statistics], total: Statistics) -> list[float]:
+        evidence = self._evidence_of(total)
+        count = len(shards)
+        return [evidence.score - count / (count - 1) * shard_influence(evidence, shard) for shard in shards]
+
+
+def shard_influence(evidence: Evidence, shard: Statistics) -> float:
+    """Derivative of the score by the weight of one shard, alpha, beta and the means held at their optimum."""
+    width = int(evidence.columns.max()) + 1
+    cross = torch.nn.functional.pad(shard["cross"], (0, max(0, width - shard["cross"].shape[1])))
+    energy = torch.nn.functional.pad(shard["energy"], (0, max(0, width - len(shard["energy"]))))
+    cross, energy = cross[:, evidence.columns], energy[evidence.columns]
+    means, vectors, rows = evidence.posterior_means.T, evidence.eigenvectors, shard["rows"].item()
+    spread = (vectors * (shard["gram"] @ vectors)).sum(dim=0)
+    t = evidence.alpha / evidence.beta
+    volume = (spread[:, None] / (evidence.eigenvalues[:, None] + t)).sum(dim=0)
+    misfit = energy - 2 * (means * cross).sum(dim=0) + (means * (shard["gram"] @ means)).sum(dim=0)
+    change = rows / 2 * (evidence.beta.log() - math.log(2 * math.pi)) - volume / 2 - evidence.beta * misfit / 2
+    return float((change - rows * evidence.log_evidence / evidence.rows).mean()) / evidence.rows

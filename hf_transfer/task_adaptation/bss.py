@@ -1,0 +1,53 @@
+"""Batch spectral shrinkage: suppresses the directions of the features that do not transfer.
+
+    loss = sum_{i=1..k} sigma_{-i}^2
+
+sigma_{-i} is the i-th smallest singular value of the batch's feature matrix [B, D].
+
+Paper: Chen et al., "Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage for Safe Transfer
+Learning", NeurIPS 2019,
+https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html.
+k = 1 and weight 1e-3 as in the paper.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hf_transfer.objective import Objective, View
+
+
+def batch_spectral_shrinkage(features: Tensor, k: int = 1) -> Tensor:
+    """Sum of the k smallest of the min(B, D) squared singular values (of all, where there are fewer than k).
+
+    Args:
+        features: [B, D].
+        k: how many.
+    """
+    # The gradient of the values alone, 2 sigma u v^T, stays finite where singular values coincide.
+    return torch.linalg.svdvals(features)[-k:].square().sum()
+
+
+class BSS(Objective):
+    """The k smallest squared singular values of the features of a batch.
+
+    Args:
+        k: how many singular values are penalised.
+        weight: factor of this term in the training loss.
+
+    Raises:
+        ValueError: `k` is below 1.
+    """
+
+    paper = "https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html"
+    needs = frozenset({"global_batch"})
+
+    def __init__(self, k: int = 1, weight: float = 1e-3):
+        super().__init__(weight)
+        if k < 1:
+            raise ValueError(f"`k` should be at least 1, got {k}.")
+        self.k = k
+
+    def forward(self, view: View) -> Tensor:
+        return batch_spectral_shrinkage(view.features, self.k)

@@ -1,0 +1,51 @@
+"""Weight decay towards the starting point instead of towards zero.
+
+    loss = alpha/2 sum_{backbone} ||w - w0||^2 + beta/2 sum_{head} ||w||^2
+
+Paper: Li et al., "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018,
+https://huggingface.co/papers/1802.01483. alpha = .1 and beta = .01 as in the paper. Turn the
+optimizer's own weight decay off: it pulls the backbone to zero.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hf_transfer.model_anatomy import backbone_parameter_names, head_parameter_names
+from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.task_adaptation.starting_point import StartingPoint, named_trainable
+
+
+class L2SP(Objective):
+    """Squared distance of the backbone from its starting point, and the squared norm of the head.
+
+    Args:
+        alpha: strength on the backbone, >= 0.
+        beta: strength on the head, >= 0.
+        weight: factor of this term in the training loss.
+
+    Raises:
+        ValueError: `alpha` or `beta` is negative.
+    """
+
+    paper = "1802.01483"
+
+    def __init__(self, alpha: float = 0.1, beta: float = 0.01, weight: float = 1.0):
+        super().__init__(weight)
+        for name, value in {"alpha": alpha, "beta": beta}.items():
+            if value < 0:
+                raise ValueError(f"`{name}` should be at least 0, got {value}.")
+        self.alpha = alpha
+        self.beta = beta
+
+    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
+        self.head_names = head_parameter_names(model)
+        self.start = StartingPoint(model, backbone_parameter_names(model))
+
+    def forward(self, view: View) -> Tensor:
+        loss = no_loss(view)
+        for _, parameter, start in self.start.pairs(view.model):
+            loss = loss + self.alpha / 2 * (parameter - start).square().sum()
+        for parameter in named_trainable(view.model, self.head_names).values():
+            loss = loss + self.beta / 2 * parameter.square().sum()
+        return loss

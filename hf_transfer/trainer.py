@@ -1,0 +1,297 @@
+"""TransferConfig and TransferTrainer: one Trainer for every objective on any Hugging Face model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+from hf_transfer.data.checks import check_class_labels, check_not_empty, check_two_domains, column_values, label_column
+from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
+from hf_transfer.model_anatomy import backbone_parameter_names, unwrap_peft
+from hf_transfer.objective import Objective
+from hf_transfer.transfer_model import TransferModel, TransferOutput, make_objectives
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass
+class TransferConfig(TrainingArguments):
+    """TrainingArguments plus what transfer needs; every field works from YAML and from the command line.
+
+    Raises:
+        ValueError: a value out of range, or `objectives` that is not a mapping.
+    """
+
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "objectives"]
+
+    objectives: dict | str | None = field(
+        default=None,
+        metadata={"help": 'Loss terms by name with their keywords, e.g. \'{"cdan": {}, "mcc": {"temperature": 2.5}}\'.'},
+    )
+    head_learning_rate_multiplier: float = field(
+        default=1.0,
+        metadata={"help": "Learning rate of everything outside the backbone over the backbone's; 10 is usual."},
+    )
+    validator: str = field(
+        default="information_maximization",
+        metadata={"help": "Score that chooses the checkpoint in domain adaptation without target labels."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.objectives, str):
+            raise ValueError(
+                "`objectives` should map names to keywords, such as "
+                f'{{"cdan": {{}}, "mcc": {{"temperature": 2.5}}}}, got {self.objectives!r}.'
+            )
+        if self.head_learning_rate_multiplier <= 0:
+            raise ValueError(
+                f"`head_learning_rate_multiplier` should be positive, got {self.head_learning_rate_multiplier}."
+            )
+
+
+class TransferTrainer(Trainer):
+    """`transformers.Trainer` over a TransferModel: any Hugging Face model, any objectives, with or without PEFT.
+
+    Checkpoints are ordinary Hugging Face folders plus `objectives.safetensors`, and a resumed run equals a straight one.
+    Evaluation computes the task loss and the metrics alone.
+
+    Args:
+        model: a Hugging Face model with a linear head, a PEFT model around one, or a ready TransferModel.
+        args: a TransferConfig.
+        objectives: named objectives or their keywords; replaces `args.objectives`.
+        train_dataset: a `datasets.Dataset` of model inputs and labels.
+        kwargs: everything else `Trainer` takes.
+
+    Raises:
+        ValueError: empty dataset, no label column, a label outside the classes, no linear head, an unknown objective.
+        TypeError: an unknown keyword of an objective, or arguments of another type.
+    """
+
+    # The loss is a mean over the micro-batch, so the Trainer has to divide by the number of micro-batches.
+    loss_is_scaled_for_ga = False
+    supervision = "labels"
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel | TransferModel,
+        args: TransferConfig,
+        *,
+        objectives: Mapping[str, Objective | Mapping[str, Any] | None] | None = None,
+        train_dataset: Dataset | None = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(args, TransferConfig):
+            raise TypeError(f"`args` should be a TransferConfig, got {type(args).__name__}.")
+        check_writable(args.output_dir)
+        if not isinstance(model, TransferModel):
+            made = make_objectives(args.objectives if objectives is None else objectives)
+            model = TransferModel(model, made, self.supervision, args.label_smoothing_factor)
+        elif objectives is not None:
+            raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
+        args.label_names = args.label_names or ["labels"]
+        if train_dataset is not None:
+            self.check_dataset(model, train_dataset)
+        self.transfer_model = model
+        self.train_sampler: ShuffleSampler | None = None
+        self._term_sums: dict[str, Tensor] = {}
+        self._term_counts: dict[str, int] = defaultdict(int)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self.add_callback(TransferCallback(self))
+
+    @property
+    def adapted_model(self) -> PreTrainedModel | PeftModel:
+        """The Hugging Face (or PEFT) model in training, without the objectives."""
+        return self.transfer_model.model
+
+    def check_dataset(self, model: TransferModel, dataset: Dataset) -> None:
+        """Refuse a training set that the model or the objectives cannot use, before anything long starts."""
+        if not isinstance(dataset, Dataset):
+            raise TypeError(f"`train_dataset` should be a datasets.Dataset, got {type(dataset).__name__}.")
+        check_not_empty(dataset, "training")
+        if "domain" in model.needs:
+            if "domain" not in dataset.column_names:
+                raise ValueError(
+                    "these objectives compare two domains and the training dataset has no `domain` column "
+                    f"(0 = source, 1 = target); it has {dataset.column_names}."
+                )
+            check_two_domains(column_values(dataset, "domain"))
+        if self.supervision == "labels":
+            column = label_column(dataset, "training")
+            if model.config.num_labels > 1 and model.config.problem_type in (None, "single_label_classification"):
+                check_class_labels(dataset, column, model.config.num_labels, "training")
+
+    # Data.
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            accepted = inspect.signature(unwrap_peft(self.adapted_model).forward).parameters
+            self._signature_columns = [*accepted, "domain", "label", "label_ids", "labels"]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if "domain" in dataset.column_names:
+            domains = column_values(dataset, "domain")
+            sampler = DomainBalancedSampler(domains, self._train_batch_size, seed, self.args.world_size)
+        else:
+            sampler = ShuffleSampler(len(dataset), seed)
+        self.train_sampler = sampler
+        return sampler
+
+    # Training.
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
+        """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts when there is none."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+        if not resume_from_checkpoint:
+            self._prepare_objectives()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _prepare_objectives(self) -> None:
+        for objective in self.transfer_model.objectives.values():
+            if type(objective).prepare is not Objective.prepare:
+                objective.prepare(self.adapted_model, self.get_train_dataloader())
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, TransferOutput]:
+        """The TransferModel's loss: task plus weighted objectives in training, task alone in evaluation."""
+        outputs = model(**inputs)
+        if outputs.loss is None:
+            raise ValueError(f"the batch has no labels, only {sorted(inputs)}: the task loss needs a `labels` column.")
+        for name, value in (outputs.losses or {}).items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + value
+            self._term_counts[name] += 1
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean of every unweighted term since the last log, as `loss_<name>`."""
+        if "loss" in logs:
+            for name, total in self._term_sums.items():
+                mean = self.accelerator.reduce(total / self._term_counts[name], reduction="mean")
+                logs[f"loss_{name}"] = round(mean.item(), 6)
+            self._term_sums.clear()
+            self._term_counts.clear()
+        super().log(logs, start_time)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimizer, with a higher rate outside the backbone when the config asks for one."""
+        if self.optimizer is None and self.args.head_learning_rate_multiplier != 1.0:
+            target = self.model if model is None else model
+            cls, keywords = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
+            self.optimizer = cls(self.parameter_groups(target), **keywords)
+        return super().create_optimizer(model)
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Backbone and the rest, each with and without weight decay."""
+        backbone = tuple(f"model.{name}" for name in backbone_parameter_names(self.adapted_model))
+        decays = set(self.get_decay_parameter_names(model))
+        head_rate = self.args.learning_rate * self.args.head_learning_rate_multiplier
+        groups = defaultdict(list)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups[(name.endswith(backbone), name in decays)].append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": self.args.learning_rate if in_backbone else head_rate,
+                "weight_decay": self.args.weight_decay if decayed else 0.0,
+            }
+            for (in_backbone, decayed), parameters in sorted(groups.items(), reverse=True, key=lambda item: item[0])
+        ]
+
+    # Folders.
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.transfer_model.save_pretrained(folder, state_dict=state_dict)
+        processor = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if processor is not None:
+            processor.save_pretrained(folder)
+        torch.save(self.args, folder / TRAINING_ARGS_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.transfer_model.load_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        logger.info(f"Loading {self.state.best_model_checkpoint} (best score {self.state.best_metric}).")
+        if self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self.transfer_model.load_weights(self.state.best_model_checkpoint)
+
+
+class TransferCallback(TrainerCallback):
+    """Gives the model its progress, the sampler its epoch, and the objectives their step after the optimizer's."""
+
+    def __init__(self, trainer: TransferTrainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # On a resumed run with two processes accelerate's own set_epoch does not reach the sampler.
+        if self.trainer.train_sampler is not None:
+            self.trainer.train_sampler.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.trainer.transfer_model.progress = min(1.0, state.global_step / max(1, state.max_steps))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.transfer_model.after_step()
+
+
+def last_complete_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint folder that was written to its end, or None.
+
+    The trainer's state is the last file of a checkpoint, so a folder that a kill cut short has none that can be read.
+    """
+    folders = [folder for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if folder.is_dir()]
+    numbered = [folder for folder in folders if folder.name.rsplit("-", 1)[1].isdigit()]
+    for folder in sorted(numbered, key=lambda item: int(item.name.rsplit("-", 1)[1]), reverse=True):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+        except (OSError, ValueError):
+            logger.warning(f"{folder} is incomplete (its writing was cut short) and is passed over.")
+            continue
+        return str(folder)
+    return None
+
+
+def check_writable(output_dir: str | Path) -> None:
+    """Raises PermissionError or NotADirectoryError, with what to do, when the folder cannot be written."""
+    folder = Path(output_dir)
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"cannot write to `{output_dir}`: {existing} is a file. Choose another output folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write to `{output_dir}`: no permission on {existing}. Choose another output folder.")

@@ -1,0 +1,327 @@
+"""TransferModel: a Hugging Face model and its objectives in one module, so that one forward serves them all."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
+from hf_transfer.model_anatomy import HeadInput, feature_width, unwrap_peft
+from hf_transfer.objective import IGNORED_LABEL, Objective, View, check_needs
+from hf_transfer.task_adaptation import OBJECTIVES as TASK_ADAPTATION
+
+OBJECTIVES_FILE = "objectives.safetensors"
+REGISTRY: dict[str, str] = {**DOMAIN_ADAPTATION, **TASK_ADAPTATION}
+"""Every objective by its short name, as "module:class"."""
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The class of a registered objective.
+
+    Raises:
+        ValueError: no objective has this name.
+    """
+    if name not in REGISTRY:
+        raise ValueError(f"unknown objective `{name}`, accepted: {sorted(REGISTRY)}.")
+    module, attribute = REGISTRY[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
+    """Objectives from {"cdan": {}, "mcc": {"temperature": 2.5}}; ready-made objectives pass through.
+
+    Raises:
+        ValueError: an unknown name or a keyword's value out of range.
+        TypeError: a keyword that the objective does not have.
+    """
+    made = {}
+    for name, keywords in (spec or {}).items():
+        if isinstance(keywords, Objective):
+            made[name] = keywords
+            continue
+        cls = objective_class(name)
+        try:
+            made[name] = cls(**(keywords or {}))
+        except TypeError as error:
+            raise TypeError(f"objective `{name}`: {error}") from error
+    return made
+
+
+@dataclass
+class TransferOutput(ModelOutput):
+    """What one forward returns.
+
+    Args:
+        loss: the training loss, task loss plus weighted objectives; the task loss alone in evaluation.
+        logits: [B, C].
+        features: [B, D], only when the model was told to return them.
+        losses: each unweighted term by name, detached, in training.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    features: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+
+
+class TransferModel(nn.Module):
+    """Backbone, head and objectives as the one module that the Trainer wraps.
+
+    The task loss reads the labels of the rows that have one (`labels != -100`), which in domain adaptation are the source
+    rows. Objectives run in float32 outside autocast. What no objective needs is not computed.
+
+    Args:
+        model: a Hugging Face model for classification or regression with a linear head, or a PEFT model around one. With
+            `supervision="model"` any model that returns its own loss.
+        objectives: named loss terms, added to the task loss with their weights.
+        supervision: "labels" computes the task loss from logits and labels; "model" takes the loss the model returns
+            (masked modelling, language modelling).
+        label_smoothing: share of the target distribution spread over all classes.
+
+    Raises:
+        ValueError: the model has no linear head, or an objective asks for something unknown.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        objectives: Mapping[str, Objective] | None = None,
+        supervision: str = "labels",
+        label_smoothing: float = 0.0,
+    ):
+        super().__init__()
+        if supervision not in ("labels", "model"):
+            raise ValueError(f'`supervision` should be "labels" or "model", got {supervision!r}.')
+        unwrap_peft(model)
+        self.model = model
+        self.supervision = supervision
+        self.label_smoothing = label_smoothing
+        self.progress = 0.0
+        self.returns_features = False
+        self.objectives = nn.ModuleDict(objectives or {})
+        self.needs = check_needs(self.objectives)
+        self.reads_head = supervision == "labels" or len(self.objectives) > 0
+        if "teacher" in self.needs:
+            self.teacher = copy.deepcopy(model).requires_grad_(False).eval()
+            self._teacher_head = HeadInput(self.teacher)
+        if self.reads_head:
+            self._head = HeadInput(model)
+            for objective in self.objectives.values():
+                objective.build(model, feature_width(model), self.config.num_labels)
+
+    # What the Trainer asks of a model.
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def main_input_name(self) -> str:
+        return unwrap_peft(self.model).main_input_name
+
+    def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
+        self.model.gradient_checkpointing_enable(*args, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.model.gradient_checkpointing_disable()
+
+    def train(self, mode: bool = True) -> TransferModel:
+        super().train(mode)
+        if "teacher" in self.needs:
+            self.teacher.eval()
+        return self
+
+    # One batch.
+
+    def forward(self, labels: Tensor | None = None, domain: Tensor | None = None, **inputs: Tensor) -> TransferOutput:
+        """One forward of the concatenated batch, the task loss and, in training, every objective.
+
+        Args:
+            labels: [B] classes (or [B] / [B, C] floats for regression and multi-label), `-100` where unknown.
+            domain: [B], 0 = source, 1 = target.
+            inputs: what the Hugging Face model takes.
+        """
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        if self.supervision == "model" and labels is not None:
+            inputs["labels"] = labels
+        working = self.training and len(self.objectives) > 0
+        view, own_loss = self._view(inputs, labels, domain, with_extras=working)
+        task_loss = own_loss if self.supervision == "model" else self.task_loss(view.logits, labels)
+        features = view.features if self.returns_features else None
+        if not self.training:
+            return TransferOutput(loss=task_loss, logits=view.logits, features=features)
+        terms = {} if task_loss is None else {"task": task_loss}
+        if working:
+            terms |= self._objective_losses(view)
+        weights = {name: objective.weight for name, objective in self.objectives.items()}
+        total = sum(weights.get(name, 1.0) * value for name, value in terms.items())
+        losses = {name: value.detach() for name, value in terms.items()}
+        return TransferOutput(loss=total, logits=view.logits, features=features, losses=losses)
+
+    def task_loss(self, logits: Tensor, labels: Tensor | None) -> Tensor | None:
+        """Mean loss of the rows that have a label; None without labels, a zero with a graph when no row has one.
+
+        Integer labels: cross-entropy. Float labels [B, C] with `problem_type="multi_label_classification"`: binary
+        cross-entropy. Other float labels: mean squared error.
+        """
+        if labels is None:
+            return None
+        if not labels.is_floating_point():
+            known = (labels != IGNORED_LABEL).sum().clamp(min=1)
+            summed = F.cross_entropy(
+                logits, labels, ignore_index=IGNORED_LABEL, reduction="sum", label_smoothing=self.label_smoothing
+            )
+            return summed / known
+        if self.config.problem_type == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+        known = labels.reshape(len(labels), -1)[:, 0] != IGNORED_LABEL
+        error = F.mse_loss(logits.reshape(labels.shape)[known], labels[known].to(logits.dtype), reduction="sum")
+        return error / max(1, labels[known].numel())
+
+    def _view(
+        self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None, with_extras: bool
+    ) -> tuple[View, Tensor | None]:
+        """The batch as objectives see it, and the loss the model itself returned, if any."""
+        needs = self.needs if with_extras else frozenset()
+        copies = {name.removeprefix("view_"): inputs.pop(name) for name in list(inputs) if name.startswith("view_")}
+        joined = inputs
+        if "views" in needs:
+            joined = {name: torch.cat([value, copies[name]]) if name in copies else value for name, value in inputs.items()}
+        outputs = self.model(**joined, **({"output_hidden_states": True} if "hidden_states" in needs else {}))
+        if not self.reads_head:
+            empty = outputs.loss.new_zeros(0)
+            return View(empty, outputs.get("logits", empty)), outputs.loss
+        features, logits = self._head.take(outputs.logits).float(), outputs.logits.float()
+        view = View(
+            features, logits, labels, domain, self.progress, joined, outputs.get("hidden_states"), model=self.model
+        )
+        if "teacher" in needs:
+            view = _with(view, teacher=self._teacher_view(joined, labels, domain, "hidden_states" in needs))
+        if "views" in needs:
+            if not copies:
+                raise ValueError("an objective needs `views`: use a collator that adds keys starting with `view_`.")
+            view = _split_copies(view, len(next(iter(copies.values()))))
+        return view, outputs.get("loss")
+
+    @torch.no_grad()
+    def _teacher_view(self, inputs: dict, labels: Tensor | None, domain: Tensor | None, hidden: bool) -> View:
+        outputs = self.teacher(**inputs, **({"output_hidden_states": True} if hidden else {}))
+        features = self._teacher_head.take(outputs.logits).float()
+        return View(
+            features, outputs.logits.float(), labels, domain, self.progress, inputs, outputs.get("hidden_states")
+        )
+
+    def _objective_losses(self, view: View) -> dict[str, Tensor]:
+        everywhere = _gathered(view) if "global_batch" in self.needs else view
+        losses = {}
+        with torch.autocast(view.features.device.type, enabled=False):
+            for name, objective in self.objectives.items():
+                losses[name] = objective(everywhere if "global_batch" in objective.needs else view)
+        return losses
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Let every objective update its moving averages and queues; the trainer calls it after the optimizer."""
+        for objective in self.objectives.values():
+            objective.after_step(self.model)
+
+    # Folders.
+
+    def save_pretrained(self, path: str | Path, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+        """An ordinary Hugging Face folder, plus `objectives.safetensors` where the objectives have state.
+
+        Args:
+            path: the folder.
+            state_dict: this module's state, when it was gathered elsewhere (FSDP).
+        """
+        state = self.state_dict() if state_dict is None else state_dict
+        inner = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        self.model.save_pretrained(path, state_dict=inner if state_dict is not None else None, **kwargs)
+        own = {name: value.contiguous() for name, value in state.items() if not name.startswith("model.")}
+        if own and kwargs.get("is_main_process", True):
+            save_file(own, Path(path) / OBJECTIVES_FILE, metadata={"format": "pt"})
+
+    def load_weights(self, path: str | Path) -> None:
+        """Weights of model and objectives from a folder that `save_pretrained` wrote.
+
+        Raises:
+            FileNotFoundError: the folder has no weights, or lacks the objectives' state.
+            RuntimeError: the weights do not fit this model.
+        """
+        path = Path(path)
+        if isinstance(self.model, PeftModel):
+            set_peft_model_state_dict(self.model, load_peft_weights(str(path), device="cpu"))
+        else:
+            self._load_plain(path)
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith("model.")}
+        if own:
+            if not (path / OBJECTIVES_FILE).is_file():
+                raise FileNotFoundError(f"{path} has no {OBJECTIVES_FILE}: it was saved without these objectives.")
+            stored = load_file(path / OBJECTIVES_FILE)
+            if stored.keys() != own.keys():
+                raise RuntimeError(
+                    f"{path / OBJECTIVES_FILE} holds {sorted(stored)[:5]}..., these objectives have {sorted(own)[:5]}...: "
+                    "resume with the objectives of the first run."
+                )
+            self.load_state_dict(stored, strict=False)
+
+    def _load_plain(self, path: Path) -> None:
+        # from_pretrained undoes sharding, renaming and tying, in whichever format the folder is.
+        stored = type(self.model).from_pretrained(path, config=self.model.config)
+        self.model.load_state_dict(stored.state_dict())
+
+
+def _with(view: View, **changes: Any) -> View:
+    return View(**{**view.__dict__, **changes})
+
+
+def _split_copies(view: View, rows: int) -> View:
+    """A view of 2B rows as the first B with the second B under `views`."""
+    half = torch.arange(len(view.features), device=view.features.device) < rows
+    originals = _with(view, labels=None, domain=None)
+    first, second = originals.rows(half), originals.rows(~half)
+    second = _with(second, labels=view.labels, domain=view.domain)
+    return _with(first, labels=view.labels, domain=view.domain, views=second)
+
+
+def _gathered(view: View) -> View:
+    """The rows of all processes. The gradient of a loss computed alike everywhere comes out as on one process."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return view
+
+    def rows(value: Tensor | None, differentiable: bool = False) -> Tensor | None:
+        if value is None:
+            return None
+        if differentiable:
+            return torch.cat(all_gather(value.contiguous()))
+        pieces = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+        dist.all_gather(pieces, value.contiguous())
+        return torch.cat(pieces)
+
+    return View(
+        rows(view.features, differentiable=True),
+        rows(view.logits, differentiable=True),
+        rows(view.labels),
+        rows(view.domain),
+        view.progress,
+        model=view.model,
+    )

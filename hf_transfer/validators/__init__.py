@@ -1,0 +1,12 @@
+"""Scores that choose a checkpoint without target labels. Higher is better.
+
+Every validator is a pure function `(features, logits, domain, labels=None) -> float` of one evaluation set:
+features [N, D], logits [N, C], domain [N] (0 = source, 1 = target; None where all rows are target rows) and the labels
+[N], of which only those of source rows are ever read.
+"""
+
+VALIDATORS = {
+    "entropy": "hf_transfer.validators.entropy:entropy",
+    "information_maximization": "hf_transfer.validators.information_maximization:information_maximization",
+}
+"""Name -> "module:function", imported when asked for."""

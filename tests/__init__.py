@@ -1,0 +1,1 @@
+"""The tests, one file beside each file of the package."""

@@ -1,0 +1,63 @@
+"""What every test runs under: few threads, no network, and a real Hub server on this machine for those that ask.
+
+huggingface_hub reads HF_ENDPOINT and HF_HUB_OFFLINE once, when it is first imported, so both are settled here, before
+anything imports it: the endpoint is the port our own server will listen on, and the Hub is switched off. A test that
+asks for the `hub` fixture gets the running server and the switch turned on for its own duration; every other test fails
+at once, instead of retrying for half a minute, if it reaches for the Hub.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.hub_server import HubServer
+
+_HOME = Path(tempfile.mkdtemp(prefix="hf_transfer-tests-"))
+_SERVER = HubServer(_HOME / "server")  # bound to its port, but it answers nobody before it is started
+
+os.environ.update(
+    HF_HOME=str(_HOME / "home"),
+    HF_ENDPOINT=_SERVER.endpoint,
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_XET="1",  # with Xet every upload first asks for a token of a service that our server is not
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    DISABLE_SAFETENSORS_CONVERSION="1",
+    NO_PROXY="127.0.0.1",
+    no_proxy="127.0.0.1",
+    TOKENIZERS_PARALLELISM="false",
+    MPLBACKEND="Agg",
+)
+os.environ.pop("HF_TOKEN", None)
+os.environ.pop("HF_HUB_CACHE", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+def pytest_unconfigure() -> None:
+    _SERVER.stop()
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> HubServer:
+    """The Hub server of this test session, running."""
+    _SERVER.start()
+    return _SERVER
+
+
+@pytest.fixture
+def hub(hub_server: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """A Hub without repositories or faults, reachable by this process with the token of its user."""
+    from huggingface_hub import constants
+
+    assert hub_server.endpoint == constants.ENDPOINT, "huggingface_hub was imported before tests/conftest.py"
+    hub_server.reset()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", hub_server.token)
+    return hub_server

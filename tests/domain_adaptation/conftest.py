@@ -1,0 +1,42 @@
+"""Batches with two domains, and the sine inputs on which published values are known."""
+
+import pytest
+import torch
+
+from hf_transfer.objective import IGNORED_LABEL, View
+
+
+@pytest.fixture
+def make_view():
+    """make_view(num_source, num_target, ...) -> a View of random features and logits that require gradients."""
+
+    def make(num_source=6, num_target=5, feature_dim=7, num_labels=4, progress=0.5, seed=0, dtype=torch.float32):
+        generator = torch.Generator().manual_seed(seed)
+        rows = num_source + num_target
+        labels = torch.randint(num_labels, (rows,), generator=generator)
+        labels[num_source:] = IGNORED_LABEL
+        order = torch.randperm(rows, generator=generator)
+        domain = (torch.arange(rows) >= num_source).long()
+        return View(
+            features=torch.randn(rows, feature_dim, generator=generator, dtype=dtype).requires_grad_(),
+            logits=torch.randn(rows, num_labels, generator=generator, dtype=dtype).requires_grad_(),
+            labels=labels[order],
+            domain=domain[order],
+            progress=progress,
+        )
+
+    return make
+
+
+@pytest.fixture
+def sines():
+    """The reference inputs: features f_s, f_t [4, 3] and logits y, ya, yt, yta [5, 4], float64."""
+    steps = torch.arange(20, dtype=torch.float64)
+    return {
+        "f_s": steps[:12].sin().reshape(4, 3),
+        "f_t": steps[:12].cos().reshape(4, 3),
+        "y": steps.sin().reshape(5, 4),
+        "ya": steps.cos().reshape(5, 4),
+        "yt": (0.5 * steps).sin().reshape(5, 4),
+        "yta": (0.5 * steps).cos().reshape(5, 4),
+    }

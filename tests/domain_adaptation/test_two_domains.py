@@ -1,0 +1,15 @@
+from dataclasses import replace
+
+import pytest
+
+from hf_transfer.domain_adaptation.two_domains import has_both_domains
+
+
+@pytest.mark.parametrize(("num_source", "num_target", "expected"), [(3, 2, True), (3, 0, False), (0, 2, False)])
+def test_it_counts_both_domains(make_view, num_source, num_target, expected):
+    assert has_both_domains(make_view(num_source, num_target)) is expected
+
+
+def test_a_batch_without_domains_is_an_error(make_view):
+    with pytest.raises(ValueError, match="`domain` column"):
+        has_both_domains(replace(make_view(), domain=None))
