@@ -1,1 +1,48 @@
-"""Transferability in deep learning for Hugging Face."""
+"""Transferability in deep learning for Hugging Face: pre-train, rank, adapt to a task or a domain, evaluate, publish.
+
+Importing it registers Flowformer with transformers' Auto classes; everything else loads when it is first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from hf_transfer.collision import forward_to_old, warn_about_old
+from hf_transfer.version import __version__
+
+warn_about_old()
+
+from hf_transfer.models.registration import register  # noqa: E402  the warning should come before anything can fail
+
+register()
+
+_PUBLIC = {
+    "FlowformerConfig": "hf_transfer.models.flowformer",
+    "FlowformerModel": "hf_transfer.models.flowformer",
+    "Objective": "hf_transfer.objective",
+    "View": "hf_transfer.objective",
+    "TransferModel": "hf_transfer.transfer_model",
+    "TransferConfig": "hf_transfer.trainer",
+    "TransferTrainer": "hf_transfer.trainer",
+    "PretrainingTrainer": "hf_transfer.family_trainers",
+    "TaskAdaptationTrainer": "hf_transfer.family_trainers",
+    "DomainAdaptationTrainer": "hf_transfer.family_trainers",
+    "rank_models": "hf_transfer.ranking",
+    "load_metric": "hf_transfer.evaluation.metrics",
+    "push_folder": "hf_transfer.hub",
+    "pull_model": "hf_transfer.hub",
+}
+"""Public name -> the module it comes from, imported when the name is first used."""
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    return forward_to_old(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

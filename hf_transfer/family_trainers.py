@@ -81,13 +81,13 @@ class DomainAdaptationTrainer(TransferTrainer):
         return f"eval_{args.validator}"
 
     def _validation_rows(self, dataset: Dataset, limit: int) -> Dataset:
-        """Evenly spaced rows of each domain, without labels."""
+        """Evenly spaced rows of each domain."""
         domains = column_values(dataset, "domain")
         chosen = []
         for domain in (SOURCE, TARGET):
             rows = np.flatnonzero(domains == domain)
             chosen.extend(rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)].tolist())
-        return dataset.select(chosen).remove_columns(label_column(dataset, "training"))
+        return dataset.select(chosen)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """The ordinary evaluation where there is a dataset for it, and the validator's score beside it."""
@@ -101,16 +101,20 @@ class DomainAdaptationTrainer(TransferTrainer):
         return metrics
 
     def validate(self) -> float:
-        """The validator's score of the present model; no label is read. Higher is better."""
-        loader = self.get_test_dataloader(self.validation_dataset)
+        """The validator's score of the present model; no target label is read. Higher is better."""
+        column = label_column(self.validation_dataset, "validation")
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         self.transfer_model.returns_features = True
         try:
+            loader = self.get_test_dataloader(self.validation_dataset.remove_columns(column))
             output = self.evaluation_loop(loader, description="Validation", prediction_loss_only=False)
         finally:
+            self.args.dataloader_drop_last = drop_last
             self.transfer_model.returns_features = False
         logits, features = (torch.from_numpy(values) for values in output.predictions)
         domain = torch.from_numpy(column_values(self.validation_dataset, "domain"))
-        return float(self.validator(features, logits, domain))
+        labels = torch.from_numpy(column_values(self.validation_dataset, column))
+        return float(self.validator(features, logits, domain, labels))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

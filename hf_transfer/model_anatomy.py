@@ -1,13 +1,15 @@
 """Backbone and head of any Hugging Face model, found from the model itself.
 
-The backbone is the submodule that `base_model_prefix` names. The head is everything outside it; its last `nn.Linear`
+The backbone is the submodule that `base_model_prefix` names. The head is everything outside it; its last linear layer
 with `num_labels` outputs is where features end and logits begin. With PEFT both are looked up under the adapters.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -21,54 +23,68 @@ def unwrap_peft(model: nn.Module) -> PreTrainedModel:
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     if not isinstance(base, PreTrainedModel):
         raise TypeError(
-            f"`model` should be a Hugging Face PreTrainedModel or a PeftModel, got {type(model).__name__}: load it with "
-            "AutoModelForSequenceClassification, AutoModelForImageClassification or another Auto class."
+            f"`model` should be a Hugging Face PreTrainedModel or a PeftModel, got {type(model).__name__}: load it "
+            "with AutoModelForSequenceClassification, AutoModelForImageClassification or another Auto class."
         )
     return base
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
-    """The backbone module of a model with a head.
+    """The module that `base_model_prefix` names, or the only Hugging Face model inside.
 
     Raises:
-        ValueError: the model has no submodule of the name `base_model_prefix`, so it is a backbone without a head.
+        ValueError: there is neither, so the model is a backbone without a head.
     """
     base = unwrap_peft(model)
-    backbone = getattr(base, base.base_model_prefix, None) if base.base_model_prefix else None
-    if not isinstance(backbone, nn.Module):
+    named = getattr(base, base.base_model_prefix, None) if base.base_model_prefix else None
+    if isinstance(named, nn.Module):
+        return named
+    # CLIP, SigLIP and Whisper classifiers hold half of the model that their prefix names.
+    inner = [child for child in base.children() if isinstance(child, PreTrainedModel)]
+    if len(inner) != 1:
         raise ValueError(
             f"{type(base).__name__} has no head: it is a backbone alone. Load the same weights with a head, "
             "for example AutoModelForImageClassification or AutoModelForSequenceClassification."
         )
-    return backbone
+    return inner[0]
 
 
-def linear_heads(model: nn.Module) -> list[nn.Linear]:
-    """The `nn.Linear` layers outside the backbone that have `config.num_labels` outputs, in module order.
+def linear_heads(model: nn.Module) -> list[nn.Module]:
+    """The linear layers outside the backbone that have `config.num_labels` outputs, in module order.
+
+    A layer that carries an adapter counts as one, the adapter included.
 
     Raises:
         ValueError: there is none.
     """
     base = unwrap_peft(model)
-    inside = {id(module) for module in backbone_of(model).modules()}
+    wrappers = [backbone_of(model), *(module for module in base.modules() if isinstance(module, BaseTunerLayer))]
+    inside = {id(module) for wrapper in wrappers for module in wrapper.modules() if module is not wrapper}
     num_labels = base.config.num_labels
     heads = [
         module
         for module in base.modules()
-        if isinstance(module, nn.Linear) and id(module) not in inside and module.out_features == num_labels
+        if id(module) not in inside
+        and isinstance(base_layer(module), nn.Linear)
+        and base_layer(module).out_features == num_labels
     ]
     if not heads:
         raise ValueError(
-            f"{type(base).__name__} has no linear head with num_labels={num_labels} outputs. Transfer methods read the input "
-            "of the last linear layer: use a model for classification or regression, with `num_labels` set to the "
-            "number of classes of the dataset."
+            f"{type(base).__name__} has no linear head with num_labels={num_labels} outputs. Transfer methods read "
+            "the input of the last linear layer: use a model for classification or regression, with `num_labels` set "
+            "to the number of classes of the dataset."
         )
     return heads
 
 
+def base_layer(module: nn.Module) -> nn.Module:
+    """The layer under an adapter, or the module itself."""
+    return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+
+
 def feature_width(model: nn.Module) -> int:
     """D, the width of the input of the last linear head."""
-    return linear_heads(model)[-1].in_features
+    return base_layer(linear_heads(model)[-1]).in_features
 
 
 def backbone_parameter_names(model: nn.Module) -> list[str]:
@@ -86,8 +102,8 @@ def head_parameter_names(model: nn.Module) -> list[str]:
 class HeadInput:
     """Records the input of the last linear head of one forward pass, whichever module wraps that head.
 
-    All candidate heads are watched and the one that ran last counts, so that PEFT's copies of a head, of which only the
-    active one runs, need no special case.
+    All candidate heads are watched and the one that ran last counts, so that PEFT's copies of a head, of which only
+    the active one runs, need no special case.
 
     Args:
         model: a Hugging Face model or PEFT model with a linear head.
@@ -98,29 +114,62 @@ class HeadInput:
 
     def __init__(self, model: nn.Module):
         self._seen: tuple[Tensor, Tensor] | None = None
+        self._is_checked = False
         self._handles = [head.register_forward_hook(self._remember) for head in linear_heads(model)]
 
     def _remember(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._seen = (inputs[0], output)
 
-    def take(self, logits: Tensor) -> Tensor:
+    def take(self, logits: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Features [B, D] of the forward pass that gave `logits` [B, C]; forgets them afterwards.
 
         A decoder with a score head applies it to every token and then picks one: the token whose head output equals
-        the logits is the one whose input counts.
+        the logits is the one whose input counts, the last real one where several do.
+
+        Raises:
+            ValueError: the logits are not what one linear head gave for one token.
         """
         if self._seen is None:
             raise RuntimeError("the model's linear head did not run in the last forward pass.")
         features, output = self._seen
         self._seen = None
-        if output.ndim == 2:
-            return features
-        with torch.no_grad():
-            gap = (output - logits.to(output.dtype).unsqueeze(1)).abs().sum(dim=-1)  # [B, T]
-            token = gap.argmin(dim=1)
-        return features[torch.arange(len(features), device=features.device), token]
+        if output.ndim == 3:
+            rows = torch.arange(len(output), device=output.device)
+            token = chosen_token(output.detach(), logits.detach(), attention_mask)
+            features, output = features[rows, token], output[rows, token]
+        self._check(output, logits)
+        return features
+
+    def _check(self, output: Tensor, logits: Tensor) -> None:
+        # Comparing values waits for the device, so it is done once.
+        if self._is_checked or output is logits:
+            return
+        close = output.shape == logits.shape and torch.allclose(output.float(), logits.float(), equal_nan=True)
+        if not close:
+            raise ValueError(
+                "the model's logits are not the output of one linear head on one feature vector, so there are no "
+                "features to read: use a model whose last layer is a single linear classifier."
+            )
+        self._is_checked = True
 
     def remove(self) -> None:
         """Stop watching."""
         for handle in self._handles:
             handle.remove()
+
+
+def chosen_token(output: Tensor, logits: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    """Places [B] of the tokens whose head outputs [B, T, C] became the logits [B, C]; of equals the last real one.
+
+    Args:
+        output: [B, T, C].
+        logits: [B, C].
+        attention_mask: [B, T], or shorter where the model put virtual tokens in front.
+    """
+    length = output.shape[1]
+    gap = (output - logits.to(output.dtype).unsqueeze(1)).abs().sum(dim=-1)
+    rank = torch.arange(1, length + 1, device=output.device).expand_as(gap)
+    if attention_mask is not None and attention_mask.ndim == 2:
+        real = F.pad(attention_mask.bool(), (length - attention_mask.shape[1], 0), value=True)
+        rank = rank + length * real
+    return (rank * (gap == gap.amin(dim=1, keepdim=True))).argmax(dim=1)

@@ -82,12 +82,12 @@ class TransferOutput(ModelOutput):
 class TransferModel(nn.Module):
     """Backbone, head and objectives as the one module that the Trainer wraps.
 
-    The task loss reads the labels of the rows that have one (`labels != -100`), which in domain adaptation are the source
-    rows. Objectives run in float32 outside autocast. What no objective needs is not computed.
+    The task loss reads the labels of the rows that have one (`labels != -100`), which in domain adaptation are the
+    source rows. Objectives run in float32 outside autocast. What no objective needs is not computed.
 
     Args:
-        model: a Hugging Face model for classification or regression with a linear head, or a PEFT model around one. With
-            `supervision="model"` any model that returns its own loss.
+        model: a Hugging Face model for classification or regression with a linear head, or a PEFT model around one.
+            With `supervision="model"` any model that returns its own loss.
         objectives: named loss terms, added to the task loss with their weights.
         supervision: "labels" computes the task loss from logits and labels; "model" takes the loss the model returns
             (masked modelling, language modelling).
@@ -113,6 +113,8 @@ class TransferModel(nn.Module):
         self.label_smoothing = label_smoothing
         self.progress = 0.0
         self.returns_features = False
+        if "task" in (objectives or {}):
+            raise ValueError("no objective may be called `task`: that is the name of the task loss.")
         self.objectives = nn.ModuleDict(objectives or {})
         self.needs = check_needs(self.objectives)
         self.reads_head = supervision == "labels" or len(self.objectives) > 0
@@ -120,9 +122,9 @@ class TransferModel(nn.Module):
             self.teacher = copy.deepcopy(model).requires_grad_(False).eval()
             self._teacher_head = HeadInput(self.teacher)
         if self.reads_head:
-            self._head = HeadInput(model)
             for objective in self.objectives.values():
                 objective.build(model, feature_width(model), self.config.num_labels)
+            self._head = HeadInput(model)
 
     # What the Trainer asks of a model.
 
@@ -148,6 +150,8 @@ class TransferModel(nn.Module):
         super().train(mode)
         if "teacher" in self.needs:
             self.teacher.eval()
+        if isinstance(self.model, PeftModel):
+            _rest_frozen_batch_norms(self.model)
         return self
 
     # One batch.
@@ -173,29 +177,31 @@ class TransferModel(nn.Module):
         if working:
             terms |= self._objective_losses(view)
         weights = {name: objective.weight for name, objective in self.objectives.items()}
-        total = sum(weights.get(name, 1.0) * value for name, value in terms.items())
+        total = sum(weights.get(name, 1.0) * value for name, value in terms.items()) if terms else None
         losses = {name: value.detach() for name, value in terms.items()}
         return TransferOutput(loss=total, logits=view.logits, features=features, losses=losses)
 
     def task_loss(self, logits: Tensor, labels: Tensor | None) -> Tensor | None:
         """Mean loss of the rows that have a label; None without labels, a zero with a graph when no row has one.
 
-        Integer labels: cross-entropy. Float labels [B, C] with `problem_type="multi_label_classification"`: binary
-        cross-entropy. Other float labels: mean squared error.
+        As the config's `problem_type` says: binary cross-entropy for multi-label classification, mean squared error
+        for regression (also where `num_labels` is 1 or the labels are floats), otherwise cross-entropy.
         """
         if labels is None:
             return None
-        if not labels.is_floating_point():
+        config = self.config
+        is_multi_label = config.problem_type == "multi_label_classification"
+        is_regression = config.problem_type == "regression" or config.num_labels == 1 or labels.is_floating_point()
+        if not is_multi_label and not is_regression:
             known = (labels != IGNORED_LABEL).sum().clamp(min=1)
             summed = F.cross_entropy(
                 logits, labels, ignore_index=IGNORED_LABEL, reduction="sum", label_smoothing=self.label_smoothing
             )
             return summed / known
-        if self.config.problem_type == "multi_label_classification":
-            return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         known = labels.reshape(len(labels), -1)[:, 0] != IGNORED_LABEL
-        error = F.mse_loss(logits.reshape(labels.shape)[known], labels[known].to(logits.dtype), reduction="sum")
-        return error / max(1, labels[known].numel())
+        outputs, targets = logits.reshape(labels.shape)[known], labels[known].to(logits.dtype)
+        loss = F.binary_cross_entropy_with_logits if is_multi_label else F.mse_loss
+        return loss(outputs, targets, reduction="sum") / max(1, targets.numel())
 
     def _view(
         self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None, with_extras: bool
@@ -205,15 +211,17 @@ class TransferModel(nn.Module):
         copies = {name.removeprefix("view_"): inputs.pop(name) for name in list(inputs) if name.startswith("view_")}
         joined = inputs
         if "views" in needs:
-            joined = {name: torch.cat([value, copies[name]]) if name in copies else value for name, value in inputs.items()}
+            joined = {
+                name: torch.cat([value, copies[name]]) if name in copies else value for name, value in inputs.items()
+            }
         outputs = self.model(**joined, **({"output_hidden_states": True} if "hidden_states" in needs else {}))
         if not self.reads_head:
-            empty = outputs.loss.new_zeros(0)
-            return View(empty, outputs.get("logits", empty)), outputs.loss
-        features, logits = self._head.take(outputs.logits).float(), outputs.logits.float()
-        view = View(
-            features, logits, labels, domain, self.progress, joined, outputs.get("hidden_states"), model=self.model
-        )
+            empty = torch.zeros(0, device=self.device)
+            return View(empty, outputs.get("logits", empty)), outputs.get("loss")
+        logits = outputs.logits.float()
+        features = self._head.take(outputs.logits, joined.get("attention_mask")).float()
+        hidden = _in_float32(outputs.get("hidden_states"))
+        view = View(features, logits, labels, domain, self.progress, joined, hidden, model=self.model)
         if "teacher" in needs:
             view = _with(view, teacher=self._teacher_view(joined, labels, domain, "hidden_states" in needs))
         if "views" in needs:
@@ -225,10 +233,9 @@ class TransferModel(nn.Module):
     @torch.no_grad()
     def _teacher_view(self, inputs: dict, labels: Tensor | None, domain: Tensor | None, hidden: bool) -> View:
         outputs = self.teacher(**inputs, **({"output_hidden_states": True} if hidden else {}))
-        features = self._teacher_head.take(outputs.logits).float()
-        return View(
-            features, outputs.logits.float(), labels, domain, self.progress, inputs, outputs.get("hidden_states")
-        )
+        features = self._teacher_head.take(outputs.logits, inputs.get("attention_mask")).float()
+        hidden_states = _in_float32(outputs.get("hidden_states"))
+        return View(features, outputs.logits.float(), labels, domain, self.progress, inputs, hidden_states)
 
     def _objective_losses(self, view: View) -> dict[str, Tensor]:
         everywhere = _gathered(view) if "global_batch" in self.needs else view
@@ -256,7 +263,8 @@ class TransferModel(nn.Module):
         state = self.state_dict() if state_dict is None else state_dict
         inner = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         self.model.save_pretrained(path, state_dict=inner if state_dict is not None else None, **kwargs)
-        own = {name: value.contiguous() for name, value in state.items() if not name.startswith("model.")}
+        # Copies, because the safetensors format refuses a teacher's tied weights.
+        own = {name: value.to("cpu", copy=True).contiguous() for name, value in state.items() if _is_own(name)}
         if own and kwargs.get("is_main_process", True):
             save_file(own, Path(path) / OBJECTIVES_FILE, metadata={"format": "pt"})
 
@@ -269,25 +277,45 @@ class TransferModel(nn.Module):
         """
         path = Path(path)
         if isinstance(self.model, PeftModel):
-            set_peft_model_state_dict(self.model, load_peft_weights(str(path), device="cpu"))
+            for adapter in self.model.peft_config:
+                # PEFT saves each adapter but the default one in a folder of its own.
+                folder = path if adapter == "default" else path / adapter
+                set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"), adapter)
         else:
             self._load_plain(path)
-        own = {name: value for name, value in self.state_dict().items() if not name.startswith("model.")}
+        own = {name: value for name, value in self.state_dict().items() if _is_own(name)}
         if own:
             if not (path / OBJECTIVES_FILE).is_file():
                 raise FileNotFoundError(f"{path} has no {OBJECTIVES_FILE}: it was saved without these objectives.")
             stored = load_file(path / OBJECTIVES_FILE)
             if stored.keys() != own.keys():
                 raise RuntimeError(
-                    f"{path / OBJECTIVES_FILE} holds {sorted(stored)[:5]}..., these objectives have {sorted(own)[:5]}...: "
-                    "resume with the objectives of the first run."
+                    f"{path / OBJECTIVES_FILE} holds {sorted(stored)[:5]}..., these objectives have "
+                    f"{sorted(own)[:5]}...: resume with the objectives of the first run."
                 )
             self.load_state_dict(stored, strict=False)
 
     def _load_plain(self, path: Path) -> None:
         # from_pretrained undoes sharding, renaming and tying, in whichever format the folder is.
-        stored = type(self.model).from_pretrained(path, config=self.model.config)
+        stored = type(self.model).from_pretrained(path, config=self.model.config, dtype=self.model.dtype)
         self.model.load_state_dict(stored.state_dict())
+
+
+def _is_own(name: str) -> bool:
+    """Whether a tensor of a TransferModel's state belongs to the objectives or their teacher."""
+    return not name.startswith("model.")
+
+
+def _rest_frozen_batch_norms(model: PeftModel) -> None:
+    """Frozen batch norms use their stored statistics: an adapter's folder does not hold new ones."""
+    for module in model.modules():
+        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if is_batch_norm and not any(parameter.requires_grad for parameter in module.parameters()):
+            module.eval()
+
+
+def _in_float32(states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+    return None if states is None else tuple(state.float() for state in states)
 
 
 def _with(view: View, **changes: Any) -> View:
@@ -323,5 +351,7 @@ def _gathered(view: View) -> View:
         rows(view.labels),
         rows(view.domain),
         view.progress,
+        teacher=None if view.teacher is None else _gathered(view.teacher),
+        views=None if view.views is None else _gathered(view.views),
         model=view.model,
     )

@@ -2,8 +2,8 @@
 
 huggingface_hub reads HF_ENDPOINT and HF_HUB_OFFLINE once, when it is first imported, so both are settled here, before
 anything imports it: the endpoint is the port our own server will listen on, and the Hub is switched off. A test that
-asks for the `hub` fixture gets the running server and the switch turned on for its own duration; every other test fails
-at once, instead of retrying for half a minute, if it reaches for the Hub.
+asks for the `hub` fixture gets the running server and the switch turned on for its own duration; every other test
+fails at once, instead of retrying for half a minute, if it reaches for the Hub.
 """
 
 import os
@@ -59,5 +59,30 @@ def hub(hub_server: HubServer, monkeypatch: pytest.MonkeyPatch) -> HubServer:
     assert hub_server.endpoint == constants.ENDPOINT, "huggingface_hub was imported before tests/conftest.py"
     hub_server.reset()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # PEFT asks the environment
     monkeypatch.setenv("HF_TOKEN", hub_server.token)
     return hub_server
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """64 real handwritten digits: `pixel_values` [1, 14, 14] and `labels`."""
+    from tests import tiny
+
+    return tiny.digit_rows(0, 64)
+
+
+@pytest.fixture(scope="session")
+def digit_domains(digits):
+    """32 labelled source digits and 32 unlabelled target digits in one dataset with a `domain` column."""
+    from tests import tiny
+
+    return tiny.two_domains(digits)
+
+
+@pytest.fixture(scope="session")
+def sentences():
+    """24 real sentences from three books: `input_ids`, `attention_mask` and `labels`."""
+    from tests import tiny
+
+    return tiny.text_rows()

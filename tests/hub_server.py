@@ -5,12 +5,10 @@
     server.add_repo("lab/tiny", {"config.json": b"{}"})
     server.fail(503, path="/api/models/lab/tiny", times=2)       # the next two requests for it
 
-The client must be started with HF_ENDPOINT=server.endpoint and HF_HUB_DISABLE_XET=1. Standard library only, but for the
-YAML of model cards.
+The client must be started with HF_ENDPOINT=server.endpoint and HF_HUB_DISABLE_XET=1. Standard library only, but for
+the YAML of model cards.
 """
 
-import base64
-import hashlib
 import hmac
 import json
 import os
@@ -18,27 +16,17 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-import yaml
-
-from tests.hub_store import Account, Commit, HubStore, Repo, card_metadata, describe, git_sha1, goes_to_lfs, sibling
+from tests.hub_routes import ROUTES
+from tests.hub_store import Account, Commit, HubStore, Refusal, Repo, goes_to_lfs
 
 CHUNK = 1 << 20
-SUBPATHS = "revision|tree|paths-info|refs|commits|branch|preupload|commit"
-KIND = "(?P<kind>models|datasets|spaces)"
-ID = rf"(?P<id>[^/]+(?:/(?!(?:{SUBPATHS})(?:/|$))[^/]+)?)"
-WEB_ID = r"(?:(?P<kind>datasets|spaces)/)?(?P<id>[^/]+(?:/[^/]+)?)"
-SUMMARY = ("_id", "id", "modelId", "author", "createdAt", "lastModified", "private", "gated", "downloads", "likes", "tags")
-SUMMARY += ("pipeline_tag", "library_name")
-
-Route = Callable[..., None]
-ROUTES: list[tuple[str, re.Pattern, Route]] = []
 
 
 @dataclass
@@ -53,22 +41,6 @@ class Fault:
     retry_after: int | None = None  # seconds, for 429
     after: int = 0  # bytes of the body before a hang-up; position of the flipped byte
     seconds: float = 0.0  # for "slow"
-
-
-class Refusal(Exception):
-    """An answer that is an error, raised anywhere below a route."""
-
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **extra: Any):
-        super().__init__(message)
-        self.status, self.code, self.headers, self.extra = status, code, dict(headers or {}), extra
-
-
-def route(method: str, pattern: str) -> Callable[[Route], Route]:
-    def register(function: Route) -> Route:
-        ROUTES.append((method, re.compile(pattern), function))
-        return function
-
-    return register
 
 
 class HubServer:
@@ -129,7 +101,9 @@ class HubServer:
         """Make a repository (facts: private, gated, downloads, likes, pipeline_tag, tags) and commit `files`."""
         with self.lock:
             repo = self.store.create(repo_id, kind, **facts)
-            blobs = {path: self.store.keep(content, goes_to_lfs(path, len(content))) for path, content in files.items()}
+            blobs = {
+                path: self.store.keep(content, goes_to_lfs(path, len(content))) for path, content in files.items()
+            }
             return self.store.add_commit(repo, "main", "add files", {**repo.branches["main"].files, **blobs})
 
     def add_folder(self, repo_id: str, folder: Path, **facts: Any) -> Commit:
@@ -224,12 +198,11 @@ class Handler(BaseHTTPRequestHandler):
             left -= len(part)
             yield part
 
-    def account(self) -> Account | None:
-        given = self.headers.get("Authorization")
-        if given is None:
-            return None
+    def account(self, required: bool = False) -> Account | None:
+        """Whose token came with the request. None without a token, unless one is required."""
+        given = self.headers.get("Authorization", "")
         account = self.store.accounts.get(given.removeprefix("Bearer "))
-        if account is None:
+        if account is None and (given or required):
             raise Refusal(401, "InvalidToken", "Invalid credentials in Authorization header")
         return account
 
@@ -256,7 +229,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         content = json.dumps(value).encode()
-        self.start(status, {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})})
+        self.start(
+            status, {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}
+        )
         if self.command != "HEAD":
             self.wfile.write(content)
 
@@ -299,6 +274,3 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Silence: the tests read `requests`."""
-
-
-from tests import hub_routes  # noqa: E402, F401

@@ -17,6 +17,14 @@ REGULAR_LIMIT = 1_000_000  # bytes; what is larger goes through LFS whatever its
 DTYPE_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I8": 8, "U8": 8, "BOOL": 8}
 
 
+class Refusal(Exception):
+    """An answer that is an error, raised anywhere below a route."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None, **extra: Any):
+        super().__init__(message)
+        self.status, self.code, self.headers, self.extra = status, code, dict(headers or {}), extra
+
+
 @dataclass(frozen=True)
 class Account:
     """Who a token belongs to and what it may do."""
@@ -200,7 +208,9 @@ def count_parameters(store: HubStore, commit: Commit) -> dict[str, Any] | None:
         for name, tensor in header.items():
             if name != "__metadata__":
                 begin, end = tensor["data_offsets"]
-                counts[tensor["dtype"]] = counts.get(tensor["dtype"], 0) + (end - begin) * 8 // DTYPE_BITS[tensor["dtype"]]
+                counts[tensor["dtype"]] = (
+                    counts.get(tensor["dtype"], 0) + (end - begin) * 8 // DTYPE_BITS[tensor["dtype"]]
+                )
     return {"parameters": counts, "total": sum(counts.values())} if counts else None
 
 

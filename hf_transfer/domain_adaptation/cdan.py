@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import certainty_weights, gradient_reversal, warm_start_coefficient
+from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View, no_loss
 
 
@@ -82,10 +83,8 @@ class CDAN(Objective):
         weight: float = 1.0,
     ):
         super().__init__(weight)
-        sizes = {"hidden_size": hidden_size, "max_outer_dim": max_outer_dim, "randomized_dim": randomized_dim}
-        for name, value in {**sizes, "max_reversal": max_reversal, "warm_start": warm_start}.items():
-            if value <= 0:
-                raise ValueError(f"`{name}` should be positive, got {value}.")
+        require_positive(hidden_size=hidden_size, max_reversal=max_reversal, warm_start=warm_start)
+        require_positive(max_outer_dim=max_outer_dim, randomized_dim=randomized_dim)
         self.entropy_conditioning = entropy_conditioning
         self.hidden_size = hidden_size
         self.max_reversal = max_reversal

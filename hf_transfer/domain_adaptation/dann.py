@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
+from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View, no_loss
 
 
@@ -39,13 +40,7 @@ class DANN(Objective):
         self, hidden_size: int = 1024, max_reversal: float = 1.0, warm_start: float = 10.0, weight: float = 1.0
     ):
         super().__init__(weight)
-        for name, value in {
-            "hidden_size": hidden_size,
-            "max_reversal": max_reversal,
-            "warm_start": warm_start,
-        }.items():
-            if value <= 0:
-                raise ValueError(f"`{name}` should be positive, got {value}.")
+        require_positive(hidden_size=hidden_size, max_reversal=max_reversal, warm_start=warm_start)
         self.hidden_size = hidden_size
         self.max_reversal = max_reversal
         self.warm_start = warm_start

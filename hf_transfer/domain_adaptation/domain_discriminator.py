@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import SOURCE, TARGET
 
 
@@ -28,8 +29,7 @@ class DomainDiscriminator(nn.Sequential):
     """
 
     def __init__(self, in_features: int, hidden_size: int = 1024):
-        if hidden_size < 1:
-            raise ValueError(f"`hidden_size` should be positive, got {hidden_size}.")
+        require_positive(hidden_size=hidden_size)
         layers: list[nn.Module] = []
         for width in (in_features, hidden_size):
             layers += [nn.Linear(width, hidden_size), nn.BatchNorm1d(hidden_size), nn.ReLU()]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transfer.functional import certainty_weights
+from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View, no_loss
 
 
@@ -48,8 +49,7 @@ class MCC(Objective):
 
     def __init__(self, temperature: float = 2.5, weight: float = 1.0):
         super().__init__(weight)
-        if temperature <= 0:
-            raise ValueError(f"`temperature` should be positive, got {temperature}.")
+        require_positive(temperature=temperature)
         self.temperature = temperature
 
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:

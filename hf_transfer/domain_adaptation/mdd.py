@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.domain_adaptation.adversarial_head import AdversarialHead
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
+from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.objective import SOURCE, TARGET, Objective, View, no_loss
 
 
@@ -82,17 +84,8 @@ class MDD(Objective):
         weight: float = 1.0,
     ):
         super().__init__(weight)
-        positive = {
-            "margin": margin,
-            "hidden_size": hidden_size,
-            "max_reversal": max_reversal,
-            "warm_start": warm_start,
-        }
-        for name, value in positive.items():
-            if value <= 0:
-                raise ValueError(f"`{name}` should be positive, got {value}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` should be in [0, 1), got {dropout}.")
+        require_positive(margin=margin, hidden_size=hidden_size, max_reversal=max_reversal, warm_start=warm_start)
+        require_share(dropout=dropout)
         self.margin = margin
         self.hidden_size = hidden_size
         self.dropout = dropout
@@ -102,12 +95,7 @@ class MDD(Objective):
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
         if num_labels < 2:
             raise ValueError(f"MDD needs a classifier with at least 2 classes, got num_labels={num_labels}.")
-        self.adversarial_head = nn.Sequential(
-            nn.Linear(feature_dim, self.hidden_size),
-            nn.ReLU(),
-            nn.Dropout(self.dropout),
-            nn.Linear(self.hidden_size, num_labels),
-        )
+        self.adversarial_head = AdversarialHead(feature_dim, self.hidden_size, num_labels, self.dropout)
 
     def forward(self, view: View) -> Tensor:
         if not has_both_domains(view):

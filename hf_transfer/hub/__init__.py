@@ -1,5 +1,6 @@
 """To and from the Hugging Face Hub: atomic saves, model cards, push and pull."""
 
+from hf_transfer.collision import refuse_if_broken
 from hf_transfer.hub.atomic import atomic_folder, check_can_write
 from hf_transfer.hub.card import (
     DatasetFact,
@@ -15,6 +16,8 @@ from hf_transfer.hub.card import (
 from hf_transfer.hub.errors import HubError, explain_hub_error
 from hf_transfer.hub.pull import local_model_folder, pull_model
 from hf_transfer.hub.push import check_model_folder, push_folder
+
+refuse_if_broken()
 
 __all__ = [
     "DatasetFact",

@@ -62,13 +62,17 @@ def _open_staging(target: Path, overwrite: bool) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _recover(target)
-        _refuse_unless_free(target, overwrite)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-    except (PermissionError, NotADirectoryError) as error:
+    except OSError as error:
         raise PermissionError(
             f"The folder {target} cannot be written: {error}. Choose another folder, or make {target.parent} writable."
         ) from error
+    try:
+        _refuse_unless_free(target, overwrite)
+    except FileExistsError:
+        staging.rmdir()
+        raise
     return staging
 
 

@@ -43,7 +43,7 @@ def readable_hub_errors(action: str, repo_id: str) -> Iterator[None]:
         yield
     except HubError:
         raise
-    except (HTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the client raises a plain RuntimeError around what fails inside an upload
         explanation = explain_hub_error(error, repo_id)
         if explanation is None:
             raise
@@ -66,7 +66,7 @@ def explain_hub_error(error: BaseException, repo_id: str) -> str | None:
             fallback = "it is not in the cache and the Hub could not be asked. Check the network and try again"
         elif explanation := _explain_one(error, repo_id):
             return explanation
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return fallback
 
 

@@ -132,8 +132,8 @@ def _pull_verified(api: HfApi, repo_id: str, **wanted: Any) -> Path:
         folder = Path(api.snapshot_download(repo_id, **wanted))
         if damaged := _remove_damaged(api, repo_id, folder, wanted["cache_dir"]):
             raise HubError(
-                f"Pulling {repo_id!r} failed: {', '.join(damaged)} came twice with another checksum than the Hub's and "
-                "was removed. Something on the way (a proxy, a disk) changes the data, or the upload was broken."
+                f"Pulling {repo_id!r} failed: {', '.join(damaged)} came twice with another checksum than the Hub's "
+                "and was removed. Something on the way (a proxy, a disk) changes the data, or the upload was broken."
             )
     return folder
 

@@ -94,7 +94,7 @@ def _ask_hub_about_card(card: ModelCard, folder: Path) -> None:
     try:
         with_retries(card.validate)
     except ValueError as error:
-        raise ValueError(f"The Hub refuses the metadata of {folder / CARD_NAME}: {error}") from error
+        raise ValueError(f"The Hub refuses the metadata of {folder / CARD_NAME}: {error}") from None
 
 
 def _prepare_repo(api: HfApi, repo_id: str, private: bool | None, revision: str | None) -> None:

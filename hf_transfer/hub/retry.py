@@ -5,8 +5,8 @@ at the end of an upload: one 503 there would throw away an upload of gigabytes.
 """
 
 import logging
-import time
 from collections.abc import Callable
+from time import sleep
 from typing import TypeVar
 
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -42,7 +42,7 @@ def with_retries(call: Callable[[], Result], attempts: int = 4, first_wait: floa
             if attempt == attempts or wait is None:
                 raise
             logger.warning("%s; trying again in %.1f s.", type(error).__name__, wait)
-            time.sleep(wait)
+            sleep(wait)
     raise ValueError(f"`attempts` should be positive, got {attempts}.")
 
 

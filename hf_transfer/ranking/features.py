@@ -112,6 +112,22 @@ class FeatureExtractor:
         return int(getattr(config, "num_hidden_layers", None) or len(getattr(config, "depths", None) or [0]))
 
 
+class HeadExtractor:
+    """Runs a frozen model with its classification head and returns the head's probabilities, under layer 0.
+
+    Args:
+        model: a model whose outputs have `logits` [B, Z] or, for tokens, [B, T, Z].
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model.eval()
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """Probabilities [B, Z] or [B, T, Z]."""
+        return {0: self.model(**inputs).logits.float().softmax(dim=-1)}
+
+
 def final_state(outputs, model: nn.Module) -> Tensor:
     """The last hidden state of a model's outputs, under whichever name it has."""
     for name in ("last_hidden_state", "encoder_last_hidden_state"):

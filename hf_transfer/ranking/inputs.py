@@ -25,6 +25,8 @@ TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
 # Arguments of a forward that say how to read the input, not what the input is.
 COMPANIONS = frozenset({"attention_mask", "token_type_ids", "position_ids", "labels", "head_mask", "return_dict"})
 
+SERIES_INPUT = "past_values"
+
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
@@ -32,12 +34,14 @@ Batch = tuple[dict[str, Tensor], Tensor]
 class Columns:
     """What to read of a dataset: the label, the inputs, and what the inputs are.
 
-    `kind` is "ready" (the inputs are the model's own), "image", "text" or "words" (text split in words).
+    `kind` is "ready" (the inputs are the model's own), "image", "text", "words" (text split in words) or "series"
+    ([T] or [T, C] numbers). `is_per_token` says that every token has a label.
     """
 
     label: str
     inputs: tuple[str, ...]
     kind: str
+    is_per_token: bool = False
 
 
 def choose_columns(
@@ -64,8 +68,14 @@ def choose_columns(
     accepted = forward_arguments(model)
     ready = [name for name in candidates if name in accepted and name != "labels"]
     if set(ready) - COMPANIONS:
-        return Columns(label, tuple(ready), "ready")
+        return Columns(label, tuple(ready), "ready", labels_every_token(row, label))
     return choose_raw(candidates, label, model)
+
+
+def labels_every_token(row: dict[str, Any], label: str) -> bool:
+    """Whether the label column holds one class for each of `input_ids`."""
+    labels = np.asarray(row[label])
+    return labels.ndim == 1 and labels.dtype.kind == "i" and len(labels) == len(row.get("input_ids", ()))
 
 
 def choose_label(row: dict[str, Any], label_column: str | None) -> str:
@@ -81,28 +91,32 @@ def forward_arguments(model: nn.Module) -> set[str]:
 
 
 def choose_raw(candidates: dict[str, Any], label: str, model: nn.Module) -> Columns:
-    """Sort the raw columns by what they hold; images first, then split words, then text."""
-    kinds = {name: kind_of(value) for name, value in candidates.items()}
-    for kind, most in (("image", 1), ("words", 1), ("text", 2)):
+    """Sort the raw columns by what they hold; images first, then split words, text and series."""
+    kinds = {name: kind_of(value, model) for name, value in candidates.items()}
+    for kind, most in (("image", 1), ("words", 1), ("text", 2), ("series", 1)):
         names = tuple(name for name in kinds if kinds[name] == kind)
         if len(names) > most:
             raise ValueError(f"Columns {list(names)} all hold {kind}: say which to read by `input_columns`.")
         if names:
-            return Columns(label, names, kind)
+            return Columns(label, names, kind, is_per_token=kind == "words")
     raise ValueError(
         f"No column that {type(model).__name__} could read: found {list(candidates)}, expected its own inputs "
         f"(such as `{getattr(model, 'main_input_name', 'input_ids')}`), images or text."
     )
 
 
-def kind_of(value: Any) -> str | None:
-    """What a raw value is: "image", "text", "words" or None."""
+def kind_of(value: Any, model: nn.Module) -> str | None:
+    """What a raw value is: "image", "text", "words", "series" (only for a model of series) or None."""
     if isinstance(value, Image.Image):
         return "image"
     if isinstance(value, str):
         return "text"
     if isinstance(value, (list, tuple)) and value and all(isinstance(word, str) for word in value):
         return "words"
+    if getattr(model, "main_input_name", None) == SERIES_INPUT:
+        numbers = np.asarray(value)
+        if numbers.dtype.kind in "if" and numbers.ndim in (1, 2):
+            return "series"
     return None
 
 
@@ -117,12 +131,12 @@ def make_batches(
     num_workers: int = 0,
 ) -> Iterable[Batch]:
     """Batches of (inputs, labels) in the dataset's order."""
-    make_inputs = input_maker(columns, processor, model, max_length)
+    make_inputs = None if columns.kind == "words" else input_maker(columns, processor, model, max_length)
 
     def collate(rows: list[dict[str, Any]]) -> Batch:
         labels = [row[columns.label] for row in rows]
         if columns.kind == "words":
-            return align_words(rows, labels, columns, processor, max_length)
+            return align_words(rows, labels, columns, processor, forward_arguments(model), max_length)
         return make_inputs(rows), label_tensor(labels)
 
     if dataset.format["type"] != "custom":
@@ -135,21 +149,51 @@ def input_maker(
     columns: Columns, processor: Any, model: nn.Module, max_length: int | None
 ) -> Callable[[list[dict[str, Any]]], dict[str, Tensor]]:
     """The function that turns rows into model inputs."""
-    config = model.config
+    accepted = forward_arguments(model)
     if columns.kind == "ready":
-        padding = {"input_ids": getattr(config, "pad_token_id", None) or 0}
-        return lambda rows: {name: stack([row[name] for row in rows], padding.get(name, 0)) for name in columns.inputs}
+        padding = getattr(model.config, "pad_token_id", None) or 0
+        return lambda rows: stack_inputs(rows, columns.inputs, padding, accepted)
+    if columns.kind == "series":
+        return lambda rows: stack_series([row[columns.inputs[0]] for row in rows], accepted)
     if columns.kind == "image":
-        mode = "L" if getattr(config, "num_channels", 3) == 1 else "RGB"
+        mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
         name = columns.inputs[0]
         return lambda rows: dict(processor([row[name].convert(mode) for row in rows], return_tensors="pt"))
 
     def tokenize(rows):
         texts = [[row[name] for row in rows] for name in columns.inputs]
         encoded = processor(*texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
-        return {name: value for name, value in encoded.items() if name in forward_arguments(model)}
+        return {name: value for name, value in encoded.items() if name in accepted}
 
     return tokenize
+
+
+def stack_inputs(
+    rows: list[dict[str, Any]], names: Sequence[str], padding: int, accepted: set[str]
+) -> dict[str, Tensor]:
+    """Columns that are model inputs already, padded to one length; where that was needed, the mask says so."""
+    inputs = {name: stack([row[name] for row in rows], padding if name == "input_ids" else 0) for name in names}
+    main = next(name for name in names if name not in COMPANIONS)
+    lengths = [len(row[main]) for row in rows]
+    if len(set(lengths)) > 1 and "attention_mask" in accepted and "attention_mask" not in inputs:
+        inputs["attention_mask"] = length_mask(lengths)
+    return inputs
+
+
+def stack_series(series: list[Any], accepted: set[str]) -> dict[str, Tensor]:
+    """Series [T] or [T, C] as one tensor [B, T, C], with a mask where their lengths differ."""
+    values = [torch.as_tensor(np.asarray(one)).float() for one in series]
+    values = [one.unsqueeze(-1) if one.ndim == 1 else one for one in values]
+    lengths = [len(one) for one in values]
+    inputs = {SERIES_INPUT: stack(values)}
+    if len(set(lengths)) > 1 and "attention_mask" in accepted:
+        inputs["attention_mask"] = length_mask(lengths)
+    return inputs
+
+
+def length_mask(lengths: list[int]) -> Tensor:
+    """Mask [B, T], 1 on the first `lengths` places."""
+    return (torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)).long()
 
 
 def stack(values: list[Any], padding: int | float = 0) -> Tensor:
@@ -168,9 +212,14 @@ def label_tensor(labels: list[Any]) -> Tensor:
 
 
 def align_words(
-    rows: list[dict[str, Any]], labels: list[Any], columns: Columns, tokenizer: Any, max_length: int | None
+    rows: list[dict[str, Any]],
+    labels: list[Any],
+    columns: Columns,
+    tokenizer: Any,
+    accepted: set[str],
+    max_length: int | None,
 ) -> Batch:
-    """Inputs of split words and labels [B, T]: the first token of each word carries its label, others the ignored one."""
+    """Inputs of split words and labels [B, T]: the first token of a word carries its label, others the ignored one."""
     words = [row[columns.inputs[0]] for row in rows]
     encoded = tokenizer(
         words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
@@ -182,4 +231,5 @@ def align_words(
             if word is not None and word != previous:
                 aligned[row, place] = int(labels[row][word])
             previous = word
-    return dict(encoded), aligned
+    inputs = {name: value for name, value in encoded.items() if name in accepted}
+    return inputs, aligned

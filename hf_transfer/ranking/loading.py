@@ -1,67 +1,95 @@
-"""Load one candidate for ranking: its backbone, its processor, and what there is to say about it."""
+"""Load one candidate for ranking: its backbone or head, its processor, and what there is to say about it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers.utils import logging
+
+from hf_transfer.ranking.adapters import is_adapter, load_adapted
 
 PROCESSORS = {"image": AutoImageProcessor, "text": AutoTokenizer, "words": AutoTokenizer}
+HEADS = (
+    "ForImageClassification",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForAudioClassification",
+    "ForVideoClassification",
+)
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A loaded model: `revision` is the commit on the Hub or a fingerprint of the local folder's files."""
-
-    name: str
-    folder: Path
-    model: nn.Module
-    revision: str
-    parameters: int
-
-
-def load_candidate(
-    name: str,
+def load_model(
     folder: Path,
+    fetch_base: Callable[[str], Path],
     *,
+    with_head: bool = False,
     dtype: str = "float32",
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
-) -> Candidate:
-    """Load the backbone (no head) of the model in `folder`.
+) -> nn.Module:
+    """The frozen backbone of the model or adapter in `folder`, or the model with its classification head.
+
+    Args:
+        folder: a local folder.
+        fetch_base: gives the folder of an adapter's base model.
+        with_head: load the classification head too.
+        dtype: of the weights.
+        trust_remote_code, allow_pickle: run code, or load pickled weights, of strangers.
 
     Raises:
-        ValueError: the checkpoint lacks weights of the backbone, whose features would then be random.
+        ValueError: the checkpoint lacks weights (its features would be random), or a head where one is asked for.
         OSError: no weights, or only pickled ones while `allow_pickle` is False.
     """
-    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    config = unmasked(AutoConfig.from_pretrained(folder, **options))
-    model, report = AutoModel.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype,
-        use_safetensors=None if allow_pickle else True,
-        output_loading_info=True,
-        **options,
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True, "dtype": dtype}
+    with quiet_loading():
+        if is_adapter(folder):
+            model = load_adapted(folder, fetch_base, **options)
+            model = model if with_head else model.base_model
+        else:
+            options["use_safetensors"] = None if allow_pickle else True
+            model = load_whole(folder, with_head, options)
+    if with_head and getattr(model.config, "problem_type", None) == "multi_label_classification":
+        raise ValueError("Its head predicts labels that do not exclude each other; LEEP and NCE read classes.")
+    if not with_head and getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    return model.eval().requires_grad_(False)
+
+
+def load_whole(folder: Path, with_head: bool, options: dict[str, Any]) -> nn.Module:
+    config = AutoConfig.from_pretrained(
+        folder, trust_remote_code=options["trust_remote_code"], local_files_only=options["local_files_only"]
     )
-    check_complete(model, report["missing_keys"])
-    model = encoder_of(model).eval().requires_grad_(False)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Candidate(name, folder, model, revision_of(folder), parameters)
-
-
-def unmasked(config):
-    """A masked-image model hides patches in its own forward; features are wanted of the whole image."""
+    # A masked-image model hides patches in its own forward; features are wanted of the whole image.
     if hasattr(config, "mask_ratio"):
         config.mask_ratio = 0.0
-    return config
+    loader = head_class(config) if with_head else AutoModel
+    model, report = loader.from_pretrained(folder, config=config, output_loading_info=True, **options)
+    check_complete(model, report["missing_keys"])
+    return model
+
+
+def head_class(config: Any) -> type:
+    """The Auto class of the head that the checkpoint was saved with.
+
+    Raises:
+        ValueError: it was saved without a classification head.
+    """
+    saved = (getattr(config, "architectures", None) or [""])[0]
+    for ending in HEADS:
+        if saved.endswith(ending):
+            return getattr(transformers, f"AutoModel{ending}")
+    raise ValueError(
+        f"It was saved as {saved or 'a bare model'}, without the classification head that this score reads."
+    )
 
 
 def check_complete(model: nn.Module, missing: Any) -> None:
@@ -74,22 +102,25 @@ def check_complete(model: nn.Module, missing: Any) -> None:
         )
 
 
-def encoder_of(model: nn.Module) -> nn.Module:
-    """The encoder of an encoder-decoder, otherwise the model."""
-    return model.get_encoder() if getattr(model.config, "is_encoder_decoder", False) else model
+def tower_of(model: nn.Module, inputs: set[str], kind: str) -> nn.Module:
+    """Of a model with an image and a text tower, the one that reads the given inputs; otherwise the model."""
+    if not (hasattr(model, "vision_model") and hasattr(model, "text_model")):
+        return model
+    return model.vision_model if kind == "image" or "pixel_values" in inputs else model.text_model
 
 
 def load_processor(folder: Path, kind: str, trust_remote_code: bool = False) -> Any:
-    """The processor for raw columns of `kind`; None when the dataset already holds model inputs.
+    """The processor for raw columns of `kind`; None when no processor is needed.
 
     Raises:
         ValueError: the folder has none.
     """
-    if kind == "ready":
+    if kind not in PROCESSORS:
         return None
-    loader = PROCESSORS[kind]
     try:
-        processor = loader.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+        processor = PROCESSORS[kind].from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = "image processor" if kind == "image" else "tokenizer"
         raise ValueError(f"The model has no {what} for the {kind} column: {first_line(error)}") from error
@@ -109,3 +140,17 @@ def revision_of(folder: Path) -> str:
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep transformers from reporting each candidate's missing head: `check_complete` judges what is missing."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -12,8 +12,9 @@ w_i = t / (lambda_i + t):
     Q(t) = sum_i z_i^2 w_i + r,   beta = n / Q,   alpha = t * beta
     evidence(t) = n/2 (log n - 1 - log 2 pi) - n/2 log Q(t) + 1/2 sum_i log w_i
 
-Its stationary points are the fixed points of the published iterations; here it is maximised globally, by a grid and
-Newton steps, all columns at once. Only F^T F, F^T Y, sum Y^2 and n are needed, so it streams and merges, and it stays
+Its stationary points are the fixed points of the published iterations, which climb from t = 1. The same maximum is
+found here by a grid and Newton steps, all columns at once; where the evidence keeps growing as t goes to 0 (an exact
+fit) or to infinity (nothing to fit), t stops where float64 sees no more change. Only F^T F, F^T Y, sum Y^2 and n are needed, so it streams and merges, and it stays
 exact for n < D and for rank-deficient features (zero eigenvalues have w = 1 and drop out).
 
 Paper: You et al., ICML 2021, https://huggingface.co/papers/2102.11005, and JMLR 2022.
@@ -32,7 +33,7 @@ from torch import Tensor
 from hf_transfer.ranking.moments import MomentScore, second_moments
 from hf_transfer.ranking.score import Statistics
 
-GRID_POINTS = 128
+GRID_POINTS = 256
 NEWTON_STEPS = 60
 # Natural logarithm of how far t may leave the spectrum: beyond, the evidence no longer changes in float64.
 MARGIN = 25.0
@@ -111,37 +112,23 @@ def positive_spectrum(gram: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 
 
 def maximise(eigenvalues: Tensor, coordinates: Tensor, residual: Tensor, rows: int) -> Tensor:
-    """log t [C] of the greatest evidence; eigenvalues [r], coordinates z^2 [r, C], residual [C]."""
+    """log t [C] of the maximum uphill of t = 1; eigenvalues [r], coordinates z^2 [r, C], residual [C].
+
+    Newton steps on the slope of the evidence in log t, kept inside a shrinking bracket by bisection.
+    """
     if len(eigenvalues) == 0:
         return torch.zeros_like(residual)
-    low, high = eigenvalues.min().log() - MARGIN, eigenvalues.max().log() + MARGIN
-    grid = torch.linspace(0, 1, GRID_POINTS, dtype=residual.dtype, device=residual.device) * (high - low) + low
-    shrinkage = torch.sigmoid(grid[:, None] - eigenvalues.log())
-    quadratic = shrinkage @ coordinates + residual
-    evidence = -rows / 2 * quadratic.log() + shrinkage.log().sum(dim=1, keepdim=True) / 2
-    best = evidence.argmax(dim=0)
-    left, right = grid[(best - 1).clamp(min=0)], grid[(best + 1).clamp(max=GRID_POINTS - 1)]
-    return newton(grid[best], left, right, eigenvalues, coordinates, residual, rows)
-
-
-def newton(
-    log_t: Tensor,
-    left: Tensor,
-    right: Tensor,
-    eigenvalues: Tensor,
-    coordinates: Tensor,
-    residual: Tensor,
-    rows: int,
-) -> Tensor:
-    """Newton steps on the slope of the evidence in log t, kept between `left` and `right` by bisection."""
+    logs = eigenvalues.log()[:, None]
+    left, right = bracket(logs, coordinates, residual, rows)
+    log_t = (left + right) / 2
     for _ in range(NEWTON_STEPS):
-        shrinkage = torch.sigmoid(log_t - eigenvalues.log()[:, None])
-        slope_of_shrinkage = shrinkage * (1 - shrinkage)
-        value = (coordinates * shrinkage).sum(dim=0) + residual
-        first = (coordinates * slope_of_shrinkage).sum(dim=0) / value
-        second = (coordinates * slope_of_shrinkage * (1 - 2 * shrinkage)).sum(dim=0) / value
-        slope = -rows / 2 * first + (1 - shrinkage).sum(dim=0) / 2
-        curvature = -rows / 2 * (second - first.square()) - slope_of_shrinkage.sum(dim=0) / 2
+        fitted, shrinkage = torch.sigmoid(logs - log_t), torch.sigmoid(log_t - logs)
+        kept = coordinates * shrinkage
+        value = kept.sum(dim=0) + residual
+        first = (kept * fitted).sum(dim=0) / value
+        second = (kept * fitted * (fitted - shrinkage)).sum(dim=0) / value
+        slope = fitted.sum(dim=0) / 2 - rows / 2 * first
+        curvature = -(fitted * shrinkage).sum(dim=0) / 2 - rows / 2 * (second - first.square())
         left, right = torch.where(slope > 0, log_t, left), torch.where(slope > 0, right, log_t)
         proposal = log_t - slope / curvature
         is_inside = (curvature < 0) & (proposal > left) & (proposal < right)
@@ -151,6 +138,26 @@ def newton(
         if change < 1e-11:
             break
     return log_t
+
+
+def bracket(logs: Tensor, coordinates: Tensor, residual: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Ends [C], in log t, of the grid cell with the first maximum uphill of t = 1, or of the last cell on that side.
+
+    The evidence rises with log t where  gamma Q > n sum_i z_i^2 w_i (1 - w_i),  gamma = sum_i (1 - w_i).
+    """
+    low, high = min(float(logs.min()) - MARGIN, -1.0), max(float(logs.max()) + MARGIN, 1.0)
+    step = (high - low) / GRID_POINTS
+    start, count = math.ceil(-low / step), math.ceil(-low / step) + math.ceil(high / step)
+    grid = (torch.arange(count + 1) - start).to(residual) * step
+    fitted, shrinkage = torch.sigmoid(logs.T - grid[:, None]), torch.sigmoid(grid[:, None] - logs.T)
+    quadratic = shrinkage @ coordinates + residual
+    is_rising = fitted.sum(dim=1, keepdim=True) * quadratic > rows * ((shrinkage * fitted) @ coordinates)
+    is_maximum = is_rising[:-1] & ~is_rising[1:]
+    cells = torch.arange(count, device=residual.device)[:, None]
+    nearest_above = torch.where(is_maximum & (cells >= start), cells, count - 1).amin(dim=0)
+    nearest_below = torch.where(is_maximum & (cells < start), cells, 0).amax(dim=0)
+    cell = torch.where(is_rising[start], nearest_above, nearest_below)
+    return grid[cell], grid[cell + 1]
 
 
 def logme(features: Tensor, labels: Tensor) -> float:
@@ -190,9 +197,7 @@ class LogME(MomentScore):
             "rows": evidence.rows,
             "dimension": len(statistics["gram"]),
             "rank": len(evidence.eigenvalues),
-            "columns": evidence.columns.tolist(),
-            "alpha": evidence.alpha.tolist(),
-            "beta": evidence.beta.tolist(),
+            "columns": len(evidence.columns),
             "is_bounded": evidence.is_bounded,
         }
 

@@ -1,6 +1,6 @@
 """Second moments of features and targets: what every linear score needs of a dataset.
 
-    F^T F  [D, D],   F^T Y  [D, C],   sum_n Y^2  [C],   n
+F^T F  [D, D],   F^T Y  [D, C],   sum_n Y^2  [C],   n
 """
 
 from __future__ import annotations
@@ -24,5 +24,5 @@ def second_moments(features: Tensor, labels: Tensor) -> Statistics:
 class MomentScore(TransferabilityScore):
     """A score whose statistics are the second moments."""
 
-    def statistics(self, features: Tensor, labels: Tensor) -> Statistics:
+    def statistics(self, features: Tensor, labels: Tensor, rows: Tensor) -> Statistics:
         return second_moments(features, labels)

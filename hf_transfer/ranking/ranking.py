@@ -118,16 +118,16 @@ class Ranking:
 
     def to_markdown(self) -> str:
         """A Markdown table, then the comparisons in words."""
-        header = ["rank", "model", self.score, "± s.e.", "P(beats next)", "layer", "parameters", "seconds", "reason"]
+        header = self._header()
         lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        lines += ["| " + " | ".join(cells) + " |" for cells in self._cells()]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in self._cells()]
         return "\n".join([*lines, "", *(f"- {sentence}" for sentence in self.in_words())]) + "\n"
 
     def to_table(self) -> Table:
         """A rich table for the terminal."""
         table = Table(title=f"Ranking by {self.score}")
-        for name in ("rank", "model", self.score, "± s.e.", "P(beats next)", "layer", "parameters", "seconds", "reason"):
-            table.add_column(name, justify="left" if name in ("model", "reason") else "right", overflow="fold")
+        for name in self._header():
+            table.add_column(name, justify="left" if name == "model" else "right", overflow="fold")
         for cells in self._cells():
             table.add_row(*cells)
         return table
@@ -185,19 +185,21 @@ class Ranking:
         rows = tuple(replace(row, model=names.get(row.model, row.model)) for row in self.rows)
         return replace(self, rows=rows)
 
+    def _header(self) -> list[str]:
+        return ["rank", "model", self.score, "± s.e.", "P(> next)", "layer", "params", "seconds"]
+
     def _cells(self) -> list[list[str]]:
         probabilities = self.probability_of_beating_next()
         cells = []
         for place, row in enumerate(self.rows):
+            size = count_in_words(row.parameters)
             if row.score is None:
-                cells.append(["-", row.model, "-", "-", "-", "-", count_in_words(row.parameters), "-", row.reason or ""])
+                cells.append(["-", row.model, "failed", "-", "-", "-", size, "-"])
                 continue
             error = "-" if row.standard_error is None else f"{row.standard_error:.4f}"
             chance = "-" if probabilities[place] is None else f"{probabilities[place]:.3f}"
-            size = count_in_words(row.parameters)
-            cells.append(
-                [str(place + 1), row.model, f"{row.score:.4f}", error, chance, str(row.layer), size, f"{row.seconds:.1f}", ""]
-            )
+            seconds = f"{row.seconds:.1f}"
+            cells.append([str(place + 1), row.model, f"{row.score:.4f}", error, chance, str(row.layer), size, seconds])
         return cells
 
 
@@ -205,10 +207,11 @@ def compare_in_words(first: str, second: str, probability: float | None) -> str:
     """The probability that the first of two neighbours is better, as a sentence."""
     if probability is None:
         return f"{first} scores higher than {second}; the uncertainty is not known."
+    number = "above 0.999" if probability > 0.999 else f"{probability:.3f}"
     for threshold, verb in VERDICTS:
         if probability >= threshold:
-            return f"{first} {verb} {second} (probability {min(probability, 0.999):.3f})."
-    return f"{first} cannot be told from {second} with these data (probability {probability:.3f})."
+            return f"{first} {verb} {second} (probability {number})."
+    return f"{first} cannot be told from {second} with these data (probability {number})."
 
 
 def count_in_words(parameters: int | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from scipy.stats import t as student_t
 from torch import Tensor
 
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
@@ -50,23 +51,26 @@ def jackknife_standard_error(replicates: Sequence[float]) -> float | None:
 
 
 def probability_of_beating(first: Score, second: Score) -> float | None:
-    """Probability that `first` has the higher expected score: Phi(difference / its jackknife standard error).
+    """Probability that `first` has the higher expected score: Student's t of the difference over its standard error.
 
-    Scores of the same rows share their noise, which the difference shard by shard removes; scores that cannot be paired
-    are taken as independent. None where no standard error is known.
+    Scores of the same rows share their noise, which the difference shard by shard removes; scores that cannot be
+    paired are taken as independent. None where no standard error is known.
     """
+    shards = min(len(first.replicates), len(second.replicates))
+    if shards < 2:
+        return None
     if len(first.replicates) == len(second.replicates):
         error = jackknife_standard_error([a - b for a, b in zip(first.replicates, second.replicates)])
-    elif first.standard_error is None or second.standard_error is None:
-        error = None
-    else:
+    elif None not in (first.standard_error, second.standard_error):
         error = math.hypot(first.standard_error, second.standard_error)
+    else:
+        error = None
     if error is None:
         return None
     difference = first.value - second.value
     if error == 0:
         return 0.5 if difference == 0 else float(difference > 0)
-    return 0.5 * (1 + math.erf(difference / (error * math.sqrt(2))))
+    return float(student_t.cdf(difference / error, df=shards - 1))
 
 
 def target_columns(labels: Tensor) -> Tensor:
@@ -102,8 +106,8 @@ class TransferabilityScore(ABC):
         self._form: tuple | None = None
 
     @abstractmethod
-    def statistics(self, features: Tensor, labels: Tensor) -> Statistics:
-        """Statistics of some rows: features [B, D] in float64, labels as they came."""
+    def statistics(self, features: Tensor, labels: Tensor, rows: Tensor) -> Statistics:
+        """Statistics of some rows: features [B, D] in float64, labels as they came, rows [B] their places."""
 
     @abstractmethod
     def value(self, statistics: Statistics) -> tuple[float, dict[str, Any]]:
@@ -122,7 +126,7 @@ class TransferabilityScore(ABC):
         features, labels = features.detach(), labels.detach()
         if len(features) == 0:
             return
-        self._check(features, labels)
+        self.check(features, labels)
         device = "cpu" if features.device.type == "mps" else features.device
         rows = torch.arange(self.next_row, self.next_row + len(features))
         self.next_row += len(features)
@@ -159,12 +163,20 @@ class TransferabilityScore(ABC):
         replicates = tuple(self.leave_one_out(filled, total)) if len(filled) > 1 else ()
         return Score(value, jackknife_standard_error(replicates), replicates, diagnostics)
 
+    def to_cpu(self) -> None:
+        """Move everything to the CPU, to be sent to another process."""
+        self._flush()
+        self.shards = [
+            None if shard is None else {name: value.cpu() for name, value in shard.items()} for shard in self.shards
+        ]
+
     def leave_one_out(self, shards: Sequence[Statistics], total: Statistics) -> list[float]:
         """The value without each shard in turn."""
-        others = (shards[:index] + shards[index + 1 :] for index in range(len(shards)))
+        others = ([*shards[:index], *shards[index + 1 :]] for index in range(len(shards)))
         return [self.value(reduce(self.combine, rest))[0] for rest in others]
 
-    def _check(self, features: Tensor, labels: Tensor) -> None:
+    def check(self, features: Tensor, labels: Tensor) -> None:
+        """Raises ValueError for a batch that cannot be added; a score with a narrower taste extends it."""
         if features.ndim != 2 or labels.ndim not in (1, 2) or len(labels) != len(features):
             raise ValueError(
                 f"`features` should be [B, D] and `labels` [B] or [B, C], "
@@ -185,13 +197,14 @@ class TransferabilityScore(ABC):
         if not self._waiting:
             return
         features, labels, rows = (torch.cat(parts) for parts in zip(*self._waiting))
+        rows = rows.to(features.device)
         self._waiting = []
         # The golden ratio spreads any row order evenly, also one in which the classes alternate.
-        owner = ((rows.double() * GOLDEN_RATIO).frac() * len(self.shards)).long().to(features.device)
+        owner = ((rows.double() * GOLDEN_RATIO).frac() * len(self.shards)).long()
         for index in range(len(self.shards)):
             chosen = owner == index
             if chosen.any():
-                self._add(index, self.statistics(features[chosen].double(), labels[chosen]))
+                self._add(index, self.statistics(features[chosen].double(), labels[chosen], rows[chosen]))
 
     def _add(self, index: int, statistics: Statistics | None) -> None:
         if statistics is None:
@@ -206,3 +219,12 @@ def sum_with_padding(left: Tensor, right: Tensor) -> Tensor:
         width = max(left.shape[-1], right.shape[-1])
         left, right = (F.pad(part, (0, width - part.shape[-1])) for part in (left, right))
     return left + right.to(left.device)
+
+
+def check_classes(score: TransferabilityScore, labels: Tensor) -> None:
+    """Raises ValueError unless the labels are class indices [B]."""
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise ValueError(
+            f"{type(score).__name__} compares classes: `labels` should be integers [B], got {labels.dtype} "
+            f"{tuple(labels.shape)}. LogME and LinearProbe also take regression and multi-label targets."
+        )

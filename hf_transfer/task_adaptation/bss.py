@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View
 
 
@@ -37,7 +38,7 @@ class BSS(Objective):
         weight: factor of this term in the training loss.
 
     Raises:
-        ValueError: `k` is below 1.
+        ValueError: `k` is not positive.
     """
 
     paper = "https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html"
@@ -45,8 +46,7 @@ class BSS(Objective):
 
     def __init__(self, k: int = 1, weight: float = 1e-3):
         super().__init__(weight)
-        if k < 1:
-            raise ValueError(f"`k` should be at least 1, got {k}.")
+        require_positive(k=k)
         self.k = k
 
     def forward(self, view: View) -> Tensor:

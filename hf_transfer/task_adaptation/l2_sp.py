@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.model_anatomy import backbone_parameter_names, head_parameter_names
 from hf_transfer.objective import Objective, View, no_loss
-from hf_transfer.task_adaptation.starting_point import StartingPoint, named_trainable
+from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
 
 
 class L2SP(Objective):
@@ -32,20 +33,18 @@ class L2SP(Objective):
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.01, weight: float = 1.0):
         super().__init__(weight)
-        for name, value in {"alpha": alpha, "beta": beta}.items():
-            if value < 0:
-                raise ValueError(f"`{name}` should be at least 0, got {value}.")
+        require_non_negative(alpha=alpha, beta=beta)
         self.alpha = alpha
         self.beta = beta
 
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
         self.head_names = head_parameter_names(model)
-        self.start = StartingPoint(model, backbone_parameter_names(model))
+        self.start = NamedTensors(named_parameters(model, backbone_parameter_names(model)))
 
     def forward(self, view: View) -> Tensor:
         loss = no_loss(view)
-        for _, parameter, start in self.start.pairs(view.model):
-            loss = loss + self.alpha / 2 * (parameter - start).square().sum()
-        for parameter in named_trainable(view.model, self.head_names).values():
+        for name, parameter in named_parameters(view.model, self.start.names).items():
+            loss = loss + self.alpha / 2 * (parameter - self.start[name]).square().sum()
+        for parameter in named_parameters(view.model, self.head_names).values():
             loss = loss + self.beta / 2 * parameter.square().sum()
         return loss

@@ -1,7 +1,10 @@
 """Batches with two domains, and the sine inputs on which published values are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import BertConfig, BertForSequenceClassification
 
 from hf_transfer.objective import IGNORED_LABEL, View
 
@@ -40,3 +43,32 @@ def sines():
         "yt": (0.5 * steps).sin().reshape(5, 4),
         "yta": (0.5 * steps).cos().reshape(5, 4),
     }
+
+
+@pytest.fixture
+def tiny_model():
+    """A one-layer BERT classifier of width 8 with 4 labels, without dropout."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=12,
+        num_labels=4,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForSequenceClassification(config)
+
+
+@pytest.fixture
+def make_view_pair(make_view):
+    """make_view_pair(...) -> a View whose `views` holds second copies with other features and logits."""
+
+    def make(*args, **kwargs):
+        first, second = make_view(*args, **kwargs), make_view(*args, **{**kwargs, "seed": 7})
+        return replace(first, views=replace(second, domain=first.domain, labels=first.labels))
+
+    return make

@@ -13,3 +13,8 @@ def test_it_counts_both_domains(make_view, num_source, num_target, expected):
 def test_a_batch_without_domains_is_an_error(make_view):
     with pytest.raises(ValueError, match="`domain` column"):
         has_both_domains(replace(make_view(), domain=None))
+
+
+def test_statistics_need_two_rows_of_each(make_view):
+    assert has_both_domains(make_view(2, 2), at_least=2)
+    assert not has_both_domains(make_view(5, 1), at_least=2)

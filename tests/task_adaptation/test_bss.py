@@ -38,5 +38,5 @@ def test_the_objective_reads_the_features(make_view):
 
 
 def test_an_invalid_keyword_raises():
-    with pytest.raises(ValueError, match="`k` should be at least 1"):
+    with pytest.raises(ValueError, match="`k` should be positive"):
         BSS(k=0)

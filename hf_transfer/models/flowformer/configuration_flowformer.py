@@ -52,11 +52,11 @@ PROBABILITIES = (
 @strict
 class FlowformerConfig(PreTrainedConfig):
     r"""
-    The defaults are `flowformer-base` for text. `FlowformerConfig.from_size("tiny", modality="image")` names the others.
+    The defaults are `flowformer-base` for text; `FlowformerConfig.from_size("tiny", modality="image")` and so on.
 
     Args:
         modality: `"text"`, `"image"`, `"time_series"` or `"trajectory"`; chooses the embeddings.
-        is_causal: a position sees itself and the past only. `FlowformerForCausalLM` and `DecisionFlowformer` always do.
+        is_causal: a position sees itself and the past; `FlowformerForCausalLM` and `DecisionFlowformer` always do so.
         hidden_sizes, depths: a pyramid of stages for images, e.g. `[64, 128, 256, 512]` and `[2, 2, 10, 4]` (the
             ImageNet shape of the paper); a 2x2 convolution of stride 2 between stages. They then define `hidden_size`
             (the last) and `num_hidden_layers` (the sum); `num_attention_heads` and `intermediate_size` are one number
@@ -64,14 +64,16 @@ class FlowformerConfig(PreTrainedConfig):
         feature_map, competition_clamp, flow_eps: of flow attention, see `flow_attention`.
         norm_type, norm_position: `"layer_norm"` or `"batch_norm"` (the UEA recipe), before or after each branch.
         position_embedding_type: `"learned"`, `"sinusoidal"`, `"rotary"` or `"none"`.
-        layer_scale_init_value, layer_scale_attention: learned scale of the MLP branch (paper: 1e-3 on ImageNet), and of
-            the attention branch too if asked; `None` switches it off.
+        layer_scale_init_value, layer_scale_attention: learned scale of the MLP branch (paper: 1e-3 on ImageNet), and
+            of the attention branch too if asked; `None` switches it off.
+        initializer_range, linear_initializer_range: deviation of the initial tables (words, positions, tokens), and of
+            the matrices, where `None` means sqrt(2 / (inputs + outputs)), which small models need.
         pooling: how sequence heads read the sequence: mean of real tokens, last real token, or (time series) all
             tokens flattened with padding zeroed.
-        stem: `"patch"`, one strided convolution, or `"conv"`, 3x3 convolutions of stride 2 (patch_size a power of two).
+        stem: `"patch"`, one strided convolution, or `"conv"`, 3x3 convolutions of stride 2 (patch_size a power of 2).
         mask_ratio, norm_pix_loss, decoder_*: masked image modelling (MAE).
-        num_input_channels, prediction_length: time series. state_dim, act_dim, max_episode_length, action_tanh:
-            trajectories.
+        num_input_channels, prediction_length, scale_inputs: time series.
+        state_dim, act_dim, max_episode_length, action_tanh, discrete_actions: trajectories.
     """
 
     model_type = "flowformer"
@@ -102,6 +104,7 @@ class FlowformerConfig(PreTrainedConfig):
     norm_position: str = "pre"
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    linear_initializer_range: float | None = None
     position_embedding_type: str = "learned"
     rope_theta: float | int = 10000.0
     max_position_embeddings: int = 512
@@ -128,11 +131,13 @@ class FlowformerConfig(PreTrainedConfig):
 
     num_input_channels: int = 1
     prediction_length: int = 24
+    scale_inputs: bool = True
 
     state_dim: int = 17
     act_dim: int = 4
     max_episode_length: int = 4096
     action_tanh: bool = True
+    discrete_actions: bool = False
 
     @classmethod
     def from_size(cls, size: str = "base", **kwargs) -> "FlowformerConfig":
@@ -189,7 +194,9 @@ class FlowformerConfig(PreTrainedConfig):
         if self.modality == "image":
             self._validate_image()
         elif self.is_pyramid:
-            raise ValueError(f"`hidden_sizes` and `depths` (a pyramid) need `modality='image'`, got {self.modality!r}.")
+            raise ValueError(
+                f"`hidden_sizes` and `depths` (a pyramid) need `modality='image'`, got {self.modality!r}."
+            )
         if self.pooling == "flatten" and self.modality != "time_series":
             raise ValueError(f"`pooling='flatten'` needs `modality='time_series'`, got {self.modality!r}.")
 
@@ -217,7 +224,7 @@ class FlowformerConfig(PreTrainedConfig):
         axes = 2 if self.modality == "image" else 1
         if self.position_embedding_type == "sinusoidal" and self.stages[0]["hidden_size"] % (2 * axes):
             raise ValueError(
-                f"Sinusoidal positions need `hidden_size` divisible by {2 * axes}, got {self.stages[0]['hidden_size']}."
+                f"Sinusoidal positions need a width divisible by {2 * axes}, got {self.stages[0]['hidden_size']}."
             )
         if self.position_embedding_type == "rotary":
             if self.is_pyramid:

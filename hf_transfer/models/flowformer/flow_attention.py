@@ -17,13 +17,12 @@ Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258; defaults 
 import torch
 from torch import Tensor
 
+from .flow_attention_bidirectional import bidirectional_flow_attention
 from .flow_attention_causal import causal_flow_attention
-from .flow_feature_maps import FEATURE_MAPS, apply_feature_map
+from .flow_options import FEATURE_MAPS, MAX_COMPETITION_CLAMP, FlowOptions
 from .flow_state import FlowState
 
 DEFAULT_CHUNK_SIZE = 64
-# exp(2 * 30) times any length stays far inside float32
-MAX_COMPETITION_CLAMP = 30.0
 
 
 def flow_attention(
@@ -56,7 +55,9 @@ def flow_attention(
         if state is not None or return_state:
             raise ValueError("`state` and `return_state` need `causal=True`: the bidirectional form has no state.")
         with torch.autocast(query.device.type, enabled=False):
-            return _bidirectional(query, key, value, key_mask, query_mask, feature_map, competition_clamp, eps)
+            return bidirectional_flow_attention(
+                query, key, value, key_mask, query_mask, FlowOptions(feature_map, competition_clamp, eps)
+            )
     mask = _common_mask(key_mask, query_mask)
     if state is None:
         batch_size, num_heads, _, key_dim = query.shape
@@ -65,9 +66,8 @@ def flow_attention(
     else:
         _check_state(state, query, value)
     with torch.autocast(query.device.type, enabled=False):
-        output, state = causal_flow_attention(
-            query, key, value, mask, state, feature_map, competition_clamp, eps, chunk_size
-        )
+        options = FlowOptions(feature_map, competition_clamp, eps, chunk_size)
+        output, state = causal_flow_attention(query, key, value, mask, state, options)
     return (output, state) if return_state else output
 
 
@@ -113,8 +113,8 @@ def naive_flow_attention(
     (batch_size, _, sinks, _), sources = query.shape, key.shape[2]
     keep_key = _keep(key_mask, batch_size, sources, query)  # [B, 1, S]
     keep_query = _keep(query_mask, batch_size, sinks, query)  # [B, 1, L]
-    phi_q = apply_feature_map(query, feature_map).masked_fill(~keep_query[..., None], 0)
-    phi_k = apply_feature_map(key, feature_map).masked_fill(~keep_key[..., None], 0)
+    phi_q = FlowOptions(feature_map).features(query).masked_fill(~keep_query[..., None], 0)
+    phi_k = FlowOptions(feature_map).features(key).masked_fill(~keep_key[..., None], 0)
 
     # each sum over keys runs over the columns of a row of `reach`, each sum over queries over the rows of a column
     reach = query.new_ones(sinks, sources)
@@ -139,39 +139,6 @@ def naive_flow_attention(
     aggregated = ((phi_q / incoming[..., None]) @ phi_k.mT * reach) @ competed
     ratio = 1 if causal else num_queries[..., :1] / num_keys[..., :1]
     return torch.sigmoid(conserved_in * ratio)[..., None] * aggregated
-
-
-def _bidirectional(query, key, value, key_mask, query_mask, feature_map, competition_clamp, eps):
-    dtype = _compute_dtype(query, value)
-    phi_q = apply_feature_map(query.to(dtype), feature_map)
-    phi_k = apply_feature_map(key.to(dtype), feature_map)
-    num_queries, num_keys = query.shape[2], key.shape[2]
-    if query_mask is not None:
-        phi_q = phi_q.masked_fill(~query_mask[:, None, :, None], 0)
-        num_queries = query_mask.sum(-1).clamp(min=1).to(dtype)[:, None, None]
-    if key_mask is not None:
-        phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], 0)
-        num_keys = key_mask.sum(-1).clamp(min=1).to(dtype)[:, None, None]
-    incoming = _flow(phi_q, phi_k.sum(2), eps)
-    outgoing = _flow(phi_k, phi_q.sum(2), eps)
-    conserved_in = _flow(phi_q, (outgoing.reciprocal()[:, :, None] @ phi_k)[:, :, 0], eps)
-    conserved_out = _flow(phi_k, (incoming.reciprocal()[:, :, None] @ phi_q)[:, :, 0], eps)
-    strength = conserved_out.clamp(-competition_clamp, competition_clamp).exp()
-    if key_mask is not None:
-        strength = strength * key_mask[:, None]
-    rivals = strength.sum(-1, keepdim=True)
-    competition = strength * (num_keys / rivals.masked_fill(rivals == 0, 1))
-    competed = value.to(dtype) * competition[..., None]
-    if key_mask is not None:
-        competed = competed.masked_fill(~key_mask[:, None, :, None], 0)
-    allocation = torch.sigmoid(conserved_in * (num_queries / num_keys)) / incoming
-    return ((phi_q @ (phi_k.mT @ competed)) * allocation[..., None]).to(value.dtype)
-
-
-def _flow(features: Tensor, total: Tensor, eps: float) -> Tensor:
-    """(features + eps) . (total + eps) without a temporary as large as the features."""
-    total = total + eps
-    return (features @ total[..., None])[..., 0] + eps * total.sum(-1, keepdim=True)
 
 
 def _compute_dtype(query: Tensor, value: Tensor) -> torch.dtype:

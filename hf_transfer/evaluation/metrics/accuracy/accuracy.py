@@ -4,7 +4,9 @@ import datasets
 import evaluate
 import numpy as np
 
-_DESCRIPTION = "Accuracy is the share of predictions that equal their reference: sum_n [prediction_n = reference_n] / n."
+_DESCRIPTION = (
+    "Accuracy is the share of predictions that equal their reference: sum_n [prediction_n = reference_n] / n."
+)
 
 _KWARGS_DESCRIPTION = """
 Args:
@@ -29,7 +31,9 @@ class Accuracy(evaluate.Metric):
             description=_DESCRIPTION,
             citation="",
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}),
+            features=datasets.Features(
+                {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+            ),
         )
 
     def _compute(self, predictions, references, normalize=True, sample_weight=None):

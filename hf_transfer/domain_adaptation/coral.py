@@ -1,0 +1,49 @@
+"""Correlation alignment: the distance between the covariances of the two domains.
+
+    loss = ||C_source - C_target||_F^2 / (4 D^2)
+
+C are the unbiased covariance matrices [D, D] of the features.
+
+Paper: Sun and Saenko, "Deep CORAL: Correlation Alignment for Deep Domain Adaptation", ECCV workshops 2016,
+https://huggingface.co/papers/1607.01719
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hf_transfer.domain_adaptation.two_domains import has_both_domains
+from hf_transfer.objective import Objective, View, no_loss
+
+
+def covariance(features: Tensor) -> Tensor:
+    """Unbiased covariance, [N, D] -> [D, D], N >= 2."""
+    centred = features - features.mean(dim=0)
+    return centred.T @ centred / (len(features) - 1)
+
+
+def correlation_alignment(source: Tensor, target: Tensor) -> Tensor:
+    """Squared Frobenius distance of the covariances over 4 D^2, a scalar.
+
+    Args:
+        source: [n, D], n >= 2.
+        target: [m, D], m >= 2.
+    """
+    return (covariance(source) - covariance(target)).square().sum() / (4 * source.shape[1] ** 2)
+
+
+class CORAL(Objective):
+    """Distance of the feature covariances of the two domains.
+
+    Args:
+        weight: factor of this term in the training loss. The loss shrinks as 1/D^2; the paper chose the weight
+            so that it and the task loss end up about equal.
+    """
+
+    paper = "1607.01719"
+    needs = frozenset({"domain", "global_batch"})
+
+    def forward(self, view: View) -> Tensor:
+        if not has_both_domains(view, at_least=2):
+            return no_loss(view)
+        return correlation_alignment(view.source.features, view.target.features)

@@ -1,0 +1,74 @@
+"""Mean teacher: target predictions agree with those of the model's moving average on another augmentation.
+
+    loss = a(progress) (1/B) sum_b 1[max q_b >= threshold] (1/C) ||softmax(student(x''_b)) - q_b||^2
+    q = softmax(teacher(x')),   teacher <- m teacher + (1 - m) student,   a = min(1, progress / ramp_until)
+
+x' and x'' are the two augmented copies of a target row. m = min(1 - 1/(t + 1), momentum) after t steps, so that the
+random start is forgotten quickly.
+
+Papers: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, https://huggingface.co/papers/1703.01780
+(momentum .999, squared error, threshold 0); with a confidence threshold (.968) it is French et al., "Self-ensembling
+for visual domain adaptation", ICLR 2018, https://huggingface.co/papers/1706.05208.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from hf_transfer.domain_adaptation.self_training import target_view_pair
+from hf_transfer.functional.ema import ema_update
+from hf_transfer.functional.keyword_checks import require_positive, require_share
+from hf_transfer.objective import Objective, View, no_loss
+
+
+class MeanTeacher(Objective):
+    """Consistency of the target predictions with an averaged teacher.
+
+    Args:
+        momentum: of the moving average, in [0, 1).
+        threshold: least probability of a teacher's prediction that counts, in [0, 1).
+        ramp_until: share of the training after which the term has its full weight.
+        weight: factor of this term in the training loss.
+
+    Raises:
+        ValueError: a keyword is out of its range; in training, the batch has no second view.
+    """
+
+    paper = "1703.01780"
+    needs = frozenset({"domain", "views"})
+
+    def __init__(self, momentum: float = 0.999, threshold: float = 0.0, ramp_until: float = 0.4, weight: float = 1.0):
+        super().__init__(weight)
+        require_share(momentum=momentum, threshold=threshold)
+        require_positive(ramp_until=ramp_until)
+        self.momentum = momentum
+        self.threshold = threshold
+        self.ramp_until = ramp_until
+
+    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
+        self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def train(self, mode: bool = True) -> MeanTeacher:
+        super().train(mode)
+        if hasattr(self, "teacher"):
+            self.teacher.eval()
+        return self
+
+    def forward(self, view: View) -> Tensor:
+        weak, strong = target_view_pair(view)
+        if not len(weak.logits):
+            return no_loss(view)
+        self.teacher.eval()
+        with torch.no_grad():
+            expected = self.teacher(**weak.inputs).logits.float().softmax(dim=1)
+        confident = expected.max(dim=1).values >= self.threshold
+        errors = (strong.logits.softmax(dim=1) - expected).square().mean(dim=1)
+        return min(1.0, view.progress / self.ramp_until) * (errors * confident).mean()
+
+    def after_step(self, model: nn.Module) -> None:
+        self.steps += 1
+        ema_update(self.teacher, model, min(1.0 - 1.0 / (self.steps.item() + 1), self.momentum))

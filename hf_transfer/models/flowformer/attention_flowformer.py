@@ -1,0 +1,183 @@
+"""Flow attention as an attention implementation of transformers, and the attention module of Flowformer.
+
+Importing this file registers `attn_implementation="flow"` for every model that reads the attention interface.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+from transformers.masking_utils import AttentionMaskInterface, bidirectional_mask_function, causal_mask_function
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from .cache_flowformer import FlowAttentionCacheLayer
+from .flow_attention import flow_attention
+from .positions_flowformer import apply_rotary
+
+CACHE_ERROR = (
+    "Flow attention needs as many queries as keys when causal, got {queries} queries and {keys} keys: it cannot read "
+    "a key-value cache, which lacks the past queries. Pass `use_cache=False`."
+)
+
+
+def flow_attention_forward(
+    module: nn.Module,
+    query: Tensor,  # [B, H, L, D]
+    key: Tensor,  # [B, G, S, D], G divides H
+    value: Tensor,  # [B, G, S, M]
+    attention_mask: Tensor | None,  # [B, S] boolean, True = keep
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    cache_layer: FlowAttentionCacheLayer | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """Flow attention behind the interface of transformers: output [B, L, H, M] and no attention weights.
+
+    `scaling` has no meaning without a softmax over products; `dropout` acts on the output, for want of weights.
+    `cache_layer` continues from its state and stores the new one.
+
+    Raises:
+        ValueError: a key-value cache under causal attention, or a mask that is not one boolean per token.
+    """
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if causal and query.shape[2] != key.shape[2]:
+        raise ValueError(CACHE_ERROR.format(queries=query.shape[2], keys=key.shape[2]))
+    if attention_mask is not None and attention_mask.dim() != 2:
+        raise ValueError(
+            "Flow attention takes a padding mask of shape [batch, length], got "
+            f"{tuple(attention_mask.shape)}: a mask per pair of tokens has no meaning without pairs."
+        )
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    key_mask = None if attention_mask is None else attention_mask.bool()
+    options = {
+        "causal": causal,
+        "key_mask": key_mask,
+        "query_mask": key_mask if query.shape[2] == key.shape[2] else None,
+        **_options_of(module),
+    }
+    if cache_layer is None:
+        output = flow_attention(query, key, value, **options)
+    else:
+        state = cache_layer.state
+        output, state = flow_attention(query, key, value, state=state, return_state=True, **options)
+        cache_layer.advance(state, query.shape[2])
+    output = nn.functional.dropout(output, dropout, training=module.training)
+    return output.transpose(1, 2).contiguous(), None
+
+
+def _options_of(module: nn.Module) -> dict:
+    config = getattr(module, "config", None)
+    names = {"feature_map": "feature_map", "competition_clamp": "competition_clamp", "flow_eps": "eps"}
+    return {argument: getattr(config, field) for field, argument in names.items() if hasattr(config, field)}
+
+
+def flow_attention_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    mask_function=causal_mask_function,
+    attention_mask: Tensor | None = None,
+    **kwargs,
+) -> Tensor | None:
+    """The padding mask [B, S] itself, True = keep; causality is the operation's own.
+
+    Raises:
+        ValueError: a pattern that flow attention cannot express (sliding windows, packed sequences), or a cache.
+    """
+    if mask_function not in (causal_mask_function, bidirectional_mask_function):
+        raise ValueError(
+            "Flow attention knows padding masks only: sliding windows, chunks and packed sequences need a mask per "
+            "pair of tokens. Use another `attn_implementation`, or pad instead of packing."
+        )
+    if mask_function is causal_mask_function and q_length != kv_length:
+        raise ValueError(CACHE_ERROR.format(queries=q_length, keys=kv_length))
+    if attention_mask is None:
+        return None
+    if tuple(attention_mask.shape) != (batch_size, kv_length):
+        raise ValueError(
+            f"`attention_mask` should be of shape {(batch_size, kv_length)}, got {tuple(attention_mask.shape)}."
+        )
+    return attention_mask.bool()
+
+
+def register_flow_attention() -> None:
+    """Make `attn_implementation="flow"` known to every transformers model; calling it again changes nothing."""
+    AttentionInterface.register("flow", flow_attention_forward)
+    AttentionMaskInterface.register("flow", flow_attention_mask)
+
+
+register_flow_attention()
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[Tensor, Tensor]:
+    """softmax(Q K^T scaling + mask) V written out, for the vanilla twin with `output_attentions`."""
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = (query @ key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class FlowformerAttention(nn.Module):
+    """Projections around the attention named by `config._attn_implementation`; all share the same weights."""
+
+    def __init__(self, config, layer_idx: int, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = hidden_size // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = config.is_causal
+        self.q_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(hidden_size, hidden_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,  # [B, L, D]
+        attention_mask: Tensor | None = None,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs,
+    ) -> tuple[Tensor, Tensor | None]:
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if position_embeddings is not None:
+            query, key = apply_rotary(query, *position_embeddings), apply_rotary(key, *position_embeddings)
+        if past_key_values is not None and self.config._attn_implementation == "flow":
+            kwargs["cache_layer"] = self._cache_layer(past_key_values)
+        elif past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        options = {"dropout": dropout, "scaling": self.scaling, **kwargs}
+        output, weights = interface(self, query, key, value, attention_mask, **options)
+        return self.o_proj(output.flatten(2)), weights
+
+    def _cache_layer(self, past_key_values: Cache) -> FlowAttentionCacheLayer:
+        layers = past_key_values.layers
+        if self.layer_idx >= len(layers) or not isinstance(layers[self.layer_idx], FlowAttentionCacheLayer):
+            raise ValueError(
+                f"Flow attention continues from a flow state, got a {type(past_key_values).__name__} of keys and "
+                "values: build the cache with `DynamicCache(config=model.config)`, or pass `use_cache=False`."
+            )
+        return layers[self.layer_idx]

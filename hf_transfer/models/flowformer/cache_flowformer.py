@@ -1,0 +1,86 @@
+"""A cache layer of constant size: the running sums of causal flow attention instead of keys and values."""
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
+
+from .flow_state import FlowState
+
+
+class FlowAttentionCacheLayer(CacheLayerMixin):
+    """Holds one layer's `FlowState`; `DynamicCache(config=...)` and `StaticCache(config=...)` build it by its name."""
+
+    # CacheLayerMixin registers the class under this name for DynamicCache when the class is created
+    _layer_type = "flow_attention"
+    is_compileable = False
+    is_croppable = False
+    supports_early_init = False
+    is_sliding = False
+
+    def __init__(self, max_cache_len: int | None = None, **kwargs):
+        """`max_cache_len` comes from StaticCache; a state of constant size has no use for it."""
+        super().__init__()
+        self.state: FlowState | None = None
+        self.num_seen = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """The state before the first token, for keys [B, H, L, D] and values [B, H, L, M]."""
+        batch_size, num_heads, _, key_dim = key_states.shape
+        dtype = torch.promote_types(key_states.dtype, torch.float32)
+        self.device = key_states.device
+        self.state = FlowState.zeros(batch_size, num_heads, key_dim, value_states.shape[-1], dtype, self.device)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
+        raise NotImplementedError(
+            "Flow attention keeps a running state, no keys and values: it cannot `update` a key-value cache. Use "
+            "`attn_implementation='flow'` with this cache, or a new cache for another implementation."
+        )
+
+    def advance(self, state: FlowState, num_tokens: int) -> None:
+        """Store the state after `num_tokens` more positions, padding included."""
+        self.device = state.memory.device
+        self.state = state
+        self.num_seen += num_tokens
+        self.is_initialized = True
+
+    def get_seq_length(self) -> int:
+        return self.num_seen
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.num_seen + query_length, 0
+
+    def reset(self) -> None:
+        self.state = None
+        self.num_seen = 0
+        self.is_initialized = False
+
+    def crop(self, tokens_to_remove: int) -> None:
+        if tokens_to_remove != 0:
+            raise NotImplementedError("The flow state is a sum over tokens: past ones cannot be removed from it.")
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.is_initialized:
+            self.state = self.state.repeat_rows(repeats)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self.is_initialized:
+            self.state = self.state.map(lambda tensor: tensor[indices.to(tensor.device)])
+
+    def offload(self) -> None:
+        if self.is_initialized:
+            self.state = self.state.to("cpu", non_blocking=True)
+
+    def prefetch(self) -> None:
+        if self.is_initialized:
+            self.state = self.state.to(self.device, non_blocking=True)
+
+
+# A state that never grows serves a static cache as it is, as transformers does for its own recurrent layers.
+STATIC_LAYER_TYPE_MAPPING[FlowAttentionCacheLayer._layer_type] = FlowAttentionCacheLayer

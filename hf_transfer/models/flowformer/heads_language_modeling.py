@@ -1,0 +1,129 @@
+"""Flowformer for language modelling: masked and causal."""
+
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import (
+    CausalLMOutputWithPast,
+    MaskedLMOutput,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_flowformer import FlowformerConfig
+from .layers_flowformer import FlowformerLayerNorm
+from .modeling_flowformer import FlowformerModel, FlowformerPreTrainedModel
+
+
+class FlowformerForMaskedLM(FlowformerPreTrainedModel):
+    """Predicts the hidden tokens: dense, activation, norm and the transposed word embeddings with a bias."""
+
+    required_modality = "text"
+    _tied_weights_keys = {"lm_head.weight": "flowformer.embeddings.word_embeddings.weight"}
+
+    def __init__(self, config: FlowformerConfig):
+        super().__init__(config)
+        if config.is_causal:
+            raise ValueError("Masked language modelling reads both sides: set `is_causal=False`.")
+        self.flowformer = FlowformerModel(config)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = FlowformerLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module):
+        self.lm_head = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,  # [B, L], -100 = not predicted
+        **kwargs,
+    ) -> MaskedLMOutput:
+        num_items = kwargs.pop("num_items_in_batch", None)
+        outputs = self.flowformer(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            token_type_ids=token_type_ids,
+            **kwargs,
+        )
+        hidden_states = self.norm(self.activation(self.dense(outputs.last_hidden_state)))
+        logits = self.lm_head(hidden_states)
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.vocab_size
+            loss = self.loss_function(logits, labels, vocab_size=vocab_size, num_items_in_batch=num_items)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class FlowformerForCausalLM(FlowformerPreTrainedModel, GenerationMixin):
+    """Predicts the next token; the cache is a state of constant size, however long the context."""
+
+    required_modality = "text"
+    always_causal = True
+    _tied_weights_keys = {"lm_head.weight": "flowformer.embeddings.word_embeddings.weight"}
+
+    def __init__(self, config: FlowformerConfig):
+        super().__init__(config)
+        self.flowformer = FlowformerModel(self.config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Module):
+        self.lm_head = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,  # [B, L], shifted inside; -100 = not predicted
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        num_items = kwargs.pop("num_items_in_batch", None)
+        outputs = self.flowformer(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            token_type_ids=token_type_ids,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden_states[:, keep])
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.vocab_size
+            loss = self.loss_function(logits, labels, vocab_size=vocab_size, num_items_in_batch=num_items)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )

@@ -1,0 +1,262 @@
+"""Flowformer: one transformer for text, images, time series and trajectories, with attention in linear time.
+
+Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .attention_flowformer import FlowformerAttention
+from .cache_flowformer import FlowAttentionCacheLayer
+from .configuration_flowformer import FlowformerConfig
+from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings, rotary_of
+from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm
+from .positions_flowformer import grid_coordinates
+
+
+class FlowformerPreTrainedModel(PreTrainedModel):
+    """What all Flowformer models share: the default attention, initial weights and what may be recorded or split."""
+
+    config: FlowformerConfig
+    config_class = FlowformerConfig
+    base_model_prefix = "flowformer"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["FlowformerLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # past tokens cannot be taken out of a flow state, so assisted decoding refuses the model
+    _is_stateful = True
+    _can_record_outputs = {"hidden_states": FlowformerLayer, "attentions": FlowformerAttention}
+
+    required_modality: str | None = None
+    always_causal = False
+
+    def __init__(self, config: FlowformerConfig, *inputs, **kwargs):
+        if self.required_modality is not None and config.modality != self.required_modality:
+            raise ValueError(
+                f"`{type(self).__name__}` needs a configuration with `modality={self.required_modality!r}`, got "
+                f"{config.modality!r}."
+            )
+        if self.always_causal and not config.is_causal:
+            config = copy.deepcopy(config)
+            config.is_causal = True
+        super().__init__(config, *inputs, **kwargs)
+
+    def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
+        """Flow attention unless another implementation is asked for."""
+        return super().get_correct_attn_implementation(requested_attention or "flow", is_init_check)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            xavier = (2 / (module.in_features + module.out_features)) ** 0.5
+            init.normal_(module.weight, std=self.config.linear_initializer_range or xavier)
+        elif isinstance(module, nn.Conv2d):
+            fan_in = module.weight.shape[1] * module.weight.shape[2] * module.weight.shape[3]
+            init.normal_(module.weight, std=fan_in**-0.5)
+        elif isinstance(module, FlowformerLayerScale):
+            init.constant_(module.scale, module.init_value)
+        elif isinstance(module, FlowformerImageEmbeddings) and module.position_embeddings is not None:
+            init.normal_(module.position_embeddings, std=self.config.initializer_range)
+
+
+class FlowformerModel(FlowformerPreTrainedModel):
+    """The bare model: embeddings of `config.modality`, the layers (in stages for a pyramid) and the final norm.
+
+    Inputs by modality: text `input_ids` [B, L] or `inputs_embeds`; image `pixel_values` [B, C, height, width]; time
+    series `past_values` [B, T, C]; trajectory `states`, `actions`, `returns_to_go`, `timesteps` [B, T, ...], which
+    become three tokens a step. `attention_mask` is [B, L or T], 1 = real token; with a cache it covers the past too.
+    """
+
+    def __init__(self, config: FlowformerConfig):
+        super().__init__(config)
+        self.embeddings = EMBEDDINGS[config.modality](config)
+        self.main_input_name = self.embeddings.main_input_name
+        rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu").tolist()
+        layers, downsamples, self.stage_starts = [], [], []
+        for stage, previous in zip(config.stages, [None, *config.stages]):
+            if previous is not None:
+                self.stage_starts.append(len(layers))
+                downsamples.append(FlowformerDownsample(config, previous["hidden_size"], stage["hidden_size"]))
+            sizes = [stage[name] for name in ("hidden_size", "num_heads", "intermediate_size")]
+            for layer_idx in range(len(layers), len(layers) + stage["depth"]):
+                layers.append(FlowformerLayer(config, layer_idx, *sizes, drop_path=rates[layer_idx]))
+        self.layers = nn.ModuleList(layers)
+        self.downsamples = nn.ModuleList(downsamples)
+        self.norm = make_norm(config, config.hidden_size) if config.norm_position == "pre" else None
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return getattr(self.embeddings, self.embeddings.input_layer_name)
+
+    def set_input_embeddings(self, value: nn.Module):
+        if self.config.modality != "text":
+            raise NotImplementedError(
+                f"Only text models have word embeddings, this one is for {self.config.modality}."
+            )
+        self.embeddings.word_embeddings = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        ids_keep: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
+        past_values: Tensor | None = None,
+        states: Tensor | None = None,
+        actions: Tensor | None = None,
+        returns_to_go: Tensor | None = None,
+        timesteps: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        inputs = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "token_type_ids": token_type_ids,
+            "pixel_values": pixel_values,
+            "ids_keep": ids_keep,
+            "interpolate_pos_encoding": interpolate_pos_encoding or None,
+            "past_values": past_values,
+            "states": states,
+            "actions": actions,
+            "returns_to_go": returns_to_go,
+            "timesteps": timesteps,
+        }
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        self._check_inputs(inputs, attention_mask)
+        past_key_values = self._cache_to_use(past_key_values, use_cache, kwargs.get("is_causal"))
+        if self.config.modality == "image":
+            return self._forward_image(inputs, **kwargs)
+        return self._forward_sequence(inputs, attention_mask, position_ids, past_key_values, **kwargs)
+
+    def _forward_image(self, inputs: dict, **kwargs) -> BaseModelOutputWithPast:
+        if "pixel_values" not in inputs:
+            raise ValueError("An image model needs `pixel_values`.")
+        ids_keep = inputs.get("ids_keep")
+        if ids_keep is not None and self.config.is_pyramid:
+            raise ValueError("A pyramid merges neighbouring patches and cannot drop some: use `hidden_sizes=None`.")
+        interpolate = inputs.get("interpolate_pos_encoding", False)
+        grid = self.embeddings.grid_of(inputs["pixel_values"], interpolate)
+        hidden_states = self.embeddings(**inputs)
+        rotary = None
+        if self.config.position_embedding_type == "rotary":
+            coordinates = grid_coordinates(*grid, device=hidden_states.device)
+            coordinates = coordinates if ids_keep is None else coordinates[0][ids_keep]
+            rotary = rotary_of(self.config, coordinates)
+        return self._run_layers(hidden_states, None, None, rotary, None, grid=grid, **kwargs)
+
+    def _forward_sequence(
+        self, inputs: dict, attention_mask, position_ids, past_key_values, **kwargs
+    ) -> BaseModelOutputWithPast:
+        (batch_size, length), device = self.embeddings.sequence_shape(**inputs)
+        if length == 0:
+            raise ValueError(f"The sequence is empty: got {length} tokens in a batch of {batch_size}.")
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        padding_mask = self._padding_mask(attention_mask, batch_size, past_length, length, device)
+        tokens_per_step = getattr(self.embeddings, "tokens_per_step", 1)
+        if position_ids is None:
+            position_ids = self._position_ids(padding_mask, attention_mask, past_key_values, length, device)
+        hidden_states = self.embeddings(position_ids, padding_mask=padding_mask, **inputs)
+        if tokens_per_step > 1:
+            steps = torch.arange(tokens_per_step, device=device)
+            position_ids = (position_ids[..., None] * tokens_per_step + steps).flatten(1)
+            if padding_mask is not None:
+                padding_mask = padding_mask.repeat_interleave(tokens_per_step, dim=1)
+                attention_mask = attention_mask.repeat_interleave(tokens_per_step, dim=1)
+        layer_mask = padding_mask
+        if self.config._attn_implementation != "flow":
+            layer_mask = create_causal_mask(self.config, hidden_states, attention_mask, past_key_values)
+        rotary = rotary_of(self.config, position_ids[..., None])
+        return self._run_layers(hidden_states, layer_mask, padding_mask, rotary, past_key_values, **kwargs)
+
+    def _run_layers(
+        self, hidden_states, attention_mask, padding_mask, rotary, past_key_values, grid=None, **kwargs
+    ) -> BaseModelOutputWithPast:
+        for index, layer in enumerate(self.layers):
+            if index in self.stage_starts:
+                hidden_states = self.downsamples[self.stage_starts.index(index)](hidden_states, grid)
+                grid = (grid[0] // 2, grid[1] // 2)
+            hidden_states = layer(
+                hidden_states,
+                attention_mask,
+                padding_mask,
+                position_embeddings=rotary,
+                past_key_values=past_key_values,
+                **kwargs,
+            )
+        if self.norm is not None:
+            hidden_states = self.norm(hidden_states, padding_mask)
+        return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
+
+    def _check_inputs(self, inputs: dict, attention_mask: Tensor | None) -> None:
+        accepted = self.embeddings.input_names
+        foreign = [name for name in inputs if name not in accepted]
+        if foreign:
+            raise ValueError(f"A Flowformer for {self.config.modality} takes {list(accepted)}, got {foreign}.")
+        if self.config.modality == "image" and attention_mask is not None:
+            raise ValueError("An image has no padding: `attention_mask` has no meaning with `pixel_values`.")
+
+    def _cache_to_use(self, past_key_values, use_cache, is_causal) -> Cache | None:
+        is_causal = self.config.is_causal if is_causal is None else is_causal
+        if not is_causal or self.config.modality != "text":
+            if past_key_values is not None:
+                raise ValueError("A cache needs a causal text model: set `is_causal=True` in the configuration.")
+            return None
+        if past_key_values is None and use_cache:
+            return DynamicCache(config=self.config)
+        return past_key_values
+
+    def _padding_mask(self, attention_mask, batch_size, past_length, length, device) -> Tensor | None:
+        """[B, L] boolean mask of the current tokens, or None when all are real.
+
+        Raises:
+            ValueError: a mask that does not cover past and present tokens.
+        """
+        if attention_mask is None:
+            return None
+        if attention_mask.dim() == 4 and self.config._attn_implementation != "flow":
+            return None
+        expected = (batch_size, past_length + length)
+        if tuple(attention_mask.shape) != expected:
+            raise ValueError(f"`attention_mask` should be of shape {expected}, got {tuple(attention_mask.shape)}.")
+        mask = attention_mask[:, past_length:].to(device).bool()
+        if not torch.compiler.is_compiling() and mask.all():
+            return None
+        return mask
+
+    @staticmethod
+    def _position_ids(padding_mask, attention_mask, past_key_values, length: int, device) -> Tensor:
+        """Positions [B or 1, L] that count real tokens, so that left padding changes nothing."""
+        past: int | Tensor = 0
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            past = past_key_values.get_seq_length()
+            layer = past_key_values.layers[0]
+            if isinstance(layer, FlowAttentionCacheLayer):
+                past = layer.state.num_tokens[:, None].to(device)
+            elif attention_mask is not None and attention_mask.dim() == 2:
+                past = attention_mask[:, :past].long().sum(1, keepdim=True).to(device)
+        if padding_mask is None:
+            return torch.arange(length, device=device)[None] + past
+        return ((padding_mask.long().cumsum(1) - 1) + past).clamp(min=0)

@@ -1,0 +1,69 @@
+"""Tells transformers and PEFT about Flowformer; `import hf_transfer` calls it."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedImageModeling,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTimeSeriesPrediction,
+    AutoModelForTokenClassification,
+)
+
+from hf_transfer.models.flowformer import (
+    DecisionFlowformer,
+    FlowformerConfig,
+    FlowformerForCausalLM,
+    FlowformerForImageClassification,
+    FlowformerForMaskedImageModeling,
+    FlowformerForMaskedLM,
+    FlowformerForMultipleChoice,
+    FlowformerForQuestionAnswering,
+    FlowformerForSequenceClassification,
+    FlowformerForTimeSeriesClassification,
+    FlowformerForTimeSeriesPrediction,
+    FlowformerForTokenClassification,
+    FlowformerModel,
+    register_flow_attention,
+)
+from hf_transfer.models.target_modules import register_target_modules
+
+AUTO_CLASSES = {
+    AutoModel: FlowformerModel,
+    AutoModelForCausalLM: FlowformerForCausalLM,
+    AutoModelForImageClassification: FlowformerForImageClassification,
+    AutoModelForMaskedImageModeling: FlowformerForMaskedImageModeling,
+    AutoModelForMaskedLM: FlowformerForMaskedLM,
+    AutoModelForMultipleChoice: FlowformerForMultipleChoice,
+    AutoModelForQuestionAnswering: FlowformerForQuestionAnswering,
+    AutoModelForSequenceClassification: FlowformerForSequenceClassification,
+    AutoModelForTimeSeriesPrediction: FlowformerForTimeSeriesPrediction,
+    AutoModelForTokenClassification: FlowformerForTokenClassification,
+}
+# transformers has no Auto class for these tasks: as remote code they travel under AutoModel
+HEADS_WITHOUT_AUTO_CLASS = (FlowformerForTimeSeriesClassification, DecisionFlowformer)
+
+
+def register() -> None:
+    """Register the configuration, every head and the "flow" attention; calling it again changes nothing."""
+    register_flow_attention()
+    AutoConfig.register(FlowformerConfig.model_type, FlowformerConfig, exist_ok=True)
+    for auto_class, model_class in AUTO_CLASSES.items():
+        auto_class.register(FlowformerConfig, model_class, exist_ok=True)
+    register_target_modules(FlowformerConfig.model_type)
+
+
+def register_remote_code() -> None:
+    """From now on `save_pretrained` of a Flowformer copies its source files into the folder.
+
+    The folder then loads with `trust_remote_code=True` where `hf_transfer` is not installed.
+    """
+    FlowformerConfig.register_for_auto_class()
+    for auto_class, model_class in AUTO_CLASSES.items():
+        model_class.register_for_auto_class(auto_class.__name__)
+    for model_class in HEADS_WITHOUT_AUTO_CLASS:
+        model_class.register_for_auto_class("AutoModel")

@@ -1,0 +1,159 @@
+"""Where candidates come from: a list, a file of names, or a query to the Hub; and how they get onto this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants
+from huggingface_hub.file_download import repo_folder_name
+
+from hf_transfer.hub import local_model_folder, pull_model
+from hf_transfer.hub.errors import readable_hub_errors
+from hf_transfer.ranking.loading import revision_of
+
+
+@dataclass(frozen=True)
+class Access:
+    """How candidates are fetched and loaded; see `rank_models`."""
+
+    cache_dir: str | None = None
+    token: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+    max_params: int | None = None
+    free_disk: bool = False
+
+
+@dataclass
+class Fetched:
+    """A candidate on this machine. `folder` is None when its result is already known."""
+
+    name: str
+    folder: Path | None
+    revision: str | None
+    removable: Path | None = None
+
+
+def read_models(models: Sequence[str | os.PathLike] | str | os.PathLike) -> list[str]:
+    """Names of the candidates, each once: a list, one name, or a text file with a name a line (# starts a comment).
+
+    Raises:
+        ValueError: when there are none.
+    """
+    if isinstance(models, str | os.PathLike):
+        path = Path(models).expanduser()
+        models = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [models]
+    names = [os.fspath(name).partition("#")[0].strip() for name in models]
+    names = list(dict.fromkeys(name for name in names if name))
+    if not names:
+        raise ValueError("`models` names no candidates.")
+    return names
+
+
+def find_models(
+    *,
+    filter: str | Sequence[str] | None = None,
+    author: str | None = None,
+    search: str | None = None,
+    pipeline_tag: str | None = None,
+    min_params: int | None = None,
+    max_params: int | None = None,
+    limit: int = 20,
+    token: str | None = None,
+) -> list[str]:
+    """Ids of Hub models that match, most downloaded first; the list's metadata alone is read, nothing is downloaded.
+
+    Args:
+        filter: tags, all of which a model has.
+        author: user or organisation.
+        search: part of the name.
+        pipeline_tag: for example "fill-mask" or "image-feature-extraction".
+        min_params, max_params: bounds on the parameters; models that do not state theirs are left out.
+        limit: at most so many.
+        token: access token.
+
+    Raises:
+        HubError: the Hub could not be asked.
+    """
+    bounds = [f"{word}:{bound}" for word, bound in (("min", min_params), ("max", max_params)) if bound is not None]
+    with readable_hub_errors("Listing models of", author or search or "the Hub"):
+        found = HfApi(token=token, library_name="hf_transfer").list_models(
+            filter=filter,
+            author=author,
+            search=search,
+            pipeline_tag=pipeline_tag,
+            num_parameters=",".join(bounds) or None,
+            sort="downloads",
+            limit=limit,
+        )
+        return [model.id for model in found]
+
+
+def fetch(name: str, access: Access, is_known: Callable[[str, str | None], bool]) -> Fetched:
+    """Bring one candidate onto this machine, unless `is_known(name, revision)` says that its result is there.
+
+    Raises:
+        HubError, ValueError, OSError: it cannot be had, or has more parameters than `access.max_params`.
+    """
+    local = local_model_folder(name)
+    if local is not None:
+        revision = revision_of(local)
+        return Fetched(name, None if is_known(name, revision) else local, revision)
+    revision, parameters = ask_hub(name, access)
+    if is_known(name, revision):
+        return Fetched(name, None, revision)
+    if None not in (parameters, access.max_params) and parameters > access.max_params:
+        raise ValueError(f"It has {parameters:,} parameters, more than `max_params` ({access.max_params:,}).")
+    cache = Path(access.cache_dir or constants.HF_HUB_CACHE).expanduser()
+    kept_here = cache / repo_folder_name(repo_id=name, repo_type="model")
+    removable = kept_here if access.free_disk and not kept_here.exists() else None
+    try:
+        folder = pull_model(name, token=access.token, cache_dir=access.cache_dir, allow_pickle=access.allow_pickle)
+    except BaseException:
+        remove(removable)
+        raise
+    revision = revision or revision_of(folder)
+    return Fetched(name, None if is_known(name, revision) else folder, revision, removable)
+
+
+def ask_hub(name: str, access: Access) -> tuple[str | None, int | None]:
+    """Commit and number of parameters of a Hub model; None where the Hub does not say, or is not reached."""
+    if constants.is_offline_mode():
+        return None, None
+    try:
+        info = HfApi(token=access.token, library_name="hf_transfer").model_info(name)
+    except Exception:
+        # `pull_model` asks again, with retries, and explains what is wrong.
+        return None, None
+    return info.sha, info.safetensors.total if info.safetensors else None
+
+
+def remove(folder: Path | None) -> None:
+    """Remove a model from the cache."""
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def fetched_ahead(
+    names: Sequence[str], get: Callable[[str], Fetched]
+) -> Iterator[Iterator[tuple[str, Future[Fetched]]]]:
+    """Names with the future of their fetch; while one is being scored, the next is on its way."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch") as pool:
+
+        def walk() -> Iterator[tuple[str, Future[Fetched]]]:
+            upcoming = pool.submit(get, names[0])
+            for index, name in enumerate(names):
+                present = upcoming
+                # The next download begins when this one is complete: two at once would only share the line.
+                if index + 1 < len(names):
+                    upcoming = pool.submit(get, names[index + 1])
+                yield name, present
+
+        yield walk()

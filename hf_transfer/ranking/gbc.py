@@ -1,0 +1,88 @@
+"""GBC: overlap of the classes, each taken as a Gaussian of the features' principal components.
+
+    GBC = - sum_{c != k} exp(-D_B(c, k))
+    D_B = 1/8 sum_d (mu_cd - mu_kd)^2 / v_d + 1/2 sum_d log(v_d / sqrt(v_cd v_kd)),   v_d = (v_cd + v_kd) / 2
+
+Zero is no overlap at all. The first 64 principal components and one variance a class ("spherical") are the paper's; a
+variance is at least 1e-4, so that a class of one row is not infinitely sharp.
+
+Paper: Pandy et al., CVPR 2022, https://huggingface.co/papers/2111.12780
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_transfer.ranking.reservoir import ReservoirScore
+from hf_transfer.ranking.score import Statistics, check_classes
+
+SHAPES = ("spherical", "diagonal")
+SMALLEST_VARIANCE = 1e-4
+
+
+def principal_components(features: Tensor, components: int | None) -> Tensor:
+    """Coordinates of the centred rows on their first principal components; all of them for None."""
+    centred = features.double() - features.double().mean(dim=0)
+    if components is None or components >= centred.shape[1]:
+        return centred
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    return centred @ vectors[:, -components:]
+
+
+def gbc(features: Tensor, labels: Tensor, components: int | None = 64, shape: str = "spherical") -> float:
+    """GBC of features [n, D] and labels [n] held in memory."""
+    points = principal_components(features, components)
+    groups = [points[labels == label] for label in labels.unique()]
+    means = torch.stack([group.mean(dim=0) for group in groups])
+    variances = torch.stack([group.var(dim=0, correction=0) for group in groups]).clamp(min=SMALLEST_VARIANCE)
+    if shape == "spherical":
+        variances = variances.mean(dim=1, keepdim=True).expand_as(means)
+    overlap = torch.zeros((), dtype=means.dtype, device=means.device)
+    for index in range(1, len(groups)):
+        overlap += torch.exp(-bhattacharyya(means[:index], variances[:index], means[index], variances[index])).sum()
+    return -2 * float(overlap)
+
+
+def bhattacharyya(means: Tensor, variances: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Distance [C] of Gaussians (means, variances [C, D]) to one Gaussian (mean, variance [D])."""
+    middle = (variances + variance) / 2
+    apart = ((means - mean).square() / middle).sum(dim=1) / 8
+    return apart + (middle.log() - variances.log() / 2 - variance.log() / 2).sum(dim=1) / 2
+
+
+class GBC(ReservoirScore):
+    """Gaussian Bhattacharyya coefficient on up to `max_rows` rows; higher (nearer zero) is better.
+
+    Args:
+        components: principal components to keep; None keeps the features as they are.
+        shape: "spherical", one variance a class, or "diagonal", one a component.
+    """
+
+    paper: ClassVar[str] = "2111.12780"
+
+    def __init__(
+        self,
+        *,
+        components: int | None = 64,
+        shape: str = "spherical",
+        max_rows: int = 5000,
+        shards: int = 10,
+        first_row: int = 0,
+    ):
+        if components is not None and components < 1:
+            raise ValueError(f"`components` should be at least 1 or None, got {components}.")
+        if shape not in SHAPES:
+            raise ValueError(f"`shape` should be one of {list(SHAPES)}, got {shape!r}.")
+        super().__init__(max_rows=max_rows, shards=shards, first_row=first_row)
+        self.components, self.shape = components, shape
+
+    def check(self, features: Tensor, labels: Tensor) -> None:
+        super().check(features, labels)
+        check_classes(self, labels)
+
+    def value(self, statistics: Statistics) -> tuple[float, dict[str, Any]]:
+        features, labels = statistics["features"], statistics["labels"]
+        return gbc(features, labels, self.components, self.shape), {"rows_kept": len(labels)}

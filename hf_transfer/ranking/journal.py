@@ -1,0 +1,67 @@
+"""Finished rows of a ranking on disk, so that an interrupted run continues where it stopped.
+
+One JSON line a row, keyed by the model, its revision, the dataset's fingerprint and the settings: what changed is
+scored again, what did not is read. Only scored rows are kept; a model that failed gets another chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hf_transfer.ranking.ranking import RankingRow
+
+FILE_NAME = "rows.jsonl"
+
+
+class Journal:
+    """Rows by key, in `directory`/rows.jsonl; without a directory nothing is kept.
+
+    Args:
+        directory: made if need be.
+        facts: what all rows of the run depend on.
+    """
+
+    def __init__(self, directory: str | os.PathLike | None, facts: Mapping[str, Any]):
+        self.facts = dict(facts)
+        self.path = None if directory is None else Path(directory) / FILE_NAME
+        self.rows: dict[str, RankingRow] = {}
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                self._read(line)
+
+    def find(self, name: str, revision: str | None) -> RankingRow | None:
+        """The finished row of a model at a revision."""
+        return None if revision is None else self.rows.get(self._key(name, revision))
+
+    def add(self, row: RankingRow) -> None:
+        """Keep a scored row; the file is on disk when this returns."""
+        if row.score is None or row.revision is None:
+            return
+        key = self._key(row.model, row.revision)
+        self.rows[key] = row
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "row": asdict(row)}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _key(self, name: str, revision: str) -> str:
+        text = json.dumps([name, revision, self.facts], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _read(self, line: str) -> None:
+        try:
+            entry = json.loads(line)
+            self.rows[entry["key"]] = RankingRow.from_dict(entry["row"])
+        except (ValueError, KeyError, TypeError):
+            # A run that was killed while writing leaves half a line; its row is scored again.
+            return

@@ -1,0 +1,250 @@
+"""Score one model after another on the same rows; every process reads its own part of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from accelerate.utils.memory import should_reduce_batch_size
+from datasets import Dataset
+from torch import Tensor, nn
+
+from hf_transfer.hub import explain_hub_error, pull_model
+from hf_transfer.objective import IGNORED_LABEL
+from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove
+from hf_transfer.ranking.features import FeatureExtractor, HeadExtractor
+from hf_transfer.ranking.inputs import choose_columns, make_batches
+from hf_transfer.ranking.loading import first_line, load_model, load_processor, tower_of
+from hf_transfer.ranking.ranking import RankingRow
+from hf_transfer.ranking.score import Score, TransferabilityScore
+from hf_transfer.ranking.settings import RankSettings
+
+
+@dataclass
+class Outcome:
+    """What one process found out about one model."""
+
+    accumulators: dict[int, TransferabilityScore]
+    reason: str | None
+    facts: dict[str, Any]
+
+
+class ModelScorer:
+    """Turns fetched candidates into rows of a ranking.
+
+    Args:
+        dataset: the rows to rank on, the same on every process.
+        settings, access: see `rank_models`.
+        batch_size: rows at once, halved when memory runs out.
+        device: where models run; the accelerator of this process by default.
+        num_workers: processes that read the data.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: RankSettings,
+        access: Access,
+        batch_size: int,
+        device: str | torch.device | None = None,
+        num_workers: int = 0,
+    ):
+        self.state = PartialState()
+        share = -(-len(dataset) // self.state.num_processes)
+        self.first_row = min(share * self.state.process_index, len(dataset))
+        self.part = dataset.select(range(self.first_row, min(self.first_row + share, len(dataset))))
+        self.dataset, self.settings, self.access = dataset, settings, access
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.device = torch.device(device) if device is not None else self.state.device
+
+    def row(self, name: str, fetched: Future[Fetched]) -> RankingRow:
+        """The row of one model; whatever goes wrong with it, on any process, becomes the row's reason."""
+        outcome = self.try_model(name, fetched)
+        outcomes = gather_object([outcome])
+        facts = shared_facts(outcomes)
+        reason = next((other.reason for other in outcomes if other.reason), None)
+        if reason is None:
+            start = time.perf_counter()
+            try:
+                scores = compute_scores(outcomes)
+            except Exception as error:
+                reason = explain(error, name)
+        if reason is not None:
+            return RankingRow(model=name, reason=reason, **facts)
+        facts["seconds_score"] += time.perf_counter() - start
+        layer = max(scores, key=lambda layer: scores[layer].value)
+        best = scores[layer]
+        if self.settings.layers == "best":
+            scores = {layer: best}
+        return RankingRow(
+            model=name, score=best.value, standard_error=best.standard_error, layer=layer, layers=scores, **facts
+        )
+
+    def try_model(self, name: str, fetched: Future[Fetched]) -> Outcome:
+        """Run this process's part of the data through one model."""
+        facts: dict[str, Any] = {}
+        candidate = model = None
+        try:
+            candidate = fetched.result()
+            if candidate.folder is None:
+                # This process knew the result, another did not.
+                candidate = fetch(name, self.access, lambda name, revision: False)
+            start = time.perf_counter()
+            model = self.load(candidate.folder)
+            facts |= {"revision": candidate.revision, "seconds_load": time.perf_counter() - start}
+            facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+            self.check_size(facts["parameters"])
+            accumulators = self.accumulate(model, candidate.folder, facts)
+            if self.state.num_processes > 1:
+                for accumulator in accumulators.values():
+                    accumulator.to_cpu()
+            return Outcome(accumulators, None, facts)
+        except Exception as error:
+            return Outcome({}, explain(error, name), facts)
+        finally:
+            del model
+            release_memory()
+            if candidate is not None and self.state.is_local_main_process:
+                remove(candidate.removable)
+
+    def load(self, folder: Path) -> nn.Module:
+        access = self.access
+        model = load_model(
+            folder,
+            lambda base: pull_model(base, token=access.token, cache_dir=access.cache_dir),
+            with_head=self.settings.reads_head,
+            dtype=self.settings.dtype,
+            trust_remote_code=access.trust_remote_code,
+            allow_pickle=access.allow_pickle,
+        )
+        return model.to(self.device)
+
+    def check_size(self, parameters: int) -> None:
+        most = self.access.max_params
+        if most is not None and parameters > most:
+            raise ValueError(f"It has {parameters:,} parameters, more than `max_params` ({most:,}).")
+
+    def accumulate(self, model: nn.Module, folder: Path, facts: dict[str, Any]) -> dict[int, TransferabilityScore]:
+        """One pass over the data; out of memory halves the batch and starts the pass again."""
+        batch_size = self.batch_size
+        while True:
+            try:
+                facts["batch_size"] = batch_size
+                return self.one_pass(model, folder, batch_size, facts)
+            except (RuntimeError, MemoryError) as error:
+                if batch_size == 1 or not is_out_of_memory(error):
+                    raise
+            batch_size //= 2
+            release_memory()
+
+    def one_pass(
+        self, model: nn.Module, folder: Path, batch_size: int, facts: dict[str, Any]
+    ) -> dict[int, TransferabilityScore]:
+        settings = self.settings
+        columns = choose_columns(self.dataset, model, settings.label_column, settings.input_columns)
+        model = tower_of(model, set(columns.inputs), columns.kind)
+        batches = make_batches(
+            self.part,
+            columns,
+            load_processor(folder, columns.kind, self.access.trust_remote_code),
+            model,
+            batch_size=batch_size,
+            max_length=settings.max_length,
+            num_workers=self.num_workers,
+        )
+        if settings.reads_head:
+            extract = HeadExtractor(model)
+        else:
+            extract = FeatureExtractor(model, settings.layers, "none" if columns.is_per_token else settings.pooling)
+        accumulators: dict[int, TransferabilityScore] = {}
+        start, seconds_score, rows = time.perf_counter(), 0.0, 0
+        for inputs, labels in batches:
+            features = extract(on_device(inputs, model))
+            before = time.perf_counter()
+            for layer, vectors in features.items():
+                if layer not in accumulators:
+                    accumulators[layer] = settings.new_score(self.first_row)
+                vectors, known = labelled_rows(vectors, labels, columns.is_per_token)
+                accumulators[layer].update(vectors, known)
+            rows += len(known)
+            seconds_score += time.perf_counter() - before
+        facts |= {"rows": rows, "seconds_score": seconds_score}
+        facts["seconds_features"] = time.perf_counter() - start - seconds_score
+        return accumulators
+
+
+def on_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Inputs where the model is; floating ones in its precision."""
+    weight = next(model.parameters())
+    return {
+        name: value.to(weight.device, weight.dtype) if value.is_floating_point() else value.to(weight.device)
+        for name, value in inputs.items()
+    }
+
+
+def labelled_rows(features: Tensor, labels: Tensor, is_per_token: bool) -> tuple[Tensor, Tensor]:
+    """Features and labels without the rows (or tokens) that carry the ignored label."""
+    if is_per_token:
+        length = min(features.shape[1], labels.shape[1])
+        features, labels = features[:, :length].flatten(0, 1), labels[:, :length].flatten()
+    if labels.is_floating_point() or labels.ndim != 1:
+        return features, labels
+    keep = labels != IGNORED_LABEL
+    return features[keep.to(features.device)], labels[keep]
+
+
+def compute_scores(outcomes: Sequence[Outcome]) -> dict[int, Score]:
+    """Merge the processes' statistics and compute the score of each layer."""
+    merged: dict[int, TransferabilityScore] = {}
+    for outcome in outcomes:
+        for layer, accumulator in outcome.accumulators.items():
+            if layer in merged:
+                merged[layer].merge(accumulator)
+            else:
+                merged[layer] = accumulator
+    return {layer: accumulator.compute() for layer, accumulator in merged.items()}
+
+
+def shared_facts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Facts of all processes as one: rows add up, the smallest batch and the longest time count."""
+    facts: dict[str, Any] = {}
+    for outcome in outcomes:
+        for name, value in outcome.facts.items():
+            if name not in facts:
+                facts[name] = value
+            elif name == "rows":
+                facts[name] += value
+            elif name == "batch_size":
+                facts[name] = min(facts[name], value)
+            elif name.startswith("seconds"):
+                facts[name] = max(facts[name], value)
+    return facts
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or should_reduce_batch_size(error)
+
+
+def explain(error: BaseException, name: str) -> str:
+    """One line on why a model has no score."""
+    if is_out_of_memory(error):
+        return "Out of memory even with one row at a time."
+    hub = explain_hub_error(error, name)
+    if hub:
+        return hub
+    is_plain = isinstance(error, (ValueError, OSError))
+    return first_line(error) if is_plain else f"{type(error).__name__}: {first_line(error)}"
+
+
+def release_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,138 @@
+"""Adapt a model to a labelled task, or from a labelled source to an unlabelled target; pre-train one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
+from hf_transfer.hub import check_can_write, push_folder
+from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
+from hf_transfer.runs.data import RunData, load_data
+from hf_transfer.runs.models import AUTO_CLASSES, load_model, load_processor
+from hf_transfer.runs.train import accuracy_metric, dataset_fact, run_facts, save_run
+from hf_transfer.trainer import TransferConfig, TransferTrainer
+
+MODEL_FOLDER = "model"
+PRETRAINING_TASKS = ("masked-image-modeling", "fill-mask", "text-generation")
+
+
+def run_adaptation(arguments: Arguments) -> dict[str, float]:
+    """Adapt, evaluate and save; a `target_dataset` makes it a domain adaptation.
+
+    The adapted model goes to `output_dir/model`, an ordinary Hugging Face folder with a card and `results.json`.
+
+    Returns:
+        The metrics on the test set.
+
+    Raises:
+        ValueError: unusable data, model or arguments; all before any training.
+        FileExistsError: `output_dir/model` exists and neither `resume` nor `overwrite` was given.
+    """
+    model_args, data_args, run_args, config = arguments
+    check_output(run_args, config)
+    raw = load_data(data_args, config.seed)
+    model = load_model(model_args, raw.class_names)
+    processor = load_processor(model_args)
+    data = raw.prepared(model.config, processor, data_args)
+    if config.load_best_model_at_end and data.test is None and data.target is None:
+        raise ValueError("`load_best_model_at_end` needs rows to evaluate on: give `test_dataset` or `test_rows`.")
+    common: dict[str, Any] = {
+        "train_dataset": data.train,
+        "eval_dataset": data.test,
+        "compute_metrics": accuracy_metric() if raw.class_names else None,
+        "processing_class": processor,
+    }
+    if data.target is not None:
+        trainer: TransferTrainer = DomainAdaptationTrainer(model, config, target_dataset=data.target, **common)
+    else:
+        trainer = TaskAdaptationTrainer(model, config, **common)
+    return finish(trainer, model_args, data_args, run_args, data)
+
+
+def run_pretraining(arguments: Arguments) -> dict[str, float]:
+    """Pre-train with the loss the model itself computes (masked images, masked or causal text), or with labels.
+
+    Returns, raises and writes as `run_adaptation`.
+    """
+    model_args, data_args, run_args, config = arguments
+    if model_args.task not in PRETRAINING_TASKS:
+        return run_adaptation(arguments)
+    check_output(run_args, config)
+    raw = load_data(data_args, config.seed)
+    model = load_model(model_args)
+    processor = load_processor(model_args)
+    data = without_labels(raw).prepared(model.config, processor, data_args)
+    trainer = PretrainingTrainer(
+        model, config, train_dataset=data.train, eval_dataset=data.test, processing_class=processor
+    )
+    return finish(trainer, model_args, data_args, run_args, data)
+
+
+def without_labels(data: RunData) -> RunData:
+    """The same data without labels, so that a model's own loss has nothing to confuse with its targets."""
+
+    def strip(dataset: Dataset | None) -> Dataset | None:
+        if dataset is None:
+            return None
+        return dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])
+
+    return RunData(strip(data.train), strip(data.target), strip(data.test))
+
+
+def check_output(run_args: RunArguments, config: TransferConfig) -> None:
+    """Refuse an output folder that holds a finished or a begun run, unless told what to do with it."""
+    folder = Path(config.output_dir)
+    begun = sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []
+    if begun and not (run_args.resume or run_args.overwrite):
+        raise FileExistsError(
+            f"`{folder}` holds checkpoints of an earlier run: go on with --resume, start over with --overwrite, or choose "
+            "another --output_dir."
+        )
+    check_can_write(folder / MODEL_FOLDER, overwrite=run_args.resume or run_args.overwrite)
+
+
+def finish(
+    trainer: TransferTrainer,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    run_args: RunArguments,
+    data: RunData,
+) -> dict[str, float]:
+    """Train (or go on), evaluate, save with a card, and push when the config says so."""
+    config = trainer.args
+    trainer.train(resume_from_checkpoint=True if run_args.resume else None)
+    metrics = {}
+    if data.test is not None or data.target is not None:
+        evaluated = trainer.evaluate()
+        hidden = ("_runtime", "_per_second", "epoch")
+        metrics = {
+            name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)
+        }
+    facts = run_facts(
+        trainer,
+        name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
+        task=model_args.task,
+        auto_class=AUTO_CLASSES[model_args.task] if model_args.peft is None else "AutoPeftModel",
+        loads_with="transformers" if model_args.peft is None else "peft",
+        model_id=config.hub_model_id or "",
+        metrics=metrics,
+        datasets=used_datasets(data_args, data),
+        test_name=data_args.test_dataset or data_args.target_dataset or data_args.dataset,
+    )
+    folder = Path(config.output_dir) / MODEL_FOLDER
+    save_run(trainer, folder, metrics, facts, overwrite=run_args.resume or run_args.overwrite)
+    if config.push_to_hub and trainer.is_world_process_zero():
+        push_folder(folder, trainer.hub_model_id, private=config.hub_private_repo, token=config.hub_token)
+    return metrics
+
+
+def used_datasets(data_args: DataArguments, data: RunData) -> list:
+    """The datasets of a run as the card names them."""
+    named = [(data_args.dataset, "source" if data.target is not None else "training", data.train)]
+    if data_args.target_dataset:
+        named.append((data_args.target_dataset, "target, unlabelled", data.target))
+    return [dataset_fact(name, role, len(dataset)) for name, role, dataset in named]

@@ -1,0 +1,146 @@
+"""The arguments of a run, from one YAML file and overrides on the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from hf_transfer.trainer import TransferConfig
+
+
+@dataclass
+class ModelArguments:
+    """Which model to start from.
+
+    Raises:
+        ValueError: neither `model` nor `architecture` is given, or both are.
+    """
+
+    model: str | None = field(default=None, metadata={"help": "Folder, bare name or Hub id of the model to start from."})
+    architecture: dict | None = field(
+        default=None,
+        metadata={
+            "help": 'Start from random weights of this configuration: {"model_type": "flowformer", "modality": "image"}.'
+        },
+    )
+    task: str = field(
+        default="image-classification",
+        metadata={"help": "Kind of head: a key of hf_transfer.runs.models.AUTO_CLASSES."},
+    )
+    peft: dict | None = field(
+        default=None,
+        metadata={"help": 'PEFT adapter: {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}.'},
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+
+    def __post_init__(self):
+        if (self.model is None) == (self.architecture is None):
+            raise ValueError("give either `model` (start from its weights) or `architecture` (start from random weights).")
+
+
+@dataclass
+class DataArguments:
+    """Which data to read: bundled names, Hub ids, folders or files, as `hf_transfer.data.bundled.load` takes them."""
+
+    dataset: str = field(metadata={"help": "Training data; the labelled source in domain adaptation."})
+    split: str | None = field(default=None, metadata={"help": "Its split; train when it has one."})
+    target_dataset: str | None = field(
+        default=None, metadata={"help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read."}
+    )
+    target_split: str | None = field(default=None, metadata={"help": "Its split."})
+    test_dataset: str | None = field(default=None, metadata={"help": "Labelled rows to evaluate on."})
+    test_split: str | None = field(default=None, metadata={"help": "Its split; test when it has one."})
+    test_rows: int | None = field(
+        default=None,
+        metadata={"help": "Without a test set: hold out this many rows of the target, or else of the dataset."},
+    )
+    labels_per_class: int | None = field(default=None, metadata={"help": "Train on only so many rows of each class."})
+    text_columns: list[str] | None = field(default=None, metadata={"help": "Which one or two columns hold the text."})
+    max_length: int | None = field(default=None, metadata={"help": "Cut text after so many tokens."})
+
+
+@dataclass
+class RunArguments:
+    """How a run treats its output folder and the Hub."""
+
+    resume: bool = field(default=False, metadata={"help": "Go on from the newest complete checkpoint of output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace what is in output_dir."})
+
+    def __post_init__(self):
+        if self.resume and self.overwrite:
+            raise ValueError("`resume` keeps what is in output_dir and `overwrite` replaces it: give one of them.")
+
+
+Arguments = tuple[ModelArguments, DataArguments, RunArguments, TransferConfig]
+
+
+def parse_arguments(argv: Sequence[str] | None = None, **defaults: Any) -> Arguments:
+    """Arguments from `[CONFIG.yaml] [--key value ...]`; the command line wins over the file.
+
+    Values are read as YAML, so that `--objectives '{cdan: {}, mcc: {temperature: 2.5}}'` works.
+
+    Args:
+        argv: without the program's name; of this process by default.
+        defaults: values for what neither names.
+
+    Raises:
+        ValueError: an unknown key, or a value out of range.
+        FileNotFoundError: there is no such file.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    values = dict(defaults)
+    if argv and not argv[0].startswith("--"):
+        values |= read_yaml(argv.pop(0))
+    values |= read_overrides(argv)
+    parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments, TransferConfig))
+    known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"unknown arguments {unknown}; `hf-transfer adapt --help` names the accepted ones.")
+    if "dataset" not in values:
+        raise ValueError("`dataset` is missing: a bundled name (mnist5k, optical_digits), a Hub id, a folder or a file.")
+    return parser.parse_dict(values)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file `{path}`.")
+    values = yaml.safe_load(Path(path).read_text()) or {}
+    if not isinstance(values, dict):
+        raise ValueError(f"`{path}` should hold a mapping `key: value`, got a {type(values).__name__}.")
+    return values
+
+
+def read_overrides(argv: Sequence[str]) -> dict[str, Any]:
+    """`--key value`, `--key=value` and `--flag` as a mapping, values read as YAML."""
+    values, rest = {}, list(argv)
+    while rest:
+        key = rest.pop(0)
+        if not key.startswith("--"):
+            raise ValueError(f"expected `--key value`, got `{key}`.")
+        key, has_value, value = key.removeprefix("--").partition("=")
+        if not has_value:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        values[key.replace("-", "_")] = yaml.safe_load(value)
+    return values
+
+
+def argument_help() -> list[tuple[str, str, str]]:
+    """(name, default, help) of the arguments of our own, for help texts."""
+    rows = []
+    for cls in (ModelArguments, DataArguments, RunArguments):
+        rows += [_help_row(item) for item in cls.__dataclass_fields__.values()]
+    own = ("objectives", "head_learning_rate_multiplier", "validator")
+    return rows + [_help_row(TransferConfig.__dataclass_fields__[name]) for name in own]
+
+
+def _help_row(item) -> tuple[str, str, str]:
+    default = "" if item.default is None or "MISSING" in repr(item.default) else str(item.default)
+    return item.name, default, item.metadata["help"]

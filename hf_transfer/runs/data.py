@@ -1,0 +1,77 @@
+"""The data sets of a run: train, target and test, as model inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import ClassLabel, Dataset
+from transformers import PreTrainedConfig
+
+from hf_transfer.data.bundled import load
+from hf_transfer.data.checks import check_not_empty, column_values, label_column
+from hf_transfer.data.prepare import prepare
+from hf_transfer.data.splits import scarce_split
+from hf_transfer.runs.arguments import DataArguments
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Raw datasets of a run; `target` and `test` may be missing."""
+
+    train: Dataset
+    target: Dataset | None
+    test: Dataset | None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes of the training labels; None when these are not class numbers.
+
+        Raises:
+            ValueError: no label column.
+        """
+        column = label_column(self.train, "training")
+        feature = self.train.features[column]
+        if isinstance(feature, ClassLabel):
+            return list(feature.names)
+        values = column_values(self.train, column)
+        if values.dtype.kind not in "iu":
+            return None
+        return [str(label) for label in range(int(values.max()) + 1)]
+
+    def prepared(self, config: PreTrainedConfig, processor: Any, arguments: DataArguments) -> RunData:
+        """The same datasets as inputs of a model."""
+        keywords = {"text_columns": arguments.text_columns or (), "max_length": arguments.max_length}
+        return RunData(
+            *(None if d is None else prepare(d, config, processor, **keywords) for d in (self.train, self.target, self.test))
+        )
+
+
+def load_data(arguments: DataArguments, seed: int = 0) -> RunData:
+    """Train, target and test as the arguments say.
+
+    The test set is `test_dataset` if given, else `test_rows` held out of the target (or of the dataset, when there is no
+    target). `labels_per_class` keeps a few training rows of each class.
+
+    Raises:
+        ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it.
+    """
+    train = load(arguments.dataset, arguments.split)
+    check_not_empty(train, "training")
+    target = load(arguments.target_dataset, arguments.target_split) if arguments.target_dataset else None
+    test = load(arguments.test_dataset, arguments.test_split or "test") if arguments.test_dataset else None
+    if test is None and arguments.test_rows:
+        if target is not None:
+            target, test = _held_out(target, arguments.test_rows, seed)
+        elif arguments.labels_per_class is None:
+            train, test = _held_out(train, arguments.test_rows, seed)
+    if arguments.labels_per_class is not None:
+        rows = arguments.test_rows if test is None and arguments.test_rows else 0
+        split = scarce_split(train, arguments.labels_per_class, rows, seed)
+        train, test = split["train"], split["test"] if rows else test
+    return RunData(train, target, test)
+
+
+def _held_out(dataset: Dataset, rows: int, seed: int) -> tuple[Dataset, Dataset]:
+    split = dataset.train_test_split(test_size=rows, seed=seed)
+    return split["train"], split["test"]

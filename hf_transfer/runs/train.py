@@ -1,0 +1,111 @@
+"""Train and save: the part that every kind of run has in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from transformers import EvalPrediction
+
+from hf_transfer.data.bundled import BUNDLED
+from hf_transfer.evaluation.metrics import load_metric
+from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, RunFacts, atomic_folder, write_card
+from hf_transfer.model_anatomy import unwrap_peft
+from hf_transfer.trainer import TransferTrainer
+
+RESULTS_FILE = "results.json"
+
+
+def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
+    """`compute_metrics` of a Trainer: accuracy over the rows that have a label."""
+    metric = load_metric("accuracy")
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        known = prediction.label_ids >= 0
+        classes = np.argmax(prediction.predictions, axis=-1)
+        return metric.compute(predictions=classes[known], references=prediction.label_ids[known])
+
+    return compute
+
+
+def method_facts(trainer: TransferTrainer) -> list[MethodFact]:
+    """Every objective of a run with its paper and its keywords, read from the objects that ran."""
+    return [
+        MethodFact(type(objective).__name__, objective.paper, keywords_of(objective))
+        for objective in trainer.transfer_model.objectives.values()
+    ]
+
+
+def keywords_of(objective: Any) -> dict[str, Any]:
+    """The plain-valued attributes of an objective: its hyper-parameters."""
+    return {
+        name: value
+        for name, value in vars(objective).items()
+        if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
+    }
+
+
+def run_facts(
+    trainer: TransferTrainer,
+    *,
+    name: str,
+    task: str,
+    auto_class: str,
+    metrics: Mapping[str, float],
+    datasets: list[DatasetFact],
+    test_name: str,
+    **more: Any,
+) -> RunFacts:
+    """What a model card says of a finished training, from the trainer itself."""
+    args = trainer.args
+    base = unwrap_peft(trainer.adapted_model).config._name_or_path
+    return RunFacts(
+        model_name=name,
+        task=task,
+        auto_class=auto_class,
+        base_model=base or None,
+        datasets=datasets,
+        methods=method_facts(trainer),
+        hyper_parameters={
+            "learning_rate": args.learning_rate,
+            "lr_scheduler_type": str(args.lr_scheduler_type.value),
+            "max_steps": trainer.state.max_steps,
+            "train_batch_size": trainer.get_total_train_batch_size(args),
+            "weight_decay": args.weight_decay,
+            "seed": args.seed,
+            "num_processes": args.world_size,
+        },
+        metrics=[MetricFact(key, value, test_name) for key, value in metrics.items() if np.isfinite(value)],
+        **more,
+    )
+
+
+def save_run(
+    trainer: TransferTrainer, folder: str | Path, results: Mapping[str, Any], facts: RunFacts | None, overwrite: bool = False
+) -> None:
+    """Write the model, its card and `results.json` as one folder that is there whole or not at all; main process only."""
+    if trainer.is_world_process_zero():
+        with atomic_folder(folder, overwrite=overwrite) as staging:
+            trainer.adapted_model.save_pretrained(staging)
+            if trainer.processing_class is not None:
+                trainer.processing_class.save_pretrained(staging)
+            (staging / RESULTS_FILE).write_text(json.dumps(dict(results), indent=2) + "\n")
+            if facts is not None:
+                write_card(staging, facts)
+    PartialState().wait_for_everyone()
+
+
+def read_results(folder: str | Path) -> dict[str, Any] | None:
+    """The results of a finished run, or None when the folder holds none."""
+    path = Path(folder) / RESULTS_FILE
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def dataset_fact(name: str, role: str, rows: int | None) -> DatasetFact:
+    """A dataset for the card; a Hub id is named as such, a bundled set or a path is not one."""
+    is_local = name in BUNDLED or Path(name).exists()
+    return DatasetFact(name, role, rows, hub_id=None if is_local else name)

@@ -1,0 +1,46 @@
+"""Reading a dataloader before training, for objectives that measure something on the data first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from hf_transfer.objective import IGNORED_LABEL
+
+NOT_INPUTS = ("labels", "label", "domain")
+
+
+def labelled_batches(
+    dataloader: Iterable[Mapping[str, Tensor]], device: torch.device
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """(model inputs, labels) of the rows that have a class label; batches without any are passed over.
+
+    Raises:
+        ValueError: a batch has no `labels`.
+    """
+    for batch in dataloader:
+        if "labels" not in batch:
+            raise ValueError(f"this objective measures on labelled data; the batch has only {sorted(batch)}.")
+        known = batch["labels"] != IGNORED_LABEL
+        if known.any():
+            inputs = {name: value[known].to(device) for name, value in model_inputs(batch).items()}
+            yield inputs, batch["labels"][known].to(device)
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of a batch that the model itself reads: no label, domain or second view."""
+    return {name: value for name, value in batch.items() if name not in NOT_INPUTS and not name.startswith("view_")}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and back in its own mode afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

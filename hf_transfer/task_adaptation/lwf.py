@@ -1,0 +1,69 @@
+"""Learning without forgetting: the old head, on the moving features, keeps giving its old answers.
+
+    loss = E_x KL( softmax(z0 / T) || softmax(z / T) ),   z0 = head0(f0(x)), z = head(f(x))
+
+f0 and head0 are the starting model and its pre-trained head, frozen; head starts as head0 and is trained along.
+Without a `source_head` the model's own logits are compared, which is right where old and new classes are the same.
+KL differs from the paper's cross entropy by a constant and is 0 at the start.
+
+Paper: Li and Hoiem, "Learning without Forgetting", ECCV 2016, https://huggingface.co/papers/1606.09282. T = 2 as in
+the paper, weight 4 as in later releases; no factor T^2.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_transfer.functional.keyword_checks import require_positive
+from hf_transfer.objective import Objective, View
+from hf_transfer.task_adaptation.source_head import copy_source_head
+
+
+def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
+    """Mean of KL(softmax(teacher / T) || softmax(logits / T)) over the rows, a scalar; the teacher is detached.
+
+    Args:
+        logits: [B, C].
+        teacher_logits: [B, C].
+        temperature: T.
+    """
+    teacher = (teacher_logits.detach() / temperature).log_softmax(dim=1)
+    return F.kl_div((logits / temperature).log_softmax(dim=1), teacher, reduction="batchmean", log_target=True)
+
+
+class LwF(Objective):
+    """Distillation from the starting model through its pre-trained head.
+
+    Args:
+        temperature: T > 0.
+        source_head: the pre-trained head, or the folder or Hub name of the pre-trained model; None compares the
+            model's own logits.
+        weight: factor of this term in the training loss.
+
+    Raises:
+        ValueError: `temperature` is not positive; at `build`, the head does not fit the features.
+    """
+
+    paper = "1606.09282"
+    needs = frozenset({"teacher"})
+
+    def __init__(self, temperature: float = 2.0, source_head: nn.Linear | str | None = None, weight: float = 4.0):
+        super().__init__(weight)
+        require_positive(temperature=temperature)
+        self.temperature = temperature
+        # In a tuple, so that the module given is not registered as this objective's own.
+        self._given_head = (source_head,)
+
+    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
+        (given,) = self._given_head
+        self.old_head = self.frozen_head = None
+        if given is not None:
+            self.old_head = copy_source_head(given, feature_dim)
+            self.frozen_head = copy_source_head(given, feature_dim).requires_grad_(False)
+
+    def forward(self, view: View) -> Tensor:
+        if self.old_head is None:
+            return distillation(view.logits, view.teacher.logits, self.temperature)
+        teacher_logits = self.frozen_head(view.teacher.features)
+        return distillation(self.old_head(view.features), teacher_logits, self.temperature)

@@ -1,0 +1,22 @@
+import pytest
+import torch
+
+from hf_transfer.functional.environments import environment_means, row_risks
+
+
+def test_means_of_the_environments_that_occur():
+    values = torch.tensor([1.0, 2.0, 3.0, 6.0], requires_grad=True)
+    present, means = environment_means(values, torch.tensor([2, 0, 2, 2]))
+    assert present.tolist() == [0, 2]
+    assert means.tolist() == pytest.approx([2.0, 10 / 3])
+    means[1].backward()
+    assert values.grad.tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+
+
+def test_risks_of_classes_and_of_numbers():
+    logits = torch.tensor([[0.5, -1.0], [2.0, 0.0]])
+    labels = torch.tensor([1, 0])
+    expected = [-logits[0].log_softmax(0)[1].item(), -logits[1].log_softmax(0)[0].item()]
+    assert row_risks(logits, labels).tolist() == pytest.approx(expected)
+    assert row_risks(logits, torch.tensor([[0.0, 0.0], [2.0, 1.0]])).tolist() == pytest.approx([0.625, 0.5])
+    assert row_risks(logits[:, :1], torch.tensor([0.0, 1.0])).tolist() == pytest.approx([0.25, 1.0])

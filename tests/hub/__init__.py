@@ -1,0 +1,1 @@
+"""Tests of hf_transfer.hub, most of them over real HTTP."""

@@ -1,0 +1,94 @@
+"""Every field combination that cannot be built says so; everything else survives a save."""
+
+import pytest
+from transformers import AutoConfig
+
+import hf_transfer  # noqa: F401  registers the configuration
+from hf_transfer.models.flowformer import FlowformerConfig, FlowformerModel
+from tests.models.flowformer.tiny import tiny_config
+
+MILLION = 1e6
+EXPECTED_MILLIONS = {"tiny": 4.4, "small": 22.6, "base": 108.9, "large": 334.1}
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_named_sizes_have_the_size_of_their_name(size):
+    config = FlowformerConfig.from_size(size)
+    width, depth = config.hidden_size, config.num_hidden_layers
+    layer = (
+        4 * width * (width + 1) + 2 * width * config.intermediate_size + width + config.intermediate_size + 4 * width
+    )
+    tables = (config.vocab_size + config.max_position_embeddings) * width
+    assert (tables + depth * layer + 2 * width) / MILLION == pytest.approx(EXPECTED_MILLIONS[size], rel=0.01)
+
+
+def test_the_count_of_parameters_is_that_formula():
+    config = FlowformerConfig.from_size("tiny")
+    assert FlowformerModel(config).num_parameters() / MILLION == pytest.approx(EXPECTED_MILLIONS["tiny"], rel=0.01)
+
+
+def test_from_size_overrides_and_refuses_unknown_names():
+    assert FlowformerConfig.from_size("small", modality="image", hidden_size=36).hidden_size == 36
+    with pytest.raises(ValueError, match="should be one of"):
+        FlowformerConfig.from_size("huge")
+
+
+def test_saved_configuration_comes_back_by_name(tmp_path):
+    config = FlowformerConfig(modality="image", hidden_sizes=[8, 16], depths=[1, 2], num_attention_heads=[2, 4])
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, FlowformerConfig)
+    assert loaded.to_diff_dict() == config.to_diff_dict()
+    assert loaded.stages == config.stages
+
+
+def test_a_pyramid_defines_width_and_depth():
+    paper = {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 10, 4], "patch_size": 4}
+    config = FlowformerConfig(modality="image", num_attention_heads=8, **paper)
+    assert (config.hidden_size, config.num_hidden_layers) == (512, 18)
+    assert [stage["intermediate_size"] for stage in config.stages] == [256, 512, 1024, 2048]
+
+
+def test_layer_types_follow_the_attention():
+    assert set(tiny_config().layer_types) == {"flow_attention"}
+    assert set(tiny_config(attn_implementation="sdpa").layer_types) == {"full_attention"}
+
+
+BAD = [
+    ({"modality": "smell"}, "modality"),
+    ({"hidden_size": 10, "num_attention_heads": 3}, "multiple of `num_attention_heads`"),
+    ({"num_attention_heads": 0}, "num_attention_heads"),
+    ({"num_hidden_layers": 0}, "num_hidden_layers"),
+    ({"vocab_size": 0}, "vocab_size"),
+    ({"norm_type": "rms"}, "norm_type"),
+    ({"norm_position": "middle"}, "norm_position"),
+    ({"position_embedding_type": "alibi"}, "position_embedding_type"),
+    ({"feature_map": "tanh"}, "feature_map"),
+    ({"pooling": "max"}, "pooling"),
+    ({"pooling": "flatten"}, "time_series"),
+    ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob"),
+    ({"drop_path_rate": -0.1}, "drop_path_rate"),
+    ({"modality": "image", "mask_ratio": 1.5}, "mask_ratio"),
+    ({"modality": "image", "is_causal": True}, "is_causal"),
+    ({"modality": "image", "image_size": 9}, "multiple of `patch_size`"),
+    ({"modality": "image", "image_size": 9, "patch_size": 3, "stem": "conv"}, "power of two"),
+    ({"modality": "image", "stem": "mlp"}, "stem"),
+    ({"modality": "image", "hidden_sizes": [8, 16]}, "belong together"),
+    ({"modality": "image", "hidden_sizes": [8, 16], "depths": [1]}, "depths"),
+    ({"modality": "image", "hidden_sizes": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}, "halves the 4 x 4"),
+    ({"hidden_sizes": [8, 16], "depths": [1, 1]}, "modality='image'"),
+    ({"modality": "image", "decoder_num_attention_heads": 3}, "decoder_hidden_size"),
+    ({"position_embedding_type": "rotary", "num_attention_heads": 16}, "Rotary"),
+    ({"position_embedding_type": "sinusoidal", "hidden_size": 15, "num_attention_heads": 3}, "Sinusoidal"),
+]
+
+
+@pytest.mark.parametrize(("fields", "message"), BAD, ids=[str(fields) for fields, _ in BAD])
+def test_what_cannot_be_built_says_why(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**fields)
+
+
+def test_a_field_of_the_wrong_type_is_refused():
+    with pytest.raises(Exception, match="hidden_size"):
+        FlowformerConfig(hidden_size="wide")

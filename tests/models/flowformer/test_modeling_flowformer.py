@@ -1,0 +1,263 @@
+"""The backbone: every option builds and learns, padding and layout change nothing, bad input is refused."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel
+
+import hf_transfer  # noqa: F401
+from hf_transfer.models.flowformer import FlowformerModel
+from tests.models.flowformer.tiny import LENGTH, tiny_config, tiny_inputs
+
+MODALITIES = ["text", "image", "time_series", "trajectory"]
+SEQUENCES = ["text", "time_series", "trajectory"]
+OPTIONS = [
+    {"norm_type": norm, "norm_position": place, "position_embedding_type": positions}
+    for norm, place, positions in [
+        ("layer_norm", "pre", "learned"),
+        ("layer_norm", "post", "rotary"),
+        ("batch_norm", "post", "learned"),
+        ("batch_norm", "pre", "sinusoidal"),
+        ("layer_norm", "pre", "none"),
+    ]
+]
+
+
+def model_of(modality="text", seed=0, **fields) -> FlowformerModel:
+    torch.manual_seed(seed)
+    return FlowformerModel(tiny_config(modality, **fields)).eval()
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options.values()))
+def test_every_option_trains_every_weight(modality, options):
+    model = model_of(modality, layer_scale_init_value=0.1, drop_path_rate=0.0, **options).train()
+    output = model(**tiny_inputs(model.config)).last_hidden_state
+    (output * torch.randn_like(output)).sum().backward()
+    assert output.isfinite().all()
+    still = [
+        name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0
+    ]
+    # adding one vector to every key changes nothing in softmax attention, but does in flow attention
+    assert still == []
+
+
+@pytest.mark.parametrize("implementation", ["flow", "sdpa", "eager"])
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_twins_share_names_and_shapes(modality, implementation, tmp_path):
+    model = model_of(modality, attn_implementation="flow")
+    model.save_pretrained(tmp_path)
+    twin = AutoModel.from_pretrained(tmp_path, attn_implementation=implementation)
+    assert twin.config._attn_implementation == implementation
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    ours, theirs = (m(**tiny_inputs(model.config)).last_hidden_state for m in (model, twin.eval()))
+    assert torch.allclose(ours, theirs, atol=1e-5) == (implementation == "flow")
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_sdpa_and_eager_are_the_same_function(modality):
+    inputs = tiny_inputs(tiny_config(modality))
+    first = model_of(modality, attn_implementation="sdpa")
+    second = model_of(modality, attn_implementation="eager")
+    torch.testing.assert_close(first(**inputs).last_hidden_state, second(**inputs).last_hidden_state)
+
+
+def test_set_attn_implementation_switches():
+    model, inputs = model_of(), tiny_inputs(tiny_config())
+    flow = model(**inputs).last_hidden_state
+    model.set_attn_implementation("sdpa")
+    softmax = model(**inputs).last_hidden_state
+    model.set_attn_implementation("flow")
+    assert not torch.allclose(flow, softmax, atol=1e-4)
+    torch.testing.assert_close(model(**inputs).last_hidden_state, flow)
+
+
+@pytest.mark.parametrize("implementation", ["flow", "sdpa"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("modality", SEQUENCES)
+def test_padding_never_changes_a_real_token(modality, side, positions, causal, implementation):
+    model = model_of(modality, position_embedding_type=positions, is_causal=causal, attn_implementation=implementation)
+    inputs = tiny_inputs(model.config)
+    alone = model(**inputs, use_cache=False).last_hidden_state
+    real, padding = (slice(3, None), slice(0, 3)) if side == "left" else (slice(0, LENGTH), slice(LENGTH, None))
+    mask = torch.ones(2, LENGTH + 3, dtype=torch.long)
+    mask[:, padding] = 0
+    padded = {}
+    for name, tensor in inputs.items():
+        padded[name] = torch.full((2, LENGTH + 3, *tensor.shape[2:]), 5, dtype=tensor.dtype)
+        padded[name][:, real] = tensor
+    output = model(**padded, attention_mask=mask, use_cache=False).last_hidden_state
+    steps = output.shape[1] // (LENGTH + 3)
+    output = output.unflatten(1, (LENGTH + 3, steps))[:, real].flatten(1, 2)
+    torch.testing.assert_close(output, alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("implementation", ["flow", "sdpa"])
+def test_causal_models_do_not_see_the_future(implementation):
+    model = model_of(is_causal=True, attn_implementation=implementation)
+    ids = tiny_inputs(model.config)["input_ids"]
+    changed = ids.clone()
+    changed[:, 4:] = (changed[:, 4:] + 1) % model.config.vocab_size
+    first, second = model(ids).last_hidden_state, model(changed).last_hidden_state
+    torch.testing.assert_close(first[:, :4], second[:, :4])
+    assert not torch.allclose(first[:, 4:], second[:, 4:], atol=1e-3)
+    assert not torch.allclose(model(ids, is_causal=False).last_hidden_state[:, :4], first[:, :4], atol=1e-3)
+
+
+def test_batch_norm_statistics_are_those_of_real_tokens():
+    model = model_of("time_series", norm_type="batch_norm", norm_position="post").train()
+    inputs = tiny_inputs(model.config)
+    padded = torch.cat((inputs["past_values"], torch.full((2, 5, 3), 9.0)), dim=1)
+    mask = torch.cat((torch.ones(2, LENGTH), torch.zeros(2, 5)), dim=1)
+    twin = model_of("time_series", norm_type="batch_norm", norm_position="post").train()
+    output = twin(past_values=padded, attention_mask=mask).last_hidden_state[:, :LENGTH]
+    torch.testing.assert_close(model(**inputs).last_hidden_state, output, atol=1e-5, rtol=1e-4)
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, twin.get_buffer(name), msg=name)
+
+
+def test_the_imagenet_pyramid_has_the_lengths_of_the_paper():
+    config = tiny_config(
+        "image",
+        image_size=224,
+        patch_size=4,
+        num_channels=3,
+        hidden_sizes=[8, 16, 24, 32],
+        depths=[1, 1, 1, 1],
+        layer_scale_init_value=1e-3,
+    )
+    model = FlowformerModel(config).eval()
+    with torch.no_grad():
+        output = model(torch_images(config), output_hidden_states=True)
+    assert [tuple(states.shape[1:]) for states in output.hidden_states] == [
+        (3136, 8),
+        (3136, 8),
+        (784, 16),
+        (196, 24),
+        (49, 32),
+    ]
+    assert model.layers[0].mlp_scale.scale.unique().tolist() == pytest.approx([1e-3])
+    assert isinstance(model.layers[0].attention_scale, nn.Identity)
+
+
+def torch_images(config) -> torch.Tensor:
+    return torch.randn(1, config.num_channels, config.image_size, config.image_size)
+
+
+def test_positions_interpolate_to_another_image_size():
+    model = model_of("image")
+    images = torch.randn(1, 1, 12, 8)
+    with pytest.raises(ValueError, match="doesn't match model"):
+        model(pixel_values=images)
+    output = model(pixel_values=images, interpolate_pos_encoding=True).last_hidden_state
+    assert output.shape == (1, 6 * 4, 16)
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_rows():
+    from hf_transfer.models.flowformer.layers_flowformer import FlowformerDropPath
+
+    torch.manual_seed(0)
+    layer, ones = FlowformerDropPath(0.25).train(), torch.ones(4000, 3, 2)
+    dropped = layer(ones)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+    assert ((dropped == 0).flatten(1).all(1) | (dropped > 0).flatten(1).all(1)).all()
+    assert torch.equal(layer.eval()(ones), ones)
+
+
+TRAJECTORY = tiny_inputs(tiny_config("trajectory"))
+BAD_INPUTS = [
+    ("text", {"input_ids": torch.tensor([[1, 31]])}, r"`input_ids` should be in \[0, 30\]"),
+    ("text", {"input_ids": torch.tensor([[-1, 3]])}, "`input_ids` should be in"),
+    ("text", {"input_ids": torch.zeros(2, 0, dtype=torch.long)}, "empty"),
+    ("text", {"input_ids": torch.ones(1, 65, dtype=torch.long)}, "max_position_embeddings"),
+    ("text", {}, "exactly one"),
+    ("text", {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 4)}, "attention_mask"),
+    (
+        "text",
+        {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 1, 3, 3)},
+        "attention_m",
+    ),
+    ("text", {"pixel_values": torch.ones(1, 1, 8, 8)}, "for text takes"),
+    ("image", {"pixel_values": torch.ones(1, 1, 8, 12)}, "doesn't match model"),
+    ("image", {"pixel_values": torch.ones(1, 3, 8, 8)}, "num_channels"),
+    ("image", {"pixel_values": torch.ones(1, 1, 8, 8), "attention_mask": torch.ones(1, 16)}, "no padding"),
+    ("image", {}, "needs `pixel_values`"),
+    ("time_series", {"past_values": torch.tensor([[[1.0, float("nan"), 0.0]]])}, "NaN"),
+    ("time_series", {"past_values": torch.tensor([[[1.0, float("inf"), 0.0]]])}, "NaN or infinite"),
+    ("time_series", {"past_values": torch.ones(2, 0, 3)}, "empty"),
+    ("time_series", {"past_values": torch.ones(2, 5, 4)}, "num_input_channels"),
+    ("trajectory", {"states": torch.ones(1, 3, 5)}, "missing"),
+    (
+        "trajectory",
+        {**tiny_inputs(tiny_config("trajectory")), "states": torch.ones(2, LENGTH, 4)},
+        "`states` should be",
+    ),
+    (
+        "trajectory",
+        {**tiny_inputs(tiny_config("trajectory")), "timesteps": torch.full((2, LENGTH), 20)},
+        "max_episode",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("modality", "inputs", "message"), BAD_INPUTS, ids=[f"{m}-{t[:20]}" for m, _, t in BAD_INPUTS]
+)
+def test_bad_input_is_refused_with_a_reason(modality, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        model_of(modality)(**inputs)
+
+
+def test_missing_values_may_hide_behind_the_mask():
+    model, values = model_of("time_series"), torch.randn(1, 4, 3)
+    expected = model(past_values=values[:, :3]).last_hidden_state
+    values[:, 3] = float("nan")
+    output = model(past_values=values, attention_mask=torch.tensor([[1, 1, 1, 0]])).last_hidden_state
+    torch.testing.assert_close(output[:, :3], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_gradient_checkpointing_gives_the_same_gradient(modality):
+    gradients = []
+    for checkpointing in (False, True):
+        model = model_of(modality).train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(**tiny_inputs(model.config)).last_hidden_state.square().sum().backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_loads_and_runs(dtype, tmp_path):
+    model_of().save_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path, dtype=dtype).eval()
+    output = model(**tiny_inputs(model.config)).last_hidden_state
+    assert output.dtype == dtype and output.isfinite().all()
+    full = model_of()(**tiny_inputs(model.config)).last_hidden_state
+    torch.testing.assert_close(output.float(), full, atol=0.1, rtol=0.1)
+
+
+def test_shards_load_again(tmp_path):
+    model = model_of()
+    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+
+
+def test_layers_are_the_units_that_devices_share():
+    model = model_of()
+    assert set(model._no_split_modules) == {"FlowformerLayer"}
+    assert {type(layer).__name__ for layer in model.layers} == {"FlowformerLayer"}
+
+
+def test_dispatch_over_a_device_map(tmp_path):
+    model_of().save_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path, device_map={"": "cpu"}).eval()
+    inputs = tiny_inputs(model.config)
+    torch.testing.assert_close(model(**inputs).last_hidden_state, model_of()(**inputs).last_hidden_state)

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from hf_transfer.task_adaptation.lwf import LwF, distillation
+
+
+def naive(logits, teacher, temperature):
+    total = 0.0
+    for row, other in zip(logits, teacher):
+        p, q = (other / temperature).softmax(0).detach(), (row / temperature).softmax(0)
+        total = total + sum(a * (a.log() - b.log()) for a, b in zip(p, q)) / len(logits)
+    return total
+
+
+def test_value_and_gradient_against_the_formula(make_view):
+    view, other = make_view(), make_view()
+    teacher = make_view(seed=3).logits
+    loss, expected = distillation(view.logits, teacher, 2.0), naive(other.logits, teacher, 2.0)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(view.logits.grad, other.logits.grad)
+    assert teacher.grad is None
+
+
+def test_without_a_source_head_it_compares_the_logits(make_view, tiny_model):
+    objective = LwF(temperature=3.0)
+    objective.build(tiny_model, 8, 3)
+    teacher = make_view(seed=3)
+    view = make_view(teacher=teacher)
+    torch.testing.assert_close(objective(view), distillation(view.logits, teacher.logits, 3.0))
+    assert objective(make_view(teacher=make_view())).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_the_old_head_learns_and_its_frozen_copy_does_not(make_view, tiny_model):
+    head = torch.nn.Linear(8, 5)
+    objective = LwF(source_head=head)
+    objective.build(tiny_model, 8, 3)
+    start = make_view(teacher=make_view())
+    assert objective(start).item() == pytest.approx(0.0, abs=1e-7)
+    view = make_view(teacher=make_view(seed=3))
+    torch.testing.assert_close(objective(view), naive(head(view.features), head(view.teacher.features), 2.0))
+    objective(view).backward()
+    assert objective.old_head.weight.grad.abs().sum() > 0 and view.features.grad.abs().sum() > 0
+    assert not objective.frozen_head.weight.requires_grad and head.weight.grad is None
+    assert {name.split(".")[0] for name in objective.state_dict()} == {"old_head", "frozen_head"}
+
+
+def test_bad_input_raises(tiny_model):
+    with pytest.raises(ValueError, match="`temperature`"):
+        LwF(temperature=0)
+    with pytest.raises(ValueError, match="features of width 8"):
+        LwF(source_head=torch.nn.Linear(7, 5)).build(tiny_model, 8, 3)
