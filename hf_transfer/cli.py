@@ -35,7 +35,9 @@ def _show(metrics: dict) -> None:
 
 
 @app.command(context_settings=OWN_ARGUMENTS)
-def pretrain(context: typer.Context, explain: Annotated[bool, typer.Option(help="List the arguments.")] = False) -> None:
+def pretrain(
+    context: typer.Context, explain: Annotated[bool, typer.Option(help="List the arguments.")] = False
+) -> None:
     """Pre-train a model: [CONFIG.yaml] [--key value ...]; any TrainingArguments field is a key too."""
     from hf_transfer.runs.adapt import run_pretraining
 

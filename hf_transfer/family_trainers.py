@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, check_two_domains, column_values, label_column
+from hf_transfer.data.columns import format_of, replace_column
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from hf_transfer.transfer_model import TransferModel
@@ -23,9 +24,18 @@ logger = logging.get_logger(__name__)
 
 
 class PretrainingTrainer(TransferTrainer):
-    """Pre-training: the loss is the one the model returns (masked image or language modelling, causal language modelling)."""
+    """Pre-training: the loss is the one the model returns (masked images, masked or causal language modelling)."""
 
     supervision = "model"
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """As the Trainer's, but a loss that needs no labels (masked images) counts too."""
+        if inputs.get("labels") is not None:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**self._prepare_inputs(inputs))
+        loss = None if outputs.loss is None else outputs.loss.detach().mean()
+        return loss, None if prediction_loss_only else outputs.logits.detach(), None
 
 
 class TaskAdaptationTrainer(TransferTrainer):
@@ -36,13 +46,14 @@ class DomainAdaptationTrainer(TransferTrainer):
     """Adaptation from a labelled source to an unlabelled target.
 
     Every batch is half source, half target. Target labels are replaced by -100 before training, so none can be read.
-    With `load_best_model_at_end=True` the checkpoint is chosen by `args.validator` on the unlabelled training rows, unless
-    `metric_for_best_model` names something else; the evaluation metrics are logged beside it.
+    With `load_best_model_at_end=True` the checkpoint is chosen by `args.validator` on the unlabelled training rows,
+    unless `metric_for_best_model` names something else; the evaluation metrics are logged beside it.
 
     Args:
         model: a Hugging Face model with a linear head, or a PEFT model around one.
         args: TransferConfig; `args.validator` is the name of a label-free score.
-        train_dataset: the labelled source; or both domains in one dataset with a `domain` column (0 = source, 1 = target).
+        train_dataset: the labelled source; or both domains in one dataset with a `domain` column (0 = source, 1 =
+            target).
         target_dataset: the target; its labels, if it has any, are not used.
         validation_rows: at most this many rows of each domain go into the validator.
         kwargs: everything else TransferTrainer takes.
@@ -64,6 +75,8 @@ class DomainAdaptationTrainer(TransferTrainer):
         validation_rows: int = 2000,
         **kwargs: Any,
     ):
+        if validation_rows < 1:
+            raise ValueError(f"`validation_rows` should be at least 1, got {validation_rows}.")
         if args.validator not in VALIDATORS:
             raise ValueError(f"unknown validator `{args.validator}`, accepted: {sorted(VALIDATORS)}.")
         module, attribute = VALIDATORS[args.validator].split(":")
@@ -72,6 +85,8 @@ class DomainAdaptationTrainer(TransferTrainer):
         if args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model = self.validator_metric(args)
             args.greater_is_better = True
+        if kwargs.get("eval_dataset") is None:
+            kwargs["eval_dataset"] = {}  # evaluation is then the validator alone
         super().__init__(model, args, train_dataset=dataset, objectives=objectives, **kwargs)
         self.validation_dataset = self._validation_rows(dataset, validation_rows)
 
@@ -91,25 +106,33 @@ class DomainAdaptationTrainer(TransferTrainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """The ordinary evaluation where there is a dataset for it, and the validator's score beside it."""
-        metrics = {}
-        if eval_dataset is not None or self.eval_dataset is not None:
-            metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        if metric_key_prefix == "eval":
-            score = {self.validator_metric(self.args): self.validate()}
-            self.log(dict(score))
-            metrics.update(score)
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        name = self.validator_metric(self.args)
+        if metric_key_prefix == "eval" and name not in metrics:
+            metrics[name] = self.validate()
+            self.log({name: metrics[name]})
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Puts the validator's score among the metrics of one dataset before callbacks (early stopping) see them."""
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if description == "Evaluation" and metric_key_prefix == "eval":
+            output.metrics[self.validator_metric(self.args)] = self.validate()
+        return output
 
     def validate(self) -> float:
         """The validator's score of the present model; no target label is read. Higher is better."""
         column = label_column(self.validation_dataset, "validation")
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
         self.transfer_model.returns_features = True
         try:
             loader = self.get_test_dataloader(self.validation_dataset.remove_columns(column))
-            output = self.evaluation_loop(loader, description="Validation", prediction_loss_only=False)
+            output = self.evaluation_loop(loader, description="Prediction", prediction_loss_only=False)
         finally:
             self.args.dataloader_drop_last = drop_last
+            self.preprocess_logits_for_metrics = preprocess
             self.transfer_model.returns_features = False
         logits, features = (torch.from_numpy(values) for values in output.predictions)
         domain = torch.from_numpy(column_values(self.validation_dataset, "domain"))
@@ -121,7 +144,11 @@ class DomainAdaptationTrainer(TransferTrainer):
         logger.warning(
             f"{self.state.best_model_checkpoint} was chosen by `{self.args.metric_for_best_model}` = "
             f"{self.state.best_metric:.4f}"
-            + (", without target labels." if self.args.metric_for_best_model == self.validator_metric(self.args) else ".")
+            + (
+                ", without target labels."
+                if self.args.metric_for_best_model == self.validator_metric(self.args)
+                else "."
+            )
         )
 
 
@@ -138,39 +165,38 @@ def join_domains(source: Dataset, target: Dataset | None) -> Dataset:
     if target is None:
         if "domain" not in source.column_names:
             raise ValueError(
-                "one domain is missing: pass `target_dataset`, or a dataset with a `domain` column (0 = source, 1 = target); "
-                f"this one has {source.column_names}."
+                "one domain is missing: pass `target_dataset`, or a dataset with a `domain` column (0 = source, "
+                f"1 = target); this one has {source.column_names}."
             )
         check_not_empty(source, "training")
-        column = label_column(source, "training")
         domains = column_values(source, "domain")
         check_two_domains(domains)
-        hidden = np.where(domains == TARGET, IGNORED_LABEL, column_values(source, column))
-        return _replace_column(source, column, hidden)
+        column, labels = _labels_of(source, "training")
+        labels[domains == TARGET] = IGNORED_LABEL
+        return replace_column(_without_labels(source), column, labels)
     for name, dataset in (("source", source), ("target", target)):
         check_not_empty(dataset, name)
-    column = label_column(source, "source")
-    target = target.remove_columns([name for name in LABEL_COLUMNS if name in target.column_names])
-    source = _replace_column(source, column, column_values(source, column))
-    target = _replace_column(target, column, np.full(len(target), IGNORED_LABEL))
-    source = _replace_column(source, "domain", np.full(len(source), SOURCE))
-    target = _replace_column(target, "domain", np.full(len(target), TARGET))
+    column, labels = _labels_of(source, "source")
+    unknown = np.full((len(target), *labels.shape[1:]), IGNORED_LABEL).astype(labels.dtype)
+    source = replace_column(_without_labels(source), column, labels)
+    target = replace_column(_without_labels(target), column, unknown)
+    source = replace_column(source, "domain", np.full(len(source), SOURCE))
+    target = replace_column(target, "domain", np.full(len(target), TARGET))
     missing = set(source.column_names) ^ set(target.column_names)
     if missing:
         raise ValueError(f"source and target should have the same columns; these are in one only: {sorted(missing)}.")
     target = target.select_columns(source.column_names).with_format(None)
     joined = concatenate_datasets([source.with_format(None), target.cast(source.features)])
-    return joined.with_format(**_format_of(source))
+    return joined.with_format(**format_of(source))
 
 
-def _format_of(dataset: Dataset) -> dict[str, Any]:
-    return {"type": dataset.format["type"], **dataset.format["format_kwargs"]}
+def _labels_of(dataset: Dataset, name: str) -> tuple[str, np.ndarray]:
+    """The label column and a copy of its values, of a type that can hold `IGNORED_LABEL`."""
+    column = label_column(dataset, name)
+    values = column_values(dataset, column)
+    return column, values.astype(np.int64 if values.dtype.kind in "iub" else values.dtype)
 
 
-def _replace_column(dataset: Dataset, name: str, values: np.ndarray) -> Dataset:
-    """The dataset with `name` holding `values`; class names are dropped, since -100 is not a class."""
-    kept = dataset.with_format(None)
-    if name in kept.column_names:
-        kept = kept.remove_columns(name)
-    kept = kept.add_column(name, values.tolist())
-    return kept.with_format(**_format_of(dataset))
+def _without_labels(dataset: Dataset) -> Dataset:
+    # All of them: a collator that finds the labels hidden under one name would read them under another.
+    return dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])

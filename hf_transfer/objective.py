@@ -21,8 +21,9 @@ NEEDS = frozenset({"labels", "domain", "hidden_states", "teacher", "views", "glo
 - `hidden_states`: the model runs with `output_hidden_states=True`.
 - `teacher`: a frozen copy of the starting model runs on the same batch, once for all who ask.
 - `views`: the batch carries a second augmented copy (keys starting with `view_`), which joins the one forward.
-- `global_batch`: features, logits, labels and domain of all processes are gathered, differentiably, so that a statistic of
-  the batch (a covariance, a class confusion, a discriminator's batch norm) is the same on one process and on many.
+- `global_batch`: features, logits, labels and domain of all processes are gathered, differentiably, so that a
+  statistic of the batch (a covariance, a class confusion, a discriminator's batch norm) is the same on one process
+  and on many.
 """
 
 
@@ -84,7 +85,9 @@ class View:
             ValueError: the batch has no `domain`.
         """
         if self.domain is None:
-            raise ValueError("this batch has no `domain`: give the dataset a `domain` column (0 = source, 1 = target).")
+            raise ValueError(
+                "this batch has no `domain`: give the dataset a `domain` column (0 = source, 1 = target)."
+            )
         return self.rows(self.domain == TARGET)
 
 

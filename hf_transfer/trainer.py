@@ -22,7 +22,14 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from hf_transfer.data.checks import check_class_labels, check_not_empty, check_two_domains, column_values, label_column
+from hf_transfer.data.checks import (
+    LABEL_COLUMNS,
+    check_class_labels,
+    check_not_empty,
+    check_two_domains,
+    column_values,
+    label_column,
+)
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
 from hf_transfer.model_anatomy import backbone_parameter_names, unwrap_peft
 from hf_transfer.objective import Objective
@@ -43,7 +50,9 @@ class TransferConfig(TrainingArguments):
 
     objectives: dict | str | None = field(
         default=None,
-        metadata={"help": 'Loss terms by name with their keywords, e.g. \'{"cdan": {}, "mcc": {"temperature": 2.5}}\'.'},
+        metadata={
+            "help": 'Loss terms by name with their keywords, e.g. \'{"cdan": {}, "mcc": {"temperature": 2.5}}\'.'
+        },
     )
     head_learning_rate_multiplier: float = field(
         default=1.0,
@@ -56,7 +65,7 @@ class TransferConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.objectives, str):
+        if self.objectives is not None and not isinstance(self.objectives, Mapping):
             raise ValueError(
                 "`objectives` should map names to keywords, such as "
                 f'{{"cdan": {{}}, "mcc": {{"temperature": 2.5}}}}, got {self.objectives!r}.'
@@ -70,8 +79,8 @@ class TransferConfig(TrainingArguments):
 class TransferTrainer(Trainer):
     """`transformers.Trainer` over a TransferModel: any Hugging Face model, any objectives, with or without PEFT.
 
-    Checkpoints are ordinary Hugging Face folders plus `objectives.safetensors`, and a resumed run equals a straight one.
-    Evaluation computes the task loss and the metrics alone.
+    Checkpoints are ordinary Hugging Face folders plus `objectives.safetensors`, and a resumed run equals a straight
+    one. Evaluation computes the task loss and the metrics alone.
 
     Args:
         model: a Hugging Face model with a linear head, a PEFT model around one, or a ready TransferModel.
@@ -109,11 +118,19 @@ class TransferTrainer(Trainer):
         args.label_names = args.label_names or ["labels"]
         if train_dataset is not None:
             self.check_dataset(model, train_dataset)
+        self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))
+        if args.n_gpu > 1:
+            # Its threads would share the hook that reads the features.
+            logger.warning(
+                "DataParallel is not supported: one GPU is used. Start with `accelerate launch` to use all."
+            )
+            args._n_gpu = 1
         self.transfer_model = model
         self.train_sampler: ShuffleSampler | None = None
         self._term_sums: dict[str, Tensor] = {}
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
         self.add_callback(TransferCallback(self))
 
     @property
@@ -134,9 +151,22 @@ class TransferTrainer(Trainer):
                 )
             check_two_domains(column_values(dataset, "domain"))
         if self.supervision == "labels":
-            column = label_column(dataset, "training")
-            if model.config.num_labels > 1 and model.config.problem_type in (None, "single_label_classification"):
-                check_class_labels(dataset, column, model.config.num_labels, "training")
+            self._check_labels(model, dataset, "training")
+
+    def check_evaluation_datasets(self, model: TransferModel, dataset: Any) -> None:
+        """Refuse an evaluation set that is empty or has labels the model does not know."""
+        named = {f"evaluation ({name})": one for name, one in dataset.items()} if isinstance(dataset, dict) else {}
+        for name, one in (named or {"evaluation": dataset}).items():
+            if not isinstance(one, Dataset):
+                continue
+            check_not_empty(one, name)
+            if self.supervision == "labels" and any(column in one.column_names for column in LABEL_COLUMNS):
+                self._check_labels(model, one, name)
+
+    def _check_labels(self, model: TransferModel, dataset: Dataset, name: str) -> None:
+        column = label_column(dataset, name)
+        if model.config.num_labels > 1 and model.config.problem_type in (None, "single_label_classification"):
+            check_class_labels(dataset, column, model.config.num_labels, name)
 
     # Data.
 
@@ -161,7 +191,7 @@ class TransferTrainer(Trainer):
     # Training.
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, or starts when there is none."""
+        """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, if there is one."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         if not resume_from_checkpoint:
@@ -180,7 +210,15 @@ class TransferTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, TransferOutput]:
-        """The TransferModel's loss: task plus weighted objectives in training, task alone in evaluation."""
+        """The TransferModel's loss: task plus weighted objectives in training, task alone in evaluation.
+
+        The Trainer averages over micro-batches and processes. Dividing each task loss by their mean number of labels gives
+        every label the same weight, as in one large batch.
+        """
+        if model.training and num_items_in_batch is not None:
+            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+            share = num_items_in_batch / (self.current_gradient_accumulation_steps * processes)
+            inputs = {**inputs, "labels_per_batch": share}
         outputs = model(**inputs)
         if outputs.loss is None:
             raise ValueError(f"the batch has no labels, only {sorted(inputs)}: the task loss needs a `labels` column.")
@@ -232,6 +270,9 @@ class TransferTrainer(Trainer):
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+            # A checkpoint that is written anew is incomplete until its state, the last file, is there again.
+            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
         self.transfer_model.save_pretrained(folder, state_dict=state_dict)
         processor = self.processing_class or getattr(self.data_collator, "tokenizer", None)
         if processor is not None:
@@ -292,6 +333,10 @@ def check_writable(output_dir: str | Path) -> None:
     folder = Path(output_dir)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     if not existing.is_dir():
-        raise NotADirectoryError(f"cannot write to `{output_dir}`: {existing} is a file. Choose another output folder.")
+        raise NotADirectoryError(
+            f"cannot write to `{output_dir}`: {existing} is a file. Choose another output folder."
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write to `{output_dir}`: no permission on {existing}. Choose another output folder.")
+        raise PermissionError(
+            f"cannot write to `{output_dir}`: no permission on {existing}. Choose another output folder."
+        )

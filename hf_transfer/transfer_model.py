@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 from transformers import PreTrainedModel
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import ModelOutput
 
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
@@ -118,6 +119,7 @@ class TransferModel(nn.Module):
         self.objectives = nn.ModuleDict(objectives or {})
         self.needs = check_needs(self.objectives)
         self.reads_head = supervision == "labels" or len(self.objectives) > 0
+        self.shifts_labels = supervision == "model" and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
             self.teacher = copy.deepcopy(model).requires_grad_(False).eval()
             self._teacher_head = HeadInput(self.teacher)
@@ -140,6 +142,9 @@ class TransferModel(nn.Module):
     def main_input_name(self) -> str:
         return unwrap_peft(self.model).main_input_name
 
+    def activation_checkpointing_enable(self, *args, **kwargs) -> None:
+        self.model.activation_checkpointing_enable(*args, **kwargs)
+
     def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
         self.model.gradient_checkpointing_enable(*args, **kwargs)
 
@@ -156,12 +161,19 @@ class TransferModel(nn.Module):
 
     # One batch.
 
-    def forward(self, labels: Tensor | None = None, domain: Tensor | None = None, **inputs: Tensor) -> TransferOutput:
+    def forward(
+        self,
+        labels: Tensor | None = None,
+        domain: Tensor | None = None,
+        labels_per_batch: Tensor | None = None,
+        **inputs: Tensor,
+    ) -> TransferOutput:
         """One forward of the concatenated batch, the task loss and, in training, every objective.
 
         Args:
             labels: [B] classes (or [B] / [B, C] floats for regression and multi-label), `-100` where unknown.
             domain: [B], 0 = source, 1 = target.
+            labels_per_batch: divides the summed task loss in place of this batch's own number of labels.
             inputs: what the Hugging Face model takes.
         """
         inputs = {name: value for name, value in inputs.items() if value is not None}
@@ -170,6 +182,8 @@ class TransferModel(nn.Module):
         working = self.training and len(self.objectives) > 0
         view, own_loss = self._view(inputs, labels, domain, with_extras=working)
         task_loss = own_loss if self.supervision == "model" else self.task_loss(view.logits, labels)
+        if task_loss is not None and labels is not None and labels_per_batch is not None:
+            task_loss = task_loss * (self.label_count(labels) / labels_per_batch.clamp(min=1e-6))
         features = view.features if self.returns_features else None
         if not self.training:
             return TransferOutput(loss=task_loss, logits=view.logits, features=features)
@@ -180,6 +194,10 @@ class TransferModel(nn.Module):
         total = sum(weights.get(name, 1.0) * value for name, value in terms.items()) if terms else None
         losses = {name: value.detach() for name, value in terms.items()}
         return TransferOutput(loss=total, logits=view.logits, features=features, losses=losses)
+
+    def label_count(self, labels: Tensor) -> Tensor:
+        """Number of labels whose mean loss the task loss is."""
+        return ((labels[..., 1:] if self.shifts_labels else labels) != IGNORED_LABEL).sum()
 
     def task_loss(self, logits: Tensor, labels: Tensor | None) -> Tensor | None:
         """Mean loss of the rows that have a label; None without labels, a zero with a graph when no row has one.
@@ -299,6 +317,12 @@ class TransferModel(nn.Module):
         # from_pretrained undoes sharding, renaming and tying, in whichever format the folder is.
         stored = type(self.model).from_pretrained(path, config=self.model.config, dtype=self.model.dtype)
         self.model.load_state_dict(stored.state_dict())
+
+
+def _shifts_labels(model: PreTrainedModel) -> bool:
+    """Whether the model's own loss predicts the next token, so that no row's first label counts."""
+    loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "ForCausalLM")
+    return loss is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)
 
 
 def _is_own(name: str) -> bool:

@@ -1,7 +1,7 @@
 """Real data sets that install with pip, as `datasets.Dataset`s, and every other one through the same argument.
 
-`load("mnist5k")`, `load("optical_digits")` need no network. Anything else goes to `datasets.load_dataset`: a Hub identifier, a
-folder of images, or a csv, json or parquet file.
+`load("mnist5k")`, `load("optical_digits")` need no network. Anything else goes to `datasets.load_dataset`: a Hub
+identifier, a folder of images, or a csv, json or parquet file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def optical_digits() -> Dataset:
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = np.zeros((len(grey), 28, 28), dtype=np.uint8)
     for place, image in enumerate(grey):
-        images[place, 4:24, 4:24] = np.asarray(PILImage.fromarray(image).resize((20, 20), PILImage.Resampling.BILINEAR))
+        images[place, 4:24, 4:24] = np.asarray(
+            PILImage.fromarray(image).resize((20, 20), PILImage.Resampling.BILINEAR)
+        )
     return _image_dataset(images, digits.target)
 
 
@@ -44,8 +46,8 @@ def load(name: str, split: str | None = None) -> Dataset:
     """A dataset by its bundled short name, Hub identifier, folder or file.
 
     Args:
-        name: a key of `BUNDLED`, a Hub dataset id, a folder written by `save_to_disk`, an image folder, or a csv, json or
-            parquet file.
+        name: a key of `BUNDLED`, a Hub dataset id, a folder written by `save_to_disk`, an image folder, or a csv,
+            json or parquet file.
         split: which split, where there are several; "train" when it is left out and exists.
 
     Raises:
@@ -77,7 +79,8 @@ def _load_elsewhere(name: str) -> Dataset | DatasetDict:
         return load_dataset(name)
     except Exception as error:
         raise ValueError(
-            f"cannot load the dataset `{name}`: it is not a bundled name ({sorted(BUNDLED)}), not a folder or file here, and the "
+            f"cannot load the dataset `{name}`: it is not a bundled name ({sorted(BUNDLED)}), not a folder or file "
+            "here, and the "
             f"Hub answered: {error}"
         ) from error
 

@@ -34,7 +34,8 @@ def label_column(dataset: Dataset, name: str) -> str:
         if column in dataset.column_names:
             return column
     raise ValueError(
-        f"the {name} dataset has no label column: expected one of {list(LABEL_COLUMNS)}, found {dataset.column_names}. "
+        f"the {name} dataset has no label column: expected one of {list(LABEL_COLUMNS)}, found "
+        f"{dataset.column_names}. "
         'Rename yours: dataset.rename_column("your_column", "labels").'
     )
 
@@ -54,8 +55,10 @@ def check_class_labels(dataset: Dataset, column: str, num_labels: int, name: str
     outside = np.unique(values[(values != IGNORED_LABEL) & ((values < 0) | (values >= num_labels))])
     if len(outside):
         raise ValueError(
-            f"column `{column}` of the {name} dataset holds labels outside 0..{num_labels - 1}: {outside[:10].tolist()}. The "
-            f"model has num_labels={num_labels}: load it with num_labels={int(values.max()) + 1}, or renumber the labels."
+            f"column `{column}` of the {name} dataset holds labels outside 0..{num_labels - 1}: "
+            f"{outside[:10].tolist()}. The "
+            f"model has num_labels={num_labels}: load it with num_labels={int(values.max()) + 1}, or renumber the "
+            "labels."
         )
 
 
@@ -68,6 +71,7 @@ def check_two_domains(domains: Sequence[int] | np.ndarray) -> None:
     present = sorted({int(domain) for domain in np.unique(np.asarray(domains))})
     if present != [SOURCE, TARGET]:
         raise ValueError(
-            f"the `domain` column should hold both 0 (source) and 1 (target), got only {present}: concatenate both datasets, "
+            f"the `domain` column should hold both 0 (source) and 1 (target), got only {present}: concatenate both "
+            "datasets, "
             "or pass the target as `target_dataset`."
         )

@@ -10,7 +10,9 @@ from datasets import Dataset, Features, Value
 from PIL import Image as PILImage
 
 
-def to_pixel_values(image: PILImage.Image, size: int, num_channels: int, mean: float = 0.5, std: float = 0.5) -> np.ndarray:
+def to_pixel_values(
+    image: PILImage.Image, size: int, num_channels: int, mean: float = 0.5, std: float = 0.5
+) -> np.ndarray:
     """[num_channels, size, size] float32, (value / 255 - mean) / std, resized bilinearly where the size differs."""
     image = image.convert("L" if num_channels == 1 else "RGB")
     if image.size != (size, size):
@@ -22,8 +24,8 @@ def to_pixel_values(image: PILImage.Image, size: int, num_channels: int, mean: f
 class PixelReader:
     """Turns stored bytes into `pixel_values` [B, C, H, W] when rows are read.
 
-    Arrow's nested lists take longer to read than a small model takes to train on them (measured: 45 ms against 3 ms for 128
-    images of 28x28), so the pixels are stored as one binary value a row.
+    Arrow's nested lists take longer to read than a small model takes to train on them (measured: 45 ms against 3 ms
+    for 128 images of 28x28), so the pixels are stored as one binary value a row.
     """
 
     def __init__(self, num_channels: int, size: int):
@@ -38,7 +40,8 @@ class PixelReader:
 
 
 def with_pixel_values(dataset: Dataset, size: int, num_channels: int, image_column: str = "image") -> Dataset:
-    """The dataset with `pixel_values` [C, H, W] instead of images, and `labels` where it has a `label`, read as tensors.
+    """The dataset with `pixel_values` [C, H, W] instead of images, and `labels` where it has a `label`, read as
+    tensors.
 
     Args:
         dataset: rows with an image column.

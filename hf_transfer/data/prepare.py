@@ -27,7 +27,8 @@ def prepare(
 ) -> Dataset:
     """The dataset as model inputs with a `labels` column; a dataset that already holds them comes back as it is.
 
-    Images go through `processor` where there is one, otherwise they are resized to `config.image_size` and scaled to [-1, 1].
+    Images go through `processor` where there is one, otherwise they are resized to `config.image_size` and scaled to
+    [-1, 1].
 
     Args:
         dataset: rows with an image column, or one or two text columns, and possibly a label.
@@ -77,7 +78,8 @@ def _text_columns(dataset: Dataset) -> list[str]:
     columns = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) == "string"]
     if not 1 <= len(columns) <= 2:
         raise ValueError(
-            f"found no image column and {len(columns)} text columns in {dataset.column_names}: name one or two by `text_columns`."
+            f"found no image column and {len(columns)} text columns in {dataset.column_names}: name one or two by "
+            "`text_columns`."
         )
     return columns
 

@@ -1,4 +1,4 @@
-"""Samplers whose order is a function of (seed, epoch) alone, so that a resumed run reads the rows of a straight one."""
+"""Samplers whose order depends on (seed, epoch) alone, so that a resumed run reads the rows of a straight one."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class DomainBalancedSampler(ShuffleSampler):
     """Batches that hold the same number of rows of every domain: half source and half target where there are two.
 
     An epoch is as long as the largest domain needs; smaller domains start over in a new order. Within a batch the
-    rows stand domain by domain. `batch_size` rows are one process's batch; `num_processes` rounds the number of batches so
-    that all processes get the same.
+    rows stand domain by domain. `batch_size` rows are one process's batch; `num_processes` rounds the number of
+    batches so that all processes get the same.
 
     Args:
         domains: domain of each row (any integers).

@@ -28,7 +28,8 @@ def scarce_split(dataset: Dataset, labels_per_class: int, test_rows: int, seed: 
         members = rest[labels[rest] == label]
         if len(members) < labels_per_class:
             raise ValueError(
-                f"class {label} has {len(members)} rows outside the test split, fewer than labels_per_class={labels_per_class}."
+                f"class {label} has {len(members)} rows outside the test split, fewer than "
+                f"labels_per_class={labels_per_class}."
             )
         train.extend(members[:labels_per_class].tolist())
     unlabelled = sorted(set(rest.tolist()) - set(train))

@@ -7,8 +7,8 @@ f (x) g is the outer product, or, where D * C exceeds `max_outer_dim`, the rando
 (A f) * (B g) / sqrt(d) with fixed Gaussian A [d, D] and B [d, C]. w = 1, or with `entropy_conditioning` (CDAN+E)
 w_i = 1 + exp(-H(g_i)), normalised to sum to the batch size. R is the gradient reversal layer.
 
-Paper: Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018, https://huggingface.co/papers/1705.10667.
-4096 and the widths as in the paper and its released code.
+Paper: Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018,
+https://huggingface.co/papers/1705.10667. 4096 and the widths as in the paper and its released code.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Group distributionally robust optimisation: the environments with a high risk get a high weight.
 
     q_e <- q_e exp(step_size * R_e), normalised to sum to 1
-    loss = sum_e q_e R_e - mean over rows of the task loss
+    loss = sum_e q_e R_e / sum_e q_e - mean over rows of the task loss
 
-R_e is the mean task loss of environment e. The second term turns the task loss, which the model adds with weight 1,
-into the robust one. Paper: Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 2020,
+R_e is the mean task loss of environment e, and the sums run over the environments in the batch. The second term turns
+the task loss, which the model adds with weight 1, into the robust one. Paper: Sagawa et al., "Distributionally Robust
+Neural Networks for Group Shifts", ICLR 2020,
 https://huggingface.co/papers/1911.08731. Step size .01 as in the paper.
 """
 
@@ -62,5 +63,5 @@ class GroupDRO(Objective):
                 "set `num_environments`."
             )
         self.ascend(present, risks)
-        # Cloned: a second micro-batch changes q in place before this one's backward pass.
-        return (self.q[present].clone() * risks).sum() - losses.mean()
+        weights = self.q[present] / self.q[present].sum()
+        return (weights * risks).sum() - losses.mean()

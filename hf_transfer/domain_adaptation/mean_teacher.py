@@ -6,9 +6,10 @@
 x' and x'' are the two augmented copies of a target row. m = min(1 - 1/(t + 1), momentum) after t steps, so that the
 random start is forgotten quickly.
 
-Papers: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017, https://huggingface.co/papers/1703.01780
-(momentum .999, squared error, threshold 0); with a confidence threshold (.968) it is French et al., "Self-ensembling
-for visual domain adaptation", ICLR 2018, https://huggingface.co/papers/1706.05208.
+Papers: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017,
+https://huggingface.co/papers/1703.01780 (momentum .999, squared error, threshold 0); with a confidence threshold
+(.968) it is French et al., "Self-ensembling for visual domain adaptation", ICLR 2018,
+https://huggingface.co/papers/1706.05208.
 """
 
 from __future__ import annotations

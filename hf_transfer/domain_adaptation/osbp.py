@@ -5,8 +5,8 @@
 The head wants p_u = t for every target row; the features, behind the gradient reversal R, push each row away from t,
 to known or to unknown. Give the model one class more than the source has: `num_labels = known + 1`, unknown last.
 
-Paper: Saito et al., "Open Set Domain Adaptation by Backpropagation", ECCV 2018, https://huggingface.co/papers/1804.10427.
-t = .5 as in the paper.
+Paper: Saito et al., "Open Set Domain Adaptation by Backpropagation", ECCV 2018,
+https://huggingface.co/papers/1804.10427. t = .5 as in the paper.
 """
 
 from __future__ import annotations

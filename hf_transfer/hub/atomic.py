@@ -96,10 +96,10 @@ def _recover(target: Path) -> None:
         else:
             previous.rename(target)
     prefix = f".{target.name}.saving-{socket.gethostname()}-"
-    for leftover in target.parent.glob(f"{prefix}*"):
-        process = leftover.name.removeprefix(prefix)
-        if process.isdigit() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(leftover, ignore_errors=True)
+    for folder in target.parent.iterdir():
+        process = folder.name.removeprefix(prefix)
+        if folder.name.startswith(prefix) and process.isdigit() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_in_place(staging: Path, target: Path, overwrite: bool) -> None:

@@ -14,8 +14,10 @@ w_i = t / (lambda_i + t):
 
 Its stationary points are the fixed points of the published iterations, which climb from t = 1. The same maximum is
 found here by a grid and Newton steps, all columns at once; where the evidence keeps growing as t goes to 0 (an exact
-fit) or to infinity (nothing to fit), t stops where float64 sees no more change. Only F^T F, F^T Y, sum Y^2 and n are needed, so it streams and merges, and it stays
-exact for n < D and for rank-deficient features (zero eigenvalues have w = 1 and drop out).
+fit) or to infinity (nothing to fit), t stops where float64 sees no more change.
+
+Only F^T F, F^T Y, sum Y^2 and n are needed, so it streams and merges, and it stays exact for n < D and for
+rank-deficient features (zero eigenvalues have w = 1 and drop out).
 
 Paper: You et al., ICML 2021, https://huggingface.co/papers/2102.11005, and JMLR 2022.
 """

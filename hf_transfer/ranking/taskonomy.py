@@ -98,10 +98,10 @@ def choose_sources(
     Raises:
         ValueError: when costs or importance have another length, or no choice within the budget serves every target.
     """
-    targets = sorted({transfer.target for transfer in transfers})
-    sources = sorted({source for transfer in transfers for source in transfer.sources})
     if not transfers:
         raise ValueError("`transfers` is empty: there is nothing to choose from.")
+    targets = sorted({transfer.target for transfer in transfers})
+    sources = sorted({source for transfer in transfers for source in transfer.sources})
     costs = check_length("costs", costs, sources[-1] + 1)
     importance = check_length("importance", importance, targets[-1] + 1)
     gains = [importance[transfer.target] * transfer.affinity for transfer in transfers]

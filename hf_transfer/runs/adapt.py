@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from datasets import Dataset
 
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
-from hf_transfer.hub import check_can_write, push_folder
+from hf_transfer.hub import MetricFact, RunFacts, check_can_write, push_folder
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
 from hf_transfer.runs.data import RunData, load_data
 from hf_transfer.runs.models import AUTO_CLASSES, load_model, load_processor
-from hf_transfer.runs.train import accuracy_metric, dataset_fact, run_facts, save_run
+from hf_transfer.runs.train import accuracy_metric, dataset_fact, save_run, training_facts
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
 MODEL_FOLDER = "model"
@@ -89,7 +90,8 @@ def check_output(run_args: RunArguments, config: TransferConfig) -> None:
     begun = sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []
     if begun and not (run_args.resume or run_args.overwrite):
         raise FileExistsError(
-            f"`{folder}` holds checkpoints of an earlier run: go on with --resume, start over with --overwrite, or choose "
+            f"`{folder}` holds checkpoints of an earlier run: go on with --resume, start over with --overwrite, or "
+            "choose "
             "another --output_dir."
         )
     check_can_write(folder / MODEL_FOLDER, overwrite=run_args.resume or run_args.overwrite)
@@ -109,19 +111,18 @@ def finish(
     if data.test is not None or data.target is not None:
         evaluated = trainer.evaluate()
         hidden = ("_runtime", "_per_second", "epoch")
-        metrics = {
-            name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)
-        }
-    facts = run_facts(
-        trainer,
-        name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
+        metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)}
+    facts = RunFacts(
+        model_name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
         task=model_args.task,
         auto_class=AUTO_CLASSES[model_args.task] if model_args.peft is None else "AutoPeftModel",
         loads_with="transformers" if model_args.peft is None else "peft",
         model_id=config.hub_model_id or "",
-        metrics=metrics,
+        metrics=[
+            MetricFact(name, value, test_name(data_args)) for name, value in metrics.items() if math.isfinite(value)
+        ],
         datasets=used_datasets(data_args, data),
-        test_name=data_args.test_dataset or data_args.target_dataset or data_args.dataset,
+        **training_facts(trainer),
     )
     folder = Path(config.output_dir) / MODEL_FOLDER
     save_run(trainer, folder, metrics, facts, overwrite=run_args.resume or run_args.overwrite)
@@ -136,3 +137,8 @@ def used_datasets(data_args: DataArguments, data: RunData) -> list:
     if data_args.target_dataset:
         named.append((data_args.target_dataset, "target, unlabelled", data.target))
     return [dataset_fact(name, role, len(dataset)) for name, role, dataset in named]
+
+
+def test_name(data_args: DataArguments) -> str:
+    """What the metrics were measured on."""
+    return data_args.test_dataset or data_args.target_dataset or data_args.dataset

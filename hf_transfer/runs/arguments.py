@@ -22,11 +22,14 @@ class ModelArguments:
         ValueError: neither `model` nor `architecture` is given, or both are.
     """
 
-    model: str | None = field(default=None, metadata={"help": "Folder, bare name or Hub id of the model to start from."})
+    model: str | None = field(
+        default=None, metadata={"help": "Folder, bare name or Hub id of the model to start from."}
+    )
     architecture: dict | None = field(
         default=None,
         metadata={
-            "help": 'Start from random weights of this configuration: {"model_type": "flowformer", "modality": "image"}.'
+            "help": "Start from random weights of this configuration: "
+            '{"model_type": "flowformer", "modality": "image"}.'
         },
     )
     task: str = field(
@@ -41,7 +44,9 @@ class ModelArguments:
 
     def __post_init__(self):
         if (self.model is None) == (self.architecture is None):
-            raise ValueError("give either `model` (start from its weights) or `architecture` (start from random weights).")
+            raise ValueError(
+                "give either `model` (start from its weights) or `architecture` (start from random weights)."
+            )
 
 
 @dataclass
@@ -51,7 +56,8 @@ class DataArguments:
     dataset: str = field(metadata={"help": "Training data; the labelled source in domain adaptation."})
     split: str | None = field(default=None, metadata={"help": "Its split; train when it has one."})
     target_dataset: str | None = field(
-        default=None, metadata={"help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read."}
+        default=None,
+        metadata={"help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read."},
     )
     target_split: str | None = field(default=None, metadata={"help": "Its split."})
     test_dataset: str | None = field(default=None, metadata={"help": "Labelled rows to evaluate on."})
@@ -104,7 +110,9 @@ def parse_arguments(argv: Sequence[str] | None = None, **defaults: Any) -> Argum
     if unknown:
         raise ValueError(f"unknown arguments {unknown}; `hf-transfer adapt --help` names the accepted ones.")
     if "dataset" not in values:
-        raise ValueError("`dataset` is missing: a bundled name (mnist5k, optical_digits), a Hub id, a folder or a file.")
+        raise ValueError(
+            "`dataset` is missing: a bundled name (mnist5k, optical_digits), a Hub id, a folder or a file."
+        )
     return parser.parse_dict(values)
 
 

@@ -43,15 +43,18 @@ class RunData:
         """The same datasets as inputs of a model."""
         keywords = {"text_columns": arguments.text_columns or (), "max_length": arguments.max_length}
         return RunData(
-            *(None if d is None else prepare(d, config, processor, **keywords) for d in (self.train, self.target, self.test))
+            *(
+                None if d is None else prepare(d, config, processor, **keywords)
+                for d in (self.train, self.target, self.test)
+            )
         )
 
 
 def load_data(arguments: DataArguments, seed: int = 0) -> RunData:
     """Train, target and test as the arguments say.
 
-    The test set is `test_dataset` if given, else `test_rows` held out of the target (or of the dataset, when there is no
-    target). `labels_per_class` keeps a few training rows of each class.
+    The test set is `test_dataset` if given, else `test_rows` held out of the target (or of the dataset, when there is
+    no target). `labels_per_class` keeps a few training rows of each class.
 
     Raises:
         ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it.

@@ -13,7 +13,7 @@ from transformers import EvalPrediction
 
 from hf_transfer.data.bundled import BUNDLED
 from hf_transfer.evaluation.metrics import load_metric
-from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, RunFacts, atomic_folder, write_card
+from hf_transfer.hub import DatasetFact, MethodFact, RunFacts, atomic_folder, write_card
 from hf_transfer.model_anatomy import unwrap_peft
 from hf_transfer.trainer import TransferTrainer
 
@@ -32,12 +32,26 @@ def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
     return compute
 
 
-def method_facts(trainer: TransferTrainer) -> list[MethodFact]:
-    """Every objective of a run with its paper and its keywords, read from the objects that ran."""
-    return [
-        MethodFact(type(objective).__name__, objective.paper, keywords_of(objective))
-        for objective in trainer.transfer_model.objectives.values()
-    ]
+def training_facts(trainer: TransferTrainer) -> dict[str, Any]:
+    """What the trainer knows of a run, as keywords of `RunFacts`: methods with papers, settings, base model."""
+    args = trainer.args
+    return {
+        "base_model": unwrap_peft(trainer.adapted_model).config._name_or_path or None,
+        "methods": [
+            MethodFact(type(objective).__name__, objective.paper, keywords_of(objective))
+            for objective in trainer.transfer_model.objectives.values()
+        ],
+        "hyper_parameters": {
+            "learning_rate": args.learning_rate,
+            "head_learning_rate_multiplier": args.head_learning_rate_multiplier,
+            "lr_scheduler_type": str(args.lr_scheduler_type.value),
+            "max_steps": trainer.state.max_steps,
+            "train_batch_size": trainer.get_total_train_batch_size(args),
+            "weight_decay": args.weight_decay,
+            "seed": args.seed,
+            "num_processes": args.world_size,
+        },
+    }
 
 
 def keywords_of(objective: Any) -> dict[str, Any]:
@@ -49,45 +63,14 @@ def keywords_of(objective: Any) -> dict[str, Any]:
     }
 
 
-def run_facts(
-    trainer: TransferTrainer,
-    *,
-    name: str,
-    task: str,
-    auto_class: str,
-    metrics: Mapping[str, float],
-    datasets: list[DatasetFact],
-    test_name: str,
-    **more: Any,
-) -> RunFacts:
-    """What a model card says of a finished training, from the trainer itself."""
-    args = trainer.args
-    base = unwrap_peft(trainer.adapted_model).config._name_or_path
-    return RunFacts(
-        model_name=name,
-        task=task,
-        auto_class=auto_class,
-        base_model=base or None,
-        datasets=datasets,
-        methods=method_facts(trainer),
-        hyper_parameters={
-            "learning_rate": args.learning_rate,
-            "lr_scheduler_type": str(args.lr_scheduler_type.value),
-            "max_steps": trainer.state.max_steps,
-            "train_batch_size": trainer.get_total_train_batch_size(args),
-            "weight_decay": args.weight_decay,
-            "seed": args.seed,
-            "num_processes": args.world_size,
-        },
-        metrics=[MetricFact(key, value, test_name) for key, value in metrics.items() if np.isfinite(value)],
-        **more,
-    )
-
-
 def save_run(
-    trainer: TransferTrainer, folder: str | Path, results: Mapping[str, Any], facts: RunFacts | None, overwrite: bool = False
+    trainer: TransferTrainer,
+    folder: str | Path,
+    results: Mapping[str, Any],
+    facts: RunFacts | None,
+    overwrite: bool = False,
 ) -> None:
-    """Write the model, its card and `results.json` as one folder that is there whole or not at all; main process only."""
+    """Write model, card and `results.json` as one folder that is there whole or not at all; main process only."""
     if trainer.is_world_process_zero():
         with atomic_folder(folder, overwrite=overwrite) as staging:
             trainer.adapted_model.save_pretrained(staging)

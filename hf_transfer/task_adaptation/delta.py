@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from hf_transfer.functional.environments import row_risks
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.model_anatomy import head_parameter_names
 from hf_transfer.objective import Objective, View, no_loss
-from hf_transfer.task_adaptation.first_pass import evaluating, labelled_batches
+from hf_transfer.task_adaptation.first_pass import all_differentiable, evaluating, labelled_batches
 from hf_transfer.task_adaptation.starting_point import named_parameters
 
 
@@ -73,15 +73,12 @@ class DELTA(Objective):
         """Measure the channels' attention on the first `samples` labelled rows."""
         costs = [torch.zeros_like(self.attention.get_buffer(str(layer))) for layer in range(self.num_layers)]
         rows = 0
-        with evaluating(model):
+        with evaluating(model), all_differentiable(model):
             for inputs, labels in labelled_batches(dataloader, model.device):
                 outputs = model(**inputs, output_hidden_states=True)
-                states = outputs.hidden_states
-                is_class = not labels.is_floating_point()
-                loss = (F.cross_entropy if is_class else F.mse_loss)(
-                    outputs.logits if is_class else outputs.logits.reshape(labels.shape), labels, reduction="sum"
-                )
-                for cost, state, gradient in zip(costs, states, torch.autograd.grad(loss, states, allow_unused=True)):
+                loss = row_risks(outputs.logits.float(), labels).sum()
+                gradients = torch.autograd.grad(loss, outputs.hidden_states, allow_unused=True)
+                for cost, state, gradient in zip(costs, outputs.hidden_states, gradients, strict=True):
                     if gradient is not None:
                         cost.sub_(channels_last(state.detach() * gradient).sum(dim=(0, 1)))
                 rows += len(labels)

@@ -36,6 +36,19 @@ def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
+def all_differentiable(model: nn.Module) -> Iterator[None]:
+    """Gradients flow through every parameter, frozen ones too, so that every hidden state has one."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, and back in its own mode afterwards."""
     was_training = model.training

@@ -6,7 +6,11 @@ features [N, D], logits [N, C], domain [N] (0 = source, 1 = target; None where a
 """
 
 VALIDATORS = {
+    "dev": "hf_transfer.validators.dev:dev",
     "entropy": "hf_transfer.validators.entropy:entropy",
     "information_maximization": "hf_transfer.validators.information_maximization:information_maximization",
+    "mdd": "hf_transfer.validators.mdd:mdd",
+    "snd": "hf_transfer.validators.snd:snd",
+    "source_accuracy": "hf_transfer.validators.source_accuracy:source_accuracy",
 }
 """Name -> "module:function", imported when asked for."""

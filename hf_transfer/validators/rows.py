@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
-from hf_transfer.objective import SOURCE, TARGET
+from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET
 
 
 def target_rows(values: Tensor, domain: Tensor | None) -> Tensor:
@@ -13,22 +14,44 @@ def target_rows(values: Tensor, domain: Tensor | None) -> Tensor:
     Raises:
         ValueError: there is none.
     """
-    return _rows(values, domain, TARGET, "target")
+    chosen = values if domain is None else values[domain == TARGET]
+    if not len(chosen):
+        raise ValueError(f"this validator needs target rows (`domain` == {TARGET}) and the evaluation set has none.")
+    return chosen
 
 
-def source_rows(values: Tensor, domain: Tensor | None) -> Tensor:
-    """The rows [N_s, ...] of `values` [N, ...] in the source domain.
+def labelled_source(domain: Tensor | None, labels: Tensor | None) -> Tensor:
+    """Which rows are source rows with a label, [N] bool.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no `domain`, no labels, or no such row.
     """
-    if domain is None:
-        raise ValueError("this validator compares the domains and needs `domain` [N], got None.")
-    return _rows(values, domain, SOURCE, "source")
+    if domain is None or labels is None:
+        missing = "domain" if domain is None else "labels"
+        raise ValueError(f"this validator reads labelled source rows; `{missing}` is None.")
+    rows = (domain == SOURCE) & (labels != IGNORED_LABEL)
+    if not rows.any():
+        raise ValueError("this validator reads labelled source rows and the evaluation set has none.")
+    return rows
 
 
-def _rows(values: Tensor, domain: Tensor | None, wanted: int, name: str) -> Tensor:
-    chosen = values if domain is None else values[domain == wanted]
-    if not len(chosen):
-        raise ValueError(f"this validator needs {name} rows (`domain` == {wanted}) and the evaluation set has none.")
+def split_halves(domain: np.ndarray, seed: int) -> np.ndarray:
+    """A random half of the rows of each domain, [N] bool.
+
+    Args:
+        domain: [N].
+        seed: of the choice.
+
+    Raises:
+        ValueError: a domain has fewer than two rows.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(domain), dtype=bool)
+    for value in (SOURCE, TARGET):
+        rows = np.flatnonzero(domain == value)
+        if len(rows) < 2:
+            raise ValueError(
+                f"this validator fits on half of the rows and measures on the rest; domain {value} has {len(rows)}."
+            )
+        chosen[generator.permutation(rows)[: len(rows) // 2]] = True
     return chosen

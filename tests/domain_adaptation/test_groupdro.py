@@ -32,7 +32,7 @@ def test_value_and_gradient_against_the_formula(sources):
         risk[e] = sum(rows) / len(rows)
     q = [math.exp(0.5 * risk[0].item()), 1.0, math.exp(0.5 * risk[2].item())]
     q = [value / sum(q) for value in q]
-    expected = q[0] * risk[0] + q[2] * risk[2] - sum(losses) / 11
+    expected = (q[0] * risk[0] + q[2] * risk[2]) / (q[0] + q[2]) - sum(losses) / 11
     expected.backward()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(view.logits.grad, naive.logits.grad)
@@ -52,6 +52,12 @@ def test_the_hard_environment_gains_weight(sources):
 def test_two_batches_before_one_backward(sources):
     objective = built()
     (objective(sources()) + objective(sources(seed=3))).backward()
+
+
+def test_one_environment_alone_is_the_task_loss(sources):
+    view = sources()
+    alone = built()(replace(view, domain=torch.zeros_like(view.domain)))
+    assert alone.item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_unlabelled_rows_give_no_loss(make_view):

@@ -82,7 +82,7 @@ def save_and_be_killed(target: Path, point: str) -> None:
     [("writing", "old"), ("flushing", "old"), ("renaming", None), ("clearing up", "new")],
 )
 def test_a_killed_process_leaves_old_or_new_and_the_next_save_clears_up(tmp_path: Path, point: str, left: str) -> None:
-    target = tmp_path / "model"
+    target = tmp_path / "model[1]"
     with atomic_folder(target) as staging:
         (staging / "old.txt").write_text("old")
     child = os.fork()
@@ -97,7 +97,7 @@ def test_a_killed_process_leaves_old_or_new_and_the_next_save_clears_up(tmp_path
     assert len(os.listdir(tmp_path)) == 2, "the dead process left its staging folder"
     check_can_write(target, overwrite=True)  # any next use of the path first repairs it
     assert contents(target) == {f"{left or 'old'}.txt": left or "old"}
-    assert os.listdir(tmp_path) == ["model"]
+    assert os.listdir(tmp_path) == ["model[1]"]
 
 
 def test_the_staging_folder_of_a_living_process_is_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from sklearn.datasets import load_diabetes, load_iris, load_wine
 from hf_transfer.ranking import LogME, TransferabilityScore, logme
 from hf_transfer.ranking.logme import maximum_evidence
 from hf_transfer.ranking.moments import second_moments
-from hf_transfer.ranking.score import target_columns
+from hf_transfer.ranking.score import jackknife_standard_error, target_columns
 
 
 def random_features(rows, size, seed=0, decay=1.0):
@@ -183,13 +183,12 @@ def test_posterior_means_solve_the_ridge_equations():
 
 
 def test_infinitesimal_jackknife_follows_the_real_one():
-    data = load_wine()
-    features = torch.tensor((data.data - data.data.mean(axis=0)) / data.data.std(axis=0))
-    score = scored(features, torch.tensor(data.target))
+    features = random_features(1000, 20)
+    score = scored(features, random_targets(features, noise=0.3).argmax(dim=1))
     quick = score.compute().replicates
     full = TransferabilityScore.leave_one_out(score, score.shards, score.total())
-    assert quick == pytest.approx(full, abs=5e-3)
-    assert torch.corrcoef(torch.tensor([quick, full], dtype=torch.float64))[0, 1] > 0.98
+    assert quick == pytest.approx(full, abs=3e-3)
+    assert jackknife_standard_error(quick) == pytest.approx(jackknife_standard_error(full), rel=0.1)
 
 
 def test_standard_error_is_that_of_new_samples():
@@ -198,7 +197,7 @@ def test_standard_error_is_that_of_new_samples():
         labels = (features[:, 0] + random_features(400, 1, seed + 10_000)[:, 0] > 0).long()
         return scored(features, labels).compute()
 
-    results = [sample(seed) for seed in range(60)]
+    results = [sample(seed) for seed in range(40)]
     spread = torch.tensor([result.value for result in results]).std().item()
     claimed = sum(result.standard_error for result in results) / len(results)
     assert claimed == pytest.approx(spread, rel=0.3)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, TaskType, get_peft_model
 
 from hf_transfer.task_adaptation.delta import DELTA, layer_widths
 
@@ -67,7 +68,7 @@ def test_maps_are_read_by_channel(tiny_model, delta_view):
 
 
 def test_the_attention_is_what_losing_a_channel_costs(tiny_model):
-    """Against differences: the loss after one channel of the last layer was shrunk by a hundredth, in units of that."""
+    """Against differences: the loss with one channel of the last layer shrunk by a hundredth, in that unit."""
     with torch.no_grad():
         tiny_model.classifier.weight.mul_(20)
     generator = torch.Generator().manual_seed(1)
@@ -75,7 +76,7 @@ def test_the_attention_is_what_losing_a_channel_costs(tiny_model):
         "input_ids": torch.randint(20, (6, 5), generator=generator),
         "labels": torch.tensor([0, 1, 2, -100, 1, 0]),
     }
-    objective = DELTA(attention_temperature=0.1)
+    objective = DELTA(attention_temperature=0.02)
     objective.build(tiny_model, 8, 3)
     objective.prepare(tiny_model, [batch])
     known = batch["labels"] != -100
@@ -89,9 +90,20 @@ def test_the_attention_is_what_losing_a_channel_costs(tiny_model):
 
     with torch.no_grad():
         costs = torch.tensor([(loss_without(channel) - loss_without(None)) / 1e-2 for channel in range(8)])
-    expected = (costs / 0.1).softmax(0)
+    expected = (costs / 0.02).softmax(0)
     torch.testing.assert_close(objective.attention.get_buffer("1"), expected, atol=0.02, rtol=0.1)
     assert expected.max() - expected.min() > 0.05
+
+
+def test_with_lora_every_layer_is_measured(tiny_model):
+    model = get_peft_model(tiny_model, LoraConfig(task_type=TaskType.SEQ_CLS, target_modules=["query"], r=2))
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    objective = DELTA(attention_temperature=1e-3)
+    objective.build(model, 8, 3)
+    objective.prepare(model, [{"input_ids": torch.arange(10).reshape(2, 5), "labels": torch.tensor([0, 1])}])
+    for layer in range(2):
+        assert objective.attention.get_buffer(str(layer)).std() > 0
+    assert frozen == [name for name, p in model.named_parameters() if not p.requires_grad]
 
 
 def test_widths_of_layers_and_stages():

@@ -46,9 +46,9 @@ def test_the_drawn_fisher_comes_near_the_exact_one(tiny_model):
     with torch.no_grad():
         tiny_model.classifier.weight.mul_(20)
     [batch] = batches(rows=2, size=2)
-    objective = EWC(samples=80)
+    objective = EWC(samples=40)
     objective.build(tiny_model, 8, 3)
-    objective.prepare(tiny_model, [batch] * 40)
+    objective.prepare(tiny_model, [batch] * 20)
     exact = exact_fisher(tiny_model, batch["input_ids"])
     for name in ("bert.pooler.dense.weight", "bert.encoder.layer.0.output.dense.weight"):
         assert (objective.fisher[name].sum() / exact[name].sum()).item() == pytest.approx(1.0, abs=0.35)

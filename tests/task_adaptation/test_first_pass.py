@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_transfer.task_adaptation.first_pass import evaluating, labelled_batches, model_inputs
+from hf_transfer.task_adaptation.first_pass import all_differentiable, evaluating, labelled_batches, model_inputs
 
 
 def test_only_labelled_rows_and_model_inputs_are_read():
@@ -31,3 +31,11 @@ def test_the_mode_comes_back_even_after_an_error(training):
         assert not model.training
         raise KeyError
     assert model.training is training
+
+
+def test_frozen_parameters_are_frozen_again():
+    model = torch.nn.Linear(1, 1)
+    model.bias.requires_grad_(False)
+    with all_differentiable(model):
+        assert model.bias.requires_grad
+    assert model.weight.requires_grad and not model.bias.requires_grad

@@ -7,9 +7,9 @@
     allocation   R_i  = sigmoid(I^_i * L / S) A_i
 
 with eps added to both factors of every product that makes I, O, I^ and O^. In the causal form every sum runs over the
-positions up to i, 1/I and 1/O are multiplied by n_i = i + 1 and I^ and O^ divided by it, the softmax becomes
-n_j exp(O^_j) / sum_{t <= j} exp(O^_t), and L/S is 1; that is a recurrence over `FlowState`. Masked tokens have phi = 0, no
-share of the softmax, and L, S and n count the real tokens of each row.
+positions up to i; with n_i = i + 1, the 1/I and 1/O inside I^ and O^ are multiplied by n and I^ and O^ divided by it,
+the competition becomes n_j exp(O^_j) / sum_{t <= j} exp(O^_t), and L/S is 1: a recurrence over `FlowState`. Masked
+tokens have phi = 0 and no share of the competition, and L, S and n count the real tokens of each row.
 
 Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258; defaults are the authors' released ones.
 """
@@ -18,11 +18,9 @@ import torch
 from torch import Tensor
 
 from .flow_attention_bidirectional import bidirectional_flow_attention
-from .flow_attention_causal import causal_flow_attention
-from .flow_options import FEATURE_MAPS, MAX_COMPETITION_CLAMP, FlowOptions
+from .flow_attention_causal import causal_flow_attention, causal_flow_step
+from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
-
-DEFAULT_CHUNK_SIZE = 64
 
 
 def flow_attention(
@@ -38,36 +36,36 @@ def flow_attention(
     eps: float = 1e-6,
     state: FlowState | None = None,
     return_state: bool = False,
-    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    chunk_size: int = 64,
 ) -> Tensor | tuple[Tensor, FlowState]:
     """Flow attention [B, H, L, M] in time and memory linear in L + S; float32 inside for half-precision inputs.
 
-    The causal form needs L = S, takes its mask as either argument (they are the same tokens), can continue from a `state`
-    and gives the state it ends in with `return_state`; gradients flow through both. Masked queries give 0.
+    The causal form needs L = S and takes its mask as either argument, since both are the same tokens. It continues
+    from `state` and, with `return_state`, also returns the state it ends in; gradients flow through both. Bidirectional
+    self-attention over padded rows needs both masks. Masked queries give 0. Second derivatives exist.
+
+    Args:
+        feature_map: phi, "sigmoid", "elu" (elu + 1) or "relu".
+        competition_clamp: bound of |O^| in the competition.
+        chunk_size: tokens whose pairwise products are held at a time in the causal form; changes speed alone.
 
     Raises:
-        ValueError: shapes that do not fit, an empty sequence, a mask that is not boolean or has the wrong shape, causal with
-            L != S or with two different masks, a state without causal, an unknown feature map, a value out of range.
+        ValueError: shapes that do not fit, an empty sequence, a mask that is not boolean or has the wrong shape,
+            causal with L != S or with two different masks, a state without causal, an unknown feature map, a setting
+            out of range.
     """
     _check_inputs(query, key, value, causal, key_mask, query_mask)
-    _check_options(feature_map, competition_clamp, eps, chunk_size)
-    if not causal:
-        if state is not None or return_state:
-            raise ValueError("`state` and `return_state` need `causal=True`: the bidirectional form has no state.")
-        with torch.autocast(query.device.type, enabled=False):
-            return bidirectional_flow_attention(
-                query, key, value, key_mask, query_mask, FlowOptions(feature_map, competition_clamp, eps)
-            )
-    mask = _common_mask(key_mask, query_mask)
-    if state is None:
-        batch_size, num_heads, _, key_dim = query.shape
-        dtype = _compute_dtype(query, value)
-        state = FlowState.zeros(batch_size, num_heads, key_dim, value.shape[-1], dtype, query.device)
-    else:
-        _check_state(state, query, value)
+    options = FlowOptions(feature_map, competition_clamp, eps, chunk_size).check()
+    # the sums need full precision: autocast would take the products inside to half
     with torch.autocast(query.device.type, enabled=False):
-        options = FlowOptions(feature_map, competition_clamp, eps, chunk_size)
-        output, state = causal_flow_attention(query, key, value, mask, state, options)
+        if not causal:
+            if state is not None or return_state:
+                raise ValueError("`state` and `return_state` need `causal=True`: the bidirectional form has no state.")
+            return bidirectional_flow_attention(query, key, value, key_mask, query_mask, options)
+        mask = _common_mask(key_mask, query_mask)
+        run = causal_flow_attention if state is None or query.shape[2] > 1 else causal_flow_step
+        state = _first_state(query, value) if state is None else _check_state(state, query, value)
+        output, state = run(query, key, value, mask, state, options)
     return (output, state) if return_state else output
 
 
@@ -82,7 +80,7 @@ def flow_attention_step(
     competition_clamp: float = 1.0,
     eps: float = 1e-6,
 ) -> tuple[Tensor, FlowState]:
-    """One token of causal flow attention: output [B, H, 1, M] and the next state, at a cost without the context's length.
+    """One token of causal flow attention: output [B, H, 1, M] and the next state, at a cost free of the context.
 
     Raises:
         ValueError: more than one token, and as `flow_attention`.
@@ -107,48 +105,37 @@ def naive_flow_attention(
 ) -> Tensor:
     """The definition, written plainly with the L x S matrix of flows; every other form is tested against it."""
     _check_inputs(query, key, value, causal, key_mask, query_mask)
-    _check_options(feature_map, competition_clamp, eps)
+    options = FlowOptions(feature_map, competition_clamp, eps).check()
     if causal:
         key_mask = query_mask = _common_mask(key_mask, query_mask)
-    (batch_size, _, sinks, _), sources = query.shape, key.shape[2]
-    keep_key = _keep(key_mask, batch_size, sources, query)  # [B, 1, S]
-    keep_query = _keep(query_mask, batch_size, sinks, query)  # [B, 1, L]
-    phi_q = FlowOptions(feature_map).features(query).masked_fill(~keep_query[..., None], 0)
-    phi_k = FlowOptions(feature_map).features(key).masked_fill(~keep_key[..., None], 0)
+    keep_q, keep_k = _column(query_mask, query), _column(key_mask, key)
+    phi_q = options.features(query).masked_fill(~keep_q, 0)
+    phi_k = options.features(key).masked_fill(~keep_k, 0)
 
-    # each sum over keys runs over the columns of a row of `reach`, each sum over queries over the rows of a column
-    reach = query.new_ones(sinks, sources)
-    reach = reach.tril() if causal else reach
-    back = reach.T if not causal else reach
-    num_queries = (keep_query.to(query.dtype) @ back.T).clamp(min=1)  # [B, 1, S]
-    num_keys = (keep_key.to(query.dtype) @ reach.T).clamp(min=1)  # [B, 1, L]
+    def total(terms: Tensor) -> Tensor:
+        return terms.cumsum(-2) if causal else terms.sum(-2, keepdim=True)
 
-    incoming = ((phi_q + eps) * (reach @ phi_k + eps)).sum(-1)
-    outgoing = ((phi_k + eps) * (back @ phi_q + eps)).sum(-1)
-    scale_in, scale_out = (num_keys, num_queries) if causal else (1, 1)
-    sources_left = phi_k * (scale_out / outgoing)[..., None]
-    sinks_left = phi_q * (scale_in / incoming)[..., None]
-    conserved_in = ((phi_q + eps) * (reach @ sources_left + eps)).sum(-1) / scale_in
-    conserved_out = ((phi_k + eps) * (back @ sinks_left + eps)).sum(-1) / scale_out
+    def flow(reader: Tensor, writer: Tensor) -> Tensor:
+        return ((reader + eps) * (total(writer) + eps)).sum(-1, keepdim=True)
 
-    strength = conserved_out.clamp(-competition_clamp, competition_clamp).exp() * keep_key
-    rivals = strength @ (reach.T if causal else reach.new_ones(sources, sources))
-    count = num_keys if causal else num_keys[..., :1]
-    competition = strength * count / rivals.masked_fill(rivals == 0, 1)
-    competed = (value * competition[..., None]).masked_fill(~keep_key[..., None], 0)
-    aggregated = ((phi_q / incoming[..., None]) @ phi_k.mT * reach) @ competed
-    ratio = 1 if causal else num_queries[..., :1] / num_keys[..., :1]
-    return torch.sigmoid(conserved_in * ratio)[..., None] * aggregated
+    num_queries, num_keys = (total(keep).clamp(min=1).to(query.dtype) for keep in (keep_q, keep_k))
+    scale, ratio = (num_keys, 1) if causal else (1, num_queries / num_keys)
+    incoming, outgoing = flow(phi_q, phi_k), flow(phi_k, phi_q)
+    conserved_in = flow(phi_q, phi_k * scale / outgoing) / scale
+    conserved_out = flow(phi_k, phi_q * scale / incoming) / scale
+    strength = conserved_out.clamp(-competition_clamp, competition_clamp).exp() * keep_k
+    competition = strength * num_keys / nonzero(total(strength))
+    competed = (value * competition).masked_fill(~keep_k, 0)
+    flows = phi_q @ phi_k.mT
+    aggregated = (flows.tril() if causal else flows) / incoming @ competed
+    return torch.sigmoid(conserved_in * ratio) * aggregated
 
 
-def _compute_dtype(query: Tensor, value: Tensor) -> torch.dtype:
-    return torch.promote_types(torch.promote_types(query.dtype, value.dtype), torch.float32)
-
-
-def _keep(mask: Tensor | None, batch_size: int, length: int, like: Tensor) -> Tensor:
+def _column(mask: Tensor | None, tokens: Tensor) -> Tensor:
+    """The mask as [B, 1, L, 1], all True when there is none."""
     if mask is None:
-        return torch.ones(batch_size, 1, length, dtype=torch.bool, device=like.device)
-    return mask[:, None]
+        return torch.ones(tokens.shape[0], 1, tokens.shape[2], 1, dtype=torch.bool, device=tokens.device)
+    return mask[:, None, :, None]
 
 
 def _common_mask(key_mask: Tensor | None, query_mask: Tensor | None) -> Tensor | None:
@@ -173,8 +160,8 @@ def _check_inputs(query, key, value, causal, key_mask, query_mask) -> None:
         raise ValueError(f"Head dimensions of `query` and `key` should be equal, {shapes}")
     if key.shape[2] != value.shape[2]:
         raise ValueError(f"`key` and `value` should have the same length, {shapes}")
-    if query.shape[2] == 0 or key.shape[2] == 0:
-        raise ValueError(f"Flow attention needs at least one token, {shapes}")
+    if 0 in query.shape or 0 in value.shape:
+        raise ValueError(f"Flow attention needs at least one row, head, token and dimension, {shapes}")
     if causal and query.shape[2] != key.shape[2]:
         raise ValueError(
             f"Causal flow attention needs as many queries as keys, {shapes} It cannot read a key-value cache, "
@@ -189,18 +176,14 @@ def _check_inputs(query, key, value, causal, key_mask, query_mask) -> None:
             raise ValueError(f"`{name}` should be boolean with True = keep, got {mask.dtype}.")
 
 
-def _check_options(feature_map: str, competition_clamp: float, eps: float, chunk_size: int = 1) -> None:
-    if feature_map not in FEATURE_MAPS:
-        raise ValueError(f"`feature_map` should be one of {', '.join(FEATURE_MAPS)}, got {feature_map!r}.")
-    if competition_clamp is None or not 0 < competition_clamp <= MAX_COMPETITION_CLAMP:
-        raise ValueError(f"`competition_clamp` should be in (0, {MAX_COMPETITION_CLAMP}], got {competition_clamp}.")
-    if not eps > 0:
-        raise ValueError(f"`eps` should be positive, got {eps}.")
-    if not chunk_size >= 1:
-        raise ValueError(f"`chunk_size` should be at least 1, got {chunk_size}.")
+def _first_state(query: Tensor, value: Tensor) -> FlowState:
+    batch_size, num_heads, _, key_dim = query.shape
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    return FlowState.zeros(batch_size, num_heads, key_dim, value.shape[-1], dtype, query.device)
 
 
-def _check_state(state: FlowState, query: Tensor, value: Tensor) -> None:
+def _check_state(state: FlowState, query: Tensor, value: Tensor) -> FlowState:
     expected = (*query.shape[:2], query.shape[-1], value.shape[-1])
     if tuple(state.memory.shape) != expected:
         raise ValueError(f"`state` should have a memory of {expected}, got {tuple(state.memory.shape)}.")
+    return state

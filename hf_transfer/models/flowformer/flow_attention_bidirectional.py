@@ -4,9 +4,10 @@ With a = phi(q), b = phi(k), sums over all sinks i or all sources j:
 
     I_i  = (a_i + eps) . (sum b_j + eps)                O_j  = (b_j + eps) . (sum a_i + eps)
     I^_i = (a_i + eps) . (sum b_j / O_j + eps)          O^_j = (b_j + eps) . (sum a_i / I_i + eps)
-    e_j = exp(clamp(O^_j))    w_j = v_j S e_j / sum e_t    R_i = sigmoid(I^_i L / S) / I_i * a_i (sum b_j^T w_j)
+    p_j  = softmax_j(clamp(O^))                         w_j  = v_j S p_j
+    R_i  = sigmoid(I^_i L / S) / I_i * a_i (sum b_j^T w_j)
 
-Heads do not meet, so that rows and heads go in blocks which fit the cache, in the backward pass too: it keeps the inputs and
+Heads do not meet, so rows and heads go in blocks that fit the cache, in the backward pass too: it keeps the inputs and
 recomputes the rest. Fresh large tensors cost a CPU more in page faults than in arithmetic.
 
 Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
@@ -26,18 +27,17 @@ GPU_BLOCK_ELEMENTS = 2**26
 
 
 class _Flows(NamedTuple):
-    """What the backward pass needs of a block; one number per token unless a shape says otherwise."""
+    """What the backward pass needs of a block."""
 
     phi_q: Tensor  # [b, h, L, D] a
     phi_k: Tensor  # [b, h, S, D] b
-    value: Tensor  # [b, h, S, M]
-    incoming: Tensor
-    outgoing: Tensor
-    sent: Tensor  # O^
-    allocation: Tensor  # sigmoid(I^ L / S)
-    share: Tensor  # competition weights times S
-    probability: Tensor  # competition weights
-    sources: Tensor  # [b, h, 4, 1, D] the second factors of I, O, I^, O^, eps included
+    incoming: Tensor  # [b, h, L]
+    outgoing: Tensor  # [b, h, S]
+    allocation: Tensor  # [b, h, L] sigmoid(I^ L / S)
+    sent: Tensor  # [b, h, S] O^
+    probability: Tensor  # [b, h, S] p
+    share: Tensor  # [b, h, S] S p
+    sources: tuple[Tensor, Tensor, Tensor, Tensor]  # [b, h, 1, D] the second factors of I, O, I^, O^, eps included
     competed: Tensor  # [b, h, S, M] w
     memory: Tensor  # [b, h, D, M] sum b_j^T w_j
     ratio: Tensor | float  # L / S
@@ -69,14 +69,16 @@ def _blocks(query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[slice, 
             yield slice(row, row + rows), slice(head, head + heads)
 
 
-def _weigh(weights: Tensor, matrix: Tensor) -> Tensor:
-    """sum_i weights_i matrix_i: [..., L] x [..., L, D] -> [..., 1, D]."""
-    return weights.unsqueeze(-2) @ matrix
+def _weigh(weights: Tensor, matrix: Tensor, eps: float = 0.0) -> Tensor:
+    """sum_i weights_i (matrix_i + eps): [..., L] x [..., L, D] -> [..., 1, D]."""
+    total = weights.unsqueeze(-2) @ matrix
+    return total + eps * weights.sum(-1)[..., None, None] if eps else total
 
 
-def _project(features: Tensor, vector: Tensor, eps: float) -> Tensor:
+def _project(features: Tensor, vector: Tensor, eps: float = 0.0) -> Tensor:
     """(features_i + eps) . vector: [..., L, D] x [..., 1, D] -> [..., L]."""
-    return (vector @ features.mT).squeeze(-2) + eps * vector.sum(-1)
+    product = (vector @ features.mT).squeeze(-2)
+    return product + eps * vector.sum(-1) if eps else product
 
 
 def _forward(query, key, value, key_mask, query_mask, options: FlowOptions) -> tuple[Tensor, _Flows]:
@@ -88,6 +90,7 @@ def _forward(query, key, value, key_mask, query_mask, options: FlowOptions) -> t
         num_queries = query_mask.sum(-1)[:, None, None].clamp(min=1).to(dtype)
     if key_mask is not None:
         keep = key_mask[:, None]
+        # filled, not multiplied: padding may hold anything, NaN included
         b, value = (x.masked_fill(~keep[..., None], 0) for x in (b, value))
         num_keys = keep.sum(-1, keepdim=True).clamp(min=1).to(dtype)
     total_k, total_q = b.sum(-2, keepdim=True) + eps, a.sum(-2, keepdim=True) + eps
@@ -102,10 +105,41 @@ def _forward(query, key, value, key_mask, query_mask, options: FlowOptions) -> t
     competed = value * share[..., None]
     memory = b.mT @ competed
     output = (a @ memory) * (allocation / incoming)[..., None]
-    sources = torch.stack([total_k, total_q, flow_k, flow_q], 2)
-    return output, _Flows(
-        a, b, value, incoming, outgoing, sent, allocation, share, probability, sources, competed, memory, ratio
-    )
+    sources = total_k, total_q, flow_k, flow_q
+    flows = incoming, outgoing, allocation, sent, probability, share, sources, competed, memory, ratio
+    return output, _Flows(a, b, *flows)
+
+
+def _backward(grad_output: Tensor, output: Tensor, flows: _Flows, options: FlowOptions):
+    a, b, incoming, outgoing, allocation, sent, probability, share, sources, competed, memory, ratio = flows
+    (total_k, total_q, flow_k, flow_q), eps = sources, options.eps
+    # aggregation, and competition as a softmax: grad_share is d / d log share
+    grad_sum = grad_output * (allocation / incoming)[..., None]
+    grad_log = (grad_output * output).sum(-1)
+    grad_memory = a.mT @ grad_sum
+    grad_competed = b @ grad_memory
+    grad_share = (competed * grad_competed).sum(-1)
+    grad_sent = options.strength_gradient(grad_share - probability * grad_share.sum(-1, keepdim=True), sent)
+    grad_kept = grad_log * (1 - allocation) * ratio
+    # conserved flows, then plain ones
+    r, s = incoming.reciprocal(), outgoing.reciprocal()
+    grad_flow_q, grad_flow_k = _weigh(grad_sent, b, eps), _weigh(grad_kept, a, eps)
+    grad_in = -(_project(a, grad_flow_q) * r + grad_log) * r
+    grad_out = -_project(b, grad_flow_k) * s * s
+    grad_total_k, grad_total_q = _weigh(grad_in, a, eps), _weigh(grad_out, b, eps)
+
+    vectors_q, vectors_k = [flow_k, total_k, grad_flow_q, grad_total_q], [flow_q, total_q, grad_flow_k, grad_total_k]
+    grad_a = _combine([grad_kept, grad_in, r, torch.ones_like(r)], vectors_q, grad_sum, memory)
+    grad_b = _combine([grad_sent, grad_out, s, torch.ones_like(s)], vectors_k, competed, grad_memory)
+    grad_value = grad_competed * share[..., None]
+    return options.feature_gradient(grad_a, a), options.feature_gradient(grad_b, b), grad_value
+
+
+def _combine(weights: list[Tensor], vectors: list[Tensor], left: Tensor, right: Tensor) -> Tensor:
+    """sum_t weights_t (outer) vectors_t + left right^T."""
+    total, outer = left @ right.mT, (torch.stack(weights, -1), torch.cat(vectors, -2))
+    total.flatten(0, 1).baddbmm_(*(x.flatten(0, 1) for x in outer))
+    return total
 
 
 class _BidirectionalFlow(torch.autograd.Function):
@@ -113,13 +147,13 @@ class _BidirectionalFlow(torch.autograd.Function):
 
     @staticmethod
     def forward(query, key, value, key_mask, query_mask, options):
-        # a head per row of memory or a token per row, as the inputs are laid out
-        output = torch.empty_like(query, dtype=value.dtype)
-        if query.shape[3] != value.shape[3]:
+        if query.shape[3] == value.shape[3]:
+            # laid out in memory as the queries are: models hold them token by token
+            output = torch.empty_like(query, dtype=value.dtype)
+        else:
             output = value.new_empty(*query.shape[:3], value.shape[3])
         for block in _blocks(query, key, value):
-            inputs = _select(block, query, key, value, key_mask, query_mask)
-            output[block] = _forward(*inputs, options)[0]
+            output[block] = _forward(*_select(block, query, key, value, key_mask, query_mask), options)[0]
         return output
 
     @staticmethod
@@ -145,47 +179,9 @@ def _select(block, query, key, value, key_mask, query_mask):
     return query[block], key[block], value[block], *masks
 
 
-def _second_order(tensors, options, grad_output):
+def _second_order(tensors, options: FlowOptions, grad_output: Tensor):
     """The gradients as functions of the inputs, for `create_graph=True`."""
     output = _forward(*tensors, options)[0].to(grad_output.dtype)
     wanted = [x for x in tensors[:3] if x.requires_grad]
     found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
     return *(next(found) if x.requires_grad else None for x in tensors[:3]), None, None, None
-
-
-def _backward(grad_output: Tensor, output: Tensor, flows: _Flows, options: FlowOptions):
-    a, b, value, incoming, outgoing, sent, allocation, share, probability, sources, competed, memory, ratio = flows
-    eps, (total_k, total_q, flow_k, flow_q) = options.eps, sources.unbind(2)
-    # aggregation and allocation
-    grad_sum = grad_output * (allocation / incoming)[..., None]
-    grad_log = (grad_output * output).sum(-1)
-    grad_memory = a.mT @ grad_sum
-    grad_competed = b @ grad_memory
-    # competition: a softmax
-    grad_share = (competed * grad_competed).sum(-1)
-    grad_sent = grad_share - probability * grad_share.sum(-1, keepdim=True)
-    grad_sent = options.strength_gradient(grad_sent, sent)
-    grad_kept = grad_log * (1 - allocation) * ratio
-    # conserved flows, then plain ones
-    r, s = incoming.reciprocal(), outgoing.reciprocal()
-    grad_flow_q = _weigh(grad_sent, b) + eps * grad_sent.sum(-1)[..., None, None]
-    grad_flow_k = _weigh(grad_kept, a) + eps * grad_kept.sum(-1)[..., None, None]
-    grad_in = -(_project(a, grad_flow_q, 0) * r + grad_log) * r
-    grad_out = -_project(b, grad_flow_k, 0) * s * s
-    grad_total_k = _weigh(grad_in, a) + eps * grad_in.sum(-1)[..., None, None]
-    grad_total_q = _weigh(grad_out, b) + eps * grad_out.sum(-1)[..., None, None]
-
-    one_q, one_k = torch.ones_like(r), torch.ones_like(s)
-    grad_a = _combine([grad_kept, grad_in, r, one_q], [flow_k, total_k, grad_flow_q, grad_total_q], grad_sum, memory)
-    grad_b = _combine(
-        [grad_sent, grad_out, s, one_k], [flow_q, total_q, grad_flow_k, grad_total_k], competed, grad_memory
-    )
-    return options.feature_gradient(grad_a, a), options.feature_gradient(grad_b, b), grad_competed * share[..., None]
-
-
-def _combine(weights, vectors, left: Tensor, right: Tensor) -> Tensor:
-    """sum_t weights_t (outer) vectors_t + left right^T."""
-    total = left @ right.mT
-    outer = torch.stack(weights, -1), torch.cat(vectors, -2)
-    total.flatten(0, 1).baddbmm_(*(x.flatten(0, 1) for x in outer))
-    return total

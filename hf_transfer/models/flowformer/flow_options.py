@@ -4,8 +4,8 @@
     elu:     phi(x) = elu(x) + 1        phi'(x) = min(phi, 1)
     relu:    phi(x) = max(x, 0)         phi'(x) = [phi > 0]
 
-The unbounded two are cut at `FEATURE_LIMIT`: flow attention does not change when all features of a head are scaled, so the
-cut only keeps products of features, and their squares, inside float32.
+The unbounded two are cut at `FEATURE_LIMIT`: flow attention does not change when all features of a head are scaled, so
+the cut only keeps products of features, and their squares, inside float32.
 
 Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258; defaults are the authors' released ones.
 """
@@ -73,5 +73,5 @@ class FlowOptions(NamedTuple):
 
 
 def nonzero(divisor: Tensor) -> Tensor:
-    """A non-negative divisor made safe: sums over no real token divide 0 by the smallest normal number and give 0."""
+    """A sum of strengths made safe to divide by: over no real token it is 0, and then so is the numerator."""
     return divisor.clamp(min=torch.finfo(divisor.dtype).tiny)

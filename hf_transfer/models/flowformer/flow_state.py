@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class FlowState(NamedTuple):
-    """Prefix sums over the real tokens of each row; a pytree, so that compile, checkpointing and `tuple()` work on it."""
+    """Prefix sums over the real tokens of each row; a pytree, so that compile and checkpointing see its tensors."""
 
     key_sum: Tensor  # [B, H, D] sum_j phi(k_j)
     query_sum: Tensor  # [B, H, D] sum_i phi(q_i)

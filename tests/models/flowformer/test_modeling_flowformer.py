@@ -130,7 +130,7 @@ def test_the_imagenet_pyramid_has_the_lengths_of_the_paper():
     )
     model = FlowformerModel(config).eval()
     with torch.no_grad():
-        output = model(torch_images(config), output_hidden_states=True)
+        output = model(pixel_values=torch.randn(1, 3, 224, 224), output_hidden_states=True)
     assert [tuple(states.shape[1:]) for states in output.hidden_states] == [
         (3136, 8),
         (3136, 8),
@@ -140,10 +140,6 @@ def test_the_imagenet_pyramid_has_the_lengths_of_the_paper():
     ]
     assert model.layers[0].mlp_scale.scale.unique().tolist() == pytest.approx([1e-3])
     assert isinstance(model.layers[0].attention_scale, nn.Identity)
-
-
-def torch_images(config) -> torch.Tensor:
-    return torch.randn(1, config.num_channels, config.image_size, config.image_size)
 
 
 def test_positions_interpolate_to_another_image_size():

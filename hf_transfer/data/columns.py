@@ -1,0 +1,21 @@
+"""Whole columns of a dataset, replaced without losing the dataset's format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+
+def format_of(dataset: Dataset) -> dict[str, Any]:
+    return {"type": dataset.format["type"], **dataset.format["format_kwargs"]}
+
+
+def replace_column(dataset: Dataset, name: str, values: np.ndarray) -> Dataset:
+    """The dataset with `name` holding `values`; class names are dropped, since -100 is not a class."""
+    kept = dataset.with_format(None)
+    if name in kept.column_names:
+        kept = kept.remove_columns(name)
+    kept = kept.add_column(name, values.tolist())
+    return kept.with_format(**format_of(dataset))

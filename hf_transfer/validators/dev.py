@@ -1,0 +1,74 @@
+"""Deep embedded validation: the target risk, estimated on source rows weighted by how likely the target has them.
+
+    risk = mean(w l) + eta mean(w) - eta,   eta = -Cov(w l, w) / Var(w)
+    score = -risk
+
+l is the cross entropy of a labelled source row, w = q(f)/p(f) the density ratio of its features, from a logistic
+regression of the domains: (n_source / n_target) P(target | f) / P(source | f). The control variate eta leaves the
+mean alone (E w = 1) and takes variance out. Each half of the rows is weighted by the classifier fitted on the other
+half.
+
+Paper: You et al., "Towards Accurate Model Selection in Deep Unsupervised Domain Adaptation", ICML 2019,
+https://proceedings.mlr.press/v97/you19a.html. The released code fits a small network; a regularised linear
+classifier does here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from hf_transfer.objective import SOURCE, TARGET
+from hf_transfer.validators.rows import labelled_source, split_halves, target_rows
+
+
+def dev(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor | None = None, seed: int = 0) -> float:
+    """Minus the estimated target risk (cross entropy in nats).
+
+    Args:
+        features: [N, D].
+        logits: [N, C].
+        domain: [N], 0 = source, 1 = target.
+        labels: [N] integers; those of source rows are read. Give source rows that were not trained on.
+        seed: of the split into halves.
+
+    Raises:
+        ValueError: there is no `domain`, no labels, or fewer than two rows of either domain.
+    """
+    rows = labelled_source(domain, labels)
+    target_rows(features, domain)
+    kept = rows | (domain == TARGET)
+    weights = density_ratios(features[kept].double().numpy(force=True), domain[kept].numpy(force=True), seed)
+    losses = F.cross_entropy(logits[rows].double(), labels[rows], reduction="none").numpy(force=True)
+    return -controlled_mean(weights, losses)
+
+
+def density_ratios(features: np.ndarray, domain: np.ndarray, seed: int = 0) -> np.ndarray:
+    """q(f)/p(f) of the source rows, [N_s], each from a classifier that has not seen the row.
+
+    Args:
+        features: [N, D].
+        domain: [N], 0 = source, 1 = target.
+        seed: of the split into halves.
+    """
+    first = split_halves(domain, seed)
+    ratios = np.empty(len(features))
+    for fitted, weighed in ((first, ~first), (~first, first)):
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        classifier.fit(features[fitted], domain[fitted] == TARGET)
+        odds = np.exp(classifier.decision_function(features[weighed]).clip(-30, 30))
+        counts = np.bincount(domain[fitted].astype(int), minlength=2)
+        ratios[weighed] = odds * counts[SOURCE] / counts[TARGET]
+    return ratios[domain == SOURCE]
+
+
+def controlled_mean(weights: np.ndarray, losses: np.ndarray) -> float:
+    """Mean of weights * losses with the weights, whose mean should be 1, as control variate."""
+    weighted = weights * losses
+    variance = weights.var()
+    eta = -np.mean((weighted - weighted.mean()) * (weights - weights.mean())) / variance if variance > 0 else 0.0
+    return float(weighted.mean() + eta * weights.mean() - eta)

@@ -1,0 +1,96 @@
+"""The cache layer: constant bytes, row operations that beams and batches need, clear refusals."""
+
+import pytest
+import torch
+from transformers import DynamicCache, StaticCache
+
+from hf_transfer.models.flowformer import FlowAttentionCacheLayer, FlowformerForCausalLM
+from tests.models.flowformer.tiny import tiny_config, tiny_inputs
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return FlowformerForCausalLM(tiny_config(max_position_embeddings=512)).eval()
+
+
+def cache_after(model, ids) -> DynamicCache:
+    with torch.no_grad():
+        return model(ids, use_cache=True).past_key_values
+
+
+def test_caches_build_the_layer_by_its_name(model):
+    for cache in (DynamicCache(config=model.config), StaticCache(config=model.config, max_cache_len=9)):
+        assert [type(layer) for layer in cache.layers] == [FlowAttentionCacheLayer] * 2
+        assert cache.get_seq_length() == 0
+        assert cache.get_max_length() == -1
+
+
+def test_the_state_does_not_grow_with_the_context(model):
+    sizes = set()
+    for length in (1, 8, 300):
+        cache = cache_after(model, tiny_inputs(model.config, length=length)["input_ids"])
+        assert cache.get_seq_length() == length
+        sizes.add(sum(layer.state.num_bytes for layer in cache.layers))
+    assert len(sizes) == 1
+
+
+def test_rows_reorder_repeat_and_select(model):
+    ids = tiny_inputs(model.config, batch=3)["input_ids"]
+    rows = torch.tensor([2, 0, 0])
+    operations = {
+        "reorder_cache": (rows, rows),
+        "batch_select_indices": (rows, rows),
+        "batch_repeat_interleave": (2, torch.tensor([0, 0, 1, 1, 2, 2])),
+    }
+    for name, (argument, expected_rows) in operations.items():
+        cache = cache_after(model, ids)
+        getattr(cache, name)(argument)
+        expected = cache_after(model, ids[expected_rows])
+        for layer, other in zip(cache.layers, expected.layers):
+            torch.testing.assert_close(tuple(layer.state), tuple(other.state), msg=name)
+
+
+def test_reset_starts_over(model):
+    ids = tiny_inputs(model.config)["input_ids"]
+    cache = cache_after(model, ids)
+    cache.reset()
+    assert cache.get_seq_length() == 0
+    with torch.no_grad():
+        again = model(ids, past_key_values=cache).logits
+        torch.testing.assert_close(again, model(ids, use_cache=False).logits)
+
+
+def test_offload_and_prefetch_keep_the_state(model):
+    layer = cache_after(model, tiny_inputs(model.config)["input_ids"]).layers[0]
+    before = tuple(layer.state)
+    layer.offload()
+    layer.prefetch()
+    torch.testing.assert_close(tuple(layer.state), before)
+
+
+def test_what_a_running_sum_cannot_do_is_refused(model):
+    layer = cache_after(model, tiny_inputs(model.config)["input_ids"]).layers[0]
+    assert not layer.is_croppable
+    with pytest.raises(NotImplementedError, match="cannot be removed"):
+        layer.crop(-1)
+    with pytest.raises(NotImplementedError, match="no keys and values"):
+        layer.update(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+
+
+def test_the_cache_is_the_implementations_own(model):
+    ids = tiny_inputs(model.config)["input_ids"]
+    with pytest.raises(ValueError, match="continues from a flow state"):
+        model(ids, past_key_values=DynamicCache())
+    with pytest.raises(NotImplementedError, match="no keys and values"):
+        twin = FlowformerForCausalLM(tiny_config(attn_implementation="sdpa")).eval()
+        twin(ids, past_key_values=DynamicCache(config=model.config))
+
+
+def test_a_bidirectional_model_has_no_cache():
+    from hf_transfer.models.flowformer import FlowformerModel
+
+    model = FlowformerModel(tiny_config())
+    assert model(**tiny_inputs(model.config), use_cache=True).past_key_values is None
+    with pytest.raises(ValueError, match="causal"):
+        model(**tiny_inputs(model.config), past_key_values=DynamicCache(config=model.config))

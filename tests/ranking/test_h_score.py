@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.datasets import load_iris
+
+from hf_transfer.ranking import HScore, ShrunkHScore, h_score
+
+
+def make_data(rows=300, size=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 4, (rows,), generator=generator)
+    features = torch.randn(rows, size, generator=generator, dtype=torch.float64) + 3
+    features[:, 0] += labels
+    return features, labels
+
+
+def conditional_means(features, labels):
+    means = np.zeros_like(features)
+    for label in np.unique(labels):
+        means[labels == label] = features[labels == label].mean(axis=0)
+    return means
+
+
+def h_score_by_definition(features, labels):
+    covariance = np.cov(features, rowvar=False)
+    return np.trace(np.linalg.pinv(covariance) @ np.cov(conditional_means(features, labels), rowvar=False))
+
+
+def shrunk_by_definition(features, labels):
+    amount = ledoit_wolf_shrinkage(features)
+    sample = np.cov(features, rowvar=False, bias=True)
+    covariance = (1 - amount) * sample + amount * np.trace(sample) / len(sample) * np.eye(len(sample))
+    between = np.cov(conditional_means(features, labels), rowvar=False)
+    return np.trace(np.linalg.pinv(covariance) @ ((1 - amount) * between))
+
+
+def test_equals_the_definition():
+    features, labels = make_data()
+    assert h_score(features, labels) == pytest.approx(h_score_by_definition(features.numpy(), labels.numpy()))
+    assert h_score(features, labels, True) == pytest.approx(shrunk_by_definition(features.numpy(), labels.numpy()))
+
+
+def test_fewer_rows_than_dimensions():
+    features, labels = make_data(rows=20, size=30)
+    assert h_score(features, labels, True) == pytest.approx(shrunk_by_definition(features.numpy(), labels.numpy()))
+
+
+def test_references():
+    features, labels = (torch.tensor(part) for part in load_iris(return_X_y=True))
+    assert h_score(features, labels) == pytest.approx(1.1918988, abs=1e-7)
+    assert h_score(features, labels, shrinkage=True) == pytest.approx(1.1778425, abs=1e-7)
+
+
+def test_features_that_are_the_classes_reach_the_bound():
+    labels = torch.arange(90) % 3
+    assert h_score(torch.nn.functional.one_hot(labels).double(), labels) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("kind", [HScore, ShrunkHScore])
+def test_streams_and_merges(kind):
+    features, labels = make_data()
+    first, second, whole = kind(), kind(first_row=100), kind()
+    whole.update(features, labels)
+    first.update(features[:100], labels[:100])
+    for batch in torch.arange(100, 300).split(31):
+        second.update(features[batch], labels[batch])
+    first.merge(second)
+    assert first.compute().value == pytest.approx(whole.compute().value, abs=1e-10)
+    assert first.compute().standard_error == pytest.approx(whole.compute().standard_error, rel=1e-6)
+
+
+def test_values_are_refused():
+    with pytest.raises(ValueError, match="compares classes"):
+        HScore().update(torch.rand(3, 2), torch.rand(3))

@@ -1,0 +1,50 @@
+import math
+
+import pytest
+import torch
+from sklearn.datasets import load_iris
+
+from hf_transfer.ranking import NCE, nce
+
+
+def make_data(rows=500, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 6, generator=generator).softmax(1), torch.randint(0, 4, (rows,), generator=generator)
+
+
+def nce_by_counting(sources, labels):
+    total = 0.0
+    for source, label in zip(sources.tolist(), labels.tolist()):
+        same = [other for place, other in enumerate(labels.tolist()) if sources[place] == source]
+        total += math.log(same.count(label) / len(same))
+    return total / len(labels)
+
+
+def test_equals_counting():
+    probabilities, labels = make_data(200)
+    score = NCE()
+    score.update(probabilities, labels)
+    expected = nce_by_counting(probabilities.argmax(1), labels)
+    assert score.compute().value == pytest.approx(expected, abs=1e-12)
+    assert nce(probabilities.argmax(1), labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_reference_and_known_cases():
+    data = load_iris()
+    assert nce(torch.tensor(data.data).argmax(1), torch.tensor(data.target)) == pytest.approx(-1.0986123, abs=1e-7)
+    labels = torch.arange(12) % 3
+    assert nce(labels, labels) == 0.0
+
+
+def test_streams_and_merges():
+    probabilities, labels = make_data()
+    first, second = NCE(), NCE(first_row=300)
+    first.update(probabilities[:300], labels[:300])
+    second.update(probabilities[300:], labels[300:])
+    first.merge(second)
+    assert first.compute().value == pytest.approx(nce(probabilities.argmax(1), labels), abs=1e-12)
+
+
+def test_values_are_refused():
+    with pytest.raises(ValueError, match="compares classes"):
+        NCE().update(torch.rand(3, 2), torch.rand(3))

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+
+from hf_transfer.validators.dev import controlled_mean, density_ratios, dev
+
+
+def shifted(count=2000, shift=1.0, seed=0):
+    """Source N(0, 1), target N(shift, 1) in the first of two features: the true ratio is exp(shift f - shift^2/2)."""
+    generator = np.random.default_rng(seed)
+    features = generator.standard_normal((2 * count, 2))
+    domain = np.repeat([0, 1], count)
+    features[domain == 1, 0] += shift
+    return features, domain
+
+
+def test_the_density_ratio_is_found():
+    features, domain = shifted()
+    true = np.exp(features[domain == 0, 0] - 0.5)
+    found = density_ratios(features, domain)
+    assert np.corrcoef(np.log(found), np.log(true))[0, 1] > 0.99
+    assert found.mean() == pytest.approx(1.0, abs=0.15)
+
+
+def test_unequal_domain_sizes_do_not_scale_the_ratio():
+    features, domain = shifted(shift=0.0)
+    kept = np.concatenate([np.arange(2000), np.arange(2000, 2500)])
+    assert density_ratios(features[kept], domain[kept]).mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_control_variate_against_the_formula():
+    weights, losses = np.array([0.5, 1.5, 2.0, 0.4]), np.array([1.0, 0.2, 0.1, 0.7])
+    eta = -np.cov(weights * losses, weights)[0, 1] / np.var(weights, ddof=1)
+    assert controlled_mean(weights, losses) == pytest.approx(np.mean(weights * losses) + eta * weights.mean() - eta)
+    assert controlled_mean(np.ones(4), losses) == pytest.approx(losses.mean())
+
+
+def test_it_estimates_the_target_risk():
+    features, domain = (torch.from_numpy(values) for values in shifted())
+    labels = torch.from_numpy(np.random.default_rng(1).integers(2, size=4000))
+    confidence = features[:, 0].clamp(-3, 3)
+    logits = torch.stack([torch.where(labels == 0, confidence, -confidence), torch.zeros(4000)], dim=1)
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    source_risk, target_risk = losses[domain == 0].mean().item(), losses[domain == 1].mean().item()
+    hidden = torch.where(domain == 0, labels, -100)
+    estimate = -dev(features, logits, domain, hidden)
+    assert abs(source_risk - target_risk) > 0.15
+    assert estimate == pytest.approx(target_risk, abs=0.05)
+
+
+def test_missing_labels_or_rows_raise(evaluation_set):
+    features, logits, domain, labels = evaluation_set
+    with pytest.raises(ValueError, match="`labels` is None"):
+        dev(features, logits, domain)
+    with pytest.raises(ValueError, match="target rows"):
+        dev(features, logits, torch.zeros(40), labels)
