@@ -13,11 +13,12 @@ SOURCE, TARGET = 0, 1
 IGNORED_LABEL = -100
 """The label of a row whose class is unknown or must not be read (unlabelled target rows in domain adaptation)."""
 
-NEEDS = frozenset({"labels", "domain", "hidden_states", "teacher", "views", "global_batch"})
+NEEDS = frozenset({"labels", "domain", "environments", "hidden_states", "teacher", "views", "global_batch"})
 """What an objective may ask for beyond features and logits; nothing unasked is computed.
 
 - `labels`: the training set must have a label column.
 - `domain`: the training set must have a `domain` column with both 0 (source) and 1 (target).
+- `environments`: the training set must have a `domain` column with at least two values, each an environment.
 - `hidden_states`: the model runs with `output_hidden_states=True`.
 - `teacher`: a frozen copy of the starting model runs on the same batch, once for all who ask.
 - `views`: the batch carries a second augmented copy (keys starting with `view_`), which joins the one forward.

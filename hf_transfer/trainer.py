@@ -25,6 +25,7 @@ from transformers.utils import logging
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
     check_class_labels,
+    check_environments,
     check_not_empty,
     check_two_domains,
     column_values,
@@ -150,6 +151,8 @@ class TransferTrainer(Trainer):
                     f"(0 = source, 1 = target); it has {dataset.column_names}."
                 )
             check_two_domains(column_values(dataset, "domain"))
+        if "environments" in model.needs:
+            check_environments(dataset)
         if self.supervision == "labels":
             self._check_labels(model, dataset, "training")
 
@@ -212,8 +215,8 @@ class TransferTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, TransferOutput]:
         """The TransferModel's loss: task plus weighted objectives in training, task alone in evaluation.
 
-        The Trainer averages over micro-batches and processes. Dividing each task loss by their mean number of labels gives
-        every label the same weight, as in one large batch.
+        The Trainer averages over micro-batches and processes. Dividing each task loss by their mean number of labels
+        gives every label the same weight, as in one large batch.
         """
         if model.training and num_items_in_batch is not None:
             processes = self.args.world_size if self.args.average_tokens_across_devices else 1
@@ -228,9 +231,9 @@ class TransferTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of every unweighted term since the last log, as `loss_<name>`."""
+        """Adds the mean of every unweighted term since the last log, as `loss_<name>`, where there are several."""
         if "loss" in logs:
-            for name, total in self._term_sums.items():
+            for name, total in self._term_sums.items() if len(self._term_sums) > 1 else ():
                 mean = self.accelerator.reduce(total / self._term_counts[name], reduction="mean")
                 logs[f"loss_{name}"] = round(mean.item(), 6)
             self._term_sums.clear()

@@ -24,10 +24,11 @@ from transformers.utils import ModelOutput
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
 from hf_transfer.model_anatomy import HeadInput, feature_width, unwrap_peft
 from hf_transfer.objective import IGNORED_LABEL, Objective, View, check_needs
+from hf_transfer.pretraining import OBJECTIVES as PRETRAINING
 from hf_transfer.task_adaptation import OBJECTIVES as TASK_ADAPTATION
 
 OBJECTIVES_FILE = "objectives.safetensors"
-REGISTRY: dict[str, str] = {**DOMAIN_ADAPTATION, **TASK_ADAPTATION}
+REGISTRY: dict[str, str] = {**PRETRAINING, **TASK_ADAPTATION, **DOMAIN_ADAPTATION}
 """Every objective by its short name, as "module:class"."""
 
 

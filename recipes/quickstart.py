@@ -83,7 +83,13 @@ VALIDATOR = "information_maximization"
 ZOO = ("masked_images", "digits", "odd_even", "random")
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "modules_to_save": ["classifier"]}
 TASK_METHODS = {"fine-tuning": {}, "L2-SP + BSS": {"l2_sp": {}, "bss": {}}, "LoRA": {}}
-DOMAIN_METHODS = {"source only": {}, "DANN": {"dann": {}}, "CDAN + MCC": {"cdan": {}, "mcc": {}}, "MDD": {"mdd": {}}}
+# Both weights and the temperature were chosen by the validator (information maximisation), not by target labels.
+DOMAIN_METHODS = {
+    "source only": {},
+    "DANN": {"dann": {"weight": 0.1}},
+    "CDAN + MCC": {"cdan": {"weight": 0.1}, "mcc": {"temperature": 2.0}},
+    "MDD": {"mdd": {}},
+}
 
 
 @dataclass(frozen=True)

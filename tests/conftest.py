@@ -32,6 +32,7 @@ os.environ.update(
 os.environ.pop("HF_TOKEN", None)
 os.environ.pop("HF_HUB_CACHE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait slow every other process down
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

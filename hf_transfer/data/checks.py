@@ -75,3 +75,19 @@ def check_two_domains(domains: Sequence[int] | np.ndarray) -> None:
             "datasets, "
             "or pass the target as `target_dataset`."
         )
+
+
+def check_environments(dataset: Dataset) -> None:
+    """A `domain` column tells at least two environments apart.
+
+    Raises:
+        ValueError: no such column, or only one environment.
+    """
+    if "domain" not in dataset.column_names:
+        raise ValueError(
+            "these objectives compare environments and the training dataset has no `domain` column to number them; "
+            f"it has {dataset.column_names}."
+        )
+    present = np.unique(column_values(dataset, "domain"))
+    if len(present) < 2:
+        raise ValueError(f"the `domain` column should number at least two environments, got only {present.tolist()}.")

@@ -34,7 +34,7 @@ class GroupDRO(Objective):
     """
 
     paper = "1911.08731"
-    needs = frozenset({"labels", "global_batch"})
+    needs = frozenset({"labels", "environments", "global_batch"})
 
     def __init__(self, num_environments: int = 2, step_size: float = 0.01, weight: float = 1.0):
         super().__init__(weight)

@@ -29,7 +29,7 @@ class VREx(Objective):
     """
 
     paper = "2003.00688"
-    needs = frozenset({"labels", "global_batch"})
+    needs = frozenset({"labels", "environments", "global_batch"})
 
     def __init__(self, starts_at: float = 0.1, weight: float = 10.0):
         super().__init__(weight)

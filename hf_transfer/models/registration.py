@@ -2,6 +2,7 @@
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -12,6 +13,9 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    ViTImageProcessorPil,
 )
 
 from hf_transfer.models.flowformer import (
@@ -44,7 +48,7 @@ AUTO_CLASSES = {
     AutoModelForTimeSeriesPrediction: FlowformerForTimeSeriesPrediction,
     AutoModelForTokenClassification: FlowformerForTokenClassification,
 }
-# transformers has no Auto class for these tasks: as remote code they travel under AutoModel
+# transformers has no Auto class for these tasks
 HEADS_WITHOUT_AUTO_CLASS = (FlowformerForTimeSeriesClassification, DecisionFlowformer)
 
 
@@ -55,15 +59,3 @@ def register() -> None:
     for auto_class, model_class in AUTO_CLASSES.items():
         auto_class.register(FlowformerConfig, model_class, exist_ok=True)
     register_target_modules(FlowformerConfig.model_type)
-
-
-def register_remote_code() -> None:
-    """From now on `save_pretrained` of a Flowformer copies its source files into the folder.
-
-    The folder then loads with `trust_remote_code=True` where `hf_transfer` is not installed.
-    """
-    FlowformerConfig.register_for_auto_class()
-    for auto_class, model_class in AUTO_CLASSES.items():
-        model_class.register_for_auto_class(auto_class.__name__)
-    for model_class in HEADS_WITHOUT_AUTO_CLASS:
-        model_class.register_for_auto_class("AutoModel")

@@ -44,7 +44,7 @@ class IRM(Objective):
     """
 
     paper = "1907.02893"
-    needs = frozenset({"labels", "global_batch"})
+    needs = frozenset({"labels", "environments", "global_batch"})
 
     def __init__(self, starts_at: float = 0.1, weight: float = 1.0):
         super().__init__(weight)

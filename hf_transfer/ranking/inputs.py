@@ -56,7 +56,8 @@ def choose_columns(
         ValueError: no rows, no label column, no column the model could read, or several it might mean.
     """
     check_not_empty(dataset, "given")
-    row = dataset[0]
+    # A tensor format would decode pictures to arrays; a transform on the fly makes the columns that count.
+    row = dataset[0] if dataset.format["type"] == "custom" else dataset.with_format(None)[0]
     label = choose_label(row, label_column)
     candidates = {name: value for name, value in row.items() if name != label}
     if input_columns is not None:

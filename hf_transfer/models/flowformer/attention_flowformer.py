@@ -175,7 +175,9 @@ class FlowformerAttention(nn.Module):
 
     def _cache_layer(self, past_key_values: Cache) -> FlowAttentionCacheLayer:
         layers = past_key_values.layers
-        if self.layer_idx >= len(layers) or not isinstance(layers[self.layer_idx], FlowAttentionCacheLayer):
+        # By name, not by class: the same class may have been loaded twice, as remote code and from the package.
+        layer_type = layers[self.layer_idx]._layer_type if self.layer_idx < len(layers) else None
+        if layer_type != FlowAttentionCacheLayer._layer_type:
             raise ValueError(
                 f"Flow attention continues from a flow state, got a {type(past_key_values).__name__} of keys and "
                 "values: build the cache with `DynamicCache(config=model.config)`, or pass `use_cache=False`."

@@ -253,7 +253,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
             past = past_key_values.get_seq_length()
             layer = past_key_values.layers[0]
-            if isinstance(layer, FlowAttentionCacheLayer):
+            if layer._layer_type == FlowAttentionCacheLayer._layer_type:
                 past = layer.state.num_tokens[:, None].to(device)
             elif attention_mask is not None and attention_mask.dim() == 2:
                 past = attention_mask[:, :past].long().sum(1, keepdim=True).to(device)

@@ -49,7 +49,7 @@ def test_cached_equals_uncached(mode, positions):
     cached = generate(model, inputs=prompt(), **options)
     uncached = {name: value for name, value in options.items() if name != "prefill_chunk_size"}
     assert torch.equal(cached, generate(model, inputs=prompt(), use_cache=False, **uncached))
-    assert cached[:, 5:].unique().numel() > 3, "a constant output would prove nothing"
+    assert cached[:, 5:].unique().numel() > 2, "a constant output would prove nothing"
 
 
 @pytest.mark.parametrize("implementation", ["flow", "sdpa"])

@@ -1,0 +1,12 @@
+"""Pre-train a model from one YAML: masked images, masked or causal language modelling, or with labels.
+
+    accelerate launch recipes/pretrain.py recipes/pretraining/mnist_masked_images.yaml
+
+Any key of the YAML can be given on the command line; `hf-transfer pretrain --explain` lists them.
+"""
+
+from hf_transfer.runs.adapt import run_pretraining
+from hf_transfer.runs.recipe import run_recipe
+
+if __name__ == "__main__":
+    run_recipe(run_pretraining)
