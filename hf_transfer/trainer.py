@@ -59,6 +59,10 @@ class TransferConfig(TrainingArguments):
         default=1.0,
         metadata={"help": "Learning rate of everything outside the backbone over the backbone's; 10 is usual."},
     )
+    objective_warmup: float = field(
+        default=0.0,
+        metadata={"help": "Share of the training over which the weights of the objectives grow linearly from 0."},
+    )
     validator: str = field(
         default="information_maximization",
         metadata={"help": "Score that chooses the checkpoint in domain adaptation without target labels."},
@@ -71,6 +75,8 @@ class TransferConfig(TrainingArguments):
                 "`objectives` should map names to keywords, such as "
                 f'{{"cdan": {{}}, "mcc": {{"temperature": 2.5}}}}, got {self.objectives!r}.'
             )
+        if not 0 <= self.objective_warmup <= 1:
+            raise ValueError(f"`objective_warmup` should be in [0, 1], got {self.objective_warmup}.")
         if self.head_learning_rate_multiplier <= 0:
             raise ValueError(
                 f"`head_learning_rate_multiplier` should be positive, got {self.head_learning_rate_multiplier}."
@@ -126,6 +132,7 @@ class TransferTrainer(Trainer):
                 "DataParallel is not supported: one GPU is used. Start with `accelerate launch` to use all."
             )
             args._n_gpu = 1
+        model.objective_warmup = args.objective_warmup
         self.transfer_model = model
         self.train_sampler: ShuffleSampler | None = None
         self._term_sums: dict[str, Tensor] = {}

@@ -114,6 +114,7 @@ class TransferModel(nn.Module):
         self.supervision = supervision
         self.label_smoothing = label_smoothing
         self.progress = 0.0
+        self.objective_warmup = 0.0
         self.returns_features = False
         if "task" in (objectives or {}):
             raise ValueError("no objective may be called `task`: that is the name of the task loss.")
@@ -191,7 +192,8 @@ class TransferModel(nn.Module):
         terms = {} if task_loss is None else {"task": task_loss}
         if working:
             terms |= self._objective_losses(view)
-        weights = {name: objective.weight for name, objective in self.objectives.items()}
+        ramp = 1.0 if self.progress >= self.objective_warmup else self.progress / self.objective_warmup
+        weights = {name: ramp * objective.weight for name, objective in self.objectives.items()}
         total = sum(weights.get(name, 1.0) * value for name, value in terms.items()) if terms else None
         losses = {name: value.detach() for name, value in terms.items()}
         return TransferOutput(loss=total, logits=view.logits, features=features, losses=losses)

@@ -42,7 +42,7 @@ from hf_transfer import (
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import column_values
 from hf_transfer.data.columns import replace_column
-from hf_transfer.data.images import with_pixel_values
+from hf_transfer.data.images import image_processor, with_pixel_values
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.hub import (
     DatasetFact,
@@ -111,6 +111,7 @@ class Quickstart:
         self.output_dir = output_dir
         self.settings = settings
         self.use_cpu = use_cpu
+        self.processor = image_processor(IMAGE_SIZE, num_channels=1)
         self.console = Console(quiet=not PartialState().is_main_process)
         with PartialState().main_process_first():
             self.source = with_pixel_values(load("mnist5k"), IMAGE_SIZE, 1)
@@ -181,12 +182,14 @@ class Quickstart:
             set_seed(self.settings.seed)
             with atomic_folder(self.output_dir / "zoo" / "random") as staging:
                 AutoModel.from_config(FlowformerConfig(**ARCHITECTURE)).save_pretrained(staging)
+                self.processor.save_pretrained(staging)
         PartialState().wait_for_everyone()
 
     def _pretrain(self, name: str, loader: Any, trainer: type[TransferTrainer], rows: Dataset, **labels: Any) -> None:
         def make() -> TransferTrainer:
             config = self.config(name, self.settings.pretraining_steps, 64, learning_rate=2e-3)
-            return trainer(loader.from_config(FlowformerConfig(**ARCHITECTURE, **labels)), config, train_dataset=rows)
+            model = loader.from_config(FlowformerConfig(**ARCHITECTURE, **labels))
+            return trainer(model, config, train_dataset=rows, processing_class=self.processor)
 
         self.step(f"Pre-train: {name}", f"zoo/{name}", make)
 
@@ -207,6 +210,7 @@ class Quickstart:
             if not (self.output_dir / "flowformer-base").exists():
                 with atomic_folder(self.output_dir / "flowformer-base") as staging:
                     AutoModel.from_pretrained(ranking.best.model).save_pretrained(staging)
+                    self.processor.save_pretrained(staging)
         PartialState().wait_for_everyone()
         return ranking
 
@@ -225,6 +229,7 @@ class Quickstart:
                 train_dataset=self.target["train"],
                 eval_dataset=self.target["test"],
                 compute_metrics=accuracy_metric(),
+                processing_class=self.processor,
             )
 
         return self.step(f"{method} from {Path(start).name}", folder, make)
@@ -255,6 +260,7 @@ class Quickstart:
                 target_dataset=self.target["unlabelled"],
                 eval_dataset=self.target["test"],
                 compute_metrics=accuracy_metric(),
+                processing_class=self.processor,
             )
 
         return self.step(f"Domain adaptation: {method}", f"domain/{slug(method)}", make)
@@ -271,6 +277,7 @@ class Quickstart:
             model = AutoModelForImageClassification.from_pretrained(self.output_dir / best.folder)
             with atomic_folder(folder, overwrite=True) as staging:
                 model.save_pretrained(staging)
+                self.processor.save_pretrained(staging)
                 (staging / "results.json").write_text(json.dumps(best.results, indent=2))
                 write_card(staging, self.card(best, ranking, rows))
         PartialState().wait_for_everyone()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset, Features, Value
 from PIL import Image as PILImage
+from transformers import ViTImageProcessorPil
 
 
 def to_pixel_values(
@@ -37,6 +38,22 @@ class PixelReader:
             joined = np.frombuffer(bytearray(b"".join(rows["pixel_values"])), dtype=np.float32)
             read["pixel_values"] = torch.from_numpy(joined).reshape(self.shape)
         return read
+
+
+def image_processor(size: int, num_channels: int) -> ViTImageProcessorPil:
+    """The image processor that does what `to_pixel_values` does, to be saved with a model so that raw images can be
+    read.
+
+    Args:
+        size: height and width in pixels.
+        num_channels: 1 for grey, 3 for colour.
+    """
+    return ViTImageProcessorPil(
+        size={"height": size, "width": size},
+        image_mean=[0.5] * num_channels,
+        image_std=[0.5] * num_channels,
+        do_convert_rgb=num_channels == 3,
+    )
 
 
 def with_pixel_values(dataset: Dataset, size: int, num_channels: int, image_column: str = "image") -> Dataset:

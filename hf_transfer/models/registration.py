@@ -2,7 +2,6 @@
 
 from transformers import (
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -13,9 +12,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
-    AutoTokenizer,
-    PreTrainedTokenizerFast,
-    ViTImageProcessorPil,
 )
 
 from hf_transfer.models.flowformer import (

@@ -50,7 +50,8 @@ class Journal:
         self.rows[key] = row
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "row": asdict(row)}) + "\n")
+                # A new line first: a run that was killed may have left half a line behind.
+                file.write("\n" + json.dumps({"key": key, "row": asdict(row)}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -110,8 +111,9 @@ class ModelScorer:
         except Exception as error:
             return Outcome({}, explain(error, name), facts)
         finally:
+            alive = None if model is None else weakref.ref(model)
             del model
-            release_memory()
+            release_memory(alive is not None and alive() is not None)
             if candidate is not None and self.state.is_local_main_process:
                 remove(candidate.removable)
 
@@ -244,7 +246,9 @@ def explain(error: BaseException, name: str) -> str:
     return first_line(error) if is_plain else f"{type(error).__name__}: {first_line(error)}"
 
 
-def release_memory() -> None:
-    gc.collect()
+def release_memory(has_cycles: bool = True) -> None:
+    """Give memory back to the device; looking for cycles of dead objects takes long and is asked for."""
+    if has_cycles:
+        gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

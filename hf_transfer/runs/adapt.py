@@ -37,7 +37,7 @@ def run_adaptation(arguments: Arguments) -> dict[str, float]:
     check_output(run_args, config)
     raw = load_data(data_args, config.seed)
     model = load_model(model_args, raw.class_names)
-    processor = load_processor(model_args)
+    processor = load_processor(model_args, model.config)
     data = raw.prepared(model.config, processor, data_args)
     if config.load_best_model_at_end and data.test is None and data.target is None:
         raise ValueError("`load_best_model_at_end` needs rows to evaluate on: give `test_dataset` or `test_rows`.")
@@ -65,7 +65,7 @@ def run_pretraining(arguments: Arguments) -> dict[str, float]:
     check_output(run_args, config)
     raw = load_data(data_args, config.seed)
     model = load_model(model_args)
-    processor = load_processor(model_args)
+    processor = load_processor(model_args, model.config)
     data = without_labels(raw).prepared(model.config, processor, data_args)
     trainer = PretrainingTrainer(
         model, config, train_dataset=data.train, eval_dataset=data.test, processing_class=processor

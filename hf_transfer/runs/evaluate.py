@@ -40,7 +40,8 @@ def run_evaluation(
     arguments = ModelArguments(model=model, task=task)
     rows = load(dataset, split)
     check_not_empty(rows, "evaluation")
-    loaded, processor = load_model(arguments), load_processor(arguments)
+    loaded = load_model(arguments, allow_new_weights=False)
+    processor = load_processor(arguments, loaded.config)
     ready = prepare(rows, loaded.config, processor, max_length=max_length)
     is_text = isinstance(processor, PreTrainedTokenizerBase)
     with tempfile.TemporaryDirectory() as scratch:

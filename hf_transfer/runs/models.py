@@ -6,8 +6,9 @@ from typing import Any
 
 import peft
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
 
+from hf_transfer.data.images import image_processor
 from hf_transfer.runs.arguments import ModelArguments
 
 AUTO_CLASSES = {
@@ -31,15 +32,16 @@ def auto_class(task: str) -> Any:
     return getattr(transformers, AUTO_CLASSES[task])
 
 
-def load_model(arguments: ModelArguments, class_names: list[str] | None = None) -> Any:
+def load_model(arguments: ModelArguments, class_names: list[str] | None = None, allow_new_weights: bool = True) -> Any:
     """The model with a head for `class_names`, new where the stored head has another number of classes.
 
     Args:
         arguments: where to start from.
-        class_names: names of the classes; None for tasks without classes.
+        class_names: names of the classes; None for tasks without classes, or to keep the stored head.
+        allow_new_weights: False refuses a folder that lacks weights, such as a backbone without its head.
 
     Raises:
-        ValueError: the folder or Hub id is not a model, or the adapter's type is unknown.
+        ValueError: the folder or Hub id is not a model, lacks weights, or the adapter's type is unknown.
     """
     loader = auto_class(arguments.task)
     labels = {}
@@ -50,14 +52,20 @@ def load_model(arguments: ModelArguments, class_names: list[str] | None = None) 
         model = loader.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
     else:
         try:
-            model = loader.from_pretrained(
+            model, report = loader.from_pretrained(
                 arguments.model,
                 ignore_mismatched_sizes=True,
                 trust_remote_code=arguments.trust_remote_code,
+                output_loading_info=True,
                 **labels,
             )
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot load `{arguments.model}` for {arguments.task}: {error}") from error
+        if report["missing_keys"] and not allow_new_weights:
+            raise ValueError(
+                f"`{arguments.model}` lacks weights for {arguments.task} ({sorted(report['missing_keys'])[:3]}): "
+                "adapt it first."
+            )
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
 
 
@@ -79,13 +87,13 @@ def with_adapter(model: Any, settings: dict[str, Any]) -> peft.PeftModel:
     return peft.get_peft_model(model, config)
 
 
-def load_processor(arguments: ModelArguments) -> Any:
-    """The tokenizer or image processor stored with the model, or None where there is none."""
-    if arguments.model is None:
-        return None
-    for loader in (AutoTokenizer, AutoImageProcessor):
+def load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
+    """The tokenizer or image processor stored with the model; for images a plain one where there is none."""
+    for loader in (AutoTokenizer, AutoImageProcessor) if arguments.model is not None else ():
         try:
             return loader.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
         except (OSError, ValueError, KeyError, TypeError, ImportError):
             continue
+    if isinstance(getattr(config, "image_size", None), int) and hasattr(config, "num_channels"):
+        return image_processor(config.image_size, config.num_channels)
     return None

@@ -41,8 +41,8 @@ def flow_attention(
     """Flow attention [B, H, L, M] in time and memory linear in L + S; float32 inside for half-precision inputs.
 
     The causal form needs L = S and takes its mask as either argument, since both are the same tokens. It continues
-    from `state` and, with `return_state`, also returns the state it ends in; gradients flow through both. Bidirectional
-    self-attention over padded rows needs both masks. Masked queries give 0. Second derivatives exist.
+    from `state` and, with `return_state`, also returns the state it ends in; gradients flow through both.
+    Bidirectional self-attention over padded rows needs both masks. Masked queries give 0. Second derivatives exist.
 
     Args:
         feature_map: phi, "sigmoid", "elu" (elu + 1) or "relu".

@@ -145,6 +145,8 @@ def _combine(weights: list[Tensor], vectors: list[Tensor], left: Tensor, right: 
 class _BidirectionalFlow(torch.autograd.Function):
     """Block after block, each recomputed in the backward pass."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(query, key, value, key_mask, query_mask, options):
         if query.shape[3] == value.shape[3]:

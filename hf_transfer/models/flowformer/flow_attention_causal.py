@@ -10,6 +10,7 @@ Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .flow_chunks import MAX_TRIANGULAR_CHUNKS, Saved, prepare_segment, segment_backward, segment_forward
 from .flow_options import FlowOptions, nonzero
@@ -72,33 +73,35 @@ def _segments(query: Tensor, value: Tensor, chunk_size: int) -> list[tuple[slice
     """(positions, chunk size) of each segment: whole chunks as the budget allows, then the rest as one short chunk."""
     batch_size, num_heads, length, key_dim = query.shape
     whole = length - length % chunk_size
-    # a compiler would unroll the loop, and plans memory itself: one segment
-    segment = whole
-    if not torch.compiler.is_compiling():
-        budget = CPU_SEGMENT_ELEMENTS if query.device.type == "cpu" else GPU_SEGMENT_ELEMENTS
-        chunks = budget // (batch_size * num_heads * max(key_dim, value.shape[-1]) * chunk_size)
-        segment = min(max(chunks, 1), MAX_TRIANGULAR_CHUNKS) * chunk_size
-    parts = []
-    if whole > 0:
-        parts = [(slice(start, min(start + segment, whole)), chunk_size) for start in range(0, whole, segment)]
+    budget = CPU_SEGMENT_ELEMENTS if query.device.type == "cpu" else GPU_SEGMENT_ELEMENTS
+    chunks = budget // (batch_size * num_heads * max(key_dim, value.shape[-1]) * chunk_size)
+    segment = min(max(chunks, 1), MAX_TRIANGULAR_CHUNKS) * chunk_size
+    parts = [(slice(start, min(start + segment, whole)), chunk_size) for start in range(0, whole, segment)]
     if whole < length:
         parts.append((slice(whole, length), length - whole))
     return parts
 
 
 def _differentiable(query, key, value, mask, positions, options, *tensors):
-    """The forward pass in operations autograd follows, for graph compilers and for second derivatives."""
-    outputs, carry = [], [x.flatten(0, 1) for x in tensors]
-    for part, chunk in _segments(query, value, options.chunk_size):
-        segment = prepare_segment(query, key, value, mask, positions, part, chunk, options)
-        aggregated, scale, carry, _ = segment_forward(segment, carry, options)
-        outputs.append((aggregated * scale[..., None]).view_as(segment.value).to(value.dtype))
-    output = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]
+    """All chunks at once in operations autograd follows, for graph compilers and for second derivatives.
+
+    Masked padding up to whole chunks keeps it free of branches on the length, which may be symbolic.
+    """
+    length, chunk = query.shape[2], options.chunk_size
+    padding = -length % chunk
+    mask = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
+    mask, positions = functional.pad(mask, (0, padding)), functional.pad(positions, (0, padding), value=1.0)
+    query, key, padded = (functional.pad(x, (0, 0, 0, padding)) for x in (query, key, value))
+    segment = prepare_segment(query, key, padded, mask, positions, slice(None), chunk, options)
+    aggregated, scale, carry, _ = segment_forward(segment, [x.flatten(0, 1) for x in tensors], options)
+    output = (aggregated * scale[..., None]).view_as(segment.value)[:, :, :length].to(value.dtype)
     return output, *(x.view_as(y) for x, y in zip(carry, tensors))
 
 
 class _CausalFlow(torch.autograd.Function):
     """Segment after segment, each recomputed in the backward pass from the state it started in."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(query, key, value, mask, positions, options, *tensors):
@@ -151,8 +154,8 @@ def _second_order(query, key, value, mask, positions, options, tensors, gradient
     """The gradients as functions of the inputs, for `create_graph=True`."""
     inputs = (query, key, value, *tensors)
     outputs = _differentiable(query, key, value, mask, positions, options, *tensors)
-    pairs = [(output, grad) for output, grad in zip(outputs, gradients) if grad is not None]
+    outputs, gradients = zip(*((output, grad) for output, grad in zip(outputs, gradients) if grad is not None))
     wanted = [x for x in inputs if x.requires_grad]
-    found = iter(torch.autograd.grad(*zip(*pairs), inputs=wanted, create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
     grads = [next(found) if x.requires_grad else None for x in inputs]
     return *grads[:3], None, None, None, *grads[3:]

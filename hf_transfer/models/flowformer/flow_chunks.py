@@ -153,16 +153,17 @@ def _prefix(carry: Tensor, sums: Tensor, reverse: bool = False) -> tuple[Tensor,
     """`carry` [G, .] plus the sums [X, .] of the chunks before each chunk (after it, when reversed), and plus all."""
     sums = sums.unflatten(0, (carry.shape[0], -1))
     chunks = sums.shape[1]
-    if chunks == 1:
-        starts = carry.unsqueeze(1)
-    elif chunks <= MAX_TRIANGULAR_CHUNKS:
-        ones = sums.new_ones(chunks, chunks)
-        outside = ones.triu(1) if reverse else ones.tril(-1)
-        starts = (outside @ sums.flatten(2)).view_as(sums) + carry.unsqueeze(1)
-    else:
+    # the number of chunks may be symbolic under a compiler: no branch on it
+    if torch.compiler.is_compiling() or chunks > MAX_TRIANGULAR_CHUNKS:
         ordered = sums.flip(1) if reverse else sums
         starts = torch.cat([carry.unsqueeze(1), ordered[:, :-1]], 1).cumsum(1)
         starts = starts.flip(1) if reverse else starts
+    elif chunks == 1:
+        starts = carry.unsqueeze(1)
+    else:
+        ones = sums.new_ones(chunks, chunks)
+        outside = ones.triu(1) if reverse else ones.tril(-1)
+        starts = (outside @ sums.flatten(2)).view_as(sums) + carry.unsqueeze(1)
     last = 0 if reverse else -1
     return starts.flatten(0, 1), starts[:, last] + sums[:, last]
 
