@@ -53,11 +53,9 @@ def load(name: str, split: str | None = None) -> Dataset:
     Raises:
         ValueError: the split is not there; the known ones are named.
     """
-    if name in BUNDLED:
-        return BUNDLED[name]()
-    loaded = _load_elsewhere(name)
+    loaded = BUNDLED[name]() if name in BUNDLED else _load_elsewhere(name)
     if isinstance(loaded, Dataset):
-        return loaded
+        loaded = DatasetDict(train=loaded)
     wanted = split or ("train" if "train" in loaded else next(iter(loaded)))
     if wanted not in loaded:
         raise ValueError(f"`{name}` has no split `{wanted}`, accepted: {list(loaded)}.")

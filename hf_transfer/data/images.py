@@ -33,11 +33,20 @@ class PixelReader:
         self.shape = (-1, num_channels, size, size)
 
     def __call__(self, rows: dict[str, list]) -> dict[str, Any]:
-        read = {name: torch.tensor(values) for name, values in rows.items() if name != "pixel_values"}
+        read = {name: _as_tensor(values) for name, values in rows.items() if name != "pixel_values"}
         if "pixel_values" in rows:
             joined = np.frombuffer(bytearray(b"".join(rows["pixel_values"])), dtype=np.float32)
             read["pixel_values"] = torch.from_numpy(joined).reshape(self.shape)
         return read
+
+
+def _as_tensor(values: list) -> torch.Tensor | list:
+    """Numbers as a tensor; names, texts and missing values as they are."""
+    return (
+        values
+        if any(value is None or isinstance(value, (str, bytes, dict)) for value in values)
+        else torch.tensor(values)
+    )
 
 
 def image_processor(size: int, num_channels: int) -> ViTImageProcessorPil:
@@ -76,7 +85,7 @@ def with_pixel_values(dataset: Dataset, size: int, num_channels: int, image_colu
         images = rows[image_column]
         return {"pixel_values": [to_pixel_values(image, size, num_channels).tobytes() for image in images]}
 
-    ready = dataset.map(
+    ready = dataset.with_format(None).map(
         convert,
         batched=True,
         remove_columns=[image_column],

@@ -20,6 +20,8 @@ def scarce_split(dataset: Dataset, labels_per_class: int, test_rows: int, seed: 
     Raises:
         ValueError: the dataset is too small for the split.
     """
+    if not 0 <= test_rows < len(dataset):
+        raise ValueError(f"`test_rows` should be between 0 and {len(dataset) - 1}, got {test_rows}.")
     labels = column_values(dataset, label_column(dataset, "given"))
     order = np.random.default_rng(seed).permutation(len(labels))
     test, rest = order[:test_rows], order[test_rows:]

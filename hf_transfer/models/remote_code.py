@@ -12,7 +12,7 @@ from hf_transfer.models.registration import AUTO_CLASSES, HEADS_WITHOUT_AUTO_CLA
 
 
 def register_remote_code() -> None:
-    """From now on `save_pretrained` of a Flowformer copies the source files that this one model needs into its folder."""
+    """From now on `save_pretrained` of a Flowformer copies the source files that it needs into its folder."""
     FlowformerConfig.register_for_auto_class()
     for auto_class, model_class in AUTO_CLASSES.items():
         model_class.register_for_auto_class(auto_class.__name__)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HTTPError
 from huggingface_hub.file_download import repo_folder_name
 
-from hf_transfer.hub import local_model_folder, pull_model
+from hf_transfer.hub import HubError, explain_hub_error, local_model_folder, pull_model
 from hf_transfer.hub.errors import readable_hub_errors
+from hf_transfer.hub.retry import with_retries
 from hf_transfer.ranking.loading import revision_of
 
 
@@ -105,7 +107,7 @@ def fetch(name: str, access: Access, is_known: Callable[[str, str | None], bool]
     if local is not None:
         revision = revision_of(local)
         return Fetched(name, None if is_known(name, revision) else local, revision)
-    revision, parameters = ask_hub(name, access)
+    revision, parameters, trouble = ask_hub(name, access)
     if is_known(name, revision):
         return Fetched(name, None, revision)
     if None not in (parameters, access.max_params) and parameters > access.max_params:
@@ -115,23 +117,28 @@ def fetch(name: str, access: Access, is_known: Callable[[str, str | None], bool]
     removable = kept_here if access.free_disk and not kept_here.exists() else None
     try:
         folder = pull_model(name, token=access.token, cache_dir=access.cache_dir, allow_pickle=access.allow_pickle)
-    except BaseException:
+    except HubError as error:
         remove(removable)
-        raise
+        # "Not in the cache" would hide why the Hub did not answer.
+        if trouble is None:
+            raise
+        raise HubError(f"Pulling {name!r} failed: {trouble}.") from error
     revision = revision or revision_of(folder)
     return Fetched(name, None if is_known(name, revision) else folder, revision, removable)
 
 
-def ask_hub(name: str, access: Access) -> tuple[str | None, int | None]:
-    """Commit and number of parameters of a Hub model; None where the Hub does not say, or is not reached."""
+def ask_hub(name: str, access: Access) -> tuple[str | None, int | None, str | None]:
+    """Commit and number of parameters of a Hub model, None where the Hub does not say; and what went wrong, if it did.
+
+    Nothing is raised: `pull_model` asks again, and may still find the model in the cache.
+    """
     if constants.is_offline_mode():
-        return None, None
+        return None, None, None
     try:
-        info = HfApi(token=access.token, library_name="hf_transfer").model_info(name)
-    except Exception:
-        # `pull_model` asks again, with retries, and explains what is wrong.
-        return None, None
-    return info.sha, info.safetensors.total if info.safetensors else None
+        info = with_retries(lambda: HfApi(token=access.token, library_name="hf_transfer").model_info(name), attempts=2)
+    except (HTTPError, ValueError) as error:
+        return None, None, explain_hub_error(error, name)
+    return info.sha, info.safetensors.total if info.safetensors else None, None
 
 
 def remove(folder: Path | None) -> None:

