@@ -87,8 +87,9 @@ TASK_METHODS = {"fine-tuning": {}, "L2-SP + BSS": {"l2_sp": {}, "bss": {}}, "LoR
 # The weights and the warm-up were chosen by the validator (information maximisation), not by target labels.
 DOMAIN_METHODS = {
     "source only": {},
-    "DANN": {"dann": {"weight": 0.1}},
-    "CDAN + MCC": {"cdan": {"weight": 0.1}, "mcc": {}},
+    "DANN": {"dann": {"weight": 0.5}},
+    "CDAN + MCC, T 2": {"cdan": {"weight": 0.1}, "mcc": {"temperature": 2.0}},
+    "CDAN + MCC, T 2.5": {"cdan": {"weight": 0.1}, "mcc": {"temperature": 2.5}},
     "MDD": {"mdd": {}},
 }
 

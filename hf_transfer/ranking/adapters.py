@@ -20,7 +20,7 @@ TASK_CLASSES = {
     "FEATURE_EXTRACTION": "AutoModel",
 }
 WEIGHTS = "adapter_model.safetensors"
-HEAD_NAMES = ("classifier", "score")
+HEADS = (".classifier.weight", ".score.weight", ".classifier.out_proj.weight")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -72,6 +72,6 @@ def head_size(folder: Path) -> dict[str, int]:
     """`num_labels` of the head that was saved with the adapter, if one was."""
     with safe_open(folder / WEIGHTS, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118  (a safetensors file is no mapping)
-            if name.endswith(".weight") and any(f".{head}." in name for head in HEAD_NAMES):
+            if name.endswith(HEADS):
                 return {"num_labels": weights.get_slice(name).get_shape()[0]}
     return {}

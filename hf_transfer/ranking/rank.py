@@ -130,6 +130,7 @@ def rank_rows(names: Sequence[str], scorer: ModelScorer, journal: Journal, progr
                     journal.add(row)
             rows.append(row)
             bar.advance(task)
+    scorer.free(scorer.removable_bases)
     return rows
 
 

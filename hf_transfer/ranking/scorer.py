@@ -18,7 +18,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
 
-from hf_transfer.hub import explain_hub_error, pull_model
+from hf_transfer.hub import explain_hub_error
 from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove
 from hf_transfer.ranking.features import FeatureExtractor, HeadExtractor
@@ -65,11 +65,16 @@ class ModelScorer:
         self.dataset, self.settings, self.access = dataset, settings, access
         self.batch_size, self.num_workers = batch_size, num_workers
         self.device = torch.device(device) if device is not None else self.state.device
+        self.removable: list[Path | None] = []
+        # A base model may serve several adapters, and be a candidate itself: it stays until the end.
+        self.removable_bases: list[Path | None] = []
 
     def row(self, name: str, fetched: Future[Fetched]) -> RankingRow:
         """The row of one model; whatever goes wrong with it, on any process, becomes the row's reason."""
-        outcome = self.try_model(name, fetched)
-        outcomes = gather_object([outcome])
+        self.removable = []
+        outcomes = gather_object([self.try_model(name, fetched)])
+        # Only now has every process loaded its copy.
+        self.free(self.removable)
         facts = shared_facts(outcomes)
         reason = next((other.reason for other in outcomes if other.reason), None)
         if reason is None:
@@ -89,15 +94,22 @@ class ModelScorer:
             model=name, score=best.value, standard_error=best.standard_error, layer=layer, layers=scores, **facts
         )
 
+    def free(self, folders: Sequence[Path | None]) -> None:
+        """Remove models from the cache, once a machine."""
+        if self.state.is_local_main_process:
+            for folder in folders:
+                remove(folder)
+
     def try_model(self, name: str, fetched: Future[Fetched]) -> Outcome:
         """Run this process's part of the data through one model."""
         facts: dict[str, Any] = {}
-        candidate = model = None
+        model = None
         try:
             candidate = fetched.result()
             if candidate.folder is None:
                 # This process knew the result, another did not.
-                candidate = fetch(name, self.access, lambda name, revision: False)
+                candidate = self.fetch_now(name)
+            self.removable.append(candidate.removable)
             start = time.perf_counter()
             model = self.load(candidate.folder)
             facts |= {"revision": candidate.revision, "seconds_load": time.perf_counter() - start}
@@ -114,18 +126,26 @@ class ModelScorer:
             alive = None if model is None else weakref.ref(model)
             del model
             release_memory(alive is not None and alive() is not None)
-            if candidate is not None and self.state.is_local_main_process:
-                remove(candidate.removable)
+
+    def fetch_now(self, name: str) -> Fetched:
+        """Fetch a model without looking for a finished row."""
+        return fetch(name, self.access, lambda name, revision: False)
 
     def load(self, folder: Path) -> nn.Module:
-        access = self.access
+        """The model of a fetched folder, on the device; an adapter's base model is fetched too."""
+
+        def fetch_base(base: str) -> Path:
+            fetched = self.fetch_now(base)
+            self.removable_bases.append(fetched.removable)
+            return fetched.folder
+
         model = load_model(
             folder,
-            lambda base: pull_model(base, token=access.token, cache_dir=access.cache_dir),
+            fetch_base,
             with_head=self.settings.reads_head,
             dtype=self.settings.dtype,
-            trust_remote_code=access.trust_remote_code,
-            allow_pickle=access.allow_pickle,
+            trust_remote_code=self.access.trust_remote_code,
+            allow_pickle=self.access.allow_pickle,
         )
         return model.to(self.device)
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 from accelerate import PartialState, debug_launcher
 from datasets import Dataset, DatasetDict
+from peft import LoraConfig, get_peft_model
+from transformers import ViTForImageClassification
 
 from hf_transfer.hub import retry
 from hf_transfer.ranking import FeatureExtractor, Ranking, find_models, logme, rank_models
@@ -182,6 +184,17 @@ class TestOverTheHub:
         hub.requests.clear()
         assert rank("lab/vit0", digits, **options).best.score == first.best.score
         assert not any("resolve" in request["path"] for request in hub.requests)
+
+    def test_an_adapter_brings_its_base(self, hub, zoo, digits, tmp_path):
+        hub.add_folder("lab/base", zoo / "vit0")
+        base = ViTForImageClassification.from_pretrained(zoo / "vit0")
+        adapted = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+        adapted.peft_config["default"].base_model_name_or_path = "lab/base"
+        adapted.save_pretrained(tmp_path / "adapter")
+        hub.add_folder("lab/adapter", tmp_path / "adapter")
+        ranking = rank(["lab/adapter", "lab/base"], digits, cache_dir=str(tmp_path / "cache"), free_disk=True)
+        assert len(ranking.scored) == 2 and ranking.rows[0].score != ranking.rows[1].score
+        assert not list((tmp_path / "cache").glob("models--*"))
 
     def test_every_fault_is_a_row(self, hub, zoo, digits, tmp_path):
         for name in ("public", "corrupt", "broken", "limited"):

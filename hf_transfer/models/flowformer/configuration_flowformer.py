@@ -64,7 +64,7 @@ class FlowformerConfig(PreTrainedConfig):
         feature_map, competition_clamp, flow_eps: of flow attention, see `flow_attention`.
         norm_type, norm_position: `"layer_norm"` or `"batch_norm"` (the UEA recipe), before or after each branch.
         position_embedding_type: `"learned"`, `"sinusoidal"`, `"rotary"` or `"none"`.
-        layer_scale_init_value, layer_scale_attention: learned scale of the MLP branch (paper: 1e-3 on ImageNet), and
+        layer_scale_init_value, scale_attention_branch: learned scale of the MLP branch (paper: 1e-3 on ImageNet), and
             of the attention branch too if asked; `None` switches it off.
         initializer_range, linear_initializer_range: deviation of the initial tables (words, positions, tokens), and of
             the matrices, where `None` means sqrt(2 / (inputs + outputs)), which small models need.
@@ -99,7 +99,7 @@ class FlowformerConfig(PreTrainedConfig):
     classifier_dropout: float | int | None = None
     drop_path_rate: float | int = 0.0
     layer_scale_init_value: float | None = None
-    layer_scale_attention: bool = False
+    scale_attention_branch: bool = False
     norm_type: str = "layer_norm"
     norm_position: str = "pre"
     layer_norm_eps: float = 1e-6

@@ -92,7 +92,9 @@ class FlowformerLayer(GradientCheckpointingLayer):
         init_value = config.layer_scale_init_value
         scaled = init_value is not None
         self.attention_scale = (
-            FlowformerLayerScale(hidden_size, init_value) if scaled and config.layer_scale_attention else nn.Identity()
+            FlowformerLayerScale(hidden_size, init_value)
+            if scaled and config.scale_attention_branch
+            else nn.Identity()
         )
         self.mlp_scale = FlowformerLayerScale(hidden_size, init_value) if scaled else nn.Identity()
 
