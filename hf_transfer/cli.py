@@ -26,7 +26,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, TypeError, OSError) as error:
-        typer.secho(f"hf-transfer: {error}", err=True, fg="red")
+        typer.secho(f"hf-transfer: {' '.join(str(error).split())}", err=True, fg="red")
         sys.exit(2)
 
 
@@ -47,21 +47,23 @@ def pretrain(
 @app.command(context_settings=OWN_ARGUMENTS)
 def adapt(
     context: typer.Context,
-    from_ranking: Annotated[Path | None, typer.Option(help="Start from the best model of this saved ranking.")] = None,
+    from_ranking: Annotated[
+        Path | None, typer.Option(help="Start from the best model of this saved ranking, whatever CONFIG.yaml names.")
+    ] = None,
     explain: Annotated[bool, typer.Option(help="List the arguments.")] = False,
 ) -> None:
     """Adapt a model to a task, or with `--target_dataset` to a domain: [CONFIG.yaml] [--key value ...]."""
     from hf_transfer.runs.adapt import run_adaptation
 
-    defaults = {}
+    fixed = {}
     if from_ranking is not None:
         from hf_transfer.ranking import Ranking
 
-        defaults["model"] = Ranking.load(from_ranking).best.model
-    _run(run_adaptation, context.args, explain, **defaults)
+        fixed = {"model": Ranking.load(from_ranking).best.model, "architecture": None}
+    _run(run_adaptation, context.args, explain, **fixed)
 
 
-def _run(run, argv: list[str], explain: bool, **defaults) -> None:
+def _run(run, argv: list[str], explain: bool, **fixed) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -74,7 +76,7 @@ def _run(run, argv: list[str], explain: bool, **defaults) -> None:
         Console().print(table)
         typer.echo("Every field of transformers.TrainingArguments is an argument too.")
         return
-    _show(run(parse_arguments(argv, **defaults)))
+    _show(run(parse_arguments(argv, **fixed)))
 
 
 @app.command()
@@ -90,6 +92,7 @@ def rank(
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with a model.")] = False,
     seed: Annotated[int, typer.Option(help="Draws the rows when there are more than max_samples.")] = 0,
     output_dir: Annotated[Path | None, typer.Option(help="Save table, JSON and chart here.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a ranking in output_dir.")] = False,
 ) -> None:
     """Rank models for a dataset without fine-tuning any."""
     from hf_transfer.data.bundled import load
@@ -97,7 +100,7 @@ def rank(
     from hf_transfer.ranking import rank_models
 
     if output_dir is not None:
-        check_can_write(output_dir)
+        check_can_write(output_dir, overwrite=overwrite)
     ranking = rank_models(
         models,
         load(dataset, split),
@@ -110,6 +113,8 @@ def rank(
         seed=seed,
     )
     ranking.print()
+    if not ranking.scored:
+        raise ValueError("no model could be scored; the reasons are above.")
     if output_dir is not None:
         typer.echo(f"Saved to {ranking.save(output_dir)}.")
 

@@ -212,7 +212,8 @@ class Quickstart:
             self.console.rule("Rank the zoo by LogME")
             ranking = rank_models([str(self.output_dir / "zoo" / name) for name in ZOO], self.target["train"])
             if PartialState().is_main_process:
-                ranking.save(folder)
+                with atomic_folder(folder) as staging:
+                    ranking.save(staging)
         if PartialState().is_main_process:
             ranking.print(self.console)
             if not (self.output_dir / "flowformer-base").exists():
@@ -411,25 +412,23 @@ def report(quickstart: Quickstart, rows: list[Row], facts: dict[str, Any], secon
     published = facts["published"]
     quickstart.console.print(
         f"weighted tau of LogME and accuracy: {facts['weighted_tau']:.3f}; ranked last: {facts['ranked_last']}.\n"
-        f"Published {published['method']} (chosen by {VALIDATOR}, without target labels): accuracy "
-        f"{published['accuracy']:.3f}, "
-        f"reloaded from its folder {published['reloaded']:.3f}.\n"
-        f"{seconds:.0f} s on {PartialState().num_processes} process(es). Everything is under "
-        f"{quickstart.output_dir}/; there, "
+        f"Published {published['method']} (chosen by {VALIDATOR}, without target labels): "
+        f"accuracy {published['accuracy']:.3f}, reloaded from its folder {published['reloaded']:.3f}.\n"
+        f"{seconds:.0f} s on {PartialState().num_processes} process(es). All is in {quickstart.output_dir}/; there, "
         '`import hf_transfer; AutoModel.from_pretrained("flowformer-base")` works.'
     )
     if PartialState().is_main_process:
-        lines = [{"step": row.step, "method": row.method, **row.results} for row in rows]
-        summary = {"settings": asdict(quickstart.settings), "seconds": round(seconds, 1), **facts, "rows": lines}
+        summary = {"settings": asdict(quickstart.settings), "seconds": round(seconds, 1), **facts}
+        summary["rows"] = [{"step": row.step, "method": row.method, **row.results} for row in rows]
         (quickstart.output_dir / "quickstart.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def open_output(folder: Path, settings: Settings, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that is in use, unless told to go on (with the same settings) or to start over."""
-    record = folder / "settings.json"
+    begun = begun_with(folder)
     if folder.exists() and any(folder.iterdir()):
         if overwrite:
-            if not record.exists():
+            if begun is None:
                 raise FileExistsError(
                     f"`{folder}` is not the output of an earlier quickstart; it is left alone. Choose another."
                 )
@@ -439,13 +438,23 @@ def open_output(folder: Path, settings: Settings, resume: bool, overwrite: bool)
                 f"`{folder}` is not empty: go on with --resume, start over with --overwrite, or choose another "
                 "--output_dir."
             )
-        elif not record.exists() or json.loads(record.read_text()) != asdict(settings):
-            raise ValueError(
-                f"`{folder}` was begun with other settings than {asdict(settings)}: use those, or --overwrite."
-            )
+        elif begun != asdict(settings):
+            raise ValueError(f"`{folder}` was not begun with {asdict(settings)}: use its settings, or --overwrite.")
     check_can_write(folder / "settings.json.d")
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(asdict(settings)))
+    # In one step, for a folder with half a record could be neither resumed nor overwritten.
+    written = folder.with_name(f".{folder.name}.settings")
+    written.write_text(json.dumps(asdict(settings)))
+    written.replace(folder / "settings.json")
+
+
+def begun_with(folder: Path) -> dict[str, Any] | None:
+    """The settings of the quickstart that wrote this folder, or None; many programs have a settings.json."""
+    try:
+        settings = json.loads((folder / "settings.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) and settings.keys() == Settings.__dataclass_fields__.keys() else None
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -24,16 +24,14 @@ PROMISED = {
     "rank_models",
 }
 MODULES = sorted(module.name for module in pkgutil.walk_packages(hf_transfer.__path__, "hf_transfer."))
-PACKAGES = [
-    name for name in ["hf_transfer", *MODULES] if Path(importlib.util.find_spec(name).origin).stem == "__init__"
-]
+WITH_NAMES = ["hf_transfer", *(name for name in MODULES if hasattr(importlib.import_module(name), "__all__"))]
 
 
 def test_what_was_promised_is_public():
     assert PROMISED <= set(hf_transfer.__all__) <= set(dir(hf_transfer))
 
 
-@pytest.mark.parametrize("package", [name for name in PACKAGES if hasattr(importlib.import_module(name), "__all__")])
+@pytest.mark.parametrize("package", WITH_NAMES)
 def test_every_public_name_is_there_and_says_what_it_is(package):
     module = importlib.import_module(package)
     assert len(set(module.__all__)) == len(module.__all__)
@@ -48,13 +46,12 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
         hf_transfer.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if "/metrics/" not in name])
-def test_every_module_imports(name):
-    importlib.import_module(name)
+def test_every_module_imports():
+    assert len([importlib.import_module(name) for name in MODULES]) > 50
 
 
 def test_importing_the_package_loads_no_trainer():
-    """`import hf_transfer` registers the architecture; trainers, PEFT and datasets load when they are first named."""
+    """`import hf_transfer` registers the architecture; trainers and datasets load when they are first named."""
     heavy = [
         "hf_transfer.trainer",
         "hf_transfer.ranking",

@@ -17,6 +17,18 @@ ROOT = Path(__file__).parents[1]
 RECIPES = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "recipes").rglob("*.yaml"))}
 IDENTIFIER = re.compile(r"\d{4}\.\d{4,5}|10\.\d{4,}/\S+|https://\S+")
 HEADER = ["method", "paper", "file", "recipe"]
+# No real data set of ours fits these yet, so they are used from Python; a new method may not join them without a reason.
+WITHOUT_RECIPE = {
+    "dd": "regression under a shift",
+    "rsd": "regression under a shift",
+    "fixmatch": "a collator of augmented views",
+    "flexmatch": "a collator of augmented views",
+    "mean_teacher": "a collator of augmented views",
+    "groupdro": "several labelled environments",
+    "irm": "several labelled environments",
+    "vrex": "several labelled environments",
+    "osbp": "a target with an unknown class",
+}
 
 
 def registered() -> dict[str, str]:
@@ -86,21 +98,22 @@ def missing_from(index: list[dict[str, str]], method: str) -> str | None:
         return f"the row of `{name}` does not name its paper {paper}"
     if not IDENTIFIER.search(rows[0]["paper"]):
         return f"the row of `{name}` names no paper"
-    if method.split(".")[0] in OBJECTIVE_FAMILIES:
+    if METHODS[method] in REGISTRY.values() and name not in WITHOUT_RECIPE:
         recipes = re.findall(r"recipes/[\w./-]+\.yaml", rows[0]["recipe"])
         if not any(recipe in RECIPES and name in objectives_of(recipe) for recipe in recipes):
             return f"the row of `{name}` names no recipe in recipes/ that uses it"
     return None
 
 
-OBJECTIVE_FAMILIES = {method.split(".")[0] for method in METHODS if method.split(".", 1)[1] in REGISTRY}
-
-
 def test_the_registries_are_found():
     assert {"ranking.logme", "validators.entropy", "domain_adaptation.cdan", "task_adaptation.l2_sp"} <= METHODS.keys()
-    assert set(REGISTRY) == {
-        method.split(".", 1)[1] for method in METHODS if method.split(".")[0] in OBJECTIVE_FAMILIES
-    }, "an objective is registered in its family and in transfer_model.REGISTRY"
+    assert set(REGISTRY.values()) <= set(METHODS.values())
+
+
+def test_every_objective_of_a_family_can_be_asked_for():
+    families = {method.split(".")[0] for method in METHODS if METHODS[method] in REGISTRY.values()}
+    objectives = {target for method, target in METHODS.items() if method.split(".")[0] in families}
+    assert objectives == set(REGISTRY.values()), "register it in its family, and the family in transfer_model.REGISTRY"
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
@@ -108,8 +121,7 @@ def test_an_objective_is_what_an_objective_is(name):
     cls = objective_class(name)
     assert issubclass(cls, Objective) and cls.needs <= NEEDS
     assert IDENTIFIER.fullmatch(cls.paper), f"`{name}` has no paper: {cls.paper!r}"
-    own = vars(cls)
-    assert "forward" in own or any("forward" in vars(base) for base in cls.__mro__[1:-4] if base is not Objective)
+    assert cls.forward is not Objective.forward
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -129,10 +141,9 @@ def test_there_is_a_test(method):
     assert METHODS[method].split(":")[1] in text and "def test_" in text
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_there_is_a_recipe(name):
-    users = [recipe for recipe in RECIPES if name in objectives_of(recipe)]
-    assert users, f"no YAML in recipes/ uses `{name}`"
+def test_there_is_a_recipe():
+    used = {name for recipe in RECIPES for name in objectives_of(recipe)}
+    assert sorted(set(REGISTRY) - used) == sorted(WITHOUT_RECIPE), "no YAML in recipes/ uses these"
 
 
 @pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if "/accelerate/" not in recipe])
@@ -143,9 +154,10 @@ def test_a_recipe_can_be_launched(recipe):
     make_objectives(objectives_of(recipe))
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_there_is_a_row_in_the_method_index(method):
-    assert missing_from(method_index((ROOT / "README.md").read_text()), method) is None
+def test_there_is_a_row_in_the_method_index():
+    index = method_index((ROOT / "README.md").read_text())
+    complaints = {method: missing_from(index, method) for method in sorted(METHODS)}
+    assert [complaint for complaint in complaints.values() if complaint] == []
 
 
 def test_files_and_recipes_of_the_method_index_exist():

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 from PIL import Image as PILImage
+from pyarrow import ArrowInvalid
 from sklearn.datasets import load_digits
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -42,21 +44,23 @@ def optical_digits() -> Dataset:
 BUNDLED: dict[str, Callable[[], Dataset]] = {"mnist5k": mnist5k, "optical_digits": optical_digits}
 
 
-def load(name: str, split: str | None = None) -> Dataset:
+def load(name: str, split: str | None = None, usual_split: str = "train") -> Dataset:
     """A dataset by its bundled short name, Hub identifier, folder or file.
 
     Args:
         name: a key of `BUNDLED`, a Hub dataset id, a folder written by `save_to_disk`, an image folder, or a csv,
             json or parquet file.
-        split: which split, where there are several; "train" when it is left out and exists.
+        split: which split, where there are several.
+        usual_split: the one to take when `split` is left out and there are several.
 
     Raises:
-        ValueError: the split is not there; the known ones are named.
+        ValueError: the split is not there (the known ones are named), or the file or folder cannot be read.
+        FileNotFoundError: there is no such file.
     """
     loaded = BUNDLED[name]() if name in BUNDLED else _load_elsewhere(name)
     if isinstance(loaded, Dataset):
         loaded = DatasetDict(train=loaded)
-    wanted = split or ("train" if "train" in loaded else next(iter(loaded)))
+    wanted = split or (next(iter(loaded)) if len(loaded) == 1 else usual_split)
     if wanted not in loaded:
         raise ValueError(f"`{name}` has no split `{wanted}`, accepted: {list(loaded)}.")
     return loaded[wanted]
@@ -64,15 +68,11 @@ def load(name: str, split: str | None = None) -> Dataset:
 
 def _load_elsewhere(name: str) -> Dataset | DatasetDict:
     path = Path(name)
-    if path.is_dir():
-        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
-            return load_from_disk(str(path))
-        return load_dataset("imagefolder", data_dir=str(path))
-    if path.suffix in FILE_FORMATS:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file `{name}`.")
-        keywords = {"sep": "\t"} if path.suffix == ".tsv" else {}
-        return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **keywords)
+    if path.is_dir() or path.suffix in FILE_FORMATS:
+        try:
+            return _load_here(path)
+        except (DatasetGenerationError, ArrowInvalid) as error:
+            raise ValueError(f"cannot read `{name}`: {error.__cause__ or error}") from error
     try:
         return load_dataset(name)
     except Exception as error:
@@ -81,6 +81,17 @@ def _load_elsewhere(name: str) -> Dataset | DatasetDict:
             "here, and the "
             f"Hub answered: {error}"
         ) from error
+
+
+def _load_here(path: Path) -> Dataset | DatasetDict:
+    if path.is_dir():
+        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+            return load_from_disk(str(path))
+        return load_dataset("imagefolder", data_dir=str(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file `{path}`.")
+    keywords = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **keywords)
 
 
 def _image_dataset(images: np.ndarray, labels: np.ndarray) -> Dataset:

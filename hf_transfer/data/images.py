@@ -29,8 +29,8 @@ class PixelReader:
     for 128 images of 28x28), so the pixels are stored as one binary value a row.
     """
 
-    def __init__(self, num_channels: int, size: int):
-        self.shape = (-1, num_channels, size, size)
+    def __init__(self, num_channels: int, height: int, width: int):
+        self.shape = (-1, num_channels, height, width)
 
     def __call__(self, rows: dict[str, list]) -> dict[str, Any]:
         read = {name: _as_tensor(values) for name, values in rows.items() if name != "pixel_values"}
@@ -94,4 +94,4 @@ def with_pixel_values(dataset: Dataset, size: int, num_channels: int, image_colu
     )
     if "label" in ready.column_names and "labels" not in ready.column_names:
         ready = ready.rename_column("label", "labels")
-    return ready.with_transform(PixelReader(num_channels, size))
+    return ready.with_transform(PixelReader(num_channels, size, size))

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, Image
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.images import PixelReader, with_pixel_values
 
 READY_COLUMNS = ("pixel_values", "input_ids", "input_values", "past_values", "inputs_embeds")
@@ -35,11 +37,11 @@ def prepare(
         config: the model's configuration.
         processor: the model's tokenizer or image processor.
         text_columns: which string columns to read; all of them when there are at most two.
-        max_length: cut text after so many tokens.
+        max_length: cut text after so many tokens, or fewer where the model or its tokenizer says so.
         keep_labels: False drops the label.
 
     Raises:
-        ValueError: no column that the model could read, or no tokenizer for text.
+        ValueError: no column that the model could read, a text column that is not there, or no tokenizer for text.
     """
     if not keep_labels:
         dataset = dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])
@@ -48,10 +50,20 @@ def prepare(
     images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
     if images:
         return _prepare_images(dataset, images[0], config, processor)
-    return _with_tokens(dataset, processor, list(text_columns) or _text_columns(dataset), max_length)
+    columns = list(text_columns) or _text_columns(dataset)
+    missing = sorted(set(columns) - set(dataset.column_names))
+    if missing:
+        raise ValueError(f"`text_columns` names {missing}, and the dataset has {dataset.column_names}.")
+    if not isinstance(processor, PreTrainedTokenizerBase):
+        raise ValueError(f"columns {columns} hold text, and the model's folder has no tokenizer to read them.")
+    return _with_tokens(dataset, processor, columns, _longest_text(config, processor, max_length))
 
 
 def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, processor: Any) -> Dataset:
+    # An image and text model keeps what it says of images in a part of its own.
+    config = getattr(config, "vision_config", config)
+    if not hasattr(config, "num_channels"):
+        raise ValueError(f"column `{column}` holds images, and a {config.model_type} model reads none.")
     if processor is None:
         return with_pixel_values(dataset, _image_size(config), config.num_channels, column)
     mode = "L" if config.num_channels == 1 else "RGB"
@@ -62,7 +74,7 @@ def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, pro
         return {"pixel_values": [np.asarray(image, dtype=np.float32).tobytes() for image in pixels]}
 
     ready = dataset.map(convert, batched=True, remove_columns=[column], desc="Reading images")
-    return _with_labels(ready).with_transform(PixelReader(*first.shape[:2]))
+    return _with_labels(ready).with_transform(PixelReader(*first.shape))
 
 
 def _image_size(config: PreTrainedConfig) -> int:
@@ -75,7 +87,8 @@ def _image_size(config: PreTrainedConfig) -> int:
 
 
 def _text_columns(dataset: Dataset) -> list[str]:
-    columns = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) == "string"]
+    texts = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) in WORDS]
+    columns = [name for name in texts if name not in LABEL_COLUMNS]
     if not 1 <= len(columns) <= 2:
         raise ValueError(
             f"found no image column and {len(columns)} text columns in {dataset.column_names}: name one or two by "
@@ -84,9 +97,14 @@ def _text_columns(dataset: Dataset) -> list[str]:
     return columns
 
 
+def _longest_text(config: PreTrainedConfig, tokenizer: Any, max_length: int | None) -> int | None:
+    """The least of what is asked for, what the tokenizer allows and what the model has positions for."""
+    limits = (max_length, tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
+    # A tokenizer that knows no limit says 10^30.
+    return min((limit for limit in limits if limit is not None and limit < LARGE_INTEGER), default=None)
+
+
 def _with_tokens(dataset: Dataset, tokenizer: Any, columns: list[str], max_length: int | None) -> Dataset:
-    if tokenizer is None:
-        raise ValueError(f"columns {columns} hold text, and the model's folder has no tokenizer to read them.")
     rest = [name for name in dataset.column_names if name not in LABEL_COLUMNS]
 
     def tokenize(rows: dict) -> dict:

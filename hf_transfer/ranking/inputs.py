@@ -26,6 +26,7 @@ TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
 COMPANIONS = frozenset({"attention_mask", "token_type_ids", "position_ids", "labels", "head_mask", "return_dict"})
 
 SERIES_INPUT = "past_values"
+NO_LIMIT = 10**9
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -132,6 +133,8 @@ def make_batches(
     num_workers: int = 0,
 ) -> Iterable[Batch]:
     """Batches of (inputs, labels) in the dataset's order."""
+    if columns.kind in ("text", "words"):
+        max_length = longest_text(processor, model, max_length)
     make_inputs = None if columns.kind == "words" else input_maker(columns, processor, model, max_length)
 
     def collate(rows: list[dict[str, Any]]) -> Batch:
@@ -144,6 +147,16 @@ def make_batches(
         names = [*columns.inputs, columns.label]
         dataset = dataset.with_format("torch" if columns.kind == "ready" else None, columns=names)
     return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=num_workers)
+
+
+def longest_text(tokenizer: Any, model: nn.Module, max_length: int | None) -> int | None:
+    """Tokens to cut a text at: as asked, or what the tokenizer or else the model says that it can read."""
+    if max_length is not None:
+        return max_length
+    # A tokenizer that was saved without a limit claims an astronomical one.
+    if tokenizer.model_max_length < NO_LIMIT:
+        return tokenizer.model_max_length
+    return getattr(model.config, "max_position_embeddings", None)
 
 
 def input_maker(

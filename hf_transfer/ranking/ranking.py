@@ -30,7 +30,6 @@ class RankingRow:
     layers: Mapping[int, Score] = field(default_factory=dict)
     revision: str | None = None
     parameters: int | None = None
-    dimension: int | None = None
     rows: int | None = None
     batch_size: int | None = None
     seconds_load: float | None = None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset
+from transformers import DataCollatorForLanguageModeling
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
@@ -68,9 +72,25 @@ def run_pretraining(arguments: Arguments) -> dict[str, float]:
     processor = load_processor(model_args, model.config)
     data = without_labels(raw).prepared(model.config, processor, data_args)
     trainer = PretrainingTrainer(
-        model, config, train_dataset=data.train, eval_dataset=data.test, processing_class=processor
+        model,
+        config,
+        train_dataset=data.train,
+        eval_dataset=data.test,
+        processing_class=processor,
+        data_collator=language_collator(model_args.task, processor),
     )
     return finish(trainer, model_args, data_args, run_args, data)
+
+
+def language_collator(task: str, tokenizer: Any) -> DataCollatorForLanguageModeling | None:
+    """What hides tokens (fill-mask) or makes each token its own label (text-generation); None for other tasks.
+
+    Raises:
+        ValueError: the tokenizer has no mask token, which `fill-mask` needs.
+    """
+    if task not in ("fill-mask", "text-generation"):
+        return None
+    return DataCollatorForLanguageModeling(tokenizer, mlm=task == "fill-mask")
 
 
 def without_labels(data: RunData) -> RunData:
@@ -87,14 +107,19 @@ def without_labels(data: RunData) -> RunData:
 def check_output(run_args: RunArguments, config: TransferConfig) -> None:
     """Refuse an output folder that holds a finished or a begun run, unless told what to do with it."""
     folder = Path(config.output_dir)
-    begun = sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []
-    if begun and not (run_args.resume or run_args.overwrite):
-        raise FileExistsError(
-            f"`{folder}` holds checkpoints of an earlier run: go on with --resume, start over with --overwrite, or "
-            "choose "
-            "another --output_dir."
-        )
+    if not (run_args.resume or run_args.overwrite):
+        begun, finished = checkpoints(folder), (folder / MODEL_FOLDER).exists()
+        if begun or finished:
+            raise FileExistsError(
+                f"`{folder}` holds {'checkpoints' if begun else 'the model'} of an earlier run: go on with --resume, "
+                "start over with --overwrite, or choose another --output_dir."
+            )
     check_can_write(folder / MODEL_FOLDER, overwrite=run_args.resume or run_args.overwrite)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that are in an output folder."""
+    return sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
 
 
 def finish(
@@ -106,6 +131,11 @@ def finish(
 ) -> dict[str, float]:
     """Train (or go on), evaluate, save with a card, and push when the config says so."""
     config = trainer.args
+    if run_args.overwrite:
+        # A later --resume would go on from the newest of them.
+        with PartialState().main_process_first():
+            for checkpoint in checkpoints(Path(config.output_dir)):
+                shutil.rmtree(checkpoint)
     trainer.train(resume_from_checkpoint=True if run_args.resume else None)
     metrics = {}
     if data.test is not None or data.target is not None:

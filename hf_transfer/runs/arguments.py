@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
+from hf_transfer.runs.values import check_types, read_value
 from hf_transfer.trainer import TransferConfig
 
 
@@ -19,7 +19,7 @@ class ModelArguments:
     """Which model to start from.
 
     Raises:
-        ValueError: neither `model` nor `architecture` is given, or both are.
+        ValueError: neither `model` nor `architecture` is given, or both are; or an adapter on random weights.
     """
 
     model: str | None = field(
@@ -47,6 +47,11 @@ class ModelArguments:
             raise ValueError(
                 "give either `model` (start from its weights) or `architecture` (start from random weights)."
             )
+        if self.peft is not None and self.architecture is not None:
+            raise ValueError(
+                "`peft` saves an adapter alone, and the random weights of `architecture` under it would be lost: "
+                "start from a saved `model`."
+            )
 
 
 @dataclass
@@ -61,7 +66,9 @@ class DataArguments:
     )
     target_split: str | None = field(default=None, metadata={"help": "Its split."})
     test_dataset: str | None = field(default=None, metadata={"help": "Labelled rows to evaluate on."})
-    test_split: str | None = field(default=None, metadata={"help": "Its split; test when it has one."})
+    test_split: str | None = field(
+        default=None, metadata={"help": "Its split, test when it has one; given alone, a split of `dataset`."}
+    )
     test_rows: int | None = field(
         default=None,
         metadata={"help": "Without a test set: hold out this many rows of the target, or else of the dataset."},
@@ -86,29 +93,28 @@ class RunArguments:
 Arguments = tuple[ModelArguments, DataArguments, RunArguments, TransferConfig]
 
 
-def parse_arguments(argv: Sequence[str] | None = None, **defaults: Any) -> Arguments:
+def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Arguments:
     """Arguments from `[CONFIG.yaml] [--key value ...]`; the command line wins over the file.
 
     Values are read as YAML, so that `--objectives '{cdan: {}, mcc: {temperature: 2.5}}'` works.
 
     Args:
         argv: without the program's name; of this process by default.
-        defaults: values for what neither names.
+        fixed: values that win over both.
 
     Raises:
-        ValueError: an unknown key, or a value out of range.
+        ValueError: an unknown key, or a value of another type or out of range.
         FileNotFoundError: there is no such file.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    values = dict(defaults)
-    if argv and not argv[0].startswith("--"):
-        values |= read_yaml(argv.pop(0))
-    values |= read_overrides(argv)
+    values = read_yaml(argv.pop(0)) if argv and not argv[0].startswith("--") else {}
+    values |= {**read_overrides(argv), **fixed}
     parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments, TransferConfig))
     known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"unknown arguments {unknown}; `hf-transfer adapt --help` names the accepted ones.")
+        raise ValueError(f"unknown arguments {unknown}; `hf-transfer adapt --explain` lists the accepted ones.")
+    check_types(values, parser.dataclass_types)
     if "dataset" not in values:
         raise ValueError(
             "`dataset` is missing: a bundled name (mnist5k, optical_digits), a Hub id, a folder or a file."
@@ -120,7 +126,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds one mapping."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file `{path}`.")
-    values = yaml.safe_load(Path(path).read_text()) or {}
+    values = read_value(Path(path).read_text(), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"`{path}` should hold a mapping `key: value`, got a {type(values).__name__}.")
     return values
@@ -136,7 +142,7 @@ def read_overrides(argv: Sequence[str]) -> dict[str, Any]:
         key, has_value, value = key.removeprefix("--").partition("=")
         if not has_value:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        values[key.replace("-", "_")] = yaml.safe_load(value)
+        values[key.replace("-", "_")] = read_value(value, key)
     return values
 
 
@@ -145,8 +151,8 @@ def argument_help() -> list[tuple[str, str, str]]:
     rows = []
     for cls in (ModelArguments, DataArguments, RunArguments):
         rows += [_help_row(item) for item in cls.__dataclass_fields__.values()]
-    own = ("objectives", "head_learning_rate_multiplier", "validator")
-    return rows + [_help_row(TransferConfig.__dataclass_fields__[name]) for name in own]
+    own = TransferConfig.__dataclass_fields__.keys() - TrainingArguments.__dataclass_fields__.keys()
+    return rows + [_help_row(TransferConfig.__dataclass_fields__[name]) for name in sorted(own)]
 
 
 def _help_row(item) -> tuple[str, str, str]:

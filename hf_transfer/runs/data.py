@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty, column_values, label_column
+from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import prepare
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.runs.arguments import DataArguments
@@ -53,16 +54,18 @@ class RunData:
 def load_data(arguments: DataArguments, seed: int = 0) -> RunData:
     """Train, target and test as the arguments say.
 
-    The test set is `test_dataset` if given, else `test_rows` held out of the target (or of the dataset, when there is
-    no target). `labels_per_class` keeps a few training rows of each class.
+    The test set is `test_dataset` (or the split `test_split` of the dataset) if given, else `test_rows` held out of
+    the target (or of the dataset, when there is no target). `labels_per_class` keeps a few training rows a class.
 
     Raises:
         ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it.
     """
-    train = load(arguments.dataset, arguments.split)
+    train = number_words(load(arguments.dataset, arguments.split))
     check_not_empty(train, "training")
     target = load(arguments.target_dataset, arguments.target_split) if arguments.target_dataset else None
-    test = load(arguments.test_dataset, arguments.test_split or "test") if arguments.test_dataset else None
+    test = None
+    if arguments.test_dataset or arguments.test_split:
+        test = load(arguments.test_dataset or arguments.dataset, arguments.test_split, usual_split="test")
     if test is None and arguments.test_rows:
         if target is not None:
             target, test = _held_out(target, arguments.test_rows, seed)
@@ -72,6 +75,9 @@ def load_data(arguments: DataArguments, seed: int = 0) -> RunData:
         rows = arguments.test_rows if test is None and arguments.test_rows else 0
         split = scarce_split(train, arguments.labels_per_class, rows, seed)
         train, test = split["train"], split["test"] if rows else test
+    named = named_label_column(train)
+    if test is not None and named is not None:
+        test = numbered_as(test, train.features[named].names, "test")
     return RunData(train, target, test)
 
 

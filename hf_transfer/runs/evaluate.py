@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from datasets import Dataset
+from transformers import DataCollatorWithPadding, PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty
+from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import prepare
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
@@ -41,6 +43,7 @@ def run_evaluation(
     rows = load(dataset, split)
     check_not_empty(rows, "evaluation")
     loaded = load_model(arguments, allow_new_weights=False)
+    rows = numbered_as_model(rows, loaded.config)
     processor = load_processor(arguments, loaded.config)
     ready = prepare(rows, loaded.config, processor, max_length=max_length)
     is_text = isinstance(processor, PreTrainedTokenizerBase)
@@ -56,3 +59,22 @@ def run_evaluation(
         trainer.check_dataset(trainer.transfer_model, ready)
         metrics = trainer.evaluate()
     return {name: metrics[f"eval_{name}"] for name in ("loss", "accuracy")}
+
+
+def numbered_as_model(rows: Dataset, config: PreTrainedConfig) -> Dataset:
+    """The rows with their named classes numbered as in the model, where the model knows names.
+
+    Raises:
+        ValueError: a class that the model does not know, or another number of classes.
+    """
+    names = [config.id2label[place] for place in range(config.num_labels)]
+    column = named_label_column(rows)
+    if column is None:
+        return rows
+    if names != [f"LABEL_{place}" for place in range(config.num_labels)]:
+        return numbered_as(rows, names, "evaluation")
+    rows = number_words(rows)
+    count = rows.features[column].num_classes
+    if count != config.num_labels:
+        raise ValueError(f"the evaluation dataset has {count} classes and the model {config.num_labels}.")
+    return rows

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import peft
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
 
 from hf_transfer.data.images import image_processor
+from hf_transfer.model_anatomy import linear_heads
 from hf_transfer.runs.arguments import ModelArguments
+
+logger = logging.get_logger(__name__)
 
 AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
@@ -19,6 +34,7 @@ AUTO_CLASSES = {
     "text-generation": "AutoModelForCausalLM",
 }
 """Kind of head -> the Auto class that has it."""
+IMAGE_TASKS = ("image-classification", "masked-image-modeling")
 
 
 def auto_class(task: str) -> Any:
@@ -48,8 +64,7 @@ def load_model(arguments: ModelArguments, class_names: list[str] | None = None, 
     if class_names:
         labels = {"id2label": dict(enumerate(class_names)), "label2id": {n: i for i, n in enumerate(class_names)}}
     if arguments.architecture is not None:
-        settings = {**arguments.architecture, **labels}
-        model = loader.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        model = loader.from_config(new_config({**arguments.architecture, **labels}))
     else:
         try:
             model, report = loader.from_pretrained(
@@ -59,7 +74,7 @@ def load_model(arguments: ModelArguments, class_names: list[str] | None = None, 
                 output_loading_info=True,
                 **labels,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
             raise ValueError(f"cannot load `{arguments.model}` for {arguments.task}: {error}") from error
         if report["missing_keys"] and not allow_new_weights:
             raise ValueError(
@@ -69,8 +84,32 @@ def load_model(arguments: ModelArguments, class_names: list[str] | None = None, 
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
 
 
-def with_adapter(model: Any, settings: dict[str, Any]) -> peft.PeftModel:
-    """The model under a new PEFT adapter; its head stays trainable.
+def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration of an architecture.
+
+    Args:
+        settings: `model_type` and fields of its configuration class.
+
+    Raises:
+        ValueError: no such `model_type`, or a field that is unknown or has a wrong value.
+    """
+    kind = settings.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        close = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING), n=5)
+        raise ValueError(f"`architecture` should name a `model_type` of transformers, got {kind!r}; close: {close}.")
+    # A configuration keeps whatever it is given, so that a misspelt size would be passed over in silence.
+    plain = AutoConfig.for_model(kind)
+    unknown = sorted(name for name in settings if not hasattr(plain, name))
+    if unknown:
+        raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
+    try:
+        return AutoConfig.for_model(kind, **settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise ValueError(f"`architecture`: {error}") from error
+
+
+def with_adapter(model: PreTrainedModel, settings: dict[str, Any]) -> peft.PeftModel:
+    """The model under a new PEFT adapter; its head is trained in full and saved with the adapter.
 
     Args:
         model: a Hugging Face model.
@@ -84,16 +123,46 @@ def with_adapter(model: Any, settings: dict[str, Any]) -> peft.PeftModel:
     except (KeyError, TypeError) as error:
         kinds = sorted(str(getattr(kind, "value", kind)) for kind in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING)
         raise ValueError(f"`peft` should name a `peft_type` of {kinds} and its keywords: {error!r}") from error
+    if hasattr(config, "modules_to_save") and config.modules_to_save is None:
+        config.modules_to_save = head_names(model) or None
     return peft.get_peft_model(model, config)
 
 
+def head_names(model: PreTrainedModel) -> list[str]:
+    """Names of the classifier's modules outside the backbone; none where the task has no classes."""
+    try:
+        heads = {id(head) for head in linear_heads(model)}
+    except ValueError:
+        return []
+    return [name for name, child in model.named_children() if heads & {id(module) for module in child.modules()}]
+
+
 def load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
-    """The tokenizer or image processor stored with the model; for images a plain one where there is none."""
-    for loader in (AutoTokenizer, AutoImageProcessor) if arguments.model is not None else ():
-        try:
-            return loader.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
-        except (OSError, ValueError, KeyError, TypeError, ImportError):
-            continue
-    if isinstance(getattr(config, "image_size", None), int) and hasattr(config, "num_channels"):
+    """The tokenizer (text tasks) or image processor stored with the model, or None.
+
+    For images there is a plain one where none is stored. Where a tokenizer has no padding token, it pads with the
+    end of the text, and `config` is told.
+    """
+    is_image = arguments.task in IMAGE_TASKS
+    loader = AutoImageProcessor if is_image else AutoTokenizer
+    try:
+        if arguments.model is not None:
+            processor = loader.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+            return processor if is_image else with_padding(processor, config)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        logger.info(f"{arguments.model} has no {loader.__name__}: {error}")
+    if is_image and isinstance(getattr(config, "image_size", None), int) and hasattr(config, "num_channels"):
         return image_processor(config.image_size, config.num_channels)
     return None
+
+
+def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
+    """The tokenizer with a padding token, which `config` knows too; None for one without a vocabulary."""
+    # transformers makes an empty tokenizer up for a folder without any: every word would be unknown to it.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        return None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer

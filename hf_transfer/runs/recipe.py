@@ -15,7 +15,7 @@ def run_recipe(run: Callable[[Arguments], dict[str, float]]) -> None:
     try:
         metrics = run(parse_arguments())
     except (ValueError, TypeError, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
+        raise SystemExit(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
     state = PartialState()
     if state.is_main_process:
         print(json.dumps({"processes": state.num_processes, **metrics}, indent=2))

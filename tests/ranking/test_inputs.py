@@ -61,6 +61,14 @@ def test_text_pairs_and_max_length(zoo):
     assert inputs["input_ids"].shape == (4, 3)
 
 
+def test_a_long_text_is_cut_at_what_the_model_reads(zoo):
+    model, tokenizer = load_model(zoo / "bert", str), AutoTokenizer.from_pretrained(zoo / "bert")
+    for data in ({"text": ["good " * 50]}, {"tokens": [["good"] * 50]}):
+        long = Dataset.from_dict({**data, "label": [0] if "text" in data else [[0] * 50]})
+        _, [(inputs, _)] = batches_of(long, model, tokenizer)
+        assert inputs["input_ids"].shape == (1, 32)
+
+
 def test_ids_of_different_length_are_padded_and_masked(zoo):
     data = Dataset.from_dict({"input_ids": [[2, 3, 4], [5], [6, 7]], "labels": [0, 1, 0]})
     _, [(inputs, _)] = batches_of(data, load_model(zoo / "bert", str))

@@ -1,0 +1,75 @@
+"""Values of arguments: read as YAML 1.2 reads them, and of the type that the argument has."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+PLAIN_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+PLAIN_TYPES |= {dict: "a mapping", list: "a list", type(None): "null"}
+
+
+class PlainLoader(yaml.SafeLoader):
+    """PyYAML reads YAML 1.1, where `no` is false and 1e-3 a string; people write `save_strategy: no` and
+    `--learning_rate 1e-3`, and mean what YAML 1.2 reads.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+PlainLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{NUMBER})$"), list("-+.0123456789"))
+
+
+def read_value(text: str, name: str) -> Any:
+    """The value that `text` is in YAML.
+
+    Args:
+        text: YAML.
+        name: what is being read, for the message.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=PlainLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{name}` cannot be read as YAML: {error}") from error
+
+
+def check_types(values: Mapping[str, Any], classes: list[type]) -> None:
+    """Every value has the type that its field in one of the dataclasses has.
+
+    Raises:
+        ValueError: one has another type.
+    """
+    hints = {name: hint for cls in classes for name, hint in get_type_hints(cls).items()}
+    for name, value in values.items():
+        accepted = accepted_types(hints[name])
+        if accepted is not None and not fits(value, accepted):
+            expected = " or ".join(PLAIN_TYPES[kind] for kind in accepted)
+            raise ValueError(f"`{name}` should be {expected}, got {value!r}.")
+
+
+def accepted_types(hint: Any) -> list[type] | None:
+    """The plain types of a field's hint, or None where it has others too, such as an enumeration."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    plain = [get_origin(member) or member for member in members]
+    return plain if all(kind in PLAIN_TYPES for kind in plain) else None
+
+
+def fits(value: Any, accepted: list[type]) -> bool:
+    """Whether a value has one of the types; a whole number is a number, true and false are not."""
+    if isinstance(value, bool):
+        return bool in accepted
+    return isinstance(value, (*accepted, int) if float in accepted else tuple(accepted))

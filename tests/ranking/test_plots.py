@@ -1,0 +1,26 @@
+from PIL import Image
+
+from hf_transfer.ranking import RankingRow, Score
+from hf_transfer.ranking.plots import plot_layers, plot_ranking, short_name
+
+
+def make_rows(count):
+    layers = {layer: Score(0.1 * layer, 0.01) for layer in range(3)}
+    return [RankingRow(f"model{i}", 0.5, None, layer=2, layers=layers, parameters=10**i) for i in range(1, count + 1)]
+
+
+def height(path):
+    with Image.open(path) as picture:
+        return picture.height
+
+
+def test_figures_grow_with_the_models(tmp_path):
+    for plot in (plot_ranking, plot_layers):
+        plot(make_rows(1), "logme", tmp_path / "few.png")
+        plot(make_rows(12), "logme", tmp_path / "many.png")
+        assert height(tmp_path / "many.png") > height(tmp_path / "few.png") + 300
+
+
+def test_long_names_keep_their_end():
+    assert short_name("lab/model") == "lab/model"
+    assert short_name("x" * 100 + "-large") == "…" + "x" * 33 + "-large"

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from hf_transfer.runs.arguments import argument_help, parse_arguments, read_overrides, read_yaml
+
+CONFIG = """
+dataset: optical_digits
+model: some/model
+save_strategy: no
+learning_rate: 1e-3
+objectives: {mcc: {temperature: 3}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{CONFIG}output_dir: {tmp_path / 'out'}\n")
+    return str(path)
+
+
+def test_a_file_and_overrides(config):
+    model, data, run, training = parse_arguments(
+        [config, "--model", "other", "--test-rows=20", "--resume", "--seed", "3", "--objectives", "{bss: {}}"]
+    )
+    assert (model.model, data.dataset, data.test_rows) == ("other", "optical_digits", 20)
+    assert run.resume is True and run.overwrite is False
+    assert (training.seed, training.learning_rate, training.save_strategy) == (3, 1e-3, "no")
+    assert training.objectives == {"bss": {}}
+
+
+def test_without_a_file():
+    model, data, _, training = parse_arguments(["--model", "m", "--dataset", "d", "--learning_rate", "2e-4"])
+    assert (model.model, data.dataset, training.learning_rate) == ("m", "d", 2e-4)
+
+
+def test_fixed_values_win_over_both(config):
+    model, *_ = parse_arguments([config, "--model", "other"], model="best", architecture=None)
+    assert model.model == "best"
+
+
+def test_flags_values_and_equal_signs():
+    overrides = read_overrides(["--use_cpu", "--a-b", "1", "--c=x=y", "--d", "-1", "--e", ""])
+    assert overrides == {"use_cpu": True, "a_b": 1, "c": "x=y", "d": -1, "e": None}
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--model", "m", "--dataset", "d", "--lerning_rate", "1"], r"unknown arguments \['lerning_rate'\].*--explain"),
+        (["--model", "m"], "`dataset` is missing: a bundled name"),
+        (["--dataset", "d"], "give either `model` .* or `architecture`"),
+        (["--dataset", "d", "--model", "m", "--architecture", "{model_type: vit}"], "give either `model`"),
+        (
+            ["--dataset", "d", "--peft", "{peft_type: LORA}", "--architecture", "{model_type: vit}"],
+            "`peft` saves an adapter alone",
+        ),
+        (["--dataset", "d", "--model", "m", "--resume", "--overwrite"], "`resume` keeps .* give one of them"),
+        (["--dataset", "d", "--model", "m", "--max_steps", "ten"], "`max_steps` should be a whole number, got 'ten'"),
+        (["--dataset", "d", "--model", "m", "--architecture", "vit"], "`architecture` should be a mapping"),
+        (["--dataset", "d", "--model", "m", "--objectives", "{a"], "`objectives` cannot be read as YAML"),
+        (["--dataset", "d", "--model", "m", "--objectives", "[dann]"], "`objectives` should map names to keywords"),
+        (["--dataset", "d", "--model", "m", "--objective_warmup", "2"], r"`objective_warmup` should be in \[0, 1\]"),
+        (["--dataset", "d", "config.yaml"], "expected `--key value`, got `config.yaml`"),
+    ],
+)
+def test_mistakes_are_named(argv, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(argv)
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError, match=r"there is no file `none\.yaml`"):
+        parse_arguments(["none.yaml"])
+
+
+def test_a_file_that_is_no_mapping(tmp_path):
+    (tmp_path / "list.yaml").write_text("- dataset\n")
+    with pytest.raises(ValueError, match="should hold a mapping `key: value`, got a list"):
+        read_yaml(tmp_path / "list.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    assert read_yaml(tmp_path / "empty.yaml") == {}
+
+
+def test_the_help_names_every_argument_of_our_own():
+    rows = {name: (default, meaning) for name, default, meaning in argument_help()}
+    assert {"model", "dataset", "target_dataset", "resume", "objectives", "objective_warmup", "validator"} <= set(rows)
+    assert "learning_rate" not in rows
+    assert all(meaning for _, meaning in rows.values())
+    assert rows["task"][0] == "image-classification" and rows["dataset"][0] == ""

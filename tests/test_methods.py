@@ -1,0 +1,120 @@
+"""The matrix: what every registered objective can do on a small image model. A new method gets its rows for free."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification, default_data_collator
+
+from hf_transfer.model_anatomy import unwrap_peft
+from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.transfer_model import REGISTRY, objective_class
+from tests import tiny
+
+STEPS, STOP, BATCH = 3, 2, 8
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> str:
+    """The folder of the pre-trained model that every method starts from."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    tiny.vit().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def rows_for(digits):
+    """24 real digits (three batches) as an objective needs them, by its class."""
+    rows = digits.select(range(24))
+
+    def choose(cls):
+        if "environments" in cls.needs:
+            return tiny.with_column(rows, "domain", [0, 1] * 12)
+        return tiny.two_domains(rows) if "domain" in cls.needs else rows
+
+    return choose
+
+
+def with_second_view(features: list[dict]) -> dict[str, torch.Tensor]:
+    """An augmented copy of every image beside it."""
+    batch = default_data_collator(features)
+    return {**batch, "view_pixel_values": batch["pixel_values"].flip(-1) + 0.1}
+
+
+def keywords_for(name: str, base: str) -> dict:
+    """The method's own defaults, but small networks and few samples, and the pre-trained model where one is asked for."""
+    accepted = inspect.signature(objective_class(name)).parameters
+    small = {"hidden_size": 8, "samples": 4, "source_head": base}
+    return {keyword: value for keyword, value in small.items() if keyword in accepted}
+
+
+def make(name: str, folder, base: str, rows_for, *, lora: bool = False, **changes) -> TransferTrainer:
+    torch.manual_seed(0)
+    model = AutoModelForImageClassification.from_pretrained(base)
+    cls = objective_class(name)
+    args = TransferConfig(
+        output_dir=str(folder),
+        objectives={name: keywords_for(name, base)},
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH,
+        learning_rate=1e-3,
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        **{"save_strategy": "no", **changes},
+    )
+    return TransferTrainer(
+        tiny.with_lora(model) if lora else model,
+        args,
+        train_dataset=rows_for(cls),
+        data_collator=with_second_view if "views" in cls.needs else default_data_collator,
+    )
+
+
+def assert_learned(trainer: TransferTrainer, name: str) -> None:
+    """Every step had a finite loss with the method's term in it, and the model moved."""
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert len(logs) == STEPS
+    for log in logs:
+        assert math.isfinite(log["loss"]) and math.isfinite(log[f"loss_{name}"])
+        assert math.isfinite(log["grad_norm"]) and log["grad_norm"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_it_trains_resumes_exactly_and_saves_a_model(name, tmp_path, base, rows_for, digits):
+    straight = make(name, tmp_path, base, rows_for, save_strategy="steps", save_steps=STOP)
+    straight.train()
+    assert_learned(straight, name)
+
+    resumed = make(name, tmp_path, base, rows_for, save_strategy="steps", save_steps=STOP)
+    with torch.no_grad():
+        for parameter in resumed.transfer_model.parameters():
+            parameter.add_(1.0)  # whatever is not restored shows
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{STOP}"))
+    state = resumed.transfer_model.state_dict()
+    for key, value in straight.transfer_model.state_dict().items():
+        assert torch.equal(value, state[key]), f"{key} differs after resuming"
+
+    straight.save_model(tmp_path / "saved")
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "saved").eval()
+    pixels = tiny.batch_of(digits)["pixel_values"]
+    assert torch.equal(loaded(pixels).logits, straight.adapted_model.eval()(pixels).logits)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_it_composes_with_lora(name, tmp_path, base, rows_for, digits):
+    trainer = make(name, tmp_path, base, rows_for, lora=True)
+    start = {key: value.clone() for key, value in unwrap_peft(trainer.adapted_model).named_parameters()}
+    trainer.train()
+    assert_learned(trainer, name)
+    for key, value in unwrap_peft(trainer.adapted_model).named_parameters():
+        if not value.requires_grad:
+            assert torch.equal(value, start[key]), f"{key} is frozen and moved"
+    trainer.save_model(tmp_path / "adapter")
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "adapter").eval()
+    pixels = tiny.batch_of(digits)["pixel_values"]
+    expected = trainer.adapted_model.eval()(pixel_values=pixels).logits
+    torch.testing.assert_close(loaded(pixels).logits, expected)
