@@ -6,6 +6,7 @@ asks for the `hub` fixture gets the running server and the switch turned on for 
 fails at once, instead of retrying for half a minute, if it reaches for the Hub.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -87,3 +88,12 @@ def sentences():
     from tests import tiny
 
     return tiny.text_rows()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def frozen_heap():
+    """accelerate collects garbage at the start of every training; what was imported need not be walked each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -56,7 +56,6 @@ def test_importing_the_package_loads_no_trainer():
         "hf_transfer.trainer",
         "hf_transfer.ranking",
         "transformers.trainer",
-        "peft",
         "datasets",
         "sklearn",
         "matplotlib",

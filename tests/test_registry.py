@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 RECIPES = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "recipes").rglob("*.yaml"))}
 IDENTIFIER = re.compile(r"\d{4}\.\d{4,5}|10\.\d{4,}/\S+|https://\S+")
 HEADER = ["method", "paper", "file", "recipe"]
-# No real data set of ours fits these yet, so they are used from Python; a new method may not join them without a reason.
+# No data set of ours fits these yet, so they are used from Python; a new method may not join them without a reason.
 WITHOUT_RECIPE = {
     "dd": "regression under a shift",
     "rsd": "regression under a shift",

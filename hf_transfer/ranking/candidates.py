@@ -50,9 +50,9 @@ def read_models(models: Sequence[str | os.PathLike] | str | os.PathLike) -> list
     """
     if isinstance(models, str | os.PathLike):
         path = Path(models).expanduser()
-        models = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [models]
-    names = [os.fspath(name).partition("#")[0].strip() for name in models]
-    names = list(dict.fromkeys(name for name in names if name))
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
+        models = [models] if lines is None else [line.partition("#")[0].strip() for line in lines]
+    names = list(dict.fromkeys(os.fspath(name) for name in models if os.fspath(name)))
     if not names:
         raise ValueError("`models` names no candidates.")
     return names
@@ -117,10 +117,10 @@ def fetch(name: str, access: Access, is_known: Callable[[str, str | None], bool]
     removable = kept_here if access.free_disk and not kept_here.exists() else None
     try:
         folder = pull_model(name, token=access.token, cache_dir=access.cache_dir, allow_pickle=access.allow_pickle)
-    except HubError as error:
+    except Exception as error:
         remove(removable)
         # "Not in the cache" would hide why the Hub did not answer.
-        if trouble is None:
+        if trouble is None or not isinstance(error, HubError):
             raise
         raise HubError(f"Pulling {name!r} failed: {trouble}.") from error
     revision = revision or revision_of(folder)

@@ -131,7 +131,7 @@ def test_unusable_datasets_say_what_to_do(zoo, reviews, digits):
         choose_columns(several, model, input_columns=["txt"])
     words = Dataset.from_dict({"text": ["good"], "label": ["positive"]})
     with pytest.raises(ValueError, match="class_encode_column"):
-        list(make_batches(words, choose_columns(words, model), lambda *a, **k: {}, model, batch_size=1))
+        batches_of(words, model, AutoTokenizer.from_pretrained(zoo / "bert"))
 
 
 def test_class_labels_keep_their_type(zoo, digits):

@@ -13,6 +13,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from hf_transfer.models.flowformer import FlowformerConfig, FlowformerForMaskedImageModeling
 from hf_transfer.ranking.loading import load_model, load_processor, revision_of, tower_of
 
 
@@ -25,6 +26,16 @@ def test_backbone_and_head(zoo):
     assert type(load_model(zoo / "vit0", str, with_head=True)).__name__ == "ViTForImageClassification"
     model = load_model(zoo / "gpt", str)
     assert not model.training and not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_flowformer_after_masked_image_modelling(tmp_path):
+    config = FlowformerConfig.from_size(
+        "tiny", modality="image", hidden_size=16, intermediate_size=32, image_size=8, patch_size=4, num_channels=1
+    )
+    FlowformerForMaskedImageModeling(config).save_pretrained(tmp_path)
+    pixels = torch.randn(2, 1, 8, 8)
+    first, second = (load_model(tmp_path, str)(pixel_values=pixels).last_hidden_state for _ in range(2))
+    assert first.shape == (2, 4, 16) and torch.equal(first, second)
 
 
 def test_a_head_that_is_not_there(zoo, tmp_path):

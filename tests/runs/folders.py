@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -55,9 +56,14 @@ def causal_lm() -> PreTrainedModel:
     return GPT2LMHeadModel(tiny.gpt2().config)
 
 
+@cache
+def digits() -> Dataset:
+    return optical_digits()
+
+
 def save_digits(folder: Path, start: int, stop: int) -> Path:
     """Optical digits as `Dataset.save_to_disk` writes them."""
-    optical_digits().select(range(start, stop)).save_to_disk(folder)
+    digits().select(range(start, stop)).save_to_disk(folder)
     return folder
 
 
@@ -76,7 +82,7 @@ def save_books(path: Path, words: bool = False) -> Path:
 
 def save_image_folder(folder: Path, places: range) -> Path:
     """Optical digits as pictures in a folder a class."""
-    for place, row in zip(places, optical_digits().select(places)):
+    for place, row in zip(places, digits().select(places)):
         (folder / str(row["label"])).mkdir(parents=True, exist_ok=True)
         row["image"].save(folder / str(row["label"]) / f"{place}.png")
     return folder

@@ -48,7 +48,7 @@ def test_flags_values_and_equal_signs():
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--model", "m", "--dataset", "d", "--lerning_rate", "1"], r"unknown arguments \['lerning_rate'\].*--explain"),
+        (["--model", "m", "--dataset", "d", "--typo", "1"], r"unknown arguments \['typo'\].*--explain"),
         (["--model", "m"], "`dataset` is missing: a bundled name"),
         (["--dataset", "d"], "give either `model` .* or `architecture`"),
         (["--dataset", "d", "--model", "m", "--architecture", "{model_type: vit}"], "give either `model`"),
@@ -60,7 +60,7 @@ def test_flags_values_and_equal_signs():
         (["--dataset", "d", "--model", "m", "--max_steps", "ten"], "`max_steps` should be a whole number, got 'ten'"),
         (["--dataset", "d", "--model", "m", "--architecture", "vit"], "`architecture` should be a mapping"),
         (["--dataset", "d", "--model", "m", "--objectives", "{a"], "`objectives` cannot be read as YAML"),
-        (["--dataset", "d", "--model", "m", "--objectives", "[dann]"], "`objectives` should map names to keywords"),
+        (["--dataset", "d", "--model", "m", "--objectives", "dann"], "`objectives` should map names to keywords"),
         (["--dataset", "d", "--model", "m", "--objective_warmup", "2"], r"`objective_warmup` should be in \[0, 1\]"),
         (["--dataset", "d", "config.yaml"], "expected `--key value`, got `config.yaml`"),
     ],

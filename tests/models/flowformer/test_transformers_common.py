@@ -1,6 +1,7 @@
 """transformers' own `ModelTesterMixin` on the text, image and time-series models."""
 
 import copy
+import functools
 import unittest
 
 import pytest
@@ -114,18 +115,34 @@ class WithoutTokens(CommonTests):
         pass
 
 
-def skip_masked_inference(tests: type) -> type:
-    """Skip the comparisons of eager and sdpa with a padding mask, keep those without.
+def once(with_masks: bool):
+    """Run on the bare model only what would repeat itself per head: the 24 comparisons of eager and sdpa, and dtypes.
 
-    The mixin makes the mask as long as the last dimension of the input, which for images and series is no length.
-    Padding under both implementations is tested in test_modeling_flowformer.py.
+    Without `with_masks`, skip comparisons with a padding mask: the mixin makes it as long as the last dimension of the
+    input, which for images and series is no length. test_modeling_flowformer.py tests padding under every twin.
     """
-    for name in dir(tests):
-        if name.startswith("test_eager_matches_sdpa_inference") and "no_attn_mask" not in name:
-            setattr(tests, name, unittest.skip("the mixin's mask has the wrong length")(getattr(tests, name)))
-    return tests
+
+    def on_the_bare_model(test):
+        @functools.wraps(test)
+        def run(self):
+            self.all_model_classes = (FlowformerModel,)
+            test(self)
+
+        return run
+
+    def decorate(tests: type) -> type:
+        comparisons = [name for name in dir(tests) if name.startswith("test_eager_matches_sdpa_inference_")]
+        for name in [*comparisons, "test_bc_torch_dtype"]:
+            setattr(tests, name, on_the_bare_model(getattr(tests, name)))
+        for name in comparisons:
+            if not with_masks and "no_attn_mask" not in name:
+                setattr(tests, name, unittest.skip("the mixin's mask has the wrong length")(getattr(tests, name)))
+        return tests
+
+    return decorate
 
 
+@once(with_masks=True)
 class TestText(CommonTests, unittest.TestCase):
     modality = "text"
     test_resize_embeddings = True
@@ -140,13 +157,13 @@ class TestText(CommonTests, unittest.TestCase):
     )
 
 
-@skip_masked_inference
+@once(with_masks=False)
 class TestImage(WithoutTokens, unittest.TestCase):
     modality = "image"
     all_model_classes = (FlowformerModel, FlowformerForImageClassification, FlowformerForMaskedImageModeling)
 
 
-@skip_masked_inference
+@once(with_masks=False)
 class TestTimeSeries(WithoutTokens, unittest.TestCase):
     modality = "time_series"
     all_model_classes = (FlowformerModel, FlowformerForTimeSeriesClassification, FlowformerForTimeSeriesPrediction)

@@ -1,8 +1,7 @@
 """transformers' own model tests, taken from the source distribution of the installed version.
 
-pip fetches it at test time into the user's cache; nothing of it is kept here. Two modules that its tests import are not
-in the distribution: they get empty stand-ins. Where pip reaches no registry, loading raises `Unavailable` with pip's
-own words.
+pip fetches it at test time into the user's cache; nothing of it is kept here. Two modules that its tests import are
+not in the distribution: they get empty stand-ins. Where pip reaches no registry, `Unavailable` carries its own words.
 """
 
 import importlib
