@@ -81,42 +81,57 @@ def _run(run, argv: list[str], explain: bool, **fixed) -> None:
 
 @app.command()
 def rank(
-    models: Annotated[list[str], typer.Argument(help="Local folders and Hub ids.")],
     dataset: Annotated[str, typer.Option(help="Bundled name, Hub id, folder or file.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Local folders, Hub ids, and text files with one of these a line.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    filter: Annotated[list[str] | None, typer.Option(help="Ask the Hub: a tag that models have.")] = None,
+    author: Annotated[str | None, typer.Option(help="Ask the Hub: whose models.")] = None,
+    search: Annotated[str | None, typer.Option(help="Ask the Hub: a part of the names.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many from the Hub, most downloaded first.")] = 20,
     score: Annotated[str, typer.Option(help="Transferability score.")] = "logme",
-    layers: Annotated[str, typer.Option(help='"last", "all" or "best".')] = "last",
+    layers: Annotated[str, typer.Option(help='"last", "all", "best", or numbers such as "-1,-2".')] = "last",
     pooling: Annotated[str, typer.Option(help='"mean", "cls", "last" or "max" over the tokens.')] = "mean",
+    label_column: Annotated[str | None, typer.Option(help="Where the name leaves a doubt.")] = None,
+    input_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
+    batch_size: Annotated[str, typer.Option(help='Rows at once, or "auto"; halved when memory runs out.')] = "auto",
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="Rank on at most so many rows.")] = None,
     max_params: Annotated[int | None, typer.Option(help="Skip models with more parameters.")] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with a model.")] = False,
+    allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights, which run code too.")] = False,
+    cache_dir: Annotated[str | None, typer.Option(help="Where models from the Hub are kept.")] = None,
+    free_disk: Annotated[bool, typer.Option(help="Remove each model after use, if it was not there before.")] = False,
     seed: Annotated[int, typer.Option(help="Draws the rows when there are more than max_samples.")] = 0,
-    output_dir: Annotated[Path | None, typer.Option(help="Save table, JSON and chart here.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a ranking in output_dir.")] = False,
+    output_dir: Annotated[Path | None, typer.Option(help="Keep finished rows, table, JSON and chart here.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the ranking in output_dir.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Start over in output_dir.")] = False,
 ) -> None:
     """Rank models for a dataset without fine-tuning any."""
-    from hf_transfer.data.bundled import load
-    from hf_transfer.hub import check_can_write
-    from hf_transfer.ranking import rank_models
+    # Options are keywords of `run_ranking` by the same names.
+    options = dict(locals())
+    from hf_transfer.runs.rank import run_ranking
 
-    if output_dir is not None:
-        check_can_write(output_dir, overwrite=overwrite)
-    ranking = rank_models(
-        models,
-        load(dataset, split),
-        score=score,
-        layers=layers,
-        pooling=pooling,
-        max_samples=max_samples,
-        max_params=max_params,
-        trust_remote_code=trust_remote_code,
-        seed=seed,
-    )
+    query = {name: options.pop(name) for name in ("filter", "author", "search", "limit")}
+    query = {**query, "max_params": max_params} if filter or author or search else None
+    options |= {"models": models or [], "layers": _numbers(layers), "query": query}
+    options["input_columns"] = options.pop("input_column") or None
+    options["batch_size"] = int(batch_size) if batch_size.isdigit() else batch_size
+    ranking = run_ranking(**options)
     ranking.print()
     if not ranking.scored:
         raise ValueError("no model could be scored; the reasons are above.")
     if output_dir is not None:
-        typer.echo(f"Saved to {ranking.save(output_dir)}.")
+        typer.echo(f"Saved to {output_dir}.")
+
+
+def _numbers(layers: str) -> str | list[int]:
+    """Indices of layers, or the word as it is."""
+    try:
+        return [int(layer) for layer in layers.split(",")]
+    except ValueError:
+        return layers
 
 
 @app.command()
@@ -126,12 +141,14 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
     task: Annotated[str, typer.Option(help="Kind of head.")] = "image-classification",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    max_length: Annotated[int | None, typer.Option(help="Cut text after so many tokens.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    block_size: Annotated[int | None, typer.Option(min=2, help="Tokens in a block, for text-generation.")] = None,
 ) -> None:
-    """Measure a model's accuracy on labelled rows."""
+    """Measure a model's accuracy on labelled rows, or its perplexity on text (`--task text-generation`)."""
     from hf_transfer.runs.evaluate import run_evaluation
 
-    _show(run_evaluation(model, dataset, split=split, task=task, batch_size=batch_size, max_length=max_length))
+    sizes = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size}
+    _show(run_evaluation(model, dataset, split=split, task=task, **sizes))
 
 
 @app.command()

@@ -63,6 +63,10 @@ class TransferConfig(TrainingArguments):
         default=0.0,
         metadata={"help": "Share of the training over which the weights of the objectives grow linearly from 0."},
     )
+    torch_optimizer: str | None = field(
+        default=None,
+        metadata={"help": "Class of torch.optim to use instead of `optim`, for those that it does not name: RAdam."},
+    )
     validator: str = field(
         default="information_maximization",
         metadata={"help": "Score that chooses the checkpoint in domain adaptation without target labels."},
@@ -75,6 +79,8 @@ class TransferConfig(TrainingArguments):
                 "`objectives` should map names to keywords, such as "
                 f'{{"cdan": {{}}, "mcc": {{"temperature": 2.5}}}}, got {self.objectives!r}.'
             )
+        if self.torch_optimizer is not None and not isinstance(getattr(torch.optim, self.torch_optimizer, None), type):
+            raise ValueError(f"`torch_optimizer` should be a class of torch.optim, got {self.torch_optimizer!r}.")
         if not 0 <= self.objective_warmup <= 1:
             raise ValueError(f"`objective_warmup` should be in [0, 1], got {self.objective_warmup}.")
         if self.head_learning_rate_multiplier <= 0:
@@ -132,6 +138,8 @@ class TransferTrainer(Trainer):
                 "DataParallel is not supported: one GPU is used. Start with `accelerate launch` to use all."
             )
             args._n_gpu = 1
+        if args.torch_optimizer is not None:
+            kwargs.setdefault("optimizer_cls_and_kwargs", torch_optimizer(args))
         model.objective_warmup = args.objective_warmup
         self.transfer_model = model
         self.train_sampler: ShuffleSampler | None = None
@@ -301,6 +309,18 @@ class TransferTrainer(Trainer):
             super()._load_best_model()
         else:
             self.transfer_model.load_weights(self.state.best_model_checkpoint)
+
+
+def torch_optimizer(args: TransferConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The class that `args.torch_optimizer` names, with the learning rate and, where it has them, Adam's settings."""
+    cls = getattr(torch.optim, args.torch_optimizer)
+    settings = {
+        "lr": args.learning_rate,
+        "betas": (args.adam_beta1, args.adam_beta2),
+        "eps": args.adam_epsilon,
+    }
+    accepted = inspect.signature(cls).parameters
+    return cls, {name: value for name, value in settings.items() if name in accepted}
 
 
 class TransferCallback(TrainerCallback):

@@ -57,6 +57,10 @@ def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
             made[name] = keywords
             continue
         cls = objective_class(name)
+        if not isinstance(keywords or {}, Mapping):
+            raise TypeError(
+                f"objective `{name}`: keywords should be a mapping, such as {{weight: 1.0}}, got {keywords!r}."
+            )
         try:
             made[name] = cls(**(keywords or {}))
         except TypeError as error:
@@ -324,6 +328,8 @@ class TransferModel(nn.Module):
 
 def _shifts_labels(model: PreTrainedModel) -> bool:
     """Whether the model's own loss predicts the next token, so that no row's first label counts."""
+    if not model.can_generate():
+        return False
     loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "ForCausalLM")
     return loss is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)
 

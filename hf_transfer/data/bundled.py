@@ -1,20 +1,27 @@
 """Real data sets that install with pip, as `datasets.Dataset`s, and every other one through the same argument.
 
-`load("mnist5k")`, `load("optical_digits")` need no network. Anything else goes to `datasets.load_dataset`: a Hub
-identifier, a folder of images, or a csv, json or parquet file.
+`load("mnist5k")`, `load("japanese_vowels")` and the other keys of `BUNDLED` need no network. Anything else goes to
+`datasets.load_dataset`: a Hub identifier, a folder of images, or a csv, json or parquet file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image as PILImage
-from pyarrow import ArrowInvalid
 from sklearn.datasets import load_digits
+
+from hf_transfer.data.list_ops import list_ops
+from hf_transfer.data.time_series import SERIES, bundled_series
+from hf_transfer.data.trajectories import trajectories
+from hf_transfer.data.wikipedia import wikipedia_sample
 
 DIGITS = [str(digit) for digit in range(10)]
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -41,10 +48,24 @@ def optical_digits() -> Dataset:
     return _image_dataset(images, digits.target)
 
 
-BUNDLED: dict[str, Callable[[], Dataset]] = {"mnist5k": mnist5k, "optical_digits": optical_digits}
+BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
+    "mnist5k": mnist5k,
+    "optical_digits": optical_digits,
+    "list_ops": list_ops,
+    "trajectories": trajectories,
+    "wikipedia_sample": wikipedia_sample,
+    **{name: partial(bundled_series, archive_name) for name, archive_name in SERIES.items()},
+}
 
 
-def load(name: str, split: str | None = None, usual_split: str = "train") -> Dataset:
+def load(
+    name: str,
+    split: str | None = None,
+    usual_split: str = "train",
+    *,
+    config: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Dataset:
     """A dataset by its bundled short name, Hub identifier, folder or file.
 
     Args:
@@ -52,12 +73,16 @@ def load(name: str, split: str | None = None, usual_split: str = "train") -> Dat
             json or parquet file.
         split: which split, where there are several.
         usual_split: the one to take when `split` is left out and there are several.
+        config: which configuration of a Hub dataset that has several, such as `wikitext-103-raw-v1`.
+        options: keywords of a bundled data set.
 
     Raises:
-        ValueError: the split is not there (the known ones are named), or the file or folder cannot be read.
+        ValueError: the split is not there (the known ones are named), an unknown keyword, a package that a bundled
+            set needs is not installed, or the file or folder cannot be read.
         FileNotFoundError: there is no such file.
     """
-    loaded = BUNDLED[name]() if name in BUNDLED else _load_elsewhere(name)
+    check_options(name, config, options or {})
+    loaded = BUNDLED[name](**(options or {})) if name in BUNDLED else _load_elsewhere(name, config)
     if isinstance(loaded, Dataset):
         loaded = DatasetDict(train=loaded)
     wanted = split or (next(iter(loaded)) if len(loaded) == 1 else usual_split)
@@ -66,15 +91,36 @@ def load(name: str, split: str | None = None, usual_split: str = "train") -> Dat
     return loaded[wanted]
 
 
-def _load_elsewhere(name: str) -> Dataset | DatasetDict:
+def check_options(name: str, config: str | None, options: Mapping[str, Any]) -> None:
+    """Only a bundled data set takes options, those of its function, and only a Hub dataset a configuration.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if name not in BUNDLED:
+        if options:
+            raise ValueError(f"`dataset_options` are for bundled data sets ({sorted(BUNDLED)}), not for `{name}`.")
+        return
+    if config is not None:
+        raise ValueError(f"`dataset_config` is for Hub datasets; `{name}` is bundled and has no configurations.")
+    accepted = list(inspect.signature(BUNDLED[name]).parameters)
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        raise ValueError(f"`dataset_options`: `{name}` has no {unknown}, accepted: {accepted or 'none'}.")
+
+
+def _load_elsewhere(name: str, config: str | None) -> Dataset | DatasetDict:
     path = Path(name)
     if path.is_dir() or path.suffix in FILE_FORMATS:
         try:
             return _load_here(path)
-        except (DatasetGenerationError, ArrowInvalid) as error:
-            raise ValueError(f"cannot read `{name}`: {error.__cause__ or error}") from error
+        except (DatasetGenerationError, ValueError, IndexError) as error:
+            # `datasets` finds no first table in a saved folder without rows, and calls an empty file's split unknown.
+            has_no_rows = isinstance(error, IndexError) or "corresponds to no data" in str(error)
+            reason = "it has no rows" if has_no_rows else error.__cause__ or error
+            raise ValueError(f"cannot read `{name}`: {reason}.") from error
     try:
-        return load_dataset(name)
+        return load_dataset(name, config)
     except Exception as error:
         raise ValueError(
             f"cannot load the dataset `{name}`: it is not a bundled name ({sorted(BUNDLED)}), not a folder or file "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.images import PixelReader, with_pixel_values
+from hf_transfer.data.language_blocks import language_blocks
+from hf_transfer.data.time_series import series_shape
+from hf_transfer.data.trajectories import TrajectoryProcessor, trajectory_shape, windows
 
 READY_COLUMNS = ("pixel_values", "input_ids", "input_values", "past_values", "inputs_embeds")
 """A dataset with one of these already holds model inputs."""
@@ -25,6 +28,7 @@ def prepare(
     *,
     text_columns: Sequence[str] = (),
     max_length: int | None = None,
+    block_size: int | None = None,
     keep_labels: bool = True,
 ) -> Dataset:
     """The dataset as model inputs with a `labels` column; a dataset that already holds them comes back as it is.
@@ -38,16 +42,24 @@ def prepare(
         processor: the model's tokenizer or image processor.
         text_columns: which string columns to read; all of them when there are at most two.
         max_length: cut text after so many tokens, or fewer where the model or its tokenizer says so.
+        block_size: join the texts and cut them into blocks of so many tokens instead, see `language_blocks`.
         keep_labels: False drops the label.
 
     Raises:
-        ValueError: no column that the model could read, a text column that is not there, or no tokenizer for text.
+        ValueError: no column that the model could read, a text column that is not there, no tokenizer for text, or
+            series and trajectories of other sizes than the model's.
     """
+    if isinstance(processor, TrajectoryProcessor):
+        check_trajectories(dataset, config)
+        return windows(dataset, processor)
     if not keep_labels:
         dataset = dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])
+    if "past_values" in dataset.column_names:
+        check_series(dataset, config)
     if any(name in dataset.column_names for name in READY_COLUMNS):
         return dataset
-    images = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    check_modality(dataset, config)
+    images = _image_columns(dataset)
     if images:
         return _prepare_images(dataset, images[0], config, processor)
     columns = list(text_columns) or _text_columns(dataset)
@@ -56,14 +68,64 @@ def prepare(
         raise ValueError(f"`text_columns` names {missing}, and the dataset has {dataset.column_names}.")
     if not isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError(f"columns {columns} hold text, and the model's folder has no tokenizer to read them.")
+    if block_size is not None:
+        return _in_blocks(dataset, config, processor, columns, block_size)
     return _with_tokens(dataset, processor, columns, _longest_text(config, processor, max_length))
+
+
+def check_modality(dataset: Dataset, config: PreTrainedConfig) -> None:
+    """Raises ValueError when the dataset holds images and the model reads none."""
+    images = _image_columns(dataset)
+    if images and not hasattr(getattr(config, "vision_config", config), "num_channels"):
+        raise ValueError(f"column `{images[0]}` holds images, and a {config.model_type} model reads none.")
+
+
+def _image_columns(dataset: Dataset) -> list[str]:
+    return [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+
+
+def check_series(dataset: Dataset, config: PreTrainedConfig) -> None:
+    """The series fit the model.
+
+    Raises:
+        ValueError: another number of channels than the model's, or more steps than it has places for.
+    """
+    channels, longest = series_shape(dataset)
+    wanted = getattr(config, "num_input_channels", channels)
+    places = getattr(config, "max_position_embeddings", longest)
+    if channels != wanted:
+        raise ValueError(f"the series have {channels} channels, and the model `num_input_channels={wanted}`.")
+    bounded = getattr(config, "pooling", None) == "flatten" or (
+        getattr(config, "position_embedding_type", None) == "learned"
+    )
+    if bounded and longest > places:
+        raise ValueError(f"the series have up to {longest} steps, and the model `max_position_embeddings={places}`.")
+
+
+def check_trajectories(dataset: Dataset, config: PreTrainedConfig) -> None:
+    """Raises ValueError when states or actions are of other sizes, or episodes longer, than the model's."""
+    state_dim, act_dim, longest = trajectory_shape(dataset)
+    for name, size in (("state_dim", state_dim), ("act_dim", act_dim)):
+        if getattr(config, name) != size:
+            raise ValueError(f"the trajectories have {name} {size}, and the model `{name}={getattr(config, name)}`.")
+    if longest > config.max_episode_length:
+        raise ValueError(
+            f"the episodes have up to {longest} steps, and the model `max_episode_length={config.max_episode_length}`."
+        )
+
+
+def _in_blocks(dataset: Dataset, config: PreTrainedConfig, tokenizer: Any, columns: list[str], block_size: int):
+    if len(columns) != 1:
+        raise ValueError(f"`block_size` joins the texts of one column, got {columns}: name one by `text_columns`.")
+    places = getattr(config, "max_position_embeddings", None)
+    if places is not None and block_size > places:
+        raise ValueError(f"`block_size={block_size}` is more than the model's `max_position_embeddings={places}`.")
+    return language_blocks(dataset, tokenizer, block_size, columns[0])
 
 
 def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, processor: Any) -> Dataset:
     # An image and text model keeps what it says of images in a part of its own.
     config = getattr(config, "vision_config", config)
-    if not hasattr(config, "num_channels"):
-        raise ValueError(f"column `{column}` holds images, and a {config.model_type} model reads none.")
     if processor is None:
         return with_pixel_values(dataset, _image_size(config), config.num_channels, column)
     mode = "L" if config.num_channels == 1 else "RGB"
@@ -84,6 +146,12 @@ def _image_size(config: PreTrainedConfig) -> int:
             raise ValueError(f"the model reads images of {size}; give its image processor to resize to that shape.")
         size = size[0]
     return size
+
+
+def texts_of(dataset: Dataset, text_columns: Sequence[str] = ()) -> Iterator[str]:
+    """Every text of the columns that a run reads, column by column."""
+    for column in list(text_columns) or _text_columns(dataset):
+        yield from dataset[column]
 
 
 def _text_columns(dataset: Dataset) -> list[str]:

@@ -15,7 +15,7 @@ from hf_transfer.hub.card import (
 )
 from hf_transfer.hub.errors import HubError, explain_hub_error
 from hf_transfer.hub.pull import local_model_folder, pull_model
-from hf_transfer.hub.push import check_model_folder, push_folder
+from hf_transfer.hub.push import check_can_push, check_model_folder, push_folder
 
 refuse_if_broken()
 
@@ -28,6 +28,7 @@ __all__ = [
     "RunFacts",
     "TableFact",
     "atomic_folder",
+    "check_can_push",
     "check_can_write",
     "check_card",
     "check_model_folder",

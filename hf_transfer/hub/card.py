@@ -88,6 +88,8 @@ class RunFacts:
     summary: str = ""
     model_id: str = ""
     loads_with: str = "transformers"  # or "peft" for an adapter
+    imports_from: str = ""  # module of `auto_class`, where that is not the library in `loads_with`
+    load_options: Mapping[str, Any] = field(default_factory=dict)  # keywords of `from_pretrained`
     base_model: str | None = None
     license: str | None = None
     language: str | Sequence[str] | None = None

@@ -51,10 +51,9 @@ def push_folder(
     folder = Path(folder)
     check_model_folder(folder)
     card = check_card(folder)
+    repo_id = check_can_push(repo_id, token=token)
     with readable_hub_errors("Pushing to", repo_id):
-        validate_repo_id(repo_id)
         api = HfApi(token=token, library_name="hf_transfer")
-        repo_id = _writable_name(api, repo_id)
         _ask_hub_about_card(card, folder)
         _prepare_repo(api, repo_id, private, revision)
         return with_retries(
@@ -66,6 +65,21 @@ def push_folder(
                 ignore_patterns=list(ignore_patterns),
             )
         )
+
+
+def check_can_push(repo_id: str, *, token: str | None = None) -> str:
+    """The full name of the repository; ask before long work whether its result can be pushed at all.
+
+    Args:
+        repo_id: "ORG/NAME", or "NAME" for the token's own account.
+        token: access token; default is the one of `hf auth login` or HF_TOKEN.
+
+    Raises:
+        HubError: not a name, no token, one that is not valid or may not write, or no Hub.
+    """
+    with readable_hub_errors("Pushing to", repo_id):
+        validate_repo_id(repo_id)
+        return _writable_name(HfApi(token=token, library_name="hf_transfer"), repo_id)
 
 
 def check_model_folder(folder: str | os.PathLike) -> None:

@@ -46,11 +46,14 @@ def read_models(models: Sequence[str | os.PathLike] | str | os.PathLike) -> list
     """Names of the candidates, each once: a list, one name, or a text file with a name a line (# starts a comment).
 
     Raises:
-        ValueError: when there are none.
+        ValueError: when there are none, or the file is not text.
     """
     if isinstance(models, str | os.PathLike):
         path = Path(models).expanduser()
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"`{path}` is no text file with the name of a model a line.") from error
         models = [models] if lines is None else [line.partition("#")[0].strip() for line in lines]
     names = list(dict.fromkeys(os.fspath(name) for name in models if os.fspath(name)))
     if not names:

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from hf_transfer.ranking.ranking import RankingRow
 
 FILE_NAME = "rows.jsonl"
@@ -25,16 +27,20 @@ class Journal:
     Args:
         directory: made if need be.
         facts: what all rows of the run depend on.
+        resume: False removes what earlier runs left there.
     """
 
-    def __init__(self, directory: str | os.PathLike | None, facts: Mapping[str, Any]):
+    def __init__(self, directory: str | os.PathLike | None, facts: Mapping[str, Any], resume: bool = True):
         self.facts = dict(facts)
         self.path = None if directory is None else Path(directory) / FILE_NAME
         self.rows: dict[str, RankingRow] = {}
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.is_file():
+        if not resume:
+            if PartialState().is_main_process:
+                self.path.unlink(missing_ok=True)
+        elif self.path.is_file():
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 self._read(line)
 

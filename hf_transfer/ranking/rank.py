@@ -20,6 +20,7 @@ from datasets import Dataset
 from rich.progress import Progress
 
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, fetched_ahead, read_models
+from hf_transfer.ranking.inputs import choose_label
 from hf_transfer.ranking.journal import Journal
 from hf_transfer.ranking.ranking import Ranking, RankingRow
 from hf_transfer.ranking.scorer import ModelScorer
@@ -50,6 +51,7 @@ def rank_models(
     token: str | None = None,
     free_disk: bool = False,
     output_dir: str | os.PathLike | None = None,
+    resume: bool = True,
     seed: int = 0,
     num_workers: int = 0,
     progress: bool = True,
@@ -77,6 +79,7 @@ def rank_models(
         cache_dir, token: for the Hub.
         free_disk: remove each model after use unless it was in the cache before.
         output_dir: keep finished rows here while running, continue from them, and save the ranking at the end.
+        resume: False scores again what is finished in `output_dir`.
         num_workers: processes that read the data.
         progress: show a progress bar.
 
@@ -102,7 +105,7 @@ def rank_models(
     dataset = choose_rows(dataset, settings)
     facts = {**asdict(settings), "dataset": dataset._fingerprint, "dataset_rows": len(dataset)}
     scorer = ModelScorer(dataset, settings, access, first_batch_size(batch_size), device, num_workers)
-    rows = rank_rows(names, scorer, Journal(output_dir, facts), progress)
+    rows = rank_rows(names, scorer, Journal(output_dir, facts, resume), progress)
     ranking = Ranking(tuple(rows), score, facts)
     if output_dir is not None and state.is_main_process:
         ranking.save(output_dir)
@@ -154,12 +157,15 @@ def choose_rows(dataset: Dataset, settings: RankSettings) -> Dataset:
     """The dataset, or a random part of it in its own order.
 
     Raises:
-        ValueError: when it is no `datasets.Dataset`, for example all splits at once, or has no rows.
+        ValueError: when it is no `datasets.Dataset`, for example all splits at once, or has no rows or no label.
     """
     if not isinstance(dataset, Dataset):
         raise ValueError(f"`dataset` should be one split, a datasets.Dataset, got {type(dataset).__name__}.")
     if len(dataset) == 0:
         raise ValueError("The dataset has no rows.")
+    # A transform on the fly makes the columns that count.
+    columns = dataset[0] if dataset.format["type"] == "custom" else dict.fromkeys(dataset.column_names)
+    choose_label(columns, settings.label_column)
     if settings.max_samples is None or settings.max_samples >= len(dataset):
         return dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(settings.seed))

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import DataCollatorForLanguageModeling
+from peft import PeftModel
+from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.data.checks import LABEL_COLUMNS, label_column
+from hf_transfer.evaluation.offline_rl import check_environment, evaluate_trajectory_model
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
-from hf_transfer.hub import MetricFact, RunFacts, check_can_write, push_folder
+from hf_transfer.hub import MetricFact, RunFacts, check_can_push, check_can_write, push_folder
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
 from hf_transfer.runs.data import RunData, load_data
-from hf_transfer.runs.models import AUTO_CLASSES, load_model, load_processor
+from hf_transfer.runs.models import AUTO_CLASSES, OWN_TASKS
+from hf_transfer.runs.start import TRAJECTORY_TASK, collator_for, start, trajectory_settings
 from hf_transfer.runs.train import accuracy_metric, dataset_fact, save_run, training_facts
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
 MODEL_FOLDER = "model"
-PRETRAINING_TASKS = ("masked-image-modeling", "fill-mask", "text-generation")
+OWN_MODULE = "hf_transfer.models.flowformer"
+FIRST_EPISODE_SEED = 10_000
+PRETRAINING_TASKS = ("masked-image-modeling", "fill-mask", "text-generation", TRAJECTORY_TASK)
 
 
 def run_adaptation(arguments: Arguments) -> dict[str, float]:
@@ -37,11 +43,20 @@ def run_adaptation(arguments: Arguments) -> dict[str, float]:
         ValueError: unusable data, model or arguments; all before any training.
         FileExistsError: `output_dir/model` exists and neither `resume` nor `overwrite` was given.
     """
+    model_args, data_args, run_args, _ = arguments
+    trainer, data = make_adaptation(arguments)
+    return finish(trainer, model_args, data_args, run_args, data)
+
+
+def make_adaptation(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
+    """The trainer of an adaptation, ready to train, and its data. Raises as `run_adaptation`."""
     model_args, data_args, run_args, config = arguments
     check_output(run_args, config)
     raw = load_data(data_args, config.seed)
-    model = load_model(model_args, raw.class_names)
-    processor = load_processor(model_args, model.config)
+    if raw.test is not None:
+        label_column(raw.test, "test")
+    set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
+    model, processor = start(model_args, data_args, raw, raw.class_names)
     data = raw.prepared(model.config, processor, data_args)
     if config.load_best_model_at_end and data.test is None and data.target is None:
         raise ValueError("`load_best_model_at_end` needs rows to evaluate on: give `test_dataset` or `test_rows`.")
@@ -50,12 +65,15 @@ def run_adaptation(arguments: Arguments) -> dict[str, float]:
         "eval_dataset": data.test,
         "compute_metrics": accuracy_metric() if raw.class_names else None,
         "processing_class": processor,
+        "data_collator": collator_for(
+            model_args.task, processor, data.train, getattr(model.config, "pad_token_id", 0)
+        ),
     }
     if data.target is not None:
         trainer: TransferTrainer = DomainAdaptationTrainer(model, config, target_dataset=data.target, **common)
     else:
         trainer = TaskAdaptationTrainer(model, config, **common)
-    return finish(trainer, model_args, data_args, run_args, data)
+    return trainer, data
 
 
 def run_pretraining(arguments: Arguments) -> dict[str, float]:
@@ -66,31 +84,55 @@ def run_pretraining(arguments: Arguments) -> dict[str, float]:
     model_args, data_args, run_args, config = arguments
     if model_args.task not in PRETRAINING_TASKS:
         return run_adaptation(arguments)
+    trainer, data = make_pretraining(arguments)
+    further = further_metrics(model_args.task, trainer.adapted_model, trainer.processing_class, data_args, config.seed)
+    return finish(trainer, model_args, data_args, run_args, data, further)
+
+
+def make_pretraining(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
+    """The trainer of a pre-training, ready to train, and its data. Raises as `run_pretraining`."""
+    model_args, data_args, run_args, config = arguments
+    if model_args.task not in PRETRAINING_TASKS:
+        return make_adaptation(arguments)
+    if data_args.target_dataset is not None:
+        raise ValueError(f"`target_dataset` is for domain adaptation; {model_args.task} reads `dataset` alone.")
     check_output(run_args, config)
     raw = load_data(data_args, config.seed)
-    model = load_model(model_args)
-    processor = load_processor(model_args, model.config)
+    set_seed(config.seed)
+    model, processor = start(model_args, data_args, raw)
     data = without_labels(raw).prepared(model.config, processor, data_args)
+    if model_args.task == TRAJECTORY_TASK:
+        config.remove_unused_columns = False  # the columns are places in episodes, from which windows are read
     trainer = PretrainingTrainer(
         model,
         config,
         train_dataset=data.train,
         eval_dataset=data.test,
         processing_class=processor,
-        data_collator=language_collator(model_args.task, processor),
+        data_collator=collator_for(model_args.task, processor, data.train),
     )
-    return finish(trainer, model_args, data_args, run_args, data)
+    return trainer, data
 
 
-def language_collator(task: str, tokenizer: Any) -> DataCollatorForLanguageModeling | None:
-    """What hides tokens (fill-mask) or makes each token its own label (text-generation); None for other tasks.
+def further_metrics(
+    task: str, model: Any, processor: Any, data_args: DataArguments, seed: int
+) -> Callable[[dict[str, float]], dict[str, float]]:
+    """What is measured after the evaluation's own metrics, from these: perplexity, or the score of playing.
 
     Raises:
-        ValueError: the tokenizer has no mask token, which `fill-mask` needs.
+        ValueError: the environment to play in is not of the model's sizes.
     """
-    if task not in ("fill-mask", "text-generation"):
-        return None
-    return DataCollatorForLanguageModeling(tokenizer, mlm=task == "fill-mask")
+    if task == "text-generation":
+        return lambda metrics: {"perplexity": math.exp(metrics["loss"])} if "loss" in metrics else {}
+    settings = trajectory_settings(data_args) if task == TRAJECTORY_TASK else None
+    if settings is None or settings.environment is None:
+        return lambda metrics: {}
+    check_environment(model, settings.environment)
+    names = ("target_return", "references", "episodes")
+    keywords = {name: getattr(settings, name) for name in names}
+    # episodes of their own: other ones than the bundled data begin with, and others for every seed of a run
+    first = FIRST_EPISODE_SEED * (seed + 1)
+    return lambda _: evaluate_trajectory_model(model, processor, settings.environment, seed=first, **keywords)
 
 
 def without_labels(data: RunData) -> RunData:
@@ -105,7 +147,7 @@ def without_labels(data: RunData) -> RunData:
 
 
 def check_output(run_args: RunArguments, config: TransferConfig) -> None:
-    """Refuse an output folder that holds a finished or a begun run, unless told what to do with it."""
+    """Refuse an output folder in use unless told what to do with it, and a push that could not be made."""
     folder = Path(config.output_dir)
     if not (run_args.resume or run_args.overwrite):
         begun, finished = checkpoints(folder), (folder / MODEL_FOLDER).exists()
@@ -115,6 +157,8 @@ def check_output(run_args: RunArguments, config: TransferConfig) -> None:
                 "start over with --overwrite, or choose another --output_dir."
             )
     check_can_write(folder / MODEL_FOLDER, overwrite=run_args.resume or run_args.overwrite)
+    if config.push_to_hub:
+        check_can_push(config.hub_model_id or folder.resolve().name, token=config.hub_token)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -128,8 +172,18 @@ def finish(
     data_args: DataArguments,
     run_args: RunArguments,
     data: RunData,
+    further: Callable[[dict[str, float]], dict[str, float]] = lambda metrics: {},
 ) -> dict[str, float]:
-    """Train (or go on), evaluate, save with a card, and push when the config says so."""
+    """Train (or go on), evaluate, save with a card, and push when the config says so.
+
+    Args:
+        trainer: ready to train.
+        model_args: of the run, as all that follow.
+        data_args: what to read.
+        run_args: whether to resume or overwrite.
+        data: prepared rows.
+        further: metrics after training, from those of the evaluation.
+    """
     config = trainer.args
     if run_args.overwrite:
         # A later --resume would go on from the newest of them.
@@ -142,11 +196,14 @@ def finish(
         evaluated = trainer.evaluate()
         hidden = ("_runtime", "_per_second", "epoch")
         metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)}
+    metrics |= further(metrics)
     facts = RunFacts(
         model_name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
         task=model_args.task,
         auto_class=AUTO_CLASSES[model_args.task] if model_args.peft is None else "AutoPeftModel",
         loads_with="transformers" if model_args.peft is None else "peft",
+        imports_from=OWN_MODULE if model_args.task in OWN_TASKS and model_args.peft is None else "",
+        load_options=load_options(trainer),
         model_id=config.hub_model_id or "",
         metrics=[
             MetricFact(name, value, test_name(data_args)) for name, value in metrics.items() if math.isfinite(value)
@@ -159,6 +216,13 @@ def finish(
     if config.push_to_hub and trainer.is_world_process_zero():
         push_folder(folder, trainer.hub_model_id, private=config.hub_private_repo, token=config.hub_token)
     return metrics
+
+
+def load_options(trainer: TransferTrainer) -> dict[str, Any]:
+    """What `from_pretrained` has to be told: the base of an adapter may have a head of another size."""
+    if not isinstance(trainer.adapted_model, PeftModel) or not trainer.transfer_model.reads_head:
+        return {}
+    return {"num_labels": trainer.transfer_model.config.num_labels, "ignore_mismatched_sizes": True}
 
 
 def used_datasets(data_args: DataArguments, data: RunData) -> list:

@@ -29,7 +29,8 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Start from random weights of this configuration: "
-            '{"model_type": "flowformer", "modality": "image"}.'
+            '{"model_type": "flowformer", "modality": "image"}; '
+            "`attn_implementation: sdpa` in it makes the softmax twin."
         },
     )
     task: str = field(
@@ -39,6 +40,13 @@ class ModelArguments:
     peft: dict | None = field(
         default=None,
         metadata={"help": 'PEFT adapter: {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}.'},
+    )
+    tokenizer: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "In place of the model's: a folder or Hub id, or {vocab_size: 4000} to train a byte-level BPE on "
+            "the training texts."
+        },
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
 
@@ -52,14 +60,29 @@ class ModelArguments:
                 "`peft` saves an adapter alone, and the random weights of `architecture` under it would be lost: "
                 "start from a saved `model`."
             )
+        if isinstance(self.tokenizer, dict) and (self.model is not None or set(self.tokenizer) != {"vocab_size"}):
+            raise ValueError(
+                "`tokenizer` as a mapping trains a new one, {vocab_size: 4000}, for the random weights of an "
+                f"`architecture`; got {self.tokenizer}."
+            )
 
 
 @dataclass
 class DataArguments:
-    """Which data to read: bundled names, Hub ids, folders or files, as `hf_transfer.data.bundled.load` takes them."""
+    """Which data to read: bundled names, Hub ids, folders or files, as `hf_transfer.data.bundled.load` takes them.
+
+    Raises:
+        ValueError: a number of rows or tokens is too small.
+    """
 
     dataset: str = field(metadata={"help": "Training data; the labelled source in domain adaptation."})
     split: str | None = field(default=None, metadata={"help": "Its split; train when it has one."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Its configuration, for a Hub dataset with several: wikitext-103-raw-v1."}
+    )
+    dataset_options: dict | None = field(
+        default=None, metadata={"help": "Keywords of a bundled dataset: {min_length: 500, max_length: 1000}."}
+    )
     target_dataset: str | None = field(
         default=None,
         metadata={"help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read."},
@@ -76,6 +99,23 @@ class DataArguments:
     labels_per_class: int | None = field(default=None, metadata={"help": "Train on only so many rows of each class."})
     text_columns: list[str] | None = field(default=None, metadata={"help": "Which one or two columns hold the text."})
     max_length: int | None = field(default=None, metadata={"help": "Cut text after so many tokens."})
+    block_size: int | None = field(
+        default=None,
+        metadata={"help": "For text-generation: join the texts and cut them into blocks of so many tokens."},
+    )
+    trajectories: dict | None = field(
+        default=None,
+        metadata={
+            "help": "For offline-reinforcement-learning: context_length, return_scale, conditions_on_return, "
+            "environment, target_return, references (returns of a random and a reference policy), episodes."
+        },
+    )
+
+    def __post_init__(self):
+        for name, least in (("test_rows", 0), ("labels_per_class", 1), ("max_length", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` should be at least {least}, got {value}.")
 
 
 @dataclass

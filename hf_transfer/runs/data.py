@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset
 from transformers import PreTrainedConfig
 
@@ -13,6 +14,7 @@ from hf_transfer.data.checks import check_not_empty, column_values, label_column
 from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import prepare
 from hf_transfer.data.splits import scarce_split
+from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.runs.arguments import DataArguments
 
 
@@ -29,7 +31,7 @@ class RunData:
         """Names of the classes of the training labels; None when these are not class numbers.
 
         Raises:
-            ValueError: no label column.
+            ValueError: no label column, a negative class number other than -100 (no label), or fewer than two classes.
         """
         column = label_column(self.train, "training")
         feature = self.train.features[column]
@@ -38,11 +40,17 @@ class RunData:
         values = column_values(self.train, column)
         if values.dtype.kind not in "iu":
             return None
+        if values.max() < 1 or np.any((values < 0) & (values != IGNORED_LABEL)):
+            raise ValueError(
+                f"column `{column}` of the training dataset should number at least two classes from 0 on, with "
+                f"{IGNORED_LABEL} for no label; it holds {np.unique(values)[:10].tolist()}."
+            )
         return [str(label) for label in range(int(values.max()) + 1)]
 
     def prepared(self, config: PreTrainedConfig, processor: Any, arguments: DataArguments) -> RunData:
         """The same datasets as inputs of a model."""
-        keywords = {"text_columns": arguments.text_columns or (), "max_length": arguments.max_length}
+        names = ("max_length", "block_size")
+        keywords = {"text_columns": arguments.text_columns or (), **{n: getattr(arguments, n) for n in names}}
         return RunData(
             *(
                 None if d is None else prepare(d, config, processor, **keywords)
@@ -60,12 +68,15 @@ def load_data(arguments: DataArguments, seed: int = 0) -> RunData:
     Raises:
         ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it.
     """
-    train = number_words(load(arguments.dataset, arguments.split))
+    own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
+    train = number_words(load(arguments.dataset, arguments.split, **own))
     check_not_empty(train, "training")
     target = load(arguments.target_dataset, arguments.target_split) if arguments.target_dataset else None
     test = None
     if arguments.test_dataset or arguments.test_split:
-        test = load(arguments.test_dataset or arguments.dataset, arguments.test_split, usual_split="test")
+        name = arguments.test_dataset or arguments.dataset
+        keywords = own if name == arguments.dataset else {}
+        test = load(name, arguments.test_split, usual_split="test", **keywords)
     if test is None and arguments.test_rows:
         if target is not None:
             target, test = _held_out(target, arguments.test_rows, seed)
@@ -82,5 +93,7 @@ def load_data(arguments: DataArguments, seed: int = 0) -> RunData:
 
 
 def _held_out(dataset: Dataset, rows: int, seed: int) -> tuple[Dataset, Dataset]:
+    if rows >= len(dataset):
+        raise ValueError(f"`test_rows` should be less than the {len(dataset)} rows it is held out of, got {rows}.")
     split = dataset.train_test_split(test_size=rows, seed=seed)
     return split["train"], split["test"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig
 
 from hf_transfer.data.bundled import load
-from hf_transfer.data.checks import check_not_empty
+from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, label_column
 from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
-from hf_transfer.data.prepare import prepare
+from hf_transfer.data.prepare import check_modality, prepare
+from hf_transfer.family_trainers import PretrainingTrainer
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
+from hf_transfer.runs.start import collator_for
 from hf_transfer.runs.train import accuracy_metric
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
@@ -25,28 +28,35 @@ def run_evaluation(
     task: str = "image-classification",
     batch_size: int = 64,
     max_length: int | None = None,
+    block_size: int | None = None,
 ) -> dict[str, float]:
-    """Loss and accuracy of a saved classifier.
+    """Loss and accuracy of a saved classifier, or loss and perplexity of a causal language model (text-generation).
 
     Args:
-        model: folder or Hub id of a model with a classification head.
-        dataset: bundled name, Hub id, folder or file of labelled rows.
-        split: which split of it.
+        model: folder or Hub id of a model with a head for the task.
+        dataset: bundled name, Hub id, folder or file of rows, labelled for a classifier.
+        split: which split of it; test where it has several.
         task: a key of `hf_transfer.runs.models.AUTO_CLASSES`.
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
+        block_size: for text-generation, see `language_blocks`; as many tokens as the model has places for when left
+            out.
 
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
     """
     arguments = ModelArguments(model=model, task=task)
-    rows = load(dataset, split)
+    rows = load(dataset, split, usual_split="test")
     check_not_empty(rows, "evaluation")
+    if task == "text-generation":
+        return _perplexity(arguments, rows, batch_size, block_size)
+    label_column(rows, "evaluation")
     loaded = load_model(arguments, allow_new_weights=False)
+    check_modality(rows, loaded.config)
     rows = numbered_as_model(rows, loaded.config)
     processor = load_processor(arguments, loaded.config)
     ready = prepare(rows, loaded.config, processor, max_length=max_length)
-    is_text = isinstance(processor, PreTrainedTokenizerBase)
+    collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         trainer = TransferTrainer(
@@ -54,11 +64,27 @@ def run_evaluation(
             config,
             eval_dataset=ready,
             compute_metrics=accuracy_metric(),
-            data_collator=DataCollatorWithPadding(processor) if is_text else None,
+            data_collator=collator,
         )
         trainer.check_dataset(trainer.transfer_model, ready)
         metrics = trainer.evaluate()
     return {name: metrics[f"eval_{name}"] for name in ("loss", "accuracy")}
+
+
+def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block_size: int | None) -> dict[str, float]:
+    """Mean loss of a token of the joined text, and its exponential."""
+    loaded = load_model(arguments, allow_new_weights=False)
+    processor = load_processor(arguments, loaded.config)
+    rows = rows.remove_columns([name for name in LABEL_COLUMNS if name in rows.column_names])
+    block_size = block_size or getattr(loaded.config, "max_position_embeddings", None)
+    if block_size is None:
+        raise ValueError("the model's configuration names no longest text: give `block_size`.")
+    ready = prepare(rows, loaded.config, processor, block_size=block_size)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
+        collator = collator_for(arguments.task, processor, ready)
+        loss = PretrainingTrainer(loaded, config, eval_dataset=ready, data_collator=collator).evaluate()["eval_loss"]
+    return {"loss": loss, "perplexity": math.exp(loss)}
 
 
 def numbered_as_model(rows: Dataset, config: PreTrainedConfig) -> Dataset:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -22,6 +24,8 @@ from transformers.utils import logging
 
 from hf_transfer.data.images import image_processor
 from hf_transfer.model_anatomy import linear_heads
+from hf_transfer.models import flowformer
+from hf_transfer.ranking.adapters import head_size, is_adapter
 from hf_transfer.runs.arguments import ModelArguments
 
 logger = logging.get_logger(__name__)
@@ -32,8 +36,11 @@ AUTO_CLASSES = {
     "masked-image-modeling": "AutoModelForMaskedImageModeling",
     "fill-mask": "AutoModelForMaskedLM",
     "text-generation": "AutoModelForCausalLM",
+    "time-series-classification": "FlowformerForTimeSeriesClassification",
+    "offline-reinforcement-learning": "DecisionFlowformer",
 }
-"""Kind of head -> the Auto class that has it."""
+"""Kind of head -> the Auto class that has it, or the class of ours where transformers has no Auto class."""
+OWN_TASKS = ("time-series-classification", "offline-reinforcement-learning")
 IMAGE_TASKS = ("image-classification", "masked-image-modeling")
 
 
@@ -45,7 +52,7 @@ def auto_class(task: str) -> Any:
     """
     if task not in AUTO_CLASSES:
         raise ValueError(f"unknown task `{task}`, accepted: {sorted(AUTO_CLASSES)}.")
-    return getattr(transformers, AUTO_CLASSES[task])
+    return getattr(flowformer if task in OWN_TASKS else transformers, AUTO_CLASSES[task])
 
 
 def load_model(arguments: ModelArguments, class_names: list[str] | None = None, allow_new_weights: bool = True) -> Any:
@@ -64,9 +71,11 @@ def load_model(arguments: ModelArguments, class_names: list[str] | None = None, 
     if class_names:
         labels = {"id2label": dict(enumerate(class_names)), "label2id": {n: i for i, n in enumerate(class_names)}}
     if arguments.architecture is not None:
-        model = loader.from_config(new_config({**arguments.architecture, **labels}))
+        model = from_architecture(loader, {**arguments.architecture, **labels}, arguments.task)
     else:
         try:
+            if not labels and is_adapter(Path(arguments.model)):
+                labels = head_size(Path(arguments.model))
             model, report = loader.from_pretrained(
                 arguments.model,
                 ignore_mismatched_sizes=True,
@@ -75,13 +84,40 @@ def load_model(arguments: ModelArguments, class_names: list[str] | None = None, 
                 **labels,
             )
         except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
-            raise ValueError(f"cannot load `{arguments.model}` for {arguments.task}: {error}") from error
+            reason = headless_kind(error) or error
+            raise ValueError(f"cannot load `{arguments.model}` for {arguments.task}: {reason}") from error
         if report["missing_keys"] and not allow_new_weights:
             raise ValueError(
                 f"`{arguments.model}` lacks weights for {arguments.task} ({sorted(report['missing_keys'])[:3]}): "
                 "adapt it first."
             )
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
+
+
+def from_architecture(loader: Any, settings: dict[str, Any], task: str) -> PreTrainedModel:
+    """A model with random weights.
+
+    Args:
+        loader: the Auto class.
+        settings: `model_type` and fields of its configuration class.
+        task: for the message.
+
+    Raises:
+        ValueError: as `new_config`; or a model of these sizes cannot be made, or has no head for the task.
+    """
+    config = new_config(settings)
+    try:
+        # transformers has no public name for it outside its Auto classes
+        make = loader._from_config if issubclass(loader, PreTrainedModel) else loader.from_config
+        return make(config)
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
+        raise ValueError(f"`architecture` cannot be made for {task}: {headless_kind(error) or error}") from error
+
+
+def headless_kind(error: Exception) -> str | None:
+    """Instead of the Auto class's list of every configuration it knows: that the model's kind has no such head."""
+    found = re.search(r"Unrecognized configuration class .*?(\w+)Config'>", str(error))
+    return f"{found[1]} models have no head for it; choose another model or another `task`." if found else None
 
 
 def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
@@ -94,6 +130,7 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
         ValueError: no such `model_type`, or a field that is unknown or has a wrong value.
     """
     kind = settings.pop("model_type", None)
+    attention = settings.pop("attn_implementation", None)
     if kind not in CONFIG_MAPPING:
         close = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING), n=5)
         raise ValueError(f"`architecture` should name a `model_type` of transformers, got {kind!r}; close: {close}.")
@@ -103,9 +140,15 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
     try:
-        return AutoConfig.for_model(kind, **settings)
+        config = AutoConfig.for_model(kind, **settings)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"`architecture`: {error}") from error
+    if attention is not None:
+        config._attn_implementation = attention
+        if kind == "flowformer":
+            # transformers does not save it, and weights trained with one attention are wrong under another
+            config.trained_attention = attention
+    return config
 
 
 def with_adapter(model: PreTrainedModel, settings: dict[str, Any]) -> peft.PeftModel:
@@ -143,6 +186,8 @@ def load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
     For images there is a plain one where none is stored. Where a tokenizer has no padding token, it pads with the
     end of the text, and `config` is told.
     """
+    if arguments.task in OWN_TASKS:
+        return None
     is_image = arguments.task in IMAGE_TASKS
     loader = AutoImageProcessor if is_image else AutoTokenizer
     try:

@@ -74,3 +74,12 @@ def test_a_missing_file():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="cannot load the dataset `mnist5000`: it is not a bundled name .*'mnist5k'"):
         load("mnist5000")
+
+
+def test_options_are_for_bundled_sets_that_have_them(tmp_path):
+    with pytest.raises(ValueError, match=r"`optical_digits` has no \['size'\], accepted: none"):
+        load("optical_digits", options={"size": 3})
+    with pytest.raises(ValueError, match="`dataset_options` are for bundled data sets"):
+        load(str(tmp_path), options={"size": 3})
+    with pytest.raises(ValueError, match="`dataset_config` is for Hub datasets"):
+        load("optical_digits", config="plain")

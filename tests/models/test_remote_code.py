@@ -91,7 +91,7 @@ def run_clean(cases: list[dict], folder: Path) -> str:
     }
     command = [sys.executable, "-c", CLEAN_PROCESS, str(folder / "cases.json")]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

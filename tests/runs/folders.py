@@ -86,3 +86,17 @@ def save_image_folder(folder: Path, places: range) -> Path:
         (folder / str(row["label"])).mkdir(parents=True, exist_ok=True)
         row["image"].save(folder / str(row["label"]) / f"{place}.png")
     return folder
+
+
+def fill(root: Path) -> Path:
+    """The models and data that the `workshop` fixture names."""
+    save_image_model(root / "vit", tiny.vit(), seed=0)
+    save_image_model(root / "flow", tiny.flowformer(), seed=1)
+    save_image_model(root / "three", tiny.vit(num_labels=3), seed=2)
+    save_image_model(root / "headless", tiny.vit().vit)
+    save_text_model(root / "bert", tiny.bert())
+    save_text_model(root / "gpt2", tiny.gpt2())
+    save_digits(root / "digits", 0, 80)
+    save_digits(root / "more_digits", 80, 130)
+    save_books(root / "books.csv")
+    return root

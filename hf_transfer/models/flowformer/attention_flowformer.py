@@ -37,26 +37,20 @@ def flow_attention_forward(
     `cache_layer` continues from its state and stores the new one.
 
     Raises:
-        ValueError: a key-value cache under causal attention, or a mask that is not one boolean per token.
+        ValueError: a key-value cache under causal attention, a decoder's cross-attention, or a mask that is not one
+            boolean per token.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if causal and query.shape[2] != key.shape[2]:
-        raise ValueError(CACHE_ERROR.format(queries=query.shape[2], keys=key.shape[2]))
-    if attention_mask is not None and attention_mask.dim() != 2:
-        raise ValueError(
-            "Flow attention takes a padding mask of shape [batch, length], got "
-            f"{tuple(attention_mask.shape)}: a mask per pair of tokens has no meaning without pairs."
-        )
+    _check_call(module, query, key, attention_mask, causal)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    # one copy each here instead of one in every product inside, where transposed heads would be copied again and again
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     key_mask = None if attention_mask is None else attention_mask.bool()
-    options = {
-        "causal": causal,
-        "key_mask": key_mask,
-        "query_mask": key_mask if query.shape[2] == key.shape[2] else None,
-        **_options_of(module),
-    }
+    same_tokens = query.shape[2] == key.shape[2] and not _is_cross_attention(module)
+    masks = {"key_mask": key_mask, "query_mask": key_mask if same_tokens else None}
+    options = {"causal": causal, **masks, **_options_of(module)}
     if cache_layer is None:
         output = flow_attention(query, key, value, **options)
     else:
@@ -65,6 +59,27 @@ def flow_attention_forward(
         cache_layer.advance(state, query.shape[2])
     output = nn.functional.dropout(output, dropout, training=module.training)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _is_cross_attention(module: nn.Module) -> bool:
+    """Queries and keys may be of one length and still not be the same tokens."""
+    return getattr(module, "is_cross_attention", False) or "Cross" in type(module).__name__
+
+
+def _check_call(module: nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, causal: bool) -> None:
+    if causal and query.shape[2] != key.shape[2]:
+        raise ValueError(CACHE_ERROR.format(queries=query.shape[2], keys=key.shape[2]))
+    # a decoder's attention that is not causal is the one that reads the encoder
+    if not causal and any(getattr(part, "is_decoder", False) for part in (module, getattr(module, "config", None))):
+        raise ValueError(
+            "Flow attention is no cross-attention for a decoder: its flows sum over all queries, so a token would see "
+            "later ones. Use another `attn_implementation` for models that read an encoder."
+        )
+    if attention_mask is not None and attention_mask.dim() != 2:
+        raise ValueError(
+            "Flow attention takes a padding mask of shape [batch, length], got "
+            f"{tuple(attention_mask.shape)}: a mask per pair of tokens has no meaning without pairs."
+        )
 
 
 def _options_of(module: nn.Module) -> dict:
@@ -81,17 +96,24 @@ def flow_attention_mask(
     kv_offset: int = 0,
     mask_function=causal_mask_function,
     attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    allow_is_causal_skip: bool = False,
+    allow_is_bidirectional_skip: bool = False,
     **kwargs,
 ) -> Tensor | None:
     """The padding mask [B, S] itself, True = keep; causality is the operation's own.
 
     Raises:
-        ValueError: a pattern that flow attention cannot express (sliding windows, packed sequences), or a cache.
+        ValueError: a pattern that flow attention cannot express (a window shorter than the sequence, packed
+            sequences), or a cache.
     """
-    if mask_function not in (causal_mask_function, bidirectional_mask_function):
+    # transformers allows no skip where anything but the window shapes the pattern
+    may_skip = allow_is_causal_skip or allow_is_bidirectional_skip
+    all_in_window = local_size is not None and kv_length <= local_size and may_skip
+    if mask_function not in (causal_mask_function, bidirectional_mask_function) and not all_in_window:
         raise ValueError(
-            "Flow attention knows padding masks only: sliding windows, chunks and packed sequences need a mask per "
-            "pair of tokens. Use another `attn_implementation`, or pad instead of packing."
+            "Flow attention knows padding masks only: windows shorter than the sequence, chunks and packed sequences "
+            "need a mask per pair of tokens. Use another `attn_implementation`, or pad instead of packing."
         )
     if mask_function is causal_mask_function and q_length != kv_length:
         raise ValueError(CACHE_ERROR.format(queries=q_length, keys=kv_length))

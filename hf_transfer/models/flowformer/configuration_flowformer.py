@@ -6,6 +6,8 @@ Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
+from .flow_options import FlowOptions
+
 SIZES = {
     "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
     "small": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1536},
@@ -15,7 +17,6 @@ SIZES = {
 
 CHOICES = {
     "modality": ("text", "image", "time_series", "trajectory"),
-    "feature_map": ("sigmoid", "elu", "relu"),
     "norm_type": ("layer_norm", "batch_norm"),
     "norm_position": ("pre", "post"),
     "position_embedding_type": ("learned", "sinusoidal", "rotary", "none"),
@@ -26,6 +27,7 @@ CHOICES = {
 POSITIVE = (
     "vocab_size",
     "max_position_embeddings",
+    "hidden_size",
     "num_hidden_layers",
     "image_size",
     "patch_size",
@@ -33,6 +35,7 @@ POSITIVE = (
     "num_input_channels",
     "state_dim",
     "act_dim",
+    "max_episode_length",
     "prediction_length",
     "decoder_hidden_size",
     "decoder_num_hidden_layers",
@@ -168,7 +171,12 @@ class FlowformerConfig(PreTrainedConfig):
         heads = self._per_stage(self.num_attention_heads, len(widths))
         mlps = self._per_stage(self.intermediate_size, len(widths))
         return [
-            {"hidden_size": width, "depth": depth, "num_heads": head, "intermediate_size": mlp or 4 * width}
+            {
+                "hidden_size": width,
+                "depth": depth,
+                "num_heads": head,
+                "intermediate_size": 4 * width if mlp is None else mlp,
+            }
             for width, depth, head, mlp in zip(widths, depths, heads, mlps)
         ]
 
@@ -190,7 +198,10 @@ class FlowformerConfig(PreTrainedConfig):
         for name in PROBABILITIES:
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` should be in [0, 1), got {getattr(self, name)}.")
+        FlowOptions(self.feature_map, self.competition_clamp, self.flow_eps).check()
         self._validate_stages()
+        if self.modality == "text":
+            self._validate_text()
         if self.modality == "image":
             self._validate_image()
         elif self.is_pyramid:
@@ -213,6 +224,8 @@ class FlowformerConfig(PreTrainedConfig):
             if isinstance(value, list) and (len(value) != num_stages or not value or min(value) < 1):
                 raise ValueError(f"`{name}` should list {num_stages} positive numbers, one a stage, got {value}.")
         for stage in self.stages:
+            if stage["intermediate_size"] < 1:
+                raise ValueError(f"`intermediate_size` should be at least 1, got {stage['intermediate_size']}.")
             if stage["num_heads"] < 1 or stage["hidden_size"] % stage["num_heads"]:
                 raise ValueError(
                     f"`hidden_size` should be a multiple of `num_attention_heads`, got {stage['hidden_size']} and "
@@ -232,6 +245,14 @@ class FlowformerConfig(PreTrainedConfig):
             head_dim = self.hidden_size // self.stages[0]["num_heads"]
             if head_dim % (2 * axes):
                 raise ValueError(f"Rotary positions need a head width divisible by {2 * axes}, got {head_dim}.")
+
+    def _validate_text(self):
+        if self.type_vocab_size < 0:
+            raise ValueError(f"`type_vocab_size` should be at least 0, got {self.type_vocab_size}.")
+        if self.pad_token_id is not None and not -self.vocab_size <= self.pad_token_id < self.vocab_size:
+            raise ValueError(
+                f"`pad_token_id` should be below `vocab_size={self.vocab_size}`, got {self.pad_token_id}."
+            )
 
     def _validate_image(self):
         if self.is_causal:

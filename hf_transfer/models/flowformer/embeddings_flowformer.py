@@ -117,6 +117,7 @@ class FlowformerImageEmbeddings(nn.Module):
         self.image_size, self.patch_size, self.num_channels = config.image_size, config.patch_size, config.num_channels
         self.grid_size = config.image_size // config.patch_size
         self.num_patches = self.grid_size**2
+        self.size_divisor = config.patch_size * 2 ** (len(config.stages) - 1)
         size = config.stages[0]["hidden_size"]
         self.is_conv_stem = config.stem == "conv"
         if self.is_conv_stem:
@@ -146,9 +147,10 @@ class FlowformerImageEmbeddings(nn.Module):
                 f"Input image size ({height}*{width}) doesn't match model ({self.image_size}*{self.image_size}): "
                 "resize the images, or pass `interpolate_pos_encoding=True`."
             )
-        if height % self.patch_size or width % self.patch_size or not height * width:
+        if height % self.size_divisor or width % self.size_divisor or not pixel_values.numel():
             raise ValueError(
-                f"Height and width should be multiples of `patch_size={self.patch_size}`, got {height}*{width}."
+                f"Height and width should be multiples of {self.size_divisor} (`patch_size`, doubled by each further "
+                f"stage) in at least one image, got {tuple(pixel_values.shape)}."
             )
         return height // self.patch_size, width // self.patch_size
 
@@ -277,12 +279,13 @@ class FlowformerTrajectoryEmbeddings(nn.Module):
         missing = [name for name, tensor in inputs.items() if tensor is None]
         if missing:
             raise ValueError(f"A trajectory needs states, actions, returns_to_go and timesteps; missing: {missing}.")
-        batch_size, length = timesteps.shape[:2]
+        if timesteps.dim() != 2:
+            raise ValueError(f"`timesteps` should be [batch, time], got {tuple(timesteps.shape)}.")
+        shape = tuple(timesteps.shape)
         expected = {
-            "states": (batch_size, length, self.state_dim),
-            "actions": (batch_size, length, self.act_dim),
-            "returns_to_go": (batch_size, length, 1),
-            "timesteps": (batch_size, length),
+            "states": (*shape, self.state_dim),
+            "actions": (*shape, self.act_dim),
+            "returns_to_go": (*shape, 1),
         }
         for name, shape in expected.items():
             if tuple(inputs[name].shape) != shape:

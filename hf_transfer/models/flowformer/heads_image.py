@@ -74,7 +74,6 @@ class FlowformerMaskedImageDecoder(nn.Module):
     def __init__(self, config: FlowformerConfig):
         super().__init__()
         size = config.decoder_hidden_size
-        self.grid_size = config.image_size // config.patch_size
         self.embed = nn.Linear(config.hidden_size, size)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, size))
         self.layers = nn.ModuleList(
@@ -84,14 +83,14 @@ class FlowformerMaskedImageDecoder(nn.Module):
         self.norm = make_norm(config, size)
         self.predict = nn.Linear(size, config.patch_size**2 * config.num_channels)
 
-    def forward(self, hidden_states: Tensor, ids_restore: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, ids_restore: Tensor, grid: tuple[int, int]) -> Tensor:
         """Visible patches [B, N', D] and their place -> [B, N, pixels of a patch]."""
         visible = self.embed(hidden_states)
         num_hidden = ids_restore.shape[1] - visible.shape[1]
         hidden = self.mask_token.to(visible.dtype).expand(visible.shape[0], num_hidden, -1)
         index = ids_restore[..., None].expand(-1, -1, visible.shape[-1])
         states = torch.cat((visible, hidden), dim=1).gather(1, index)
-        coordinates = grid_coordinates(self.grid_size, self.grid_size, device=states.device)
+        coordinates = grid_coordinates(*grid, device=states.device)
         states = states + sinusoidal_embedding(coordinates, states.shape[-1]).to(states.dtype)
         for layer in self.layers:
             states = layer(states)
@@ -132,15 +131,22 @@ class FlowformerForMaskedImageModeling(FlowformerPreTrainedModel):
         pixel_values: Tensor | None = None,  # [B, C, height, width]
         noise: Tensor | None = None,  # [B, N]; the patches with the smallest values stay visible
         bool_masked_pos: Tensor | None = None,  # [B, N], True = hidden; the same number in each row
+        interpolate_pos_encoding: bool | None = None,
         **kwargs,
     ) -> FlowformerMaskedImageModelingOutput:
         if pixel_values is None:
             raise ValueError("Masked image modelling needs `pixel_values`.")
-        ids_shuffle, num_keep = self._shuffle(pixel_values, noise, bool_masked_pos)
+        grid = self.flowformer.embeddings.grid_of(pixel_values, interpolate_pos_encoding)
+        ids_shuffle, num_keep = self._shuffle((pixel_values.shape[0], grid[0] * grid[1]), noise, bool_masked_pos)
         ids_restore = ids_shuffle.argsort(1)
         mask = (ids_restore >= num_keep).to(torch.float32)
-        outputs = self.flowformer(pixel_values=pixel_values, ids_keep=ids_shuffle[:, :num_keep], **kwargs)
-        logits = self.decoder(outputs.last_hidden_state, ids_restore)
+        outputs = self.flowformer(
+            pixel_values=pixel_values,
+            ids_keep=ids_shuffle[:, :num_keep],
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            **kwargs,
+        )
+        logits = self.decoder(outputs.last_hidden_state, ids_restore, grid)
         return FlowformerMaskedImageModelingOutput(
             loss=self._loss(pixel_values, logits, mask),
             logits=logits,
@@ -150,9 +156,8 @@ class FlowformerForMaskedImageModeling(FlowformerPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def _shuffle(self, pixel_values, noise, bool_masked_pos) -> tuple[Tensor, int]:
+    def _shuffle(self, shape: tuple[int, int], noise, bool_masked_pos) -> tuple[Tensor, int]:
         """An order of patches [B, N] with the visible ones first, and their number."""
-        shape = (pixel_values.shape[0], self.flowformer.embeddings.num_patches)
         for name, tensor in (("noise", noise), ("bool_masked_pos", bool_masked_pos)):
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise ValueError(f"`{name}` should be of shape {shape}, got {tuple(tensor.shape)}.")
@@ -167,7 +172,7 @@ class FlowformerForMaskedImageModeling(FlowformerPreTrainedModel):
                 )
             noise = bool_masked_pos.float()
         elif noise is None:
-            noise = torch.rand(shape, device=pixel_values.device)
+            noise = torch.rand(shape, device=self.device)
         return noise.argsort(dim=1, stable=True), num_keep
 
     def patchify(self, pixel_values: Tensor) -> Tensor:

@@ -112,7 +112,11 @@ class FlowformerForTimeSeriesPrediction(FlowformerPreTrainedModel):
         **kwargs,
     ) -> FlowformerTimeSeriesPredictionOutput:
         embeddings = self.flowformer.embeddings
-        embeddings.sequence_shape(past_values=past_values)
+        shape, _ = embeddings.sequence_shape(past_values=past_values)
+        if 0 in shape:
+            raise ValueError(f"The past is empty: got `past_values` of shape {tuple(past_values.shape)}.")
+        if attention_mask is not None and attention_mask.shape != shape:
+            raise ValueError(f"`attention_mask` should be of shape {tuple(shape)}, got {tuple(attention_mask.shape)}.")
         mask = None if attention_mask is None else attention_mask.bool()
         location, scale = self._location_and_scale(past_values, mask)
         tokens = embeddings.project((past_values - location) / scale, mask)

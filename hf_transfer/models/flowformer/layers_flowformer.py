@@ -14,9 +14,18 @@ class FlowformerBatchNorm(nn.BatchNorm1d):
     def forward(self, hidden_states: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         if padding_mask is None or not self.training:
             return super().forward(hidden_states.flatten(0, 1)).view_as(hidden_states)
-        output = torch.zeros_like(hidden_states)
-        output[padding_mask] = super().forward(hidden_states[padding_mask]).to(output.dtype)
-        return output
+        # masked sums and not a selection of tokens: no shape depends on the data, so the model stays one graph
+        padding, count = ~padding_mask[..., None], padding_mask.sum().clamp(min=1)
+        states = hidden_states.to(self.running_mean.dtype).masked_fill(padding, 0)
+        mean = states.sum((0, 1)) / count
+        centred = (states - mean).masked_fill(padding, 0)
+        variance = centred.square().sum((0, 1)) / count
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+        output = centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+        return output.masked_fill(padding, 0).to(hidden_states.dtype)
 
 
 class FlowformerLayerNorm(nn.LayerNorm):

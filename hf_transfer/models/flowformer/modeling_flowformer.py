@@ -36,6 +36,7 @@ class FlowformerPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     # past tokens cannot be taken out of a flow state, so assisted decoding refuses the model
     _is_stateful = True
     _can_record_outputs = {"hidden_states": FlowformerLayer, "attentions": FlowformerAttention}
@@ -55,8 +56,9 @@ class FlowformerPreTrainedModel(PreTrainedModel):
         super().__init__(config, *inputs, **kwargs)
 
     def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
-        """Flow attention unless another implementation is asked for."""
-        return super().get_correct_attn_implementation(requested_attention or "flow", is_init_check)
+        """What is asked for, or else what the saved weights were trained with, or else flow attention."""
+        trained = getattr(self.config, "trained_attention", None)
+        return super().get_correct_attn_implementation(requested_attention or trained or "flow", is_init_check)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -171,7 +173,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
         self, inputs: dict, attention_mask, position_ids, past_key_values, **kwargs
     ) -> BaseModelOutputWithPast:
         (batch_size, length), device = self.embeddings.sequence_shape(**inputs)
-        if length == 0:
+        if length == 0 or batch_size == 0:
             raise ValueError(f"The sequence is empty: got {length} tokens in a batch of {batch_size}.")
         past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
         padding_mask = self._padding_mask(attention_mask, batch_size, past_length, length, device)
@@ -182,9 +184,10 @@ class FlowformerModel(FlowformerPreTrainedModel):
         if tokens_per_step > 1:
             steps = torch.arange(tokens_per_step, device=device)
             position_ids = (position_ids[..., None] * tokens_per_step + steps).flatten(1)
-            if padding_mask is not None:
-                padding_mask = padding_mask.repeat_interleave(tokens_per_step, dim=1)
-                attention_mask = attention_mask.repeat_interleave(tokens_per_step, dim=1)
+            padding_mask, attention_mask = (
+                None if mask is None else mask.repeat_interleave(tokens_per_step, dim=1)
+                for mask in (padding_mask, attention_mask)
+            )
         layer_mask = padding_mask
         if self.config._attn_implementation != "flow":
             layer_mask = create_causal_mask(self.config, hidden_states, attention_mask, past_key_values)

@@ -5,10 +5,13 @@ import torch
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    BartConfig,
     BertConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    Qwen2Config,
+    RobertaConfig,
     ViTConfig,
 )
 
@@ -20,10 +23,14 @@ SIZES = {**LAYERS, "vocab_size": 31}
 CONFIGS = {
     "bert": BertConfig(**SIZES),
     "bert-decoder": BertConfig(**SIZES, is_decoder=True, use_cache=False),
+    "roberta": RobertaConfig(**SIZES, pad_token_id=0),
     "llama": LlamaConfig(**SIZES, num_key_value_heads=2),
+    # its sliding window is longer than any sequence here
+    "mistral": MistralConfig(**SIZES, num_key_value_heads=2),
+    "qwen2": Qwen2Config(**SIZES, num_key_value_heads=2),
     "gpt2": GPT2Config(n_embd=16, n_layer=2, n_head=4, vocab_size=31),
 }
-CAUSAL = ["bert-decoder", "llama", "gpt2"]
+CAUSAL = ["bert-decoder", "llama", "mistral", "qwen2", "gpt2"]
 
 
 def saved(name, folder):
@@ -44,11 +51,13 @@ def test_padding_is_honoured(name, side, tmp_path):
     mask[:, real] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        alone = model(input_ids=ids, use_cache=False).last_hidden_state
+        alone = model(input_ids=ids, position_ids=torch.arange(6)[None], use_cache=False).last_hidden_state
         output = model(input_ids=padded, attention_mask=mask, position_ids=positions, use_cache=False)
-        leaking = model(input_ids=padded, use_cache=False)
+        leaking = model(
+            input_ids=padded, position_ids=positions, attention_mask=torch.ones_like(mask), use_cache=False
+        )
     torch.testing.assert_close(output.last_hidden_state[:, real], alone, atol=1e-5, rtol=1e-4)
-    if side == "left" or name == "bert":
+    if side == "left" or name not in CAUSAL:
         assert not torch.allclose(leaking.last_hidden_state[:, real], alone, atol=1e-3)
 
 
@@ -76,7 +85,7 @@ def test_a_vision_model_runs_and_trains(tmp_path):
     assert gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "gpt2"])
 def test_a_key_value_cache_is_refused(name):
     model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="flow").eval()
     ids = torch.randint(1, 31, (2, 5))
@@ -90,6 +99,10 @@ def test_patterns_it_cannot_express_are_refused():
     model = AutoModel.from_config(sliding, attn_implementation="flow")
     with pytest.raises(ValueError, match="padding masks only"):
         model(input_ids=torch.ones(1, 6, dtype=torch.long))
+    model(input_ids=torch.ones(1, 3, dtype=torch.long), use_cache=False)  # a window of three holds all of three
+    packed = torch.tensor([[0, 1, 0]])
+    with pytest.raises(ValueError, match="padding masks only"):
+        model(input_ids=torch.ones(1, 3, dtype=torch.long), position_ids=packed, use_cache=False)
     llama = AutoModel.from_config(CONFIGS["llama"], attn_implementation="flow")
     with pytest.raises(ValueError, match="padding masks only"):
         llama(input_ids=torch.ones(1, 4, dtype=int), position_ids=torch.tensor([[0, 1, 0, 1]]), use_cache=False)
@@ -121,3 +134,23 @@ def test_cross_attention_reads_a_source_of_another_length():
     torch.testing.assert_close(output, flow_attention(query, key, key).transpose(1, 2))
     with pytest.raises(ValueError, match="use_cache=False"):
         flow_attention_forward(module, query, key, key, mask, is_causal=True)
+
+
+def test_cross_attention_of_equal_lengths_masks_the_source_alone():
+    class CrossAttention(torch.nn.Identity):
+        is_causal = False
+
+    query, key = torch.randn(2, 1, 2, 5, 4).unbind()
+    mask = torch.tensor([[True, True, True, False, False]])
+    output, _ = flow_attention_forward(CrossAttention(), query, key, key, mask)
+    torch.testing.assert_close(output, flow_attention(query, key, key, key_mask=mask).transpose(1, 2))
+
+
+def test_a_decoder_that_reads_an_encoder_is_refused():
+    sizes = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    config = BartConfig(d_model=16, encoder_ffn_dim=24, decoder_ffn_dim=24, vocab_size=31, **sizes)
+    model = AutoModel.from_config(config, attn_implementation="flow")
+    ids = torch.ones(1, 6, dtype=torch.long)
+    with pytest.raises(ValueError, match="no cross-attention for a decoder"):
+        model(ids, decoder_input_ids=ids, use_cache=False)
+    assert model.encoder(ids).last_hidden_state.isfinite().all()

@@ -1,5 +1,7 @@
 """Every form of flow attention against the definition, forward and gradient; the definition against known cases."""
 
+import shutil
+
 import pytest
 import torch
 from torch import Tensor
@@ -390,6 +392,14 @@ def test_compiles_without_graph_breaks(form):
     torch.compiler.reset()
     compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
     assert_all_close(gradients(compiled, inputs), gradients(run, inputs))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ on a CPU")
+def test_the_code_torch_compile_generates_is_right():
+    inputs = make_inputs(20)
+    torch.compiler.reset()
+    compiled = torch.compile(flow_attention, fullgraph=True)
+    assert_all_close(gradients(compiled, inputs), gradients(flow_attention, inputs))
 
 
 def test_compiled_causal_form_takes_any_length_without_recompiling():

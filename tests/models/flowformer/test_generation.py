@@ -16,6 +16,7 @@ MODES = {
     "beam-return-2": {"num_beams": 4, "num_return_sequences": 2, "do_sample": False},
     "sample-return-3": {"do_sample": True, "num_return_sequences": 3},
     "penalty": {"do_sample": False, "repetition_penalty": 1.3},
+    "guidance": {"do_sample": False, "guidance_scale": 1.5},
     "prefill-in-chunks": {"do_sample": False, "prefill_chunk_size": 2},
 }
 
@@ -111,9 +112,11 @@ def test_generation_from_embeddings():
     assert torch.equal(generate(model, inputs_embeds=embeddings, do_sample=False), from_ids[:, 5:])
 
 
-def test_assisted_decoding_is_refused():
+@pytest.mark.parametrize("how", ["assistant_model", "prompt_lookup_num_tokens"])
+def test_assisted_decoding_is_refused(how):
+    options = {how: causal_model() if how == "assistant_model" else 2}
     with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
-        generate(causal_model(), inputs=prompt(1), assistant_model=causal_model())
+        generate(causal_model(), inputs=prompt(1), **options)
 
 
 def test_a_quantized_cache_is_refused():

@@ -241,6 +241,14 @@ class TestMaskedImageModeling:
         model, images = self.model(), torch.randn(2, 1, 8, 8)
         assert not torch.equal(model(images).mask, model(images).mask)
 
+    def test_another_image_size_interpolates_when_asked(self):
+        model, images = self.model(), torch.randn(2, 1, 8, 12)
+        with pytest.raises(ValueError, match="doesn't match model"):
+            model(images)
+        output = model(images, interpolate_pos_encoding=True)
+        assert output.logits.shape == (2, 24, 4) and output.mask.sum(1).tolist() == [18, 18]
+        assert output.loss.isfinite()
+
     def test_a_pyramid_cannot_drop_patches(self):
         with pytest.raises(ValueError, match="full grid"):
             self.model(hidden_sizes=[8, 16], depths=[1, 1])
@@ -281,6 +289,22 @@ class TestTimeSeries:
             atol=1e-5,
             rtol=1e-4,
         )
+
+    @pytest.mark.parametrize("head", [FlowformerForTimeSeriesPrediction, FlowformerForTimeSeriesClassification])
+    @pytest.mark.parametrize(
+        ("inputs", "message"),
+        [
+            ({"past_values": torch.ones(2, 0, 3)}, "empty"),
+            ({"past_values": torch.ones(0, 4, 3)}, "empty"),
+            ({"past_values": torch.full((2, 4, 3), torch.nan)}, "NaN"),
+            ({"past_values": torch.ones(2, 4, 3), "attention_mask": torch.ones(2, 5)}, "attention_mask"),
+            ({"past_values": torch.ones(2, 4)}, "num_input_channels"),
+        ],
+        ids=["no-step", "no-series", "nan", "mask", "two-dimensions"],
+    )
+    def test_bad_input_is_refused(self, head, inputs, message):
+        with pytest.raises(ValueError, match=message):
+            head_of(head, "time_series")(**inputs)
 
     def test_prediction_learns_a_sine(self):
         torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from torch import nn
 from transformers import AutoModel
 
@@ -106,6 +107,15 @@ def test_causal_models_do_not_see_the_future(implementation):
     assert not torch.allclose(model(ids, is_causal=False).last_hidden_state[:, :4], first[:, :4], atol=1e-3)
 
 
+@pytest.mark.parametrize("implementation", ["flow", "sdpa", "eager"])
+@pytest.mark.parametrize("modality", SEQUENCES)
+def test_a_mask_of_ones_is_no_mask(modality, implementation):
+    model = model_of(modality, attn_implementation=implementation, is_causal=True)
+    inputs = tiny_inputs(model.config)
+    output = model(**inputs, attention_mask=torch.ones(2, LENGTH)).last_hidden_state
+    torch.testing.assert_close(output, model(**inputs).last_hidden_state)
+
+
 def test_batch_norm_statistics_are_those_of_real_tokens():
     model = model_of("time_series", norm_type="batch_norm", norm_position="post").train()
     inputs = tiny_inputs(model.config)
@@ -116,6 +126,22 @@ def test_batch_norm_statistics_are_those_of_real_tokens():
     torch.testing.assert_close(model(**inputs).last_hidden_state, output, atol=1e-5, rtol=1e-4)
     for name, buffer in model.named_buffers():
         torch.testing.assert_close(buffer, twin.get_buffer(name), msg=name)
+
+
+def test_the_gradient_of_masked_batch_norm_is_that_of_the_selected_tokens():
+    from hf_transfer.models.flowformer.layers_flowformer import FlowformerBatchNorm
+
+    torch.manual_seed(0)
+    mask, weights = torch.rand(3, 6) > 0.4, torch.randn(3, 6, 5, dtype=torch.float64)
+    states = torch.randn(3, 6, 5, dtype=torch.float64, requires_grad=True)
+    masked, plain = FlowformerBatchNorm(5).double(), nn.BatchNorm1d(5).double()
+    output, selected = masked(states.masked_fill(~mask[..., None], torch.nan), mask), plain(states[mask])
+    torch.testing.assert_close(output[mask], selected)
+    assert not output[~mask].any()
+    (found,) = torch.autograd.grad((output * weights).sum(), states)
+    (expected,) = torch.autograd.grad((selected * weights[mask]).sum(), states)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(masked.state_dict(), plain.state_dict())
 
 
 def test_the_imagenet_pyramid_has_the_lengths_of_the_paper():
@@ -167,6 +193,7 @@ BAD_INPUTS = [
     ("text", {"input_ids": torch.tensor([[1, 31]])}, r"`input_ids` should be in \[0, 30\]"),
     ("text", {"input_ids": torch.tensor([[-1, 3]])}, "`input_ids` should be in"),
     ("text", {"input_ids": torch.zeros(2, 0, dtype=torch.long)}, "empty"),
+    ("text", {"input_ids": torch.zeros(0, 3, dtype=torch.long)}, "empty"),
     ("text", {"input_ids": torch.ones(1, 65, dtype=torch.long)}, "max_position_embeddings"),
     ("text", {}, "exactly one"),
     ("text", {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 4)}, "attention_mask"),
@@ -177,6 +204,8 @@ BAD_INPUTS = [
     ),
     ("text", {"pixel_values": torch.ones(1, 1, 8, 8)}, "for text takes"),
     ("image", {"pixel_values": torch.ones(1, 1, 8, 12)}, "doesn't match model"),
+    ("image", {"pixel_values": torch.ones(1, 1, 9, 8), "interpolate_pos_encoding": True}, "multiples of 2"),
+    ("image", {"pixel_values": torch.ones(0, 1, 8, 8)}, "at least one image"),
     ("image", {"pixel_values": torch.ones(1, 3, 8, 8)}, "num_channels"),
     ("image", {"pixel_values": torch.ones(1, 1, 8, 8), "attention_mask": torch.ones(1, 16)}, "no padding"),
     ("image", {}, "needs `pixel_values`"),
@@ -185,16 +214,11 @@ BAD_INPUTS = [
     ("time_series", {"past_values": torch.ones(2, 0, 3)}, "empty"),
     ("time_series", {"past_values": torch.ones(2, 5, 4)}, "num_input_channels"),
     ("trajectory", {"states": torch.ones(1, 3, 5)}, "missing"),
-    (
-        "trajectory",
-        {**tiny_inputs(tiny_config("trajectory")), "states": torch.ones(2, LENGTH, 4)},
-        "`states` should be",
-    ),
-    (
-        "trajectory",
-        {**tiny_inputs(tiny_config("trajectory")), "timesteps": torch.full((2, LENGTH), 20)},
-        "max_episode",
-    ),
+    ("trajectory", {**TRAJECTORY, "states": torch.ones(2, LENGTH, 4)}, "`states` should be"),
+    ("trajectory", {**TRAJECTORY, "timesteps": torch.full((2, LENGTH), 20)}, "max_episode"),
+    ("trajectory", {**TRAJECTORY, "timesteps": torch.arange(LENGTH)}, r"\[batch, time\]"),
+    ("trajectory", {**TRAJECTORY, "attention_mask": torch.ones(2, LENGTH + 1)}, "attention_mask"),
+    ("trajectory", {name: tensor[:, :0] for name, tensor in TRAJECTORY.items()}, "empty"),
 ]
 
 
@@ -204,6 +228,17 @@ BAD_INPUTS = [
 def test_bad_input_is_refused_with_a_reason(modality, inputs, message):
     with pytest.raises(ValueError, match=message):
         model_of(modality)(**inputs)
+
+
+def test_a_pyramid_takes_sizes_that_every_stage_can_halve():
+    model = model_of("image", hidden_sizes=[8, 16], depths=[1, 1])
+    assert model(pixel_values=torch.ones(1, 1, 12, 8), interpolate_pos_encoding=True).last_hidden_state.shape == (
+        1,
+        6,
+        16,
+    )
+    with pytest.raises(ValueError, match="multiples of 4"):
+        model(pixel_values=torch.ones(1, 1, 10, 10), interpolate_pos_encoding=True)
 
 
 def test_missing_values_may_hide_behind_the_mask():
@@ -224,6 +259,40 @@ def test_gradient_checkpointing_gives_the_same_gradient(modality):
         model(**tiny_inputs(model.config)).last_hidden_state.square().sum().backward()
         gradients.append({name: weight.grad for name, weight in model.named_parameters()})
     torch.testing.assert_close(*gradients)
+
+
+BATCH_NORM = {"norm_type": "batch_norm", "norm_position": "post", "num_hidden_layers": 1}
+RIGHT_PADDING = torch.tensor([[1] * LENGTH, [1] * 4 + [0] * (LENGTH - 4)])
+
+
+@pytest.mark.parametrize(
+    ("modality", "fields"),
+    [("text", {"is_causal": True}), ("image", {}), ("time_series", BATCH_NORM), ("trajectory", {"is_causal": True})],
+)
+def test_the_whole_model_is_one_graph(modality, fields):
+    """In training, with a padding mask where there is one: no check of the input breaks the graph."""
+    model, twin = (model_of(modality, **fields).train() for _ in range(2))
+    inputs = tiny_inputs(model.config)
+    if modality != "image":
+        inputs["attention_mask"] = RIGHT_PADDING
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")(**inputs, use_cache=False)
+    expected = twin(**inputs, use_cache=False).last_hidden_state
+    torch.testing.assert_close(compiled.last_hidden_state, expected, atol=1e-5, rtol=1e-4)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("modality", ["text", "image", "time_series"])
+def test_the_bidirectional_model_exports(modality):
+    model, inputs, shapes = model_of(modality), tiny_inputs(tiny_config(modality)), None
+    other = tiny_inputs(model.config, batch=3, length=12, seed=1)
+    if modality != "image":
+        batch, length = torch.export.Dim("batch", max=64), torch.export.Dim("length", max=64)
+        inputs["attention_mask"], other["attention_mask"] = RIGHT_PADDING, torch.ones(3, 12, dtype=torch.long).tril(5)
+        shapes = {name: {0: batch, 1: length} for name in inputs}
+    program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=shapes).module()
+    inputs = inputs if shapes is None else other
+    torch.testing.assert_close(program(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -247,13 +316,27 @@ def test_shards_load_again(tmp_path):
 
 
 def test_layers_are_the_units_that_devices_share():
+    plugin = FullyShardedDataParallelPlugin(auto_wrap_policy="transformer_based_wrap")
     model = model_of()
-    assert set(model._no_split_modules) == {"FlowformerLayer"}
-    assert {type(layer).__name__ for layer in model.layers} == {"FlowformerLayer"}
+    plugin.set_auto_wrap_policy(model)
+    assert plugin.auto_wrap_policy.keywords["transformer_layer_cls"] == {type(layer) for layer in model.layers}
 
 
-def test_dispatch_over_a_device_map(tmp_path):
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}, "disk"])
+def test_dispatch_over_a_device_map(device_map, tmp_path):
     model_of().save_pretrained(tmp_path)
-    model = AutoModel.from_pretrained(tmp_path, device_map={"": "cpu"}).eval()
+    options = {"device_map": device_map}
+    if device_map == "disk":
+        options = {"device_map": "auto", "max_memory": {"cpu": 9000}, "offload_folder": tmp_path / "offload"}
+    model = AutoModel.from_pretrained(tmp_path, **options).eval()
+    assert device_map != "disk" or "disk" in model.hf_device_map.values()
     inputs = tiny_inputs(model.config)
     torch.testing.assert_close(model(**inputs).last_hidden_state, model_of()(**inputs).last_hidden_state)
+
+
+def test_a_model_goes_to_the_hub_and_comes_back(hub):
+    model = model_of()
+    model.push_to_hub("lab/flow")
+    assert {"config.json", "model.safetensors"} <= set(hub.files("lab/flow"))
+    loaded = AutoModel.from_pretrained("lab/flow")
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict())

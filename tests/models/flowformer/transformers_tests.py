@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import types
 from pathlib import Path
 
@@ -22,8 +23,12 @@ class Unavailable(Exception):
 
 
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    options = ("--disable-pip-version-check", "--retries", "1", "--timeout", "20")
+    command = [sys.executable, "-m", "pip", *arguments, *options]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"pip {arguments[0]} took longer than {error.timeout:.0f} s") from error
     if done.returncode != 0:
         raise Unavailable(f"pip {arguments[0]} failed: {done.stderr.strip()[-300:]}")
 
@@ -31,18 +36,20 @@ def _pip(*arguments: str) -> None:
 def _fetch(cache: Path) -> Path:
     """The folder `tests` of the source distribution, fetched once per version of transformers."""
     requirement = f"transformers=={transformers.__version__}"
-    tests = cache / f"transformers-{transformers.__version__}" / "tests"
-    if not (tests / "test_modeling_common.py").exists():
+    folder = f"transformers-{transformers.__version__}"
+    if not (cache / folder).exists():
         options = ("--no-deps", "--no-build-isolation", "--no-binary", "transformers")
         _pip("download", requirement, *options, "--dest", str(cache))
-        with tarfile.open(cache / f"transformers-{transformers.__version__}.tar.gz") as archive:
-            archive.extractall(cache, [entry for entry in archive if "/tests/" in entry.name], filter="data")
+        # unpacked aside and then moved: an interruption leaves no half of it behind
+        with tempfile.TemporaryDirectory(dir=cache) as aside, tarfile.open(cache / f"{folder}.tar.gz") as archive:
+            archive.extractall(aside, [entry for entry in archive if "/tests/" in entry.name], filter="data")
+            (Path(aside) / folder).rename(cache / folder)
     if importlib.util.find_spec("parameterized") is None:
         site = cache / "site"
         if not (site / "parameterized").exists():
             _pip("install", "parameterized", "--no-deps", "--target", str(site))
         sys.path.append(str(site))
-    return tests
+    return cache / folder / "tests"
 
 
 def _stand_in(name: str, **contents) -> None:

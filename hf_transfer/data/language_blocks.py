@@ -1,0 +1,44 @@
+"""Texts joined and cut into blocks of equal length, for causal language modelling."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from datasets import Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+
+def language_blocks(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int, text_column: str = "text"
+) -> Dataset:
+    """Rows of `block_size` tokens: `input_ids`, and the same as `labels` (a causal model shifts them itself).
+
+    The texts are joined in their order with the end-of-text token behind each one; what is left over at the end is
+    dropped.
+
+    Args:
+        dataset: rows of text.
+        tokenizer: has an `eos_token`, or else a `sep_token`.
+        block_size: tokens in a block.
+        text_column: which column.
+
+    Raises:
+        ValueError: `block_size` below 2, no such token, or less text than one block.
+    """
+    if block_size < 2:
+        raise ValueError(f"`block_size` should be at least 2, got {block_size}.")
+    separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+    if separator is None:
+        raise ValueError("the tokenizer has neither an `eos_token` nor a `sep_token` to put between texts.")
+
+    def tokenize(rows: dict) -> dict:
+        tokens = tokenizer(rows[text_column], add_special_tokens=False, verbose=False)["input_ids"]
+        return {"input_ids": [[*text, separator] for text in tokens]}
+
+    texts = dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Reading text")
+    tokens = list(chain.from_iterable(texts["input_ids"]))
+    blocks = [tokens[start : start + block_size] for start in range(0, len(tokens) - block_size + 1, block_size)]
+    if not blocks:
+        raise ValueError(f"the text has {len(tokens)} tokens, less than one block of `block_size={block_size}`.")
+    features = Features({"input_ids": List(Value("int32")), "labels": List(Value("int64"))})
+    return Dataset.from_dict({"input_ids": blocks, "labels": blocks}, features=features)

@@ -1,0 +1,72 @@
+"""Multivariate time series for classification, from the archives bundled with aeon.
+
+Archive: Bagnall et al. 2018, https://huggingface.co/papers/1811.00075 (UEA); Dau et al. 2018,
+https://huggingface.co/papers/1810.07758 (UCR).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+
+from hf_transfer.data.optional import import_optional
+
+SERIES = {
+    "japanese_vowels": "JapaneseVowels",
+    "basic_motions": "BasicMotions",
+    "arrow_head": "ArrowHead",
+    "gun_point": "GunPoint",
+    "osu_leaf": "OSULeaf",
+    "italy_power_demand": "ItalyPowerDemand",
+    "acsf1": "ACSF1",
+    "pickup_gesture": "PickupGestureWiimoteZ",
+}
+"""Short name -> the archive's name of a set that travels inside aeon."""
+
+
+@cache
+def bundled_series(archive_name: str) -> DatasetDict:
+    """Splits `train` and `test` of one set: `past_values`, T lists of C floats with T of its own in each row, and
+    `label`.
+
+    Every channel is standardised by its mean and deviation over all steps of the training split, the test split too:
+
+        x = (x - mean_train) / deviation_train
+
+    Args:
+        archive_name: a value of `SERIES`.
+
+    Raises:
+        ValueError: aeon is not installed.
+    """
+    loaders = import_optional("aeon.datasets", f"the data set {archive_name}")
+    raw = {split: loaders.load_classification(archive_name, split=split) for split in ("train", "test")}
+    steps = np.concatenate([np.asarray(series).T for series in raw["train"][0]])
+    mean, deviation = steps.mean(0), np.maximum(steps.std(0), 1e-8)
+    names = sorted({str(label) for label in raw["train"][1]}, key=lambda name: (len(name), name))
+    features = Features({"past_values": List(List(Value("float32"))), "label": ClassLabel(names=names)})
+    splits = {}
+    for split, (series, labels) in raw.items():
+        values = [((np.asarray(one).T - mean) / deviation).astype(np.float32).tolist() for one in series]
+        rows = {"past_values": values, "label": [str(label) for label in labels]}
+        splits[split] = Dataset.from_dict(rows, features=features)
+    return DatasetDict(splits)
+
+
+def series_shape(dataset: Dataset) -> tuple[int, int]:
+    """(number of channels, longest number of steps) of the column `past_values`.
+
+    Raises:
+        ValueError: a series without steps, or series of different numbers of channels.
+    """
+    channels, longest = set(), 0
+    for series in dataset.select_columns(["past_values"]).with_format(None)["past_values"]:
+        if len(series) == 0:
+            raise ValueError("`past_values` holds a series without any step.")
+        channels |= {len(step) for step in series}
+        longest = max(longest, len(series))
+    if len(channels) != 1:
+        raise ValueError(f"all steps of `past_values` should have one number of channels, got {sorted(channels)}.")
+    return channels.pop(), longest

@@ -1,0 +1,241 @@
+"""Flowformer beside its softmax twin on the five tasks: same recipe, same seeds, same steps; score, speed and memory.
+
+    python recipes/benchmarks/flowformer_tasks.py                           # all tasks, three seeds
+    python recipes/benchmarks/flowformer_tasks.py --tasks mnist --seeds 0   # one run a twin
+    python recipes/benchmarks/flowformer_tasks.py --workers 2               # two trainings at a time, a thread each
+
+The twin is the same model with `attn_implementation: sdpa`, PyTorch's own softmax attention. Each training is a
+process of its own that runs a recipe of recipes/flowformer; one that is finished in --runs_dir is not run again, so a
+run that was interrupted goes on. A step is timed apart from training, both twins in turn in one process.
+Writes `flowformer_tasks.json`, `.md` and `.png` into the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import torch
+import yaml
+
+from hf_transfer.runs.adapt import make_pretraining
+from hf_transfer.runs.arguments import parse_arguments, read_yaml
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+ROOT = Path(__file__).parents[2]
+TWINS = ("flow", "sdpa")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the twins of a task are compared by: a name in `results.json`."""
+
+    name: str
+    higher_is_better: bool = True
+    scale: float = 1.0
+
+    def of(self, results: dict[str, float]) -> float:
+        return self.scale * results[self.name]
+
+
+ACCURACY = Metric("accuracy", scale=100.0)
+TASKS = {
+    "list_ops": ACCURACY,
+    "mnist": ACCURACY,
+    "wikipedia": Metric("perplexity", higher_is_better=False),
+    "japanese_vowels": ACCURACY,
+    "basic_motions": ACCURACY,
+    "offline_rl": Metric("normalised_score"),
+    "offline_rl_behaviour_cloning": Metric("normalised_score"),
+}
+
+
+def recipe(task: str) -> Path:
+    return ROOT / "recipes" / "flowformer" / f"{task}.yaml"
+
+
+def twin_settings(task: str, twin: str, folder: Path, seed: int = 0) -> dict:
+    """The recipe of a task with the attention of a twin."""
+    settings = read_yaml(recipe(task))
+    architecture = {**settings["architecture"], "attn_implementation": twin}
+    return {**settings, "architecture": architecture, "seed": seed, "output_dir": str(folder), "disable_tqdm": True}
+
+
+def train(task: str, twin: str, seed: int, runs_dir: Path) -> dict[str, float]:
+    """The metrics of one training; of the earlier one where it is finished."""
+    folder = (runs_dir / f"{task}_{twin}_{seed}").resolve()
+    results = folder / "model" / "results.json"
+    if not results.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(twin_settings(task, twin, folder, seed)))
+        command = [sys.executable, str(ROOT / "recipes" / "pretrain.py"), str(folder / "recipe.yaml"), "--overwrite"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if finished.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stderr[-3000:]}")
+    found = json.loads(results.read_text())
+    print(f"{task} {twin} seed {seed}: {TASKS[task].of(found):.2f}", flush=True)
+    return found
+
+
+def make_batches(task: str, twin: str, scratch: Path) -> tuple[torch.nn.Module, Iterator[dict]]:
+    """The model and the training batches of a recipe."""
+    file = scratch / f"{task}_{twin}.yaml"
+    scratch.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(twin_settings(task, twin, scratch / twin)))
+    trainer, _ = make_pretraining(parse_arguments([str(file), "--overwrite"]))
+    return trainer.transfer_model, iter(trainer.get_train_dataloader())
+
+
+def resident_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
+
+
+def step(model: torch.nn.Module, batch: dict) -> tuple[float, float]:
+    """Milliseconds of a forward and backward pass, and the MiB it adds at its peak."""
+    model.zero_grad(set_to_none=True)
+    # the kernel's high-water mark starts again from the present size
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = resident_mib("VmRSS"), time.perf_counter()
+    output = model(**batch)
+    (output["loss"] if isinstance(output, dict) else output.loss).backward()
+    milliseconds = 1e3 * (time.perf_counter() - start)
+    return milliseconds, resident_mib("VmHWM") - before
+
+
+def cost(task: str, scratch: Path, rounds: int = 12) -> dict[str, dict[str, float]]:
+    """Median step time and the largest step memory of both twins, which take turns on the same kind of batches."""
+    made = {twin: make_batches(task, twin, scratch) for twin in TWINS}
+    measured: dict[str, list[tuple[float, float]]] = {twin: [] for twin in TWINS}
+    for _ in range(rounds):
+        for twin, (model, batches) in made.items():
+            measured[twin].append(step(model.train(), next(batches)))
+    return {
+        twin: {
+            "step_ms": round(statistics.median(ms for ms, _ in steps[2:]), 1),
+            "step_mib": round(max(mib for _, mib in steps), 1),
+        }
+        for twin, steps in measured.items()
+    }
+
+
+def cost_in_fresh_process(task: str, scratch: Path) -> dict[str, dict[str, float]]:
+    """`cost`, in a process whose memory no earlier task has touched."""
+    command = [sys.executable, __file__, "--cost", task, "--runs_dir", str(scratch)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def verdict(metric: Metric, scores: dict[str, list[float]]) -> str:
+    """Whether flow wins: "ties" where the means are closer than the larger deviation over the seeds."""
+    gap = statistics.mean(scores["flow"]) - statistics.mean(scores["sdpa"])
+    spread = max(statistics.stdev(values) if len(values) > 1 else 0.0 for values in scores.values())
+    if abs(gap) <= spread or gap == 0:
+        return "ties"
+    return "wins" if (gap > 0) == metric.higher_is_better else "loses"
+
+
+def describe(values: Iterable[float]) -> str:
+    values = list(values)
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def markdown(report: dict) -> str:
+    """The report as Markdown: a row a task."""
+    lines = ["# Flowformer and its softmax twin on five tasks", "", report["machine"], ""]
+    lines += [
+        "| task | metric | flow | sdpa | flow | time, flow / sdpa | memory, flow / sdpa |",
+        "|---|---|--:|--:|---|--:|--:|",
+    ]
+    for task, row in report["tasks"].items():
+        time_ratio = row["cost"]["flow"]["step_ms"] / row["cost"]["sdpa"]["step_ms"]
+        memory_ratio = row["cost"]["flow"]["step_mib"] / row["cost"]["sdpa"]["step_mib"]
+        cells = (
+            f"[{task}](../../flowformer/{task}.yaml)",
+            row["metric"],
+            *(describe(row["scores"][twin]) for twin in TWINS),
+            row["verdict"],
+            f"{time_ratio:.2f}",
+            f"{memory_ratio:.2f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(report: dict, path: Path) -> None:
+    """A panel a task: every seed of both twins as a point, the mean as a bar."""
+    figure, panels = pyplot.subplots(1, len(report["tasks"]), figsize=(2.2 * len(report["tasks"]), 3), squeeze=False)
+    for axes, (task, row) in zip(panels[0], report["tasks"].items()):
+        axes.bar(TWINS, [statistics.mean(row["scores"][twin]) for twin in TWINS], color=["tab:blue", "tab:gray"])
+        for place, twin in enumerate(TWINS):
+            axes.plot([place] * len(row["scores"][twin]), row["scores"][twin], "k.")
+        axes.set(title=task, ylabel=row["metric"])
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def run(arguments: argparse.Namespace) -> dict:
+    """Train what is not trained yet, then measure the steps one task at a time."""
+    jobs = [(task, twin, seed) for task in arguments.tasks for seed in arguments.seeds for twin in TWINS]
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        results = dict(zip(jobs, pool.map(lambda job: train(*job, arguments.runs_dir), jobs)))
+    tasks = {}
+    for name in arguments.tasks:
+        metric = TASKS[name]
+        scores = {twin: [metric.of(results[name, twin, seed]) for seed in arguments.seeds] for twin in TWINS}
+        tasks[name] = {
+            "metric": metric.name,
+            "scores": {twin: [round(score, 3) for score in values] for twin, values in scores.items()},
+            "verdict": verdict(metric, scores),
+            "cost": cost_in_fresh_process(name, arguments.runs_dir),
+            "settings": read_yaml(recipe(name)),
+        }
+        print(name, tasks[name]["scores"], tasks[name]["cost"], flush=True)
+    return {"machine": machine(), "seeds": arguments.seeds, "tasks": tasks}
+
+
+def machine() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    processor = names[0].split(":")[1].strip() if names else platform.processor()
+    return f"{processor}, one thread a training, torch {torch.__version__}, float32."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--runs_dir", type=Path, default=Path("outputs/flowformer_tasks"), help="where trainings go")
+    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--cost", choices=list(TASKS), help="print what a step of one task costs, and stop")
+    arguments = parser.parse_args()
+    if arguments.cost:
+        torch.set_num_threads(1)
+        print(json.dumps(cost(arguments.cost, arguments.runs_dir / "cost")))
+        return
+    report = run(arguments)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    (arguments.output_dir / "flowformer_tasks.json").write_text(json.dumps(report, indent=2) + "\n")
+    (arguments.output_dir / "flowformer_tasks.md").write_text(markdown(report))
+    plot(report, arguments.output_dir / "flowformer_tasks.png")
+    print(markdown(report))
+
+
+if __name__ == "__main__":
+    main()

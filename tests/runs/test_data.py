@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from hf_transfer.runs.arguments import DataArguments
+from hf_transfer.runs.data import load_data
+from tests import tiny
+from tests.runs.folders import BOOKS, save_books, save_digits, save_image_folder
+
+
+def counts(data) -> list[int | None]:
+    return [None if part is None else len(part) for part in (data.train, data.target, data.test)]
+
+
+def test_a_dataset_alone(here):
+    data = load_data(DataArguments(dataset="digits"))
+    assert counts(data) == [80, None, None]
+    assert data.class_names == [str(digit) for digit in range(10)]
+
+
+def test_rows_are_held_out_of_the_dataset_and_the_seed_decides(here):
+    first, again, other = (load_data(DataArguments(dataset="digits", test_rows=20), seed) for seed in (0, 0, 1))
+    assert counts(first) == [60, None, 20]
+    assert first.test["label"][:] == again.test["label"][:] != other.test["label"][:]
+
+
+def test_rows_are_held_out_of_the_target(here):
+    data = load_data(DataArguments(dataset="digits", target_dataset="more_digits", test_rows=20))
+    assert counts(data) == [80, 30, 20]
+
+
+def test_few_labels_a_class(here):
+    data = load_data(DataArguments(dataset="digits", labels_per_class=2, test_rows=20))
+    assert counts(data) == [20, None, 20]
+    assert np.bincount(data.train["label"][:]).tolist() == [2] * 10
+
+
+def test_few_labels_beside_a_test_set_and_a_target(here):
+    arguments = DataArguments("digits", labels_per_class=2, target_dataset="more_digits", test_rows=10)
+    assert counts(load_data(arguments)) == [20, 40, 10]
+    arguments = DataArguments("digits", labels_per_class=2, test_dataset="more_digits", test_rows=10)
+    assert counts(load_data(arguments)) == [20, None, 50]
+
+
+@pytest.mark.parametrize("name", ["books.csv", "books.tsv", "books.json", "books.jsonl", "books.parquet"])
+def test_a_file_is_a_test_set(tmp_path, name):
+    path = str(save_books(tmp_path / name))
+    data = load_data(DataArguments(dataset=path, test_dataset=path))
+    assert counts(data) == [24, None, 24]
+    assert data.class_names == ["0", "1", "2"]
+    config = tiny.bert().config
+    ready = data.prepared(config, tiny.tokenizer(), DataArguments(dataset=path))
+    assert ready.train[0]["input_ids"] == tiny.tokenizer()(tiny.SENTENCES[0][0])["input_ids"]
+    assert ready.test["labels"][:] == [book for _, book in tiny.SENTENCES]
+
+
+def test_a_split_of_the_same_dataset_is_the_test_set(tmp_path):
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 1]})
+    DatasetDict(train=rows, test=rows.select([0]), validation=rows.select([1, 2])).save_to_disk(tmp_path)
+    name = str(tmp_path)
+    assert counts(load_data(DataArguments(dataset=name, test_split="validation"))) == [3, None, 2]
+    assert counts(load_data(DataArguments(dataset=name, test_dataset=name))) == [3, None, 1]
+    assert counts(load_data(DataArguments(dataset=name, split="validation"))) == [2, None, None]
+    with pytest.raises(ValueError, match="has no split `tset`, accepted"):
+        load_data(DataArguments(dataset=name, test_split="tset"))
+
+
+def test_no_split_is_guessed(tmp_path):
+    rows = Dataset.from_dict({"text": ["a"], "label": [0]})
+    DatasetDict(train=rows, validation=rows).save_to_disk(tmp_path)
+    with pytest.raises(ValueError, match=r"has no split `test`, accepted: \['train', 'validation'\]"):
+        load_data(DataArguments(dataset=str(tmp_path), test_dataset=str(tmp_path)))
+
+
+def test_words_are_classes(tmp_path):
+    path = str(save_books(tmp_path / "books.csv", words=True))
+    data = load_data(DataArguments(dataset=path, test_dataset=path))
+    assert data.class_names == sorted(BOOKS)
+    expected = [sorted(BOOKS).index(BOOKS[book]) for _, book in tiny.SENTENCES]
+    assert data.train["label"][:] == data.test["label"][:] == expected
+
+
+def test_a_test_folder_without_every_class_is_numbered_as_the_training_folder(tmp_path):
+    train = save_image_folder(tmp_path / "train", range(20))
+    test = save_image_folder(tmp_path / "test", range(1, 10))
+    assert sorted(item.name for item in test.iterdir()) == [str(digit) for digit in range(1, 10)]
+    data = load_data(DataArguments(dataset=str(train), test_dataset=str(test)))
+    assert sorted(data.test["label"][:]) == list(range(1, 10))
+
+
+def test_a_test_class_that_was_not_trained_is_refused(tmp_path):
+    train = save_image_folder(tmp_path / "train", range(5))
+    test = save_image_folder(tmp_path / "test", range(10))
+    with pytest.raises(ValueError, match=r"the test dataset has 10 classes.*none of the 5.*5, 6, 7, 8, 9"):
+        load_data(DataArguments(dataset=str(train), test_dataset=str(test)))
+
+
+def test_an_image_folder_with_splits(tmp_path):
+    save_image_folder(tmp_path / "data" / "train", range(20))
+    save_image_folder(tmp_path / "data" / "test", range(20, 30))
+    data = load_data(DataArguments(dataset=str(tmp_path / "data"), test_split="test"))
+    assert counts(data) == [20, None, 10]
+    ready = data.prepared(tiny.vit().config, None, DataArguments(dataset="any"))
+    assert ready.test[0]["pixel_values"].shape == (1, 14, 14)
+
+
+def test_labels_that_are_no_classes_have_no_names(tmp_path):
+    Dataset.from_dict({"text": ["a", "b"], "label": [0.5, 1.5]}).to_json(tmp_path / "rows.json")
+    assert load_data(DataArguments(dataset=str(tmp_path / "rows.json"))).class_names is None
+
+
+def test_rows_without_labels_have_no_classes(tmp_path):
+    Dataset.from_dict({"text": ["a"], "mood": [1]}).to_json(tmp_path / "rows.json")
+    data = load_data(DataArguments(dataset=str(tmp_path / "rows.json")))
+    with pytest.raises(ValueError, match="the training dataset has no label column"):
+        data.class_names  # noqa: B018
+
+
+def test_a_dataset_without_rows_is_refused(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    with pytest.raises(ValueError, match=r"cannot read `.*rows\.csv`"):
+        load_data(DataArguments(dataset=str(tmp_path / "rows.csv")))
+
+
+def test_more_test_rows_than_there_are(here):
+    with pytest.raises(ValueError, match="`test_rows` should be less than the 80 rows"):
+        load_data(DataArguments(dataset="digits", test_rows=100))
+
+
+def test_missing_data_is_named(here):
+    with pytest.raises(ValueError, match=r"cannot load the dataset `nowhere`: it is not a bundled name"):
+        load_data(DataArguments(dataset="nowhere"))
+    (here / "empty").mkdir()
+    with pytest.raises((ValueError, OSError), match=r"empty.* doesn't contain any data files"):
+        load_data(DataArguments(dataset="empty"))
+
+
+@pytest.mark.parametrize("name", ["damaged.csv", "damaged.json", "damaged.parquet"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    (tmp_path / name).write_text('{"text": ["a"\n1,2,"3\n')
+    with pytest.raises(ValueError, match=f"cannot read `.*{name}`"):
+        load_data(DataArguments(dataset=str(tmp_path / name)))
+
+
+def test_the_digits_of_a_saved_folder_are_classes(tmp_path):
+    rows = load_data(DataArguments(dataset=str(save_digits(tmp_path / "few", 0, 12))))
+    assert isinstance(rows.train.features["label"], ClassLabel)

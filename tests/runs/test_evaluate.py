@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForImageClassification, PreTrainedConfig
+
+from hf_transfer.data.images import with_pixel_values
+from hf_transfer.runs.evaluate import numbered_as_model, run_evaluation
+from tests import tiny
+from tests.runs.folders import digits, save_books, save_image_folder, save_image_model, save_text_model
+
+
+def named_config(*names: str) -> PreTrainedConfig:
+    return PreTrainedConfig(
+        id2label=dict(enumerate(names)), label2id={name: place for place, name in enumerate(names)}
+    )
+
+
+@torch.no_grad()
+def test_loss_and_accuracy_are_those_of_the_model(here):
+    metrics = run_evaluation("vit", "digits", batch_size=30)
+    rows = with_pixel_values(digits().select(range(80)), 14, 1)[:]
+    logits = AutoModelForImageClassification.from_pretrained("vit")(rows["pixel_values"]).logits
+    assert metrics["accuracy"] == pytest.approx((logits.argmax(1) == rows["labels"]).double().mean().item())
+    assert metrics["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, rows["labels"]).item(), rel=5e-3)
+
+
+def test_text_is_padded_and_cut_to_what_the_model_reads(here):
+    long = {"text": [f"{text} " * 9 for text, _ in tiny.SENTENCES], "label": [book for _, book in tiny.SENTENCES]}
+    Dataset.from_dict(long).to_csv("long.csv", index=False)
+    whole = run_evaluation("bert", "long.csv", task="text-classification")
+    cut = run_evaluation("bert", "long.csv", task="text-classification", max_length=2)
+    assert np.isfinite(whole["loss"]) and whole["loss"] != cut["loss"]
+
+
+def test_a_model_without_a_head_is_refused(here):
+    with pytest.raises(ValueError, match="`headless` lacks weights for image-classification.*adapt it first"):
+        run_evaluation("headless", "digits")
+
+
+def test_another_number_of_classes_is_refused(here):
+    with pytest.raises(ValueError, match="the evaluation dataset has 10 classes and the model 3"):
+        run_evaluation("three", "digits")
+    with pytest.raises(ValueError, match=r"labels outside 0\.\.2: \[3\]"):
+        Dataset.from_dict({"text": ["Emma"], "label": [3]}).to_csv("more.csv", index=False)
+        run_evaluation("bert", "more.csv", task="text-classification")
+
+
+def test_rows_without_labels_are_refused(here):
+    Dataset.from_dict({"text": ["Emma"]}).to_csv("bare.csv", index=False)
+    with pytest.raises(ValueError, match="has no label column"):
+        run_evaluation("bert", "bare.csv", task="text-classification")
+
+
+def test_text_for_an_image_model_and_the_other_way_round(here):
+    with pytest.raises(ValueError, match=r"columns \['text'\] hold text, and the model's folder has no tokenizer"):
+        run_evaluation("vit", "books.csv")
+    save_text_model(here / "ten", tiny.bert(num_labels=10))
+    with pytest.raises(ValueError, match="column `image` holds images, and a bert model reads none"):
+        run_evaluation("ten", "digits", task="text-classification")
+
+
+def test_named_classes_are_numbered_as_in_the_model(tmp_path):
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": ["dog", "cat", "dog"]})
+    assert numbered_as_model(rows, named_config("emu", "dog", "cat"))["label"][:] == [1, 2, 1]
+    with pytest.raises(ValueError, match=r"the evaluation dataset has 2 classes.*none of the 2 .*\(cat, cow\): dog"):
+        numbered_as_model(rows, named_config("cat", "cow"))
+
+
+def test_numbers_are_taken_as_they_are():
+    rows = Dataset.from_dict({"label": [0, 1]})
+    assert numbered_as_model(rows, named_config("cat", "cow")) is rows
+
+
+def test_words_are_numbered_for_a_model_without_names(here):
+    save_books(here / "words.csv", words=True)
+    metrics = run_evaluation("bert", "words.csv", task="text-classification")
+    assert 0 <= metrics["accuracy"] <= 1
+
+
+def test_a_model_with_names_reads_a_folder_without_every_class(here):
+    model = tiny.vit(id2label={place: str(place) for place in range(10)}, label2id={str(n): n for n in range(10)})
+    save_image_model(here / "named", model)
+    save_image_folder(here / "few", range(5, 10))
+    digits().select(range(5, 10)).save_to_disk("rows")
+    assert run_evaluation("named", "few") == pytest.approx(run_evaluation("named", "rows"))

@@ -1,0 +1,62 @@
+import json
+
+import numpy as np
+import pytest
+from transformers import EvalPrediction
+
+from hf_transfer import TaskAdaptationTrainer, TransferConfig
+from hf_transfer.hub import MetricFact, RunFacts
+from hf_transfer.runs.train import (
+    accuracy_metric,
+    dataset_fact,
+    keywords_of,
+    read_results,
+    save_run,
+    training_facts,
+)
+from hf_transfer.task_adaptation.bss import BSS
+from tests import tiny
+
+
+@pytest.fixture
+def trainer(tmp_path, digits):
+    config = TransferConfig(str(tmp_path / "run"), report_to=[], use_cpu=True, objectives={"bss": {"weight": 0.5}})
+    return TaskAdaptationTrainer(tiny.vit(), config, train_dataset=digits)
+
+
+def test_accuracy_is_over_the_rows_with_a_label():
+    logits = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert accuracy_metric()(EvalPrediction(logits, np.array([0, 0, -100]))) == {"accuracy": 0.5}
+
+
+def test_facts_are_those_of_the_trainer(trainer):
+    facts = training_facts(trainer)
+    (method,) = facts["methods"]
+    assert (method.name, method.paper) == ("BSS", BSS.paper)
+    assert method.hyper_parameters["weight"] == 0.5
+    assert facts["hyper_parameters"]["learning_rate"] == trainer.args.learning_rate
+    assert json.dumps(facts["hyper_parameters"])
+
+
+def test_keywords_are_plain_values():
+    assert keywords_of(BSS(k=2, weight=0.5)) == {"k": 2, "weight": 0.5}
+
+
+def test_a_run_is_saved_whole_and_read_back(trainer, tmp_path):
+    folder = tmp_path / "saved"
+    assert read_results(folder) is None
+    facts = RunFacts("saved", "image-classification", "AutoModel", metrics=[MetricFact("accuracy", 0.5, "digits")])
+    save_run(trainer, folder, {"accuracy": 0.5}, facts)
+    assert read_results(folder) == {"accuracy": 0.5}
+    assert {"README.md", "config.json", "model.safetensors"} <= {item.name for item in folder.iterdir()}
+    with pytest.raises(FileExistsError):
+        save_run(trainer, folder, {"accuracy": 0.6}, None)
+    save_run(trainer, folder, {"accuracy": 0.6}, None, overwrite=True)
+    assert read_results(folder) == {"accuracy": 0.6}
+    assert not (folder / "README.md").exists(), "nothing of the folder before is left"
+
+
+def test_only_what_is_elsewhere_is_a_hub_dataset(tmp_path):
+    assert dataset_fact("mnist5k", "source", 3).hub_id is None
+    assert dataset_fact(str(tmp_path), "source", 3).hub_id is None
+    assert dataset_fact("org/name", "source", 3).hub_id == "org/name"
