@@ -7,7 +7,7 @@
 The twin is the same model with `attn_implementation: sdpa`, PyTorch's own softmax attention. Each training is a
 process of its own that runs a recipe of recipes/flowformer; one that is finished in --runs_dir is not run again, so a
 run that was interrupted goes on. A step is timed apart from training, both twins in turn in one process.
-Writes `flowformer_tasks.json`, `.md` and `.png` into the output folder.
+Writes `flowformer_tasks.json`, `.md` and `.png` into the output folder; other tasks that are there already are kept.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 ROOT = Path(__file__).parents[2]
+RESULTS = "flowformer_tasks.json"
 TWINS = ("flow", "sdpa")
 
 
@@ -159,8 +160,8 @@ def markdown(report: dict) -> str:
     """The report as Markdown: a row a task."""
     lines = ["# Flowformer and its softmax twin on five tasks", "", report["machine"], ""]
     lines += [
-        "| task | metric | flow | sdpa | flow | time, flow / sdpa | memory, flow / sdpa |",
-        "|---|---|--:|--:|---|--:|--:|",
+        "| task | metric | seeds | flow | sdpa | flow | time, flow / sdpa | memory, flow / sdpa |",
+        "|---|---|--:|--:|--:|---|--:|--:|",
     ]
     for task, row in report["tasks"].items():
         time_ratio = row["cost"]["flow"]["step_ms"] / row["cost"]["sdpa"]["step_ms"]
@@ -168,6 +169,7 @@ def markdown(report: dict) -> str:
         cells = (
             f"[{task}](../../flowformer/{task}.yaml)",
             row["metric"],
+            str(len(row["seeds"])),
             *(describe(row["scores"][twin]) for twin in TWINS),
             row["verdict"],
             f"{time_ratio:.2f}",
@@ -190,24 +192,30 @@ def plot(report: dict, path: Path) -> None:
     pyplot.close(figure)
 
 
-def run(arguments: argparse.Namespace) -> dict:
+def run(arguments: argparse.Namespace) -> dict | None:
     """Train what is not trained yet, then measure the steps one task at a time."""
     jobs = [(task, twin, seed) for task in arguments.tasks for seed in arguments.seeds for twin in TWINS]
     with ThreadPoolExecutor(arguments.workers) as pool:
         results = dict(zip(jobs, pool.map(lambda job: train(*job, arguments.runs_dir), jobs)))
+    if arguments.train_only:
+        return None
     tasks = {}
     for name in arguments.tasks:
         metric = TASKS[name]
         scores = {twin: [metric.of(results[name, twin, seed]) for seed in arguments.seeds] for twin in TWINS}
         tasks[name] = {
             "metric": metric.name,
+            "seeds": arguments.seeds,
             "scores": {twin: [round(score, 3) for score in values] for twin, values in scores.items()},
             "verdict": verdict(metric, scores),
             "cost": cost_in_fresh_process(name, arguments.runs_dir),
             "settings": read_yaml(recipe(name)),
         }
         print(name, tasks[name]["scores"], tasks[name]["cost"], flush=True)
-    return {"machine": machine(), "seeds": arguments.seeds, "tasks": tasks}
+    file = arguments.output_dir / RESULTS
+    earlier = json.loads(file.read_text())["tasks"] if file.exists() else {}
+    known = {**earlier, **tasks}
+    return {"machine": machine(), "tasks": {name: known[name] for name in TASKS if name in known}}
 
 
 def machine() -> str:
@@ -223,6 +231,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/flowformer_tasks"), help="where trainings go")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--train_only", action="store_true", help="train what is not trained yet; report later")
     parser.add_argument("--cost", choices=list(TASKS), help="print what a step of one task costs, and stop")
     arguments = parser.parse_args()
     if arguments.cost:
@@ -230,8 +239,10 @@ def main() -> None:
         print(json.dumps(cost(arguments.cost, arguments.runs_dir / "cost")))
         return
     report = run(arguments)
+    if report is None:
+        return
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    (arguments.output_dir / "flowformer_tasks.json").write_text(json.dumps(report, indent=2) + "\n")
+    (arguments.output_dir / RESULTS).write_text(json.dumps(report, indent=2) + "\n")
     (arguments.output_dir / "flowformer_tasks.md").write_text(markdown(report))
     plot(report, arguments.output_dir / "flowformer_tasks.png")
     print(markdown(report))

@@ -30,6 +30,14 @@ def test_a_window_by_hand():
     assert first["states"][0].tolist() == [0, 0]
 
 
+def test_behaviour_cloning_is_not_told_the_return():
+    rows = Dataset.from_dict(ROWS)
+    told, untold = (TrajectoryProcessor.fit(rows, 2, conditions_on_return=told) for told in (True, False))
+    window, hidden = (windows(rows, processor)[2] for processor in (told, untold))
+    assert window.pop("returns_to_go").abs().min() > 0 and not hidden.pop("returns_to_go").any()
+    assert all(torch.equal(window[name], hidden[name]) for name in window)
+
+
 def test_the_processor_is_saved(tmp_path):
     processor = TrajectoryProcessor([0.5], [2.0], 3.0, 4)
     processor.save_pretrained(tmp_path / "model")

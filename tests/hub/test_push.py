@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import HfApi, constants
 from transformers import AutoModelForSequenceClassification
 
-from hf_transfer.hub import HubError, push_folder, retry
+from hf_transfer.hub import HubError, check_can_push, push_folder, retry
 
 RELOAD = """
 import hf_transfer, torch
@@ -74,6 +74,12 @@ def test_pushing_again_sends_only_what_changed(hub, large_model: Path, tmp_path:
 def test_a_bare_name_belongs_to_the_account_of_the_token(hub, tiny_model: Path) -> None:
     assert push_folder(tiny_model, "tiny").repo_url.repo_id == "tester/tiny"
     assert "config.json" in hub.files("tester/tiny")
+
+
+def test_whether_a_push_could_be_made_is_known_before_there_is_a_model(hub) -> None:
+    assert check_can_push("tiny") == "tester/tiny" and check_can_push("lab/tiny") == "lab/tiny"
+    with pytest.raises(HubError, match="this token may only read"):
+        check_can_push("lab/tiny", token=hub.read_token)
 
 
 def test_private_and_the_branch_are_as_asked(hub, tiny_model: Path) -> None:
