@@ -23,7 +23,7 @@ def test_the_archive_standardised_by_its_training_split(name, shape, sizes, clas
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "aeon.datasets", None)
-    with pytest.raises(ValueError, match=r'needs the package `aeon`: pip install "hf-transferability\[benchmarks\]"'):
+    with pytest.raises(ValueError, match=r'needs the package `aeon`: pip install "hf-transferability\[data\]"'):
         bundled_series.__wrapped__("GunPoint")
 
 
