@@ -13,8 +13,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, check_two_domains, column_values, label_column
-from hf_transfer.data.columns import format_of, replace_column
+from hf_transfer.data.checks import check_not_empty, check_two_domains, column_values, label_column
+from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from hf_transfer.transfer_model import TransferModel
@@ -173,13 +173,13 @@ def join_domains(source: Dataset, target: Dataset | None) -> Dataset:
         check_two_domains(domains)
         column, labels = _labels_of(source, "training")
         labels[domains == TARGET] = IGNORED_LABEL
-        return replace_column(_without_labels(source), column, labels)
+        return replace_column(without_labels(source), column, labels)
     for name, dataset in (("source", source), ("target", target)):
         check_not_empty(dataset, name)
     column, labels = _labels_of(source, "source")
     unknown = np.full((len(target), *labels.shape[1:]), IGNORED_LABEL).astype(labels.dtype)
-    source = replace_column(_without_labels(source), column, labels)
-    target = replace_column(_without_labels(target), column, unknown)
+    source = replace_column(without_labels(source), column, labels)
+    target = replace_column(without_labels(target), column, unknown)
     source = replace_column(source, "domain", np.full(len(source), SOURCE))
     target = replace_column(target, "domain", np.full(len(target), TARGET))
     missing = set(source.column_names) ^ set(target.column_names)
@@ -195,8 +195,3 @@ def _labels_of(dataset: Dataset, name: str) -> tuple[str, np.ndarray]:
     column = label_column(dataset, name)
     values = column_values(dataset, column)
     return column, values.astype(np.int64 if values.dtype.kind in "iub" else values.dtype)
-
-
-def _without_labels(dataset: Dataset) -> Dataset:
-    # All of them: a collator that finds the labels hidden under one name would read them under another.
-    return dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])

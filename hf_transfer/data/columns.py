@@ -1,4 +1,4 @@
-"""Whole columns of a dataset, replaced without losing the dataset's format."""
+"""Whole columns of a dataset, replaced or removed without losing the dataset's format."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+
+from hf_transfer.data.checks import LABEL_COLUMNS
 
 
 def format_of(dataset: Dataset) -> dict[str, Any]:
@@ -19,3 +21,8 @@ def replace_column(dataset: Dataset, name: str, values: np.ndarray) -> Dataset:
         kept = kept.remove_columns(name)
     kept = kept.add_column(name, values.tolist())
     return kept.with_format(**format_of(dataset))
+
+
+def without_labels(dataset: Dataset) -> Dataset:
+    """The dataset without labels, under all their names: a collator that misses one name reads the next."""
+    return dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])

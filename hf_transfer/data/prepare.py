@@ -12,6 +12,7 @@ from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
+from hf_transfer.data.columns import without_labels
 from hf_transfer.data.images import PixelReader, with_pixel_values
 from hf_transfer.data.language_blocks import language_blocks
 from hf_transfer.data.time_series import series_shape
@@ -53,7 +54,7 @@ def prepare(
         check_trajectories(dataset, config)
         return windows(dataset, processor)
     if not keep_labels:
-        dataset = dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])
+        dataset = without_labels(dataset)
     if "past_values" in dataset.column_names:
         check_series(dataset, config)
     if any(name in dataset.column_names for name in READY_COLUMNS):

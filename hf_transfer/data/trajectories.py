@@ -18,6 +18,7 @@ from datasets import Dataset, Features, List, Value
 
 from hf_transfer.data.roll_outs import POLICIES, roll_out
 
+DEFAULT_ENVIRONMENT = "Pendulum-v1"
 PROCESSOR_FILE = "trajectory_processor.json"
 STATE_COLUMNS = ("states", "observations")
 """The second is what D4RL's data sets call them."""
@@ -25,7 +26,7 @@ STATE_COLUMNS = ("states", "observations")
 
 @cache
 def trajectories(
-    environment: str = "Pendulum-v1", policy: str = "mixed", episodes: int = 200, seed: int = 0
+    environment: str = DEFAULT_ENVIRONMENT, policy: str = "mixed", episodes: int = 200, seed: int = 0
 ) -> Dataset:
     """Roll-outs of a gymnasium environment, one row an episode: `states` [T][S], `actions` [T][A], `rewards` [T].
 

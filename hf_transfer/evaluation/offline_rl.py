@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hf_transfer.data.roll_outs import Episode, make_environment, random_policy, roll_out, scripted_policy
+from hf_transfer.data.roll_outs import ActionSpace, Episode, make_environment, random_policy, roll_out, scripted_policy
 from hf_transfer.data.trajectories import TrajectoryProcessor
 from hf_transfer.models.flowformer import DecisionFlowformer
 
@@ -127,8 +127,7 @@ def evaluate_trajectory_model(
 def check_environment(model: DecisionFlowformer, environment: str) -> None:
     """Raises ValueError when states or actions are not of the model's sizes."""
     made = make_environment(environment)
-    sizes = {"state_dim": made.observation_space.shape[0]}
-    sizes["act_dim"] = int(made.action_space.n) if hasattr(made.action_space, "n") else made.action_space.shape[0]
+    sizes = {"state_dim": made.observation_space.shape[0], "act_dim": ActionSpace(made.action_space).size}
     for name, size in sizes.items():
         if getattr(model.config, name) != size:
             raise ValueError(f"`{environment}` has {name} {size}, and the model {getattr(model.config, name)}.")

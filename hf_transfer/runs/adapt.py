@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset
 from peft import PeftModel
 from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_transfer.data.checks import LABEL_COLUMNS, label_column
+from hf_transfer.data.checks import label_column
 from hf_transfer.evaluation.offline_rl import check_environment, evaluate_trajectory_model
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
 from hf_transfer.hub import MetricFact, RunFacts, check_can_push, check_can_write, push_folder
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
 from hf_transfer.runs.data import RunData, load_data
-from hf_transfer.runs.models import AUTO_CLASSES, OWN_TASKS
-from hf_transfer.runs.start import TRAJECTORY_TASK, collator_for, start, trajectory_settings
+from hf_transfer.runs.models import AUTO_CLASSES, OWN_TASKS, TRAJECTORY_TASK
+from hf_transfer.runs.start import collator_for, start, trajectory_settings
 from hf_transfer.runs.train import accuracy_metric, dataset_fact, save_run, training_facts
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
@@ -100,7 +99,8 @@ def make_pretraining(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
     raw = load_data(data_args, config.seed)
     set_seed(config.seed)
     model, processor = start(model_args, data_args, raw)
-    data = without_labels(raw).prepared(model.config, processor, data_args)
+    # so that a model's own loss has nothing to confuse with its targets
+    data = raw.prepared(model.config, processor, data_args, keep_labels=False)
     if model_args.task == TRAJECTORY_TASK:
         config.remove_unused_columns = False  # the columns are places in episodes, from which windows are read
     trainer = PretrainingTrainer(
@@ -133,17 +133,6 @@ def further_metrics(
     # episodes of their own: other ones than the bundled data begin with, and others for every seed of a run
     first = FIRST_EPISODE_SEED * (seed + 1)
     return lambda _: evaluate_trajectory_model(model, processor, settings.environment, seed=first, **keywords)
-
-
-def without_labels(data: RunData) -> RunData:
-    """The same data without labels, so that a model's own loss has nothing to confuse with its targets."""
-
-    def strip(dataset: Dataset | None) -> Dataset | None:
-        if dataset is None:
-            return None
-        return dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])
-
-    return RunData(strip(data.train), strip(data.target), strip(data.test))
 
 
 def check_output(run_args: RunArguments, config: TransferConfig) -> None:

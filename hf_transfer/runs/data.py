@@ -47,10 +47,16 @@ class RunData:
             )
         return [str(label) for label in range(int(values.max()) + 1)]
 
-    def prepared(self, config: PreTrainedConfig, processor: Any, arguments: DataArguments) -> RunData:
+    def prepared(
+        self, config: PreTrainedConfig, processor: Any, arguments: DataArguments, keep_labels: bool = True
+    ) -> RunData:
         """The same datasets as inputs of a model."""
-        names = ("max_length", "block_size")
-        keywords = {"text_columns": arguments.text_columns or (), **{n: getattr(arguments, n) for n in names}}
+        keywords = {
+            "text_columns": arguments.text_columns or (),
+            "max_length": arguments.max_length,
+            "block_size": arguments.block_size,
+            "keep_labels": keep_labels,
+        }
         return RunData(
             *(
                 None if d is None else prepare(d, config, processor, **keywords)

@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedConfig
 
 from hf_transfer.data.bundled import load
-from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, label_column
+from hf_transfer.data.checks import check_not_empty, label_column
 from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.family_trainers import PretrainingTrainer
@@ -75,11 +75,10 @@ def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block
     """Mean loss of a token of the joined text, and its exponential."""
     loaded = load_model(arguments, allow_new_weights=False)
     processor = load_processor(arguments, loaded.config)
-    rows = rows.remove_columns([name for name in LABEL_COLUMNS if name in rows.column_names])
     block_size = block_size or getattr(loaded.config, "max_position_embeddings", None)
     if block_size is None:
         raise ValueError("the model's configuration names no longest text: give `block_size`.")
-    ready = prepare(rows, loaded.config, processor, block_size=block_size)
+    ready = prepare(rows, loaded.config, processor, block_size=block_size, keep_labels=False)
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         collator = collator_for(arguments.task, processor, ready)

@@ -30,6 +30,7 @@ from hf_transfer.runs.arguments import ModelArguments
 
 logger = logging.get_logger(__name__)
 
+TRAJECTORY_TASK = "offline-reinforcement-learning"
 AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     "text-classification": "AutoModelForSequenceClassification",
@@ -37,10 +38,10 @@ AUTO_CLASSES = {
     "fill-mask": "AutoModelForMaskedLM",
     "text-generation": "AutoModelForCausalLM",
     "time-series-classification": "FlowformerForTimeSeriesClassification",
-    "offline-reinforcement-learning": "DecisionFlowformer",
+    TRAJECTORY_TASK: "DecisionFlowformer",
 }
 """Kind of head -> the Auto class that has it, or the class of ours where transformers has no Auto class."""
-OWN_TASKS = ("time-series-classification", "offline-reinforcement-learning")
+OWN_TASKS = ("time-series-classification", TRAJECTORY_TASK)
 IMAGE_TASKS = ("image-classification", "masked-image-modeling")
 
 

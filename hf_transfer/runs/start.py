@@ -18,14 +18,12 @@ from transformers import (
 from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.collators import PaddingCollator
 from hf_transfer.data.prepare import texts_of
-from hf_transfer.data.roll_outs import make_environment
+from hf_transfer.data.roll_outs import ActionSpace, make_environment
 from hf_transfer.data.time_series import series_shape
-from hf_transfer.data.trajectories import TrajectoryProcessor, trajectory_shape
+from hf_transfer.data.trajectories import DEFAULT_ENVIRONMENT, TrajectoryProcessor, trajectory_shape
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import RunData
-from hf_transfer.runs.models import load_model, load_processor, with_padding
-
-TRAJECTORY_TASK = "offline-reinforcement-learning"
+from hf_transfer.runs.models import TRAJECTORY_TASK, load_model, load_processor, with_padding
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def trajectory_settings(arguments: DataArguments) -> TrajectorySettings:
         accepted = sorted(TrajectorySettings.__dataclass_fields__)
         raise ValueError(f"`trajectories` has no {unknown}, accepted: {accepted}.")
     if arguments.dataset == "trajectories":
-        given.setdefault("environment", (arguments.dataset_options or {}).get("environment", "Pendulum-v1"))
+        given.setdefault("environment", (arguments.dataset_options or {}).get("environment", DEFAULT_ENVIRONMENT))
     return TrajectorySettings(**given)
 
 
@@ -145,7 +143,7 @@ def sizes_of(
         environment = trajectory_settings(data_args).environment
         made = None if environment is None else make_environment(environment)
         limit = 0 if made is None else made.spec.max_episode_steps or 0
-        is_discrete = made is not None and hasattr(made.action_space, "n")
+        is_discrete = made is not None and ActionSpace(made.action_space).is_discrete
         sizes = {"state_dim": state_dim, "act_dim": act_dim, "max_episode_length": max(longest, limit)}
         return {**sizes, "discrete_actions": is_discrete}
     if "past_values" in raw.train.column_names and architecture.get("model_type") == "flowformer":

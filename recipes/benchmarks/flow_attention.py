@@ -14,7 +14,6 @@ at 16,384 10 times SDPA, twice the time for twice the tokens; decoding costs the
 import argparse
 import importlib.util
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import processor_names, resident_mib, restart_peak
 from torch import Tensor
 from torch.nn import functional
 
@@ -123,15 +123,9 @@ def peak_mib(name: str, length: int, device: str) -> float:
         torch.autograd.grad(FORMS[name](*leaves), leaves, gradient)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     before = resident_mib("VmRSS")
-    # the kernel's high-water mark starts again from the present size
-    Path("/proc/self/clear_refs").write_text("5")
+    restart_peak()
     torch.autograd.grad(FORMS[name](*leaves), leaves, gradient)
     return resident_mib("VmHWM") - before
-
-
-def resident_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
 
 
 def measure_peak(name: str, length: int, device: str, threads: int) -> float:
@@ -210,12 +204,11 @@ def markdown(report: dict) -> str:
 
 
 def describe_machine(threads: int) -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    processor = names[0].split(":")[1].strip() if names else platform.processor()
+    names = processor_names()
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     settings = f"batch 1, {HEADS} heads of {HEAD_DIM}; float32 on cpu, bfloat16 on cuda"
     return (
-        f"{processor}, {threads} threads of {len(names)} cores, {accelerator}, torch {torch.__version__}; {settings}."
+        f"{names[0]}, {threads} threads of {len(names)} cores, {accelerator}, torch {torch.__version__}; {settings}."
     )
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 import matplotlib
 import torch
 import yaml
+from machine import processor_names, resident_mib, restart_peak
 
 from hf_transfer.runs.adapt import make_pretraining
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
@@ -103,16 +103,10 @@ def make_batches(task: str, twin: str, scratch: Path) -> tuple[torch.nn.Module, 
     return trainer.transfer_model, chain.from_iterable(repeat(trainer.get_train_dataloader()))
 
 
-def resident_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
-
-
 def step(model: torch.nn.Module, batch: dict) -> tuple[float, float]:
     """Milliseconds of a forward and backward pass, and the MiB it adds at its peak."""
     model.zero_grad(set_to_none=True)
-    # the kernel's high-water mark starts again from the present size
-    Path("/proc/self/clear_refs").write_text("5")
+    restart_peak()
     before, start = resident_mib("VmRSS"), time.perf_counter()
     output = model(**batch)
     (output["loss"] if isinstance(output, dict) else output.loss).backward()
@@ -218,13 +212,8 @@ def run(arguments: argparse.Namespace) -> dict | None:
     file = arguments.output_dir / RESULTS
     earlier = json.loads(file.read_text())["tasks"] if file.exists() else {}
     known = {**earlier, **tasks}
-    return {"machine": machine(), "tasks": {name: known[name] for name in TASKS if name in known}}
-
-
-def machine() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    processor = names[0].split(":")[1].strip() if names else platform.processor()
-    return f"{processor}, one thread a training, torch {torch.__version__}, float32."
+    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
+    return {"machine": machine, "tasks": {name: known[name] for name in TASKS if name in known}}
 
 
 def main() -> None:
