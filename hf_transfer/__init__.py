@@ -1,6 +1,7 @@
 """Transferability in deep learning for Hugging Face: pre-train, rank, adapt to a task or a domain, evaluate, publish.
 
-Importing it registers Flowformer with transformers' Auto classes; everything else loads when it is first named.
+Importing it registers our architectures with transformers' Auto classes and our tuners with PEFT; everything else
+loads when it is first named.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from hf_transfer.version import __version__
 warn_about_old()
 
 from hf_transfer.models.registration import register  # noqa: E402  the warning should come before anything can fail
+from hf_transfer.tuners.registration import register_tuners  # noqa: E402
 
 register()
+register_tuners()
 
 _PUBLIC = {
     "FlowformerConfig": "hf_transfer.models.flowformer",
@@ -28,6 +31,7 @@ _PUBLIC = {
     "PretrainingTrainer": "hf_transfer.family_trainers",
     "TaskAdaptationTrainer": "hf_transfer.family_trainers",
     "DomainAdaptationTrainer": "hf_transfer.family_trainers",
+    "AlternatingTrainer": "hf_transfer.alternating_trainer",
     "rank_models": "hf_transfer.ranking",
     "load_metric": "hf_transfer.evaluation.metrics",
     "push_folder": "hf_transfer.hub",

@@ -143,12 +143,45 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
     block_size: Annotated[int | None, typer.Option(min=2, help="Tokens in a block, for text-generation.")] = None,
+    few_shot: Annotated[
+        str | None,
+        typer.Option(help="Classify by a few rows a class over many episodes: '{ways: 5, shots: 5}', or '{}'."),
+    ] = None,
 ) -> None:
     """Measure a model's accuracy on labelled rows, or its perplexity on text (`--task text-generation`)."""
     from hf_transfer.runs.evaluate import run_evaluation
+    from hf_transfer.runs.values import read_mapping
 
     sizes = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size}
-    _show(run_evaluation(model, dataset, split=split, task=task, **sizes))
+    episodes = None if few_shot is None else read_mapping(few_shot, "few_shot")
+    _show(run_evaluation(model, dataset, split=split, task=task, few_shot=episodes, **sizes))
+
+
+@app.command()
+def divergence(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    source: Annotated[str, typer.Option(help="Bundled name, Hub id, folder or file; labels tell more.")],
+    target: Annotated[str, typer.Option(help="Likewise.")],
+    source_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    target_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    task: Annotated[str, typer.Option(help="Kind of head.")] = "image-classification",
+    splits: Annotated[int, typer.Option(min=1, help="Random halves to average over.")] = 5,
+    slack: Annotated[float, typer.Option(help="Nats that a localised hypothesis may lose on the source.")] = 0.05,
+    max_samples: Annotated[int, typer.Option(min=4, help="At most so many random rows of each.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    seed: Annotated[int, typer.Option(help="Of rows, splits and first weights.")] = 0,
+    output_dir: Annotated[Path | None, typer.Option(help="Keep the tables here, as Markdown and JSON.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+) -> None:
+    """Estimate how far two data sets are apart under a model, and the terms of the bound on the target error."""
+    # Options are keywords of `run_divergence` by the same names.
+    options = dict(locals())
+    from hf_transfer.runs.divergence import run_divergence
+
+    typer.echo(run_divergence(**options).to_markdown())
+    if output_dir is not None:
+        typer.echo(f"Saved to {output_dir}.")
 
 
 @app.command()

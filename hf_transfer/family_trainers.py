@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,17 +9,31 @@ import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_transfer.data.checks import check_not_empty, check_two_domains, column_values, label_column
+from hf_transfer.data.checks import (
+    LABEL_COLUMNS,
+    check_domain_sizes,
+    check_not_empty,
+    check_two_domains,
+    column_values,
+    label_column,
+)
+from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from hf_transfer.transfer_model import TransferModel
-from hf_transfer.validators import VALIDATORS
+from hf_transfer.validators import VALIDATORS, find_validator
 
 logger = logging.get_logger(__name__)
+
+NO_CLASSES = (
+    "the validators read the probabilities of classes, and these labels are numbers: leave `load_best_model_at_end` "
+    "and `guard` out, or name another `metric_for_best_model`."
+)
 
 
 class PretrainingTrainer(TransferTrainer):
@@ -59,7 +72,9 @@ class DomainAdaptationTrainer(TransferTrainer):
         kwargs: everything else TransferTrainer takes.
 
     Raises:
-        ValueError: one domain is missing or empty, an unknown validator, and all that TransferTrainer raises.
+        ValueError: one domain is missing, empty or smaller than half a batch, the target has other classes than the
+            source, an unknown validator, one that is to choose where labels are numbers, and all that TransferTrainer
+            raises.
 
     Papers: Ganin et al. 2016 (https://huggingface.co/papers/1505.07818) for the setting; each objective names its own.
     """
@@ -77,18 +92,26 @@ class DomainAdaptationTrainer(TransferTrainer):
     ):
         if validation_rows < 1:
             raise ValueError(f"`validation_rows` should be at least 1, got {validation_rows}.")
-        if args.validator not in VALIDATORS:
-            raise ValueError(f"unknown validator `{args.validator}`, accepted: {sorted(VALIDATORS)}.")
-        module, attribute = VALIDATORS[args.validator].split(":")
-        self.validator = getattr(importlib.import_module(module), attribute)
-        dataset = join_domains(train_dataset, target_dataset)
-        if args.metric_for_best_model in (None, "loss"):
+        self.validator = find_validator(args.validator)
+        dataset, validation = hold_out_source(
+            join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
+        )
+        self.has_classes = column_values(dataset, label_column(dataset, "training")).dtype.kind in "iu"
+        if args.metric_for_best_model in (None, "loss") and not self.has_classes:
+            if args.load_best_model_at_end:
+                raise ValueError(NO_CLASSES)
+        elif args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model = self.validator_metric(args)
             args.greater_is_better = True
         if kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = {}  # evaluation is then the validator alone
         super().__init__(model, args, train_dataset=dataset, objectives=objectives, **kwargs)
-        self.validation_dataset = self._validation_rows(dataset, validation_rows)
+        self.validation_dataset = self._validation_rows(validation, validation_rows)
+        if target_dataset is not None:
+            made_for = {one.label_space for one in self.transfer_model.objectives.values()}
+            check_label_spaces(train_dataset, target_dataset, made_for)
+        # all processes together: a statistic of the batch counts a row that two of them hold twice
+        check_domain_sizes(column_values(dataset, "domain"), args.train_batch_size * args.world_size // 2)
 
     @staticmethod
     def validator_metric(args: TransferConfig) -> str:
@@ -108,7 +131,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         """The ordinary evaluation where there is a dataset for it, and the validator's score beside it."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         name = self.validator_metric(self.args)
-        if metric_key_prefix == "eval" and name not in metrics:
+        if metric_key_prefix == "eval" and name not in metrics and self.has_classes:
             metrics[name] = self.validate()
             self.log({name: metrics[name]})
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -117,27 +140,54 @@ class DomainAdaptationTrainer(TransferTrainer):
     def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
         """Puts the validator's score among the metrics of one dataset before callbacks (early stopping) see them."""
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if description == "Evaluation" and metric_key_prefix == "eval":
+        if description == "Evaluation" and metric_key_prefix == "eval" and self.has_classes:
             output.metrics[self.validator_metric(self.args)] = self.validate()
         return output
 
     def validate(self) -> float:
-        """The validator's score of the present model; no target label is read. Higher is better."""
-        column = label_column(self.validation_dataset, "validation")
+        """The validator's score of the present model; no target label is read. Higher is better.
+
+        Raises:
+            ValueError: the labels are numbers to predict.
+        """
+        if not self.has_classes:
+            raise ValueError(NO_CLASSES)
+        return float(self.validator(*self.validation_outputs()))
+
+    def validate_by_all(self) -> dict[str, float]:
+        """The score of every validator, of one pass over the rows; those that the data does not allow are left out."""
+        if not self.has_classes:
+            return {}
+        outputs, scores = self.validation_outputs(), {}
+        for name in VALIDATORS:
+            try:
+                scores[name] = float(find_validator(name)(*outputs))
+            except ValueError as error:
+                logger.info(f"the validator `{name}` cannot be computed: {error}")
+        return scores
+
+    def validation_outputs(self, rows: Dataset | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a validator reads: features [N, D], logits [N, C], domain [N] and labels [N], all -100 on the target.
+
+        Args:
+            rows: some of the validation rows; all of them when left out.
+        """
+        rows = self.validation_dataset if rows is None else rows
+        column = label_column(rows, "validation")
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
         self.transfer_model.returns_features = True
         try:
-            loader = self.get_test_dataloader(self.validation_dataset.remove_columns(column))
+            loader = self.get_test_dataloader(rows.remove_columns(column))
             output = self.evaluation_loop(loader, description="Prediction", prediction_loss_only=False)
         finally:
             self.args.dataloader_drop_last = drop_last
             self.preprocess_logits_for_metrics = preprocess
             self.transfer_model.returns_features = False
         logits, features = (torch.from_numpy(values) for values in output.predictions)
-        domain = torch.from_numpy(column_values(self.validation_dataset, "domain"))
-        labels = torch.from_numpy(column_values(self.validation_dataset, column))
-        return float(self.validator(features, logits, domain, labels))
+        domain = torch.from_numpy(column_values(rows, "domain"))
+        labels = torch.from_numpy(column_values(rows, column))
+        return features, logits, domain, labels
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
@@ -150,6 +200,29 @@ class DomainAdaptationTrainer(TransferTrainer):
                 else "."
             )
         )
+
+
+def hold_out_source(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Training rows, and the rows for validators: all of the target, and of the source what is held out, or else all.
+
+    Args:
+        dataset: both domains.
+        share: of the source rows that are held out.
+        seed: of which.
+
+    Raises:
+        ValueError: the share leaves no row on one side.
+    """
+    if share == 0:
+        return dataset, dataset
+    domains = column_values(dataset, "domain")
+    source = np.random.default_rng(seed).permutation(np.flatnonzero(domains == SOURCE))
+    count = round(share * len(source))
+    if not 0 < count < len(source):
+        raise ValueError(f"`source_holdout={share}` holds {count} of the {len(source)} source rows out.")
+    held, rest = np.sort(source[:count]), np.sort(source[count:])
+    target = np.flatnonzero(domains == TARGET)
+    return tuple(dataset.select(np.sort(np.concatenate([rows, target]))) for rows in (rest, held))
 
 
 def join_domains(source: Dataset, target: Dataset | None) -> Dataset:
@@ -172,11 +245,16 @@ def join_domains(source: Dataset, target: Dataset | None) -> Dataset:
         domains = column_values(source, "domain")
         check_two_domains(domains)
         column, labels = _labels_of(source, "training")
+        if np.any(labels[domains == TARGET] != IGNORED_LABEL):
+            _tell_of_labels(column)
         labels[domains == TARGET] = IGNORED_LABEL
         return replace_column(without_labels(source), column, labels)
     for name, dataset in (("source", source), ("target", target)):
         check_not_empty(dataset, name)
     column, labels = _labels_of(source, "source")
+    for name in LABEL_COLUMNS:
+        if name in target.column_names:
+            _tell_of_labels(name)
     unknown = np.full((len(target), *labels.shape[1:]), IGNORED_LABEL).astype(labels.dtype)
     source = replace_column(without_labels(source), column, labels)
     target = replace_column(without_labels(target), column, unknown)
@@ -188,6 +266,10 @@ def join_domains(source: Dataset, target: Dataset | None) -> Dataset:
     target = target.select_columns(source.column_names).with_format(None)
     joined = concatenate_datasets([source.with_format(None), target.cast(source.features)])
     return joined.with_format(**format_of(source))
+
+
+def _tell_of_labels(column: str) -> None:
+    logger.warning(f"the target has labels (column `{column}`); they are not read.")
 
 
 def _labels_of(dataset: Dataset, name: str) -> tuple[str, np.ndarray]:

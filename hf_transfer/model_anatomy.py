@@ -82,6 +82,27 @@ def base_layer(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
+def head_weight(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight [C, D] and bias [C] (zeros where it has none) of the last linear head in training.
+
+    Of a head with an adapter on it they are those under the adapter.
+    """
+    layers = [base_layer(head) for head in linear_heads(model)]
+    layer = next((one for one in reversed(layers) if one.weight.requires_grad), layers[-1])
+    return layer.weight, layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+
+
+def rest_frozen_batch_norms(model: nn.Module) -> None:
+    """Put frozen batch norms in evaluation mode, so that they use their stored statistics and do not change them.
+
+    An adapter's folder does not hold new ones.
+    """
+    for module in model.modules():
+        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if is_batch_norm and not any(parameter.requires_grad for parameter in module.parameters()):
+            module.eval()
+
+
 def feature_width(model: nn.Module) -> int:
     """D, the width of the input of the last linear head."""
     return base_layer(linear_heads(model)[-1]).in_features
@@ -97,6 +118,38 @@ def head_parameter_names(model: nn.Module) -> list[str]:
     """Names, as in `model.named_parameters()`, of the trainable parameters outside the backbone."""
     inside = {id(parameter) for parameter in backbone_of(model).parameters()}
     return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in inside]
+
+
+def layer_places(model: nn.Module) -> dict[str, int]:
+    """How far below the head every trainable parameter of the backbone is, by name as in `model.named_parameters()`.
+
+    The top layer is 1, the next 2, and what comes before all layers (the embeddings) the largest number. What stands
+    between or behind layers, such as a last norm or a pooler, has the place of the layer before it.
+    """
+    layers = stacked_layers(backbone_of(model))
+    numbers = {id(p): number for number, layer in enumerate(layers, start=1) for p in layer.parameters()}
+    reached, places = 0, {}
+    for parameter in backbone_of(model).parameters():
+        reached = numbers.get(id(parameter), reached)
+        places[id(parameter)] = len(layers) + 1 - reached
+    return {name: places[id(p)] for name, p in model.named_parameters() if p.requires_grad and id(p) in places}
+
+
+def stacked_layers(backbone: nn.Module) -> list[nn.Module]:
+    """The layers (or stages) of a backbone from the inputs on: the members of its outermost lists of modules.
+
+    An encoder-decoder has the decoder's layers behind the encoder's. Lists with less than a quarter of the largest
+    one's parameters hold something else than layers.
+    """
+    stacks: list[list[nn.Module]] = []
+    inside: set[int] = set()
+    for module in backbone.modules():
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and id(module) not in inside:
+            inside.update(id(part) for part in module.modules())
+            stacks.append([member for member in module if any(True for _ in member.parameters())])
+    sizes = [sum(p.numel() for member in stack for p in member.parameters()) for stack in stacks]
+    largest = max(sizes, default=0)
+    return [member for stack, size in zip(stacks, sizes, strict=True) if 4 * size >= largest for member in stack]
 
 
 class HeadInput:

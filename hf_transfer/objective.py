@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -13,7 +13,9 @@ SOURCE, TARGET = 0, 1
 IGNORED_LABEL = -100
 """The label of a row whose class is unknown or must not be read (unlabelled target rows in domain adaptation)."""
 
-NEEDS = frozenset({"labels", "domain", "environments", "hidden_states", "teacher", "views", "global_batch"})
+NEEDS = frozenset(
+    {"labels", "domain", "environments", "hidden_states", "teacher", "views", "episodes", "global_batch"}
+)
 """What an objective may ask for beyond features and logits; nothing unasked is computed.
 
 - `labels`: the training set must have a label column.
@@ -22,6 +24,7 @@ NEEDS = frozenset({"labels", "domain", "environments", "hidden_states", "teacher
 - `hidden_states`: the model runs with `output_hidden_states=True`.
 - `teacher`: a frozen copy of the starting model runs on the same batch, once for all who ask.
 - `views`: the batch carries a second augmented copy (keys starting with `view_`), which joins the one forward.
+- `episodes`: every batch is an episode of `ways` classes with `shots + queries` rows each, as the objective says.
 - `global_batch`: features, logits, labels and domain of all processes are gathered, differentiably, so that a
   statistic of the batch (a covariance, a class confusion, a discriminator's batch norm) is the same on one process
   and on many.
@@ -108,6 +111,12 @@ class Objective(nn.Module):
     paper: ClassVar[str] = ""
     """arXiv identifier or DOI; it is printed on the model card."""
     needs: ClassVar[frozenset[str]] = frozenset()
+    runs_views: ClassVar[bool] = True
+    """With the need `views`: False where only the inputs of the second copy are read, so that the model need not run
+    on it."""
+    label_space: ClassVar[str] = "closed"
+    """Which target classes the method is made for: those of the source, "partial" (only some of them) or "open" (also
+    others)."""
 
     def __init__(self, weight: float = 1.0):
         super().__init__()
@@ -133,6 +142,59 @@ class Objective(nn.Module):
 
     def after_step(self, model: nn.Module) -> None:
         """Update moving averages and queues. Called after every optimizer step, without gradients."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of step of a method whose steps alternate: which parameters descend which loss, and how often.
+
+    Args:
+        name: what the log calls it.
+        parameters: from the model in training to the parameters that move; all others stand still and get no gradient.
+        loss: what they descend, of the batch; None where it is the task loss alone.
+        steps: how many steps of this kind in a row, on the same batch.
+        joins_task: whether the task loss and the other objectives are added.
+        runs_model: whether the view holds features and logits; False saves the model's forward.
+    """
+
+    name: str
+    parameters: Callable[[nn.Module], Iterable[nn.Parameter]]
+    loss: Callable[[View], Tensor] | None = None
+    steps: int = 1
+    joins_task: bool = False
+    runs_model: bool = True
+
+
+class AlternatingObjective(Objective):
+    """A method whose steps alternate between groups of parameters with losses of their own.
+
+    It is trained by `AlternatingTrainer`, which goes through `phases` on every batch. The method weights its terms
+    itself: `weight` is for its own use, and the warm-up of the other objectives does not apply to it.
+    """
+
+    phase: Phase | None = None
+    """The present one; the trainer sets it."""
+
+    def phases(self, progress: float) -> Sequence[Phase]:
+        """The phases of one batch in their order, at this share of the training in [0, 1]."""
+        raise NotImplementedError(f"{type(self).__name__} should define `phases(progress)`.")
+
+    def forward(self, view: View) -> Tensor:
+        if self.phase is None:
+            raise RuntimeError(f"{type(self).__name__} has no phase: train it with AlternatingTrainer.")
+        return no_loss(view) if self.phase.loss is None else self.phase.loss(view)
+
+
+def alternating_name(objectives: Mapping[str, Objective]) -> str | None:
+    """The name of the objective whose steps alternate, if there is one.
+
+    Raises:
+        ValueError: there are several.
+    """
+    names = [name for name, objective in objectives.items() if isinstance(objective, AlternatingObjective)]
+    if len(names) > 1:
+        raise ValueError(f"the steps of one objective can alternate, got {names}: keep one of them.")
+    return names[0] if names else None
 
 
 def check_needs(objectives: Mapping[str, Objective]) -> frozenset[str]:

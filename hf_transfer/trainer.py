@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -31,10 +31,16 @@ from hf_transfer.data.checks import (
     column_values,
     label_column,
 )
+from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
-from hf_transfer.model_anatomy import backbone_parameter_names, unwrap_peft
+from hf_transfer.data.views import ViewCollator, augmenting_collator
+from hf_transfer.model_anatomy import layer_places, unwrap_peft
 from hf_transfer.objective import Objective
+from hf_transfer.task_adaptation.layer_freezing import LayerFreezing
+from hf_transfer.task_adaptation.layer_rates import parameter_groups
+from hf_transfer.task_adaptation.schedule import make_schedules
 from hf_transfer.transfer_model import TransferModel, TransferOutput, make_objectives
+from hf_transfer.tuners import adapter_callbacks
 
 logger = logging.get_logger(__name__)
 
@@ -47,7 +53,7 @@ class TransferConfig(TrainingArguments):
         ValueError: a value out of range, or `objectives` that is not a mapping.
     """
 
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "objectives"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "objectives", "schedules", "augmentation"]
 
     objectives: dict | str | None = field(
         default=None,
@@ -59,13 +65,46 @@ class TransferConfig(TrainingArguments):
         default=1.0,
         metadata={"help": "Learning rate of everything outside the backbone over the backbone's; 10 is usual."},
     )
+    layer_learning_rate_decay: float = field(
+        default=1.0,
+        metadata={"help": "Factor of the learning rate from each layer to the one below it, the head on top."},
+    )
+    backbone_freeze_ratio: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the training in which only the head trains: 1 is feature transfer, 0.3 a linear probe "
+            "and then fine-tuning."
+        },
+    )
+    schedules: dict | str | None = field(
+        default=None,
+        metadata={"help": 'Schedules of layers by name with their keywords, e.g. \'{"ulmfit": {"decay": 2.6}}\'.'},
+    )
+    task_loss_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the task loss beside the objectives; 0 trains on these alone."}
+    )
     objective_warmup: float = field(
         default=0.0,
         metadata={"help": "Share of the training over which the weights of the objectives grow linearly from 0."},
     )
+    augmentation: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Random changes of the training rows, {} for the usual ones of their kind: keywords of "
+            "ImageAugmentation, TextAugmentation or SeriesAugmentation, and {first: weak, second: strong} for the "
+            "rows and their second view. Without it only objectives that compare two views augment."
+        },
+    )
     torch_optimizer: str | None = field(
         default=None,
         metadata={"help": "Class of torch.optim to use instead of `optim`, for those that it does not name: RAdam."},
+    )
+    source_holdout: float = field(
+        default=0.0,
+        metadata={
+            "help": "Domain adaptation: share of the source that is not trained on, for the validators that read source "
+            "labels (dev, mdd, source_accuracy); at 0 they read training rows, on which a model looks better than it is."
+        },
     )
     validator: str = field(
         default="information_maximization",
@@ -79,8 +118,21 @@ class TransferConfig(TrainingArguments):
                 "`objectives` should map names to keywords, such as "
                 f'{{"cdan": {{}}, "mcc": {{"temperature": 2.5}}}}, got {self.objectives!r}.'
             )
+        if self.schedules is not None and not isinstance(self.schedules, Mapping):
+            raise ValueError(
+                f'`schedules` should map names to keywords, such as {{"ulmfit": {{}}}}, got {self.schedules!r}.'
+            )
+        make_schedules(self.schedules, self.layer_learning_rate_decay, self.backbone_freeze_ratio)
+        if self.task_loss_weight < 0:
+            raise ValueError(f"`task_loss_weight` should be at least 0, got {self.task_loss_weight}.")
+        if self.augmentation is not None and not isinstance(self.augmentation, Mapping):
+            raise ValueError(
+                f'`augmentation` should be a mapping, such as {{"flip": True}}, got {self.augmentation!r}.'
+            )
         if self.torch_optimizer is not None and not isinstance(getattr(torch.optim, self.torch_optimizer, None), type):
             raise ValueError(f"`torch_optimizer` should be a class of torch.optim, got {self.torch_optimizer!r}.")
+        if not 0 <= self.source_holdout < 1:
+            raise ValueError(f"`source_holdout` should be in [0, 1), got {self.source_holdout}.")
         if not 0 <= self.objective_warmup <= 1:
             raise ValueError(f"`objective_warmup` should be in [0, 1], got {self.objective_warmup}.")
         if self.head_learning_rate_multiplier <= 0:
@@ -110,6 +162,8 @@ class TransferTrainer(Trainer):
     # The loss is a mean over the micro-batch, so the Trainer has to divide by the number of micro-batches.
     loss_is_scaled_for_ga = False
     supervision = "labels"
+    alternates = False
+    """Whether a step may go through the phases of an objective whose steps alternate."""
 
     def __init__(
         self,
@@ -128,6 +182,11 @@ class TransferTrainer(Trainer):
             model = TransferModel(model, made, self.supervision, args.label_smoothing_factor)
         elif objectives is not None:
             raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
+        if model.alternating is not None and not self.alternates:
+            raise ValueError(
+                f"the steps of `{model.alternating}` alternate: train it with AlternatingTrainer; a run of the command "
+                "line does when it has a `target_dataset`."
+            )
         args.label_names = args.label_names or ["labels"]
         if train_dataset is not None:
             self.check_dataset(model, train_dataset)
@@ -141,13 +200,19 @@ class TransferTrainer(Trainer):
         if args.torch_optimizer is not None:
             kwargs.setdefault("optimizer_cls_and_kwargs", torch_optimizer(args))
         model.objective_warmup = args.objective_warmup
+        model.task_loss_weight = args.task_loss_weight
         self.transfer_model = model
+        self.schedules = make_schedules(args.schedules, args.layer_learning_rate_decay, args.backbone_freeze_ratio)
+        self.layer_freezing = LayerFreezing(model.model, self.schedules, skips_backward=args.world_size == 1)
         self.train_sampler: ShuffleSampler | None = None
         self._term_sums: dict[str, Tensor] = {}
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
+        self.train_collator = self._choose_train_collator()
         self.add_callback(TransferCallback(self))
+        for callback in adapter_callbacks(model.model):
+            self.add_callback(callback)
 
     @property
     def adapted_model(self) -> PreTrainedModel | PeftModel:
@@ -198,13 +263,37 @@ class TransferTrainer(Trainer):
         if self.args.train_sampling_strategy != "random":
             return super()._get_train_sampler(dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if "domain" in dataset.column_names:
+        if "episodes" in self.transfer_model.needs:
+            labels = column_values(dataset, label_column(dataset, "training"))
+            asking = self.transfer_model.objectives.values()
+            sampler = episodes_for(asking, labels, self._train_batch_size, seed, self.args.world_size)
+        elif "domain" in dataset.column_names:
             domains = column_values(dataset, "domain")
             sampler = DomainBalancedSampler(domains, self._train_batch_size, seed, self.args.world_size)
         else:
             sampler = ShuffleSampler(len(dataset), seed)
         self.train_sampler = sampler
         return sampler
+
+    def _choose_train_collator(self) -> Callable:
+        """The collator of the training rows; evaluation reads its rows as they are."""
+        given = self.data_collator
+        if isinstance(given, ViewCollator):
+            self.data_collator = given.collator
+        comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
+        if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
+            return given
+        rows = self._remove_unused_columns(self.train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return augmenting_collator(given, rows, self.args.augmentation, comparing, self.processing_class, seed)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As the Trainer's, with the collator of the training rows."""
+        plain, self.data_collator = self.data_collator, self.train_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = plain
 
     # Training.
 
@@ -219,7 +308,7 @@ class TransferTrainer(Trainer):
     def _prepare_objectives(self) -> None:
         for objective in self.transfer_model.objectives.values():
             if type(objective).prepare is not Objective.prepare:
-                objective.prepare(self.adapted_model, self.get_train_dataloader())
+                objective.prepare(self.adapted_model, super().get_train_dataloader())  # rows as they are
 
     def compute_loss(
         self,
@@ -255,31 +344,38 @@ class TransferTrainer(Trainer):
             self._term_counts.clear()
         super().log(logs, start_time)
 
+    def training_step(self, *args, **kwargs) -> Tensor:
+        """As the Trainer's; resting layers keep no gradient, so that neither clipping nor the optimizer sees one."""
+        loss = super().training_step(*args, **kwargs)
+        self.layer_freezing.drop_gradients()
+        return loss
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's optimizer, with a higher rate outside the backbone when the config asks for one."""
-        if self.optimizer is None and self.args.head_learning_rate_multiplier != 1.0:
+        """The Trainer's optimizer, with rates of their own for head and layers when the config asks for them."""
+        if self.optimizer is None and (self.args.head_learning_rate_multiplier != 1.0 or self.schedules):
             target = self.model if model is None else model
             cls, keywords = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
             self.optimizer = cls(self.parameter_groups(target), **keywords)
         return super().create_optimizer(model)
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The Trainer's scheduler, or what one of the schedules says of the rate over time."""
+        timed = next((one for one in self.schedules if one.sets_rate_over_time), None)
+        if self.lr_scheduler is None and timed is not None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda step: timed.rate_over_time(step, num_training_steps),
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Backbone and the rest, each with and without weight decay."""
-        backbone = tuple(f"model.{name}" for name in backbone_parameter_names(self.adapted_model))
-        decays = set(self.get_decay_parameter_names(model))
-        head_rate = self.args.learning_rate * self.args.head_learning_rate_multiplier
-        groups = defaultdict(list)
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                groups[(name.endswith(backbone), name in decays)].append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": self.args.learning_rate if in_backbone else head_rate,
-                "weight_decay": self.args.weight_decay if decayed else 0.0,
-            }
-            for (in_backbone, decayed), parameters in sorted(groups.items(), reverse=True, key=lambda item: item[0])
-        ]
+        """The backbone, layer by layer where these have rates of their own, and the rest; with and without decay."""
+        args, decayed = self.args, set(self.get_decay_parameter_names(model))
+        places = {f"model.{name}": place for name, place in layer_places(self.adapted_model).items()}
+        return parameter_groups(model, places, decayed, args, self.schedules, args.head_learning_rate_multiplier)
 
     # Folders.
 
@@ -335,10 +431,16 @@ class TransferCallback(TrainerCallback):
             self.trainer.train_sampler.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.trainer.transfer_model.progress = min(1.0, state.global_step / max(1, state.max_steps))
+        progress = min(1.0, state.global_step / max(1, state.max_steps))
+        self.trainer.transfer_model.progress = progress
+        self.trainer.transfer_model.resting_modules = self.trainer.layer_freezing.update(progress)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.transfer_model.after_step()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer.layer_freezing.end()
+        self.trainer.transfer_model.resting_modules = []
 
 
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:

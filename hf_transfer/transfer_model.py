@@ -22,13 +22,15 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import ModelOutput
 
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
-from hf_transfer.model_anatomy import HeadInput, feature_width, unwrap_peft
-from hf_transfer.objective import IGNORED_LABEL, Objective, View, check_needs
+from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
+from hf_transfer.model_anatomy import HeadInput, feature_width, rest_frozen_batch_norms, unwrap_peft
+from hf_transfer.model_surgery import kept_beside
+from hf_transfer.objective import IGNORED_LABEL, Objective, Phase, View, alternating_name, check_needs
 from hf_transfer.pretraining import OBJECTIVES as PRETRAINING
 from hf_transfer.task_adaptation import OBJECTIVES as TASK_ADAPTATION
 
 OBJECTIVES_FILE = "objectives.safetensors"
-REGISTRY: dict[str, str] = {**PRETRAINING, **TASK_ADAPTATION, **DOMAIN_ADAPTATION}
+REGISTRY: dict[str, str] = {**PRETRAINING, **TASK_ADAPTATION, **FEW_SHOT, **DOMAIN_ADAPTATION}
 """Every objective by its short name, as "module:class"."""
 
 
@@ -66,6 +68,16 @@ def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
         except TypeError as error:
             raise TypeError(f"objective `{name}`: {error}") from error
     return made
+
+
+def alternates(spec: Mapping[str, Any] | None) -> bool:
+    """Whether the steps of one of these objectives alternate, so that AlternatingTrainer trains them."""
+    return alternating_name(make_objectives(spec)) is not None
+
+
+def label_spaces(spec: Mapping[str, Any] | None) -> set[str]:
+    """Which target classes these objectives are made for: "closed", "partial", "open"."""
+    return {objective.label_space for objective in make_objectives(spec).values()}
 
 
 @dataclass
@@ -119,11 +131,16 @@ class TransferModel(nn.Module):
         self.label_smoothing = label_smoothing
         self.progress = 0.0
         self.objective_warmup = 0.0
+        self.task_loss_weight = 1.0
+        self.resting_modules: list[nn.Module] = []
         self.returns_features = False
         if "task" in (objectives or {}):
             raise ValueError("no objective may be called `task`: that is the name of the task loss.")
         self.objectives = nn.ModuleDict(objectives or {})
         self.needs = check_needs(self.objectives)
+        self.beside = nn.ModuleDict(kept_beside(model))
+        self.needs = self.needs.union(*(state.needs for state in self.beside.values()))
+        self.alternating = alternating_name(self.objectives)
         self.reads_head = supervision == "labels" or len(self.objectives) > 0
         self.shifts_labels = supervision == "model" and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
@@ -162,7 +179,9 @@ class TransferModel(nn.Module):
         if "teacher" in self.needs:
             self.teacher.eval()
         if isinstance(self.model, PeftModel):
-            _rest_frozen_batch_norms(self.model)
+            rest_frozen_batch_norms(self.model)
+        for module in self.resting_modules:
+            module.eval()
         return self
 
     # One batch.
@@ -183,6 +202,8 @@ class TransferModel(nn.Module):
             inputs: what the Hugging Face model takes.
         """
         inputs = {name: value for name, value in inputs.items() if value is not None}
+        if self.training and self.phase is not None and not self.phase.joins_task:
+            return self._phase_output(inputs, labels, domain)
         if self.supervision == "model" and labels is not None:
             inputs["labels"] = labels
         working = self.training and len(self.objectives) > 0
@@ -198,9 +219,31 @@ class TransferModel(nn.Module):
             terms |= self._objective_losses(view)
         ramp = 1.0 if self.progress >= self.objective_warmup else self.progress / self.objective_warmup
         weights = {name: ramp * objective.weight for name, objective in self.objectives.items()}
-        total = sum(weights.get(name, 1.0) * value for name, value in terms.items()) if terms else None
-        losses = {name: value.detach() for name, value in terms.items()}
+        weights |= {} if self.alternating is None else {self.alternating: 1.0}
+        weights["task"] = self.task_loss_weight
+        total = sum(weights[name] * value for name, value in terms.items()) if terms else None
+        losses = {self._logged_name(name): value.detach() for name, value in terms.items()}
         return TransferOutput(loss=total, logits=view.logits, features=features, losses=losses)
+
+    @property
+    def phase(self) -> Phase | None:
+        """The present phase of the objective whose steps alternate, if there is one."""
+        return None if self.alternating is None else self.objectives[self.alternating].phase
+
+    def _phase_output(self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None) -> TransferOutput:
+        """The loss of a phase that neither the task loss nor another objective joins."""
+        if self.phase.runs_model:
+            view, _ = self._view(inputs, labels, domain, with_extras=False)
+        else:
+            nothing = torch.zeros(0, device=self.device)
+            view = View(nothing, nothing, labels, domain, self.progress, inputs, model=self.model)
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self.objectives[self.alternating](view)
+        return TransferOutput(loss=loss, losses={self._logged_name(self.alternating): loss.detach()})
+
+    def _logged_name(self, term: str) -> str:
+        """Each phase of an alternating objective is a term of its own."""
+        return f"{term}_{self.phase.name}" if term == self.alternating else term
 
     def label_count(self, labels: Tensor) -> Tensor:
         """Number of labels whose mean loss the task loss is."""
@@ -235,11 +278,18 @@ class TransferModel(nn.Module):
         needs = self.needs if with_extras else frozenset()
         copies = {name.removeprefix("view_"): inputs.pop(name) for name in list(inputs) if name.startswith("view_")}
         joined = inputs
-        if "views" in needs:
+        runs_copies = "views" in needs and any(
+            "views" in one.needs and one.runs_views for one in self.objectives.values()
+        )
+        if runs_copies:
             joined = {
                 name: torch.cat([value, copies[name]]) if name in copies else value for name, value in inputs.items()
             }
+        for state in self.beside.values():
+            state.begin(torch.cat([domain, domain]) if runs_copies and domain is not None else domain)
         outputs = self.model(**joined, **({"output_hidden_states": True} if "hidden_states" in needs else {}))
+        for state in self.beside.values() if not self.training else ():
+            state.begin(None)  # in training a checkpointed layer runs again in the backward pass
         if not self.reads_head:
             empty = torch.zeros(0, device=self.device)
             return View(empty, outputs.get("logits", empty)), outputs.get("loss")
@@ -252,7 +302,12 @@ class TransferModel(nn.Module):
         if "views" in needs:
             if not copies:
                 raise ValueError("an objective needs `views`: use a collator that adds keys starting with `view_`.")
-            view = _split_copies(view, len(next(iter(copies.values()))))
+            rows = len(next(iter(copies.values())))
+            if runs_copies:
+                view = _split_copies(view, rows)
+            else:
+                empty = features.new_zeros(rows, 0)
+                view = _with(view, views=View(empty, empty, labels, domain, self.progress, {**inputs, **copies}))
         return view, outputs.get("loss")
 
     @torch.no_grad()
@@ -301,13 +356,7 @@ class TransferModel(nn.Module):
             RuntimeError: the weights do not fit this model.
         """
         path = Path(path)
-        if isinstance(self.model, PeftModel):
-            for adapter in self.model.peft_config:
-                # PEFT saves each adapter but the default one in a folder of its own.
-                folder = path if adapter == "default" else path / adapter
-                set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"), adapter)
-        else:
-            self._load_plain(path)
+        self.load_model_weights(path)
         own = {name: value for name, value in self.state_dict().items() if _is_own(name)}
         if own:
             if not (path / OBJECTIVES_FILE).is_file():
@@ -320,9 +369,23 @@ class TransferModel(nn.Module):
                 )
             self.load_state_dict(stored, strict=False)
 
+    def load_model_weights(self, path: Path) -> None:
+        """Weights of the model alone; raises as `load_weights`."""
+        if isinstance(self.model, PeftModel):
+            for adapter in self.model.peft_config:
+                # PEFT saves each adapter but the default one in a folder of its own.
+                folder = path if adapter == "default" else path / adapter
+                set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"), adapter)
+        else:
+            self._load_plain(path)
+
     def _load_plain(self, path: Path) -> None:
         # from_pretrained undoes sharding, renaming and tying, in whichever format the folder is.
-        stored = type(self.model).from_pretrained(path, config=self.model.config, dtype=self.model.dtype)
+        stored, report = type(self.model).from_pretrained(
+            path, config=self.model.config, dtype=self.model.dtype, output_loading_info=True
+        )
+        if report["missing_keys"]:
+            raise RuntimeError(f"{path} lacks weights of this model: {sorted(report['missing_keys'])[:3]}.")
         self.model.load_state_dict(stored.state_dict())
 
 
@@ -335,16 +398,8 @@ def _shifts_labels(model: PreTrainedModel) -> bool:
 
 
 def _is_own(name: str) -> bool:
-    """Whether a tensor of a TransferModel's state belongs to the objectives or their teacher."""
+    """Whether a tensor of a TransferModel's state belongs to the objectives, their teacher or a converter."""
     return not name.startswith("model.")
-
-
-def _rest_frozen_batch_norms(model: PeftModel) -> None:
-    """Frozen batch norms use their stored statistics: an adapter's folder does not hold new ones."""
-    for module in model.modules():
-        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if is_batch_norm and not any(parameter.requires_grad for parameter in module.parameters()):
-            module.eval()
 
 
 def _in_float32(states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:

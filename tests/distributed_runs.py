@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from datasets import Dataset
 
+from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.trainer import TransferConfig, TransferTrainer
@@ -57,9 +58,14 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         return TransferTrainer(tiny.vit(), args, train_dataset=rows, objectives=objectives)
 
     weights = {"l2_sp": {}, "bss": {}}
+    torch.manual_seed(0)
+    args = config(folder / "alternating", batch_size)
+    alternating = AlternatingTrainer(tiny.vit(), args, train_dataset=tiny.two_domains(digits), objectives={"mcd": {}})
     return {
+        "alternating": alternating,
         "cross_entropy": make("cross_entropy", digits, {}),
         "adversarial": make("adversarial", tiny.two_domains(digits), ADVERSARIAL),
+        "thawing": make("thawing", digits, {}, schedules={"ulmfit": {"unfreeze_until": 0.75, "decay": 1.0}}),
         "accumulated": make("accumulated", half_labelled(digits), weights, gradient_accumulation_steps=2),
     }
 

@@ -322,13 +322,21 @@ def test_doctor(run):
     assert "There is no check 'gpu'" in run("doctor", "gpu").message
 
 
+def test_divergence_prints_the_tables_it_saved(here, run, monkeypatch):
+    monkeypatch.setattr("hf_transfer.evaluation.divergences.STEPS", 2)
+    words = ["--source", "digits", "--target", "more_digits", "--splits", "1", "--max-samples", "20"]
+    result = run("divergence", "vit", *words, "--output-dir", "out")
+    assert result.code == 0 and Path("out/divergence.md").read_text() in result.out
+    assert "is not empty" in run("divergence", "vit", *words, "--output-dir", "out").message
+
+
 # help
 
 
 def test_without_a_command_the_commands_are_listed(run):
     result = run()
     text = plain(result.out + result.err)
-    for command in ("pretrain", "adapt", "rank", "evaluate", "push", "doctor"):
+    for command in ("pretrain", "adapt", "rank", "evaluate", "divergence", "push", "doctor"):
         assert command in text
 
 
@@ -339,6 +347,7 @@ def test_without_a_command_the_commands_are_listed(run):
         ("adapt", ["[CONFIG.yaml] [--key value ...]", "--from-ranking", "--explain"]),
         ("rank", ["MODELS", "--dataset", "--score", "--max-params", "--output-dir"]),
         ("evaluate", ["MODEL", "--dataset", "--split", "--task"]),
+        ("divergence", ["MODEL", "--source", "--target", "--splits", "--output-dir"]),
         ("push", ["FOLDER", "REPO_ID", "--private"]),
         ("doctor", ["CHECKS"]),
     ],

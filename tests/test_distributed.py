@@ -11,7 +11,7 @@ import torch
 
 from tests import distributed_runs
 
-NAMES = ["cross_entropy", "adversarial", "accumulated"]
+NAMES = ["cross_entropy", "adversarial", "accumulated", "alternating", "thawing"]
 
 
 @pytest.fixture(scope="module")

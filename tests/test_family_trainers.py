@@ -15,6 +15,7 @@ from hf_transfer.family_trainers import (
 )
 from hf_transfer.objective import IGNORED_LABEL, Objective
 from hf_transfer.transfer_model import TransferModel
+from hf_transfer.validators import VALIDATORS, find_validator
 from hf_transfer.validators.information_maximization import information_maximization
 from tests import tiny
 from tests.test_trainer import accuracy, assert_same, config, first_gradients, state_of
@@ -139,6 +140,22 @@ def test_the_validator_reads_at_most_so_many_rows_of_each_domain(tmp_path, sourc
         adapt(tmp_path, source, target, validation_rows=0)
 
 
+def test_validators_read_source_rows_that_were_not_trained_on(tmp_path, source, target):
+    source = tiny.with_column(source, "writer", list(range(32)))
+    target = tiny.with_column(target, "writer", list(range(100, 132)))
+    trainer = adapt(tmp_path, source, target, args={"source_holdout": 0.25, "seed": 3})
+    trained, validated = (
+        set(column_values(rows, "writer").tolist()) for rows in (trainer.train_dataset, trainer.validation_dataset)
+    )
+    assert len({row for row in validated if row < 100}) == 8
+    assert trained & validated == set(range(100, 132)), "the domains share the target rows alone"
+    assert trained | validated == {*range(32), *range(100, 132)}
+    with pytest.raises(ValueError, match="holds 0 of the 32 source rows out"):
+        adapt(tmp_path, source, target, args={"source_holdout": 0.01})
+    with pytest.raises(ValueError, match=r"`source_holdout` should be in \[0, 1\), got 1.0"):
+        adapt(tmp_path, source, target, args={"source_holdout": 1.0})
+
+
 def test_the_validator_sees_all_rows_whatever_the_arguments_of_the_evaluation(tmp_path, source, target):
     plain = adapt(tmp_path, source, target).validate()
 
@@ -242,6 +259,57 @@ def test_a_missing_domain(tmp_path, source, target):
         adapt(tmp_path, source, target.select([]))
     with pytest.raises(ValueError, match="the source dataset has no label column"):
         adapt(tmp_path, source.remove_columns("labels"), target)
+
+
+def test_a_domain_smaller_than_half_a_batch(tmp_path, source, target):
+    with pytest.raises(ValueError, match="the target has 3 rows and each batch takes 4 of it"):
+        adapt(tmp_path, source, target.select(range(3)))
+
+
+def test_target_labels_given_by_mistake_are_told_of(tmp_path, source, target, caplog):
+    with caplog.at_level(logging.WARNING):
+        join_domains(source, target.remove_columns("labels"))
+    assert "not read" not in caplog.text
+    with caplog.at_level(logging.WARNING):
+        join_domains(source, target)
+    assert "the target has labels (column `labels`); they are not read." in caplog.text
+    caplog.clear()
+    both = Dataset.from_dict({"input_ids": [[1], [2]], "labels": [1, 0], "domain": [0, 1]})
+    with caplog.at_level(logging.WARNING):
+        join_domains(both, None)
+    assert "they are not read" in caplog.text
+
+
+def test_other_classes_in_the_target(tmp_path, source, target):
+    def named(rows, names):
+        return rows.with_format(None).cast_column("labels", ClassLabel(names=list(names)))
+
+    source, target = (rows.with_format(None) for rows in (source, target))
+    source = named(source, "0123456789")
+    target = named(tiny.with_column(target, "labels", [0] * 32), "012")
+    with pytest.raises(ValueError, match="partial domain adaptation: use pada or iwan"):
+        adapt(tmp_path, source, target)
+    adapt(tmp_path, source, target, objectives={"pada": {"hidden_size": 8}})
+
+
+def test_a_domain_that_is_neither_source_nor_target(tmp_path, source):
+    rows = tiny.with_column(source, "domain", [0] * 15 + [1] * 15 + [2] * 2)
+    with pytest.raises(ValueError, match=r"both 0 \(source\) and 1 \(target\), got only \[0, 1, 2\]"):
+        adapt(tmp_path, rows, None)
+
+
+def test_every_validator_of_one_pass(tmp_path, source, target):
+    trainer = adapt(tmp_path, source, target, objectives={})
+    scores = trainer.validate_by_all()
+    assert scores.keys() == VALIDATORS.keys()
+    for name in ("entropy", "information_maximization", "source_accuracy"):
+        trainer.validator = find_validator(name)
+        assert scores[name] == pytest.approx(trainer.validate(), abs=1e-6)
+
+
+def test_a_validator_that_the_data_do_not_allow_is_left_out(tmp_path, source, target):
+    trainer = adapt(tmp_path, source, target, objectives={}, validation_rows=1)
+    assert "snd" not in trainer.validate_by_all() and "entropy" in trainer.validate_by_all()
 
 
 def test_different_columns(tmp_path, source, target):
@@ -376,3 +444,25 @@ def test_pre_training_that_lacks_its_labels_says_so(tmp_path, sentences):
     trainer = PretrainingTrainer(model, config(tmp_path), train_dataset=sentences.remove_columns("labels"))
     with pytest.raises(ValueError, match="the batch has no labels"):
         trainer.train()
+
+
+def test_numbers_have_no_validator(tmp_path, digits):
+    numbers = [label / 9 for label in digits.with_format(None)["labels"]]
+    rows = tiny.with_column(digits, "labels", numbers)
+    source, target = rows.select(range(32)), rows.select(range(32, 64))
+
+    def trainer(**changes):
+        args = config(tmp_path, max_steps=2, objectives={"rsd": {}}, **changes)
+        model = tiny.vit(1, problem_type="regression")
+        return DomainAdaptationTrainer(model, args, train_dataset=source, target_dataset=target, eval_dataset=target)
+
+    adapted = trainer()
+    adapted.train()
+    metrics = adapted.evaluate()
+    assert metrics["eval_loss"] > 0 and "eval_information_maximization" not in metrics
+    assert adapted.validate_by_all() == {}
+    with pytest.raises(ValueError, match="the validators read the probabilities of classes"):
+        adapted.validate()
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    with pytest.raises(ValueError, match="leave `load_best_model_at_end` and `guard` out"):
+        trainer(**best)

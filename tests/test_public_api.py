@@ -21,6 +21,7 @@ PROMISED = {
     "PretrainingTrainer",
     "TaskAdaptationTrainer",
     "DomainAdaptationTrainer",
+    "AlternatingTrainer",
     "rank_models",
 }
 MODULES = sorted(module.name for module in pkgutil.walk_packages(hf_transfer.__path__, "hf_transfer."))

@@ -631,7 +631,7 @@ def _write_as_nobody(folder: str, answer) -> None:
 def test_an_output_folder_without_permission(tmp_path):
     """Asked by a process of another user, since root may write everywhere."""
     tmp_path.chmod(0o555)
-    for parent in tmp_path.parents[:2]:
+    for parent in tmp_path.parents[:3]:
         parent.chmod(0o755)
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_write_as_nobody, args=(str(tmp_path / "run"), there))

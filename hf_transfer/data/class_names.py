@@ -6,7 +6,7 @@ without the first class would shift every number by one, and accuracy would be w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from datasets import ClassLabel, Dataset
@@ -33,6 +33,44 @@ def number_words(dataset: Dataset) -> Dataset:
     if column is None or isinstance(dataset.features[column], ClassLabel):
         return dataset
     return dataset.class_encode_column(column)
+
+
+def check_label_spaces(source: Dataset, target: Dataset, made_for: Collection[str] = ()) -> None:
+    """Source and target have the same classes, or the methods are made for those that they have.
+
+    The names of the classes are compared; no label of the target is read.
+
+    Args:
+        source: rows whose label column may be a ClassLabel.
+        target: likewise; without names there is nothing to compare.
+        made_for: `label_space` of the run's objectives.
+
+    Raises:
+        ValueError: the target lacks classes and no method is "partial", or has others and none is "open".
+    """
+    names = [
+        set(dataset.features[column].names)
+        for dataset in (source, target)
+        if (column := named_label_column(dataset)) and isinstance(dataset.features[column], ClassLabel)
+    ]
+    if len(names) < 2:
+        return
+    lacking, other = names[0] - names[1], names[1] - names[0]
+    if lacking and "partial" not in made_for:
+        raise ValueError(
+            f"the target lacks classes of the source: {_first(lacking)}. That is partial domain adaptation: use pada "
+            "or iwan, or leave these classes out of the source."
+            + (f" It also has classes that the source lacks: {_first(other)}." if other else "")
+        )
+    if other and "open" not in made_for:
+        raise ValueError(
+            f"the target has classes that the source lacks: {_first(other)}. That is open-set domain adaptation: use "
+            "osbp, or leave these classes out of the target."
+        )
+
+
+def _first(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:10])
 
 
 def numbered_as(dataset: Dataset, names: Sequence[str], role: str) -> Dataset:

@@ -17,7 +17,8 @@ from hf_transfer.data.checks import LABEL_COLUMNS
 class PaddingCollator:
     """Pads one column of every row to the longest of the batch, and says where its real steps are.
 
-    Gives `column` [B, T] or [B, T, C], `attention_mask` [B, T] (1 = real) and `labels` [B] where rows have one.
+    Gives `column` [B, T] or [B, T, C], `attention_mask` [B, T] (1 = real), and `labels` [B] and `domain` [B] where
+    rows have them.
 
     Args:
         column: `input_ids` or `past_values`.
@@ -37,4 +38,6 @@ class PaddingCollator:
         labels = next((name for name in LABEL_COLUMNS if name in rows[0]), None)
         if labels is not None:
             batch["labels"] = torch.as_tensor([row[labels] for row in rows])
+        if "domain" in rows[0]:
+            batch["domain"] = torch.as_tensor([row["domain"] for row in rows])
         return batch

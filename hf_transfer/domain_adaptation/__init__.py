@@ -1,10 +1,13 @@
 """Domain adaptation: objectives that make a model trained on a labelled source work on an unlabelled target."""
 
 OBJECTIVES = {
+    "adda": "hf_transfer.domain_adaptation.adda:ADDA",
     "afn": "hf_transfer.domain_adaptation.afn:AFN",
     "bsp": "hf_transfer.domain_adaptation.bsp:BSP",
     "cdan": "hf_transfer.domain_adaptation.cdan:CDAN",
     "coral": "hf_transfer.domain_adaptation.coral:CORAL",
+    "cycada": "hf_transfer.domain_adaptation.cycada:CyCADA",
+    "cyclegan": "hf_transfer.domain_adaptation.cyclegan:CycleGAN",
     "dan": "hf_transfer.domain_adaptation.dan:DAN",
     "dann": "hf_transfer.domain_adaptation.dann:DANN",
     "dd": "hf_transfer.domain_adaptation.dd:DD",
@@ -15,12 +18,22 @@ OBJECTIVES = {
     "jan": "hf_transfer.domain_adaptation.jan:JAN",
     "localized_dd": "hf_transfer.domain_adaptation.localized_dd:LocalizedDD",
     "mcc": "hf_transfer.domain_adaptation.mcc:MCC",
+    "mcd": "hf_transfer.domain_adaptation.mcd:MCD",
     "mdd": "hf_transfer.domain_adaptation.mdd:MDD",
     "mean_teacher": "hf_transfer.domain_adaptation.mean_teacher:MeanTeacher",
+    "mldg": "hf_transfer.domain_adaptation.mldg:MLDG",
+    "noisy_student": "hf_transfer.domain_adaptation.noisy_student:NoisyStudent",
     "osbp": "hf_transfer.domain_adaptation.osbp:OSBP",
     "pada": "hf_transfer.domain_adaptation.pada:PADA",
     "pseudo_label": "hf_transfer.domain_adaptation.pseudo_label:PseudoLabel",
     "rsd": "hf_transfer.domain_adaptation.rsd:RSD",
+    "self_ensembling": "hf_transfer.domain_adaptation.self_ensembling:SelfEnsembling",
     "vrex": "hf_transfer.domain_adaptation.vrex:VREx",
 }
 """Name -> "module:class", imported when asked for."""
+
+CONVERTERS = {
+    "dsbn": "hf_transfer.domain_adaptation.dsbn:convert",
+    "mix_style": "hf_transfer.domain_adaptation.mix_style:convert",
+}
+"""Changes of the model, by name as "module:function"; see hf_transfer/converters.py."""

@@ -37,6 +37,7 @@ class IWAN(Objective):
 
     paper = "1803.09210"
     needs = frozenset({"domain", "global_batch"})
+    label_space = "partial"
 
     def __init__(
         self,

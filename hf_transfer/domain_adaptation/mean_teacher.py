@@ -6,10 +6,9 @@
 x' and x'' are the two augmented copies of a target row. m = min(1 - 1/(t + 1), momentum) after t steps, so that the
 random start is forgotten quickly.
 
-Papers: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017,
-https://huggingface.co/papers/1703.01780 (momentum .999, squared error, threshold 0); with a confidence threshold
-(.968) it is French et al., "Self-ensembling for visual domain adaptation", ICLR 2018,
-https://huggingface.co/papers/1706.05208.
+Paper: Tarvainen and Valpola, "Mean teachers are better role models", NeurIPS 2017,
+https://huggingface.co/papers/1703.01780 (momentum .999, squared error, threshold 0). `SelfEnsembling` is its form for
+domain adaptation.
 """
 
 from __future__ import annotations
@@ -59,15 +58,19 @@ class MeanTeacher(Objective):
             self.teacher.eval()
         return self
 
-    def forward(self, view: View) -> Tensor:
+    def compared(self, view: View) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the target rows the student's and the teacher's probabilities [B, C], and whether these count, [B]."""
         weak, strong = target_view_pair(view)
-        if not len(weak.logits):
-            return no_loss(view)
         self.teacher.eval()
         with torch.no_grad():
             expected = self.teacher(**weak.inputs).logits.float().softmax(dim=1)
-        confident = expected.max(dim=1).values >= self.threshold
-        errors = (strong.logits.softmax(dim=1) - expected).square().mean(dim=1)
+        return strong.logits.softmax(dim=1), expected, expected.max(dim=1).values >= self.threshold
+
+    def forward(self, view: View) -> Tensor:
+        if not len(view.target.logits):
+            return no_loss(view)
+        predicted, expected, confident = self.compared(view)
+        errors = (predicted - expected).square().mean(dim=1)
         return min(1.0, view.progress / self.ramp_until) * (errors * confident).mean()
 
     def after_step(self, model: nn.Module) -> None:

@@ -49,6 +49,7 @@ class OSBP(Objective):
 
     paper = "1804.10427"
     needs = frozenset({"domain"})
+    label_space = "open"
 
     def __init__(self, unknown: float = 0.5, max_reversal: float = 1.0, warm_start: float = 10.0, weight: float = 1.0):
         super().__init__(weight)

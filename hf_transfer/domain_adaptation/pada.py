@@ -42,6 +42,7 @@ class PADA(Objective):
 
     paper = "1808.04205"
     needs = frozenset({"labels", "domain", "global_batch"})
+    label_space = "partial"
 
     def __init__(
         self,

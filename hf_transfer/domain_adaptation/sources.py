@@ -1,6 +1,9 @@
-"""The labelled rows of several sources, whose `domain` column numbers the environment they come from."""
+"""The labelled rows of a batch and their loss; of several sources the `domain` column numbers the environment."""
 
 from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
 
 from hf_transfer.objective import IGNORED_LABEL, View
 
@@ -17,3 +20,14 @@ def labelled_rows(view: View) -> View:
         raise ValueError("this batch has no `domain`: give the dataset a `domain` column that numbers the sources.")
     labels = view.labels.reshape(len(view.labels), -1)
     return view.rows((labels != IGNORED_LABEL).all(dim=1))
+
+
+def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of the rows that have a label; 0, with a graph, where none has.
+
+    Args:
+        logits: [B, C].
+        labels: [B], `IGNORED_LABEL` where unknown.
+    """
+    known = (labels != IGNORED_LABEL).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum") / known

@@ -1,4 +1,4 @@
-"""The check that a batch holds both domains, which a comparison of domains needs."""
+"""The checks that a batch holds both domains, which a comparison of domains needs."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ def has_both_domains(view: View, at_least: int = 1) -> bool:
         raise ValueError("this batch has no `domain`: give the dataset a `domain` column (0 = source, 1 = target).")
     smaller = torch.minimum((view.domain == SOURCE).sum(), (view.domain == TARGET).sum())
     return bool(smaller >= at_least)
+
+
+def require_both_domains(view: View) -> None:
+    """For methods whose steps alternate: a batch of one domain leaves a phase nothing to do.
+
+    Raises:
+        ValueError: the batch lacks source or target rows.
+    """
+    if not has_both_domains(view):
+        raise ValueError(
+            "every batch of a method whose steps alternate needs source and target rows: leave "
+            "`train_sampling_strategy` at random, or give your own sampler both domains."
+        )

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_transfer.ranking.moments import MomentScore
+from hf_transfer.ranking.moments import MomentScore, symmetric
 from hf_transfer.ranking.score import Statistics, check_classes
 
 RANK_TOLERANCE = 1e-15
@@ -50,15 +50,14 @@ class HScore(MomentScore):
         super().check(features, labels)
         check_classes(self, labels)
 
-    def statistics(self, features: Tensor, labels: Tensor, rows: Tensor) -> Statistics:
-        statistics = super().statistics(features, labels, rows)
-        if self.shrinkage:
-            norms = features.square().sum(dim=1)
-            statistics |= {"norms": norms.sum()[None], "quartic": norms.square().sum()[None]}
-            statistics["cubic"] = norms @ features
-        return statistics
+    def sums(self, features: Tensor) -> Statistics:
+        if not self.shrinkage:
+            return {}
+        norms = features.square().sum(dim=1)
+        return {"norms": norms.sum()[None], "quartic": norms.square().sum()[None], "cubic": norms @ features}
 
     def value(self, statistics: Statistics) -> tuple[float, dict[str, Any]]:
+        statistics = statistics | {"gram": symmetric(statistics["gram"])}
         rows = statistics["rows"].item()
         counts = statistics["energy"]
         mean = statistics["cross"].sum(dim=1) / rows

@@ -32,11 +32,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_transfer.ranking.moments import MomentScore, second_moments
+from hf_transfer.ranking.moments import MomentScore, add_gram, second_moments
 from hf_transfer.ranking.score import Statistics
 
 GRID_POINTS = 256
 NEWTON_STEPS = 60
+LOG_T_TOLERANCE = 1e-11
 # Natural logarithm of how far t may leave the spectrum: beyond, the evidence no longer changes in float64.
 MARGIN = 25.0
 
@@ -64,10 +65,23 @@ class Evidence:
         """Mean over the columns of the evidence of one row."""
         return float(self.log_evidence.mean()) / self.rows
 
+    def curvature(self) -> Tensor:
+        """What the summed evidence loses, twice, for each unit of F^T F, as weights [D, D] of its lower triangle.
+
+        K = sum over columns of (F^T F + t I)^-1 + beta m m^T,   <F^T F, K> = sum_{i > j} 2 K_ij G_ij + sum_i K_ii G_ii
+        """
+        volume = (1 / (self.eigenvalues[:, None] + self.alpha / self.beta)).sum(dim=1)
+        weights = self.eigenvectors.new_zeros(len(self.eigenvectors), len(self.eigenvectors))
+        add_gram(weights, (self.eigenvectors * volume.sqrt()).T)
+        add_gram(weights, self.posterior_means * self.beta.sqrt()[:, None])
+        weights.diagonal().mul_(0.5)
+        return weights.tril_().mul_(2)
+
 
 def maximum_evidence(gram: Tensor, cross: Tensor, energy: Tensor, rows: int) -> Evidence:
     """Evidence from sufficient statistics: gram = F^T F [D, D], cross = F^T Y [D, C], energy = sum Y^2 [C].
 
+    Of `gram` the lower triangle is read.
     Columns that are zero everywhere (a class without rows) carry no evidence and are left out.
 
     Raises:
@@ -106,11 +120,11 @@ def maximum_evidence(gram: Tensor, cross: Tensor, energy: Tensor, rows: int) -> 
 
 def positive_spectrum(gram: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Eigenvalues [r] of F^T F that are not zero up to rounding, at most n of them, and their vectors [D, r]."""
-    eigenvalues, eigenvectors = torch.linalg.eigh(gram)
+    eigenvalues, eigenvectors = torch.linalg.eigh(gram, UPLO="L")
     smallest = eigenvalues[-1].clamp(min=0) * max(rows, len(gram)) * torch.finfo(gram.dtype).eps
-    keep = eigenvalues > smallest
-    keep[: max(0, len(gram) - rows)] = False
-    return eigenvalues[keep], eigenvectors[:, keep]
+    # They are in ascending order.
+    first = max(int((eigenvalues <= smallest).sum()), len(gram) - rows)
+    return eigenvalues[first:], eigenvectors[:, first:]
 
 
 def maximise(eigenvalues: Tensor, coordinates: Tensor, residual: Tensor, rows: int) -> Tensor:
@@ -120,38 +134,43 @@ def maximise(eigenvalues: Tensor, coordinates: Tensor, residual: Tensor, rows: i
     """
     if len(eigenvalues) == 0:
         return torch.zeros_like(residual)
-    logs = eigenvalues.log()[:, None]
-    left, right = bracket(logs, coordinates, residual, rows)
+    left, right = bracket(eigenvalues, coordinates, residual, rows)
     log_t = (left + right) / 2
     for _ in range(NEWTON_STEPS):
-        fitted, shrinkage = torch.sigmoid(logs - log_t), torch.sigmoid(log_t - logs)
+        t = log_t.exp()
+        fitted = 1 / (1 + t / eigenvalues[:, None])
+        shrinkage = fitted * (t / eigenvalues[:, None])
         kept = coordinates * shrinkage
         value = kept.sum(dim=0) + residual
-        first = (kept * fitted).sum(dim=0) / value
-        second = (kept * fitted * (fitted - shrinkage)).sum(dim=0) / value
+        slopes = kept * fitted
+        first = slopes.sum(dim=0) / value
+        second = (slopes * (fitted - shrinkage)).sum(dim=0) / value
         slope = fitted.sum(dim=0) / 2 - rows / 2 * first
         curvature = -(fitted * shrinkage).sum(dim=0) / 2 - rows / 2 * (second - first.square())
         left, right = torch.where(slope > 0, log_t, left), torch.where(slope > 0, right, log_t)
-        proposal = log_t - slope / curvature
-        is_inside = (curvature < 0) & (proposal > left) & (proposal < right)
-        proposal = torch.where(is_inside, proposal, (left + right) / 2)
-        change = (proposal - log_t).abs().max()
-        log_t = proposal
-        if change < 1e-11:
+        step = slope / curvature
+        # A step within rounding of the maximum may point out of the bracket.
+        is_there = step.abs() < LOG_T_TOLERANCE
+        is_inside = (curvature < 0) & (log_t - step > left) & (log_t - step < right)
+        log_t = torch.where(is_inside | is_there, log_t - step, (left + right) / 2)
+        if is_there.all():
             break
     return log_t
 
 
-def bracket(logs: Tensor, coordinates: Tensor, residual: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+def bracket(eigenvalues: Tensor, coordinates: Tensor, residual: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Ends [C], in log t, of the grid cell with the first maximum uphill of t = 1, or of the last cell on that side.
 
     The evidence rises with log t where  gamma Q > n sum_i z_i^2 w_i (1 - w_i),  gamma = sum_i (1 - w_i).
     """
-    low, high = min(float(logs.min()) - MARGIN, -1.0), max(float(logs.max()) + MARGIN, 1.0)
+    low = min(math.log(float(eigenvalues.min())) - MARGIN, -1.0)
+    high = max(math.log(float(eigenvalues.max())) + MARGIN, 1.0)
     step = (high - low) / GRID_POINTS
     start, count = math.ceil(-low / step), math.ceil(-low / step) + math.ceil(high / step)
     grid = (torch.arange(count + 1) - start).to(residual) * step
-    fitted, shrinkage = torch.sigmoid(logs.T - grid[:, None]), torch.sigmoid(grid[:, None] - logs.T)
+    ratio = grid.exp()[:, None] / eigenvalues
+    fitted = 1 / (1 + ratio)
+    shrinkage = fitted * ratio
     quadratic = shrinkage @ coordinates + residual
     is_rising = fitted.sum(dim=1, keepdim=True) * quadratic > rows * ((shrinkage * fitted) @ coordinates)
     is_maximum = is_rising[:-1] & ~is_rising[1:]
@@ -204,21 +223,26 @@ class LogME(MomentScore):
         }
 
     def leave_one_out(self, shards: Sequence[Statistics], total: Statistics) -> list[float]:
-        evidence = self._evidence_of(total)
-        count = len(shards)
-        return [evidence.score - count / (count - 1) * shard_influence(evidence, shard) for shard in shards]
+        evidence, count = self._evidence_of(total), len(shards)
+        curvature = evidence.curvature()
+        influences = (shard_influence(evidence, curvature, shard) for shard in shards)
+        return [evidence.score - count / (count - 1) * influence for influence in influences]
 
 
-def shard_influence(evidence: Evidence, shard: Statistics) -> float:
-    """Derivative of the score by the weight of one shard, alpha, beta and the means held at their optimum."""
+def shard_influence(evidence: Evidence, curvature: Tensor, shard: Statistics) -> float:
+    """Derivative of the score by the weight of one shard, alpha, beta and the means held at their optimum.
+
+    With the shard's moments G, b = F^T y, e = |y|^2 and its rows n_s, summed over the columns:
+
+        n_s/2 log(beta / 2 pi) - beta/2 (e - 2 m.b) - 1/2 <G, curvature> - n_s evidence / n
+    """
     width = int(evidence.columns.max()) + 1
     cross = torch.nn.functional.pad(shard["cross"], (0, max(0, width - shard["cross"].shape[1])))
     energy = torch.nn.functional.pad(shard["energy"], (0, max(0, width - len(shard["energy"]))))
     cross, energy = cross[:, evidence.columns], energy[evidence.columns]
-    means, vectors, rows = evidence.posterior_means.T, evidence.eigenvectors, shard["rows"].item()
-    spread = (vectors * (shard["gram"] @ vectors)).sum(dim=0)
-    t = evidence.alpha / evidence.beta
-    volume = (spread[:, None] / (evidence.eigenvalues[:, None] + t)).sum(dim=0)
-    misfit = energy - 2 * (means * cross).sum(dim=0) + (means * (shard["gram"] @ means)).sum(dim=0)
-    change = rows / 2 * (evidence.beta.log() - math.log(2 * math.pi)) - volume / 2 - evidence.beta * misfit / 2
-    return float((change - rows * evidence.log_evidence / evidence.rows).mean()) / evidence.rows
+    rows, beta = shard["rows"].item(), evidence.beta
+    misfit = energy - 2 * (evidence.posterior_means * cross.T).sum(dim=1)
+    change = rows / 2 * (beta.log() - math.log(2 * math.pi)) - beta * misfit / 2
+    change = float((change - rows * evidence.log_evidence / evidence.rows).sum())
+    change -= float(torch.dot(shard["gram"].flatten(), curvature.flatten())) / 2
+    return change / len(evidence.columns) / evidence.rows

@@ -103,6 +103,7 @@ class TransferabilityScore(ABC):
         self.shards: list[Statistics | None] = [None] * shards
         self.next_row = first_row
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._sorted: Tensor | None = None
         self._form: tuple | None = None
 
     @abstractmethod
@@ -116,6 +117,10 @@ class TransferabilityScore(ABC):
     def combine(self, left: Statistics, right: Statistics) -> Statistics:
         """Sum of two statistics. Later batches may know more classes: the last axis grows."""
         return {name: sum_with_padding(left[name], right[name]) for name in left}
+
+    def sum_of(self, parts: Sequence[Statistics]) -> Statistics:
+        """Sum of statistics; none of them changes."""
+        return reduce(self.combine, parts)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add rows: features [B, D], labels [B] (class indices or regression values) or [B, C]; any device, any B.
@@ -145,6 +150,9 @@ class TransferabilityScore(ABC):
         self._form = self._form or other._form
         self.next_row = max(self.next_row, other.next_row)
         for index, statistics in enumerate(other.shards):
+            if statistics is not None and self.shards[index] is None:
+                # Later rows may be added in place, and `other` keeps its own.
+                statistics = {name: value.clone() for name, value in statistics.items()}
             self._add(index, statistics)
 
     def total(self) -> Statistics:
@@ -153,7 +161,7 @@ class TransferabilityScore(ABC):
         filled = [statistics for statistics in self.shards if statistics is not None]
         if not filled:
             raise ValueError(f"{type(self).__name__} has seen no rows: call `update` first.")
-        return reduce(self.combine, filled)
+        return self.sum_of(filled)
 
     def compute(self) -> Score:
         """Value, jackknife standard error and diagnostics of all rows so far; more rows may follow."""
@@ -166,6 +174,7 @@ class TransferabilityScore(ABC):
     def to_cpu(self) -> None:
         """Move everything to the CPU, to be sent to another process."""
         self._flush()
+        self._sorted = None
         self.shards = [
             None if shard is None else {name: value.cpu() for name, value in shard.items()} for shard in self.shards
         ]
@@ -173,7 +182,7 @@ class TransferabilityScore(ABC):
     def leave_one_out(self, shards: Sequence[Statistics], total: Statistics) -> list[float]:
         """The value without each shard in turn."""
         others = ([*shards[:index], *shards[index + 1 :]] for index in range(len(shards)))
-        return [self.value(reduce(self.combine, rest))[0] for rest in others]
+        return [self.value(self.sum_of(rest))[0] for rest in others]
 
     def check(self, features: Tensor, labels: Tensor) -> None:
         """Raises ValueError for a batch that cannot be added; a score with a narrower taste extends it."""
@@ -182,7 +191,8 @@ class TransferabilityScore(ABC):
                 f"`features` should be [B, D] and `labels` [B] or [B, C], "
                 f"got {tuple(features.shape)} and {tuple(labels.shape)}."
             )
-        if not torch.isfinite(features).all():
+        # One sum is a quarter of the work of looking at every value; it may overflow, and then these are looked at.
+        if not torch.isfinite(features.sum()) and not torch.isfinite(features).all():
             raise ValueError("Some features are not finite (NaN or infinity).")
         if not torch.isfinite(labels).all():
             raise ValueError("Some labels are not finite (NaN or infinity).")
@@ -196,15 +206,32 @@ class TransferabilityScore(ABC):
     def _flush(self) -> None:
         if not self._waiting:
             return
-        features, labels, rows = (torch.cat(parts) for parts in zip(*self._waiting))
-        rows = rows.to(features.device)
+        features, labels, rows = zip(*self._waiting)
+        labels, rows = torch.cat(labels), torch.cat(rows)
         self._waiting = []
         # The golden ratio spreads any row order evenly, also one in which the classes alternate.
         owner = ((rows.double() * GOLDEN_RATIO).frac() * len(self.shards)).long()
-        for index in range(len(self.shards)):
-            chosen = owner == index
-            if chosen.any():
-                self._add(index, self.statistics(features[chosen].double(), labels[chosen], rows[chosen]))
+        order = owner.argsort(stable=True)
+        ordered = self._in_order(features, order)
+        sizes = torch.bincount(owner, minlength=len(self.shards)).tolist()
+        parts = ordered, labels[order.to(labels.device)], rows[order].to(ordered.device)
+        for index, part in enumerate(zip(*(values.split(sizes) for values in parts))):
+            if sizes[index]:
+                self._add_rows(index, *part)
+
+    def _in_order(self, batches: Sequence[Tensor], order: Tensor) -> Tensor:
+        """The rows of all batches in float64, by their places in `order`; good until the next call."""
+        first = batches[0]
+        if self._sorted is None or len(self._sorted) < len(order) or self._sorted.device != first.device:
+            # Kept, for fresh memory takes longer to get than to fill.
+            self._sorted = first.new_empty(len(order), first.shape[1], dtype=torch.float64)
+        places = order.argsort().to(first.device).split([len(batch) for batch in batches])
+        for batch, place in zip(batches, places):
+            self._sorted[place] = batch.double()
+        return self._sorted[: len(order)]
+
+    def _add_rows(self, index: int, features: Tensor, labels: Tensor, rows: Tensor) -> None:
+        self._add(index, self.statistics(features, labels, rows))
 
     def _add(self, index: int, statistics: Statistics | None) -> None:
         if statistics is None:

@@ -13,18 +13,31 @@ from peft import PeftModel
 from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.data.checks import label_column
 from hf_transfer.evaluation.offline_rl import check_environment, evaluate_trajectory_model
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
 from hf_transfer.hub import MetricFact, RunFacts, check_can_push, check_can_write, push_folder
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
 from hf_transfer.runs.data import RunData, load_data
+from hf_transfer.runs.domain_report import DomainReport
+from hf_transfer.runs.guard import is_guarded, reference_folder
 from hf_transfer.runs.models import AUTO_CLASSES, OWN_TASKS, TRAJECTORY_TASK
+from hf_transfer.runs.rounds import run_rounds
 from hf_transfer.runs.start import collator_for, start, trajectory_settings
-from hf_transfer.runs.train import accuracy_metric, dataset_fact, save_run, training_facts
+from hf_transfer.runs.train import (
+    accuracy_metric,
+    dataset_fact,
+    regression_metrics,
+    save_run,
+    save_translation,
+    training_facts,
+)
 from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.transfer_model import alternates, label_spaces
 
 MODEL_FOLDER = "model"
+TRANSLATION_FOLDER = "translated"
 OWN_MODULE = "hf_transfer.models.flowformer"
 FIRST_EPISODE_SEED = 10_000
 PRETRAINING_TASKS = ("masked-image-modeling", "fill-mask", "text-generation", TRAJECTORY_TASK)
@@ -33,7 +46,9 @@ PRETRAINING_TASKS = ("masked-image-modeling", "fill-mask", "text-generation", TR
 def run_adaptation(arguments: Arguments) -> dict[str, float]:
     """Adapt, evaluate and save; a `target_dataset` makes it a domain adaptation.
 
-    The adapted model goes to `output_dir/model`, an ordinary Hugging Face folder with a card and `results.json`.
+    The adapted model goes to `output_dir/model`, an ordinary Hugging Face folder with a card and `results.json`; a
+    translated data set to `output_dir/translated`, which `dataset` takes; the rounds of `student_rounds` before the
+    last to `output_dir/round-0` and so on.
 
     Returns:
         The metrics on the test set.
@@ -42,7 +57,10 @@ def run_adaptation(arguments: Arguments) -> dict[str, float]:
         ValueError: unusable data, model or arguments; all before any training.
         FileExistsError: `output_dir/model` exists and neither `resume` nor `overwrite` was given.
     """
-    model_args, data_args, run_args, _ = arguments
+    model_args, data_args, run_args, config = arguments
+    if run_args.student_rounds:
+        check_output(run_args, config)
+        return run_rounds(run_adaptation, arguments)
     trainer, data = make_adaptation(arguments)
     return finish(trainer, model_args, data_args, run_args, data)
 
@@ -51,25 +69,26 @@ def make_adaptation(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
     """The trainer of an adaptation, ready to train, and its data. Raises as `run_adaptation`."""
     model_args, data_args, run_args, config = arguments
     check_output(run_args, config)
-    raw = load_data(data_args, config.seed)
+    raw = load_data(data_args, config.seed, label_spaces(config.objectives))
     if raw.test is not None:
         label_column(raw.test, "test")
     set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
-    model, processor = start(model_args, data_args, raw, raw.class_names)
+    model, processor = start(model_args, data_args, raw, raw.class_names, raw.outputs)
     data = raw.prepared(model.config, processor, data_args)
     if config.load_best_model_at_end and data.test is None and data.target is None:
         raise ValueError("`load_best_model_at_end` needs rows to evaluate on: give `test_dataset` or `test_rows`.")
     common: dict[str, Any] = {
         "train_dataset": data.train,
         "eval_dataset": data.test,
-        "compute_metrics": accuracy_metric() if raw.class_names else None,
+        "compute_metrics": accuracy_metric() if raw.class_names else regression_metrics if raw.outputs else None,
         "processing_class": processor,
         "data_collator": collator_for(
             model_args.task, processor, data.train, getattr(model.config, "pad_token_id", 0)
         ),
     }
     if data.target is not None:
-        trainer: TransferTrainer = DomainAdaptationTrainer(model, config, target_dataset=data.target, **common)
+        family = AlternatingTrainer if alternates(config.objectives) else DomainAdaptationTrainer
+        trainer: TransferTrainer = family(model, config, target_dataset=data.target, **common)
     else:
         trainer = TaskAdaptationTrainer(model, config, **common)
     return trainer, data
@@ -179,11 +198,15 @@ def finish(
         with PartialState().main_process_first():
             for checkpoint in checkpoints(Path(config.output_dir)):
                 shutil.rmtree(checkpoint)
+    arguments = (model_args, data_args, run_args, config)
+    reference = reference_folder(run_adaptation, trainer, arguments) if is_guarded(run_args) else None
+    report = DomainReport(trainer, run_args, reference)
     trainer.train(resume_from_checkpoint=True if run_args.resume else None)
+    report.conclude()
     metrics = {}
     if data.test is not None or data.target is not None:
         evaluated = trainer.evaluate()
-        hidden = ("_runtime", "_per_second", "epoch")
+        hidden = ("_runtime", "_per_second", "_preparation_time", "epoch")
         metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)}
     metrics |= further(metrics)
     facts = RunFacts(
@@ -198,10 +221,12 @@ def finish(
             MetricFact(name, value, test_name(data_args)) for name, value in metrics.items() if math.isfinite(value)
         ],
         datasets=used_datasets(data_args, data),
-        **training_facts(trainer),
+        **{**training_facts(trainer), **report.card_facts(data.test)},
     )
     folder = Path(config.output_dir) / MODEL_FOLDER
-    save_run(trainer, folder, metrics, facts, overwrite=run_args.resume or run_args.overwrite)
+    results = {**metrics, **report.results()}
+    save_run(trainer, folder, results, facts, overwrite=run_args.resume or run_args.overwrite)
+    save_translation(trainer, folder.parent / TRANSLATION_FOLDER, data.train)
     if config.push_to_hub and trainer.is_world_process_zero():
         push_folder(folder, trainer.hub_model_id, private=config.hub_private_repo, token=config.hub_token)
     return metrics

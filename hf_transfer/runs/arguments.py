@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from hf_transfer.models.short_names import model_folder
 from hf_transfer.runs.values import check_types, read_value
 from hf_transfer.trainer import TransferConfig
 
@@ -23,7 +24,8 @@ class ModelArguments:
     """
 
     model: str | None = field(
-        default=None, metadata={"help": "Folder, bare name or Hub id of the model to start from."}
+        default=None,
+        metadata={"help": "Folder, bare name, Hub id or packaged name (all-minilm) of the model to start from."},
     )
     architecture: dict | None = field(
         default=None,
@@ -41,6 +43,10 @@ class ModelArguments:
         default=None,
         metadata={"help": 'PEFT adapter: {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}.'},
     )
+    converters: dict | None = field(
+        default=None,
+        metadata={"help": 'Changes of the model by name with their keywords: {"stoch_norm": {"p": 0.5}}.'},
+    )
     tokenizer: dict | str | None = field(
         default=None,
         metadata={
@@ -55,6 +61,8 @@ class ModelArguments:
             raise ValueError(
                 "give either `model` (start from its weights) or `architecture` (start from random weights)."
             )
+        if self.model is not None:
+            self.model = model_folder(self.model)
         if self.peft is not None and self.architecture is not None:
             raise ValueError(
                 "`peft` saves an adapter alone, and the random weights of `architecture` under it would be lost: "
@@ -88,6 +96,9 @@ class DataArguments:
         metadata={"help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read."},
     )
     target_split: str | None = field(default=None, metadata={"help": "Its split."})
+    target_options: dict | None = field(
+        default=None, metadata={"help": "Its keywords, where it is bundled: {known_digits: 8}."}
+    )
     test_dataset: str | None = field(default=None, metadata={"help": "Labelled rows to evaluate on."})
     test_split: str | None = field(
         default=None, metadata={"help": "Its split, test when it has one; given alone, a split of `dataset`."}
@@ -124,8 +135,48 @@ class RunArguments:
 
     resume: bool = field(default=False, metadata={"help": "Go on from the newest complete checkpoint of output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Replace what is in output_dir."})
+    student_rounds: int = field(
+        default=0,
+        metadata={
+            "help": "Noisy student: first train without the objectives that have a teacher, then so many students, "
+            "each anew from the start and taught by the model before."
+        },
+    )
+    student: dict | None = field(
+        default=None,
+        metadata={"help": "With student_rounds: fields of `architecture` in which students differ from the teacher."},
+    )
+
+    guard: bool = field(
+        default=False,
+        metadata={
+            "help": "Domain adaptation: train source only first, and keep it where the validator prefers it to the "
+            "adapted model."
+        },
+    )
+    source_only: str | None = field(
+        default=None, metadata={"help": "As guard, with the folder of a source-only model that is trained already."}
+    )
+    keep_adapted: bool = field(
+        default=False, metadata={"help": "With guard or source_only: tell the scores and keep the adapted model."}
+    )
+    diagnostics: bool = field(
+        default=True,
+        metadata={"help": "Domain adaptation: draw losses, both domains in two dimensions and confusion matrices."},
+    )
+    embedding: str = field(default="pca", metadata={"help": "The two dimensions of the diagnostics: pca or tsne."})
 
     def __post_init__(self):
+        if self.guard and self.source_only is not None:
+            raise ValueError("`guard` trains source only and `source_only` names the folder of one: give one of them.")
+        if self.keep_adapted and not (self.guard or self.source_only is not None):
+            raise ValueError("`keep_adapted` overrules `guard` or `source_only`: give one of them too.")
+        if self.student_rounds and (self.guard or self.source_only is not None):
+            raise ValueError("`guard` and `source_only` compare one training, not the rounds of `student_rounds`.")
+        if self.student_rounds < 0:
+            raise ValueError(f"`student_rounds` should be at least 0, got {self.student_rounds}.")
+        if self.student is not None and not self.student_rounds:
+            raise ValueError("`student` changes the students of `student_rounds`: say how many rounds there are.")
         if self.resume and self.overwrite:
             raise ValueError("`resume` keeps what is in output_dir and `overwrite` replaces it: give one of them.")
 

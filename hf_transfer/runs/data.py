@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty, column_values, label_column
-from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
+from hf_transfer.data.class_names import check_label_spaces, named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import prepare
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.objective import IGNORED_LABEL
@@ -47,6 +48,12 @@ class RunData:
             )
         return [str(label) for label in range(int(values.max()) + 1)]
 
+    @property
+    def outputs(self) -> int | None:
+        """How many numbers a label is where labels are no class numbers but to be predicted; None for classes."""
+        values = column_values(self.train, label_column(self.train, "training"))
+        return int(np.prod(values.shape[1:])) if values.dtype.kind == "f" else None
+
     def prepared(
         self, config: PreTrainedConfig, processor: Any, arguments: DataArguments, keep_labels: bool = True
     ) -> RunData:
@@ -65,23 +72,33 @@ class RunData:
         )
 
 
-def load_data(arguments: DataArguments, seed: int = 0) -> RunData:
+def load_data(arguments: DataArguments, seed: int = 0, label_spaces: Collection[str] = ()) -> RunData:
     """Train, target and test as the arguments say.
 
     The test set is `test_dataset` (or the split `test_split` of the dataset) if given, else `test_rows` held out of
     the target (or of the dataset, when there is no target). `labels_per_class` keeps a few training rows a class.
 
+    Args:
+        arguments: what to read.
+        seed: of what is drawn.
+        label_spaces: of the run's objectives, see `check_label_spaces`.
+
     Raises:
-        ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it.
+        ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it, or the target has
+            other classes than the source.
     """
     own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
     train = number_words(load(arguments.dataset, arguments.split, **own))
     check_not_empty(train, "training")
-    target = load(arguments.target_dataset, arguments.target_split) if arguments.target_dataset else None
+    target, of_target = None, {"options": arguments.target_options}
+    if arguments.target_dataset:
+        target = load(arguments.target_dataset, arguments.target_split, **of_target)
+    if target is not None:
+        check_label_spaces(train, target, label_spaces)
     test = None
     if arguments.test_dataset or arguments.test_split:
         name = arguments.test_dataset or arguments.dataset
-        keywords = own if name == arguments.dataset else {}
+        keywords = own if name == arguments.dataset else of_target if name == arguments.target_dataset else {}
         test = load(name, arguments.test_split, usual_split="test", **keywords)
     if test is None and arguments.test_rows:
         if target is not None:

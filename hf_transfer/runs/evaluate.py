@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedConfig
@@ -12,6 +14,7 @@ from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty, label_column
 from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import check_modality, prepare
+from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
 from hf_transfer.family_trainers import PretrainingTrainer
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
@@ -29,8 +32,10 @@ def run_evaluation(
     batch_size: int = 64,
     max_length: int | None = None,
     block_size: int | None = None,
-) -> dict[str, float]:
-    """Loss and accuracy of a saved classifier, or loss and perplexity of a causal language model (text-generation).
+    few_shot: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Loss and accuracy of a saved classifier, accuracy of few-shot classification by a model's features, or loss and
+    perplexity of a causal language model (text-generation).
 
     Args:
         model: folder or Hub id of a model with a head for the task.
@@ -41,6 +46,8 @@ def run_evaluation(
         max_length: cut text after so many tokens.
         block_size: for text-generation, see `language_blocks`; as many tokens as the model has places for when left
             out.
+        few_shot: keywords of `FewShotSettings`: accuracy over episodes with its 95 % interval; the classes of the
+            rows need not be the model's, whose head is not used.
 
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
@@ -51,6 +58,8 @@ def run_evaluation(
     if task == "text-generation":
         return _perplexity(arguments, rows, batch_size, block_size)
     label_column(rows, "evaluation")
+    if few_shot is not None:
+        return _few_shot(arguments, rows, batch_size, max_length, FewShotSettings.of(few_shot))
     loaded = load_model(arguments, allow_new_weights=False)
     check_modality(rows, loaded.config)
     rows = numbered_as_model(rows, loaded.config)
@@ -69,6 +78,19 @@ def run_evaluation(
         trainer.check_dataset(trainer.transfer_model, ready)
         metrics = trainer.evaluate()
     return {name: metrics[f"eval_{name}"] for name in ("loss", "accuracy")}
+
+
+def _few_shot(
+    arguments: ModelArguments, rows: Dataset, batch_size: int, max_length: int | None, settings: FewShotSettings
+) -> dict[str, Any]:
+    """Accuracy over episodes of the rows, classified by the features of a model that may have no head yet."""
+    loaded = load_model(arguments)
+    processor = load_processor(arguments, loaded.config)
+    ready = prepare(number_words(rows), loaded.config, processor, max_length=max_length)
+    collator = collator_for(arguments.task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    with tempfile.TemporaryDirectory() as scratch:
+        config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
+        return evaluate_few_shot(TransferTrainer(loaded, config, data_collator=collator), ready, settings)
 
 
 def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block_size: int | None) -> dict[str, float]:

@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from hf_transfer.converters import convert_model
 from hf_transfer.data.images import image_processor
 from hf_transfer.model_anatomy import linear_heads
 from hf_transfer.models import flowformer
@@ -56,19 +57,26 @@ def auto_class(task: str) -> Any:
     return getattr(flowformer if task in OWN_TASKS else transformers, AUTO_CLASSES[task])
 
 
-def load_model(arguments: ModelArguments, class_names: list[str] | None = None, allow_new_weights: bool = True) -> Any:
+def load_model(
+    arguments: ModelArguments,
+    class_names: list[str] | None = None,
+    allow_new_weights: bool = True,
+    outputs: int | None = None,
+) -> Any:
     """The model with a head for `class_names`, new where the stored head has another number of classes.
 
     Args:
         arguments: where to start from.
         class_names: names of the classes; None for tasks without classes, or to keep the stored head.
         allow_new_weights: False refuses a folder that lacks weights, such as a backbone without its head.
+        outputs: in place of classes, how many numbers a regression predicts.
 
     Raises:
-        ValueError: the folder or Hub id is not a model, lacks weights, or the adapter's type is unknown.
+        ValueError: the folder or Hub id is not a model, lacks weights, cannot be converted, or the adapter's type is
+            unknown.
     """
     loader = auto_class(arguments.task)
-    labels = {}
+    labels: dict[str, Any] = {"num_labels": outputs, "problem_type": "regression"} if outputs else {}
     if class_names:
         labels = {"id2label": dict(enumerate(class_names)), "label2id": {n: i for i, n in enumerate(class_names)}}
     if arguments.architecture is not None:
@@ -92,6 +100,7 @@ def load_model(arguments: ModelArguments, class_names: list[str] | None = None, 
                 f"`{arguments.model}` lacks weights for {arguments.task} ({sorted(report['missing_keys'])[:3]}): "
                 "adapt it first."
             )
+    model = convert_model(model, arguments.converters)
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from hf_transfer.data.bundled import load
 from hf_transfer.data.class_names import number_words
 from hf_transfer.hub import check_can_write
+from hf_transfer.models.short_names import model_folder
 from hf_transfer.ranking import Ranking, find_models, rank_models
 from hf_transfer.ranking.candidates import read_models
 from hf_transfer.ranking.journal import FILE_NAME
@@ -48,7 +49,7 @@ def run_ranking(
     if output_dir is not None:
         check_ranking_folder(output_dir, resume, overwrite)
     rows = number_words(load(dataset, split))
-    names = [name for word in models for name in read_models(word)]
+    names = [model_folder(name) for word in models for name in read_models(word)]
     if query is not None:
         found = find_models(**query)
         if not found and not names:

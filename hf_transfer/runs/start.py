@@ -79,7 +79,11 @@ def trajectory_settings(arguments: DataArguments) -> TrajectorySettings:
 
 
 def start(
-    model_args: ModelArguments, data_args: DataArguments, raw: RunData, class_names: list[str] | None = None
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    raw: RunData,
+    class_names: list[str] | None = None,
+    outputs: int | None = None,
 ) -> tuple[Any, Any]:
     """The model and what reads raw rows for it: a tokenizer, an image or a trajectory processor, or None.
 
@@ -90,6 +94,7 @@ def start(
         data_args: what the data are.
         raw: they themselves.
         class_names: as `load_model` takes them.
+        outputs: likewise.
 
     Raises:
         ValueError: no such model, or a tokenizer that cannot be had.
@@ -98,7 +103,7 @@ def start(
     if model_args.architecture is not None:
         sizes = sizes_of(model_args.architecture, data_args, raw, processor)
         model_args = replace(model_args, architecture={**sizes, **model_args.architecture})
-    model = load_model(model_args, class_names)
+    model = load_model(model_args, class_names, outputs=outputs)
     if isinstance(processor, PreTrainedTokenizerBase):
         processor = with_padding(processor, model.config)
     return model, load_processor(model_args, model.config) if processor is None else processor

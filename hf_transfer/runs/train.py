@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from transformers import EvalPrediction
+from datasets import Dataset
+from peft import PeftConfig, PeftModel
+from transformers import EvalPrediction, PreTrainedModel
 
+from hf_transfer.converters import conversions_of, converter
 from hf_transfer.data.bundled import BUNDLED
 from hf_transfer.evaluation.metrics import load_metric
 from hf_transfer.hub import DatasetFact, MethodFact, RunFacts, atomic_folder, write_card
 from hf_transfer.model_anatomy import unwrap_peft
+from hf_transfer.models.short_names import packaged_name
 from hf_transfer.trainer import TransferTrainer
+from hf_transfer.tuners.difference import DifferenceConfig, changed_parameters
 
 RESULTS_FILE = "results.json"
 
@@ -32,15 +38,31 @@ def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
     return compute
 
 
+def regression_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """`compute_metrics` of a Trainer for numbers: mean absolute error, and the share of the variance explained."""
+    labels = np.asarray(prediction.label_ids, dtype=np.float64)
+    errors = np.asarray(prediction.predictions, dtype=np.float64).reshape(labels.shape) - labels
+    spread = np.square(labels - labels.mean(axis=0)).sum()
+    return {
+        "mean_absolute_error": float(np.abs(errors).mean()),
+        "r_squared": float(1 - np.square(errors).sum() / spread) if spread else 0.0,
+    }
+
+
 def training_facts(trainer: TransferTrainer) -> dict[str, Any]:
     """What the trainer knows of a run, as keywords of `RunFacts`: methods with papers, settings, base model."""
     args = trainer.args
     return {
-        "base_model": unwrap_peft(trainer.adapted_model).config._name_or_path or None,
+        "base_model": packaged_name(unwrap_peft(trainer.adapted_model).config._name_or_path or "") or None,
         "methods": [
-            MethodFact(type(objective).__name__, objective.paper, keywords_of(objective))
-            for objective in trainer.transfer_model.objectives.values()
-        ],
+            MethodFact(type(method).__name__, method.paper, keywords_of(method))
+            for method in (*trainer.transfer_model.objectives.values(), *trainer.schedules)
+        ]
+        + [
+            MethodFact(name, converter(name).paper, keywords)
+            for name, keywords in conversions_of(trainer.adapted_model).items()
+        ]
+        + adapter_facts(trainer.adapted_model),
         "hyper_parameters": {
             "learning_rate": args.learning_rate,
             "head_learning_rate_multiplier": args.head_learning_rate_multiplier,
@@ -52,6 +74,19 @@ def training_facts(trainer: TransferTrainer) -> dict[str, Any]:
             "num_processes": args.world_size,
         },
     }
+
+
+def adapter_facts(model: PreTrainedModel | PeftModel) -> list[MethodFact]:
+    """The adapter of a PEFT model with the settings that are not its defaults, and how much a difference changes."""
+    if not isinstance(model, PeftModel):
+        return []
+    config = model.active_peft_config
+    own = {one.name: one for one in fields(config) if one.name not in PeftConfig.__dataclass_fields__}
+    chosen = {name: getattr(config, name) for name, one in own.items() if getattr(config, name) != one.default}
+    keywords = {name: value for name, value in chosen.items() if isinstance(value, int | float | str)}
+    if isinstance(config, DifferenceConfig):
+        keywords["changed"] = str(changed_parameters(model))
+    return [MethodFact(type(config).__name__.removesuffix("Config"), getattr(config, "paper", ""), keywords)]
 
 
 def keywords_of(objective: Any) -> dict[str, Any]:
@@ -79,6 +114,18 @@ def save_run(
             (staging / RESULTS_FILE).write_text(json.dumps(dict(results), indent=2) + "\n")
             if facts is not None:
                 write_card(staging, facts)
+    PartialState().wait_for_everyone()
+
+
+def save_translation(trainer: TransferTrainer, folder: str | Path, dataset: Dataset) -> None:
+    """Write the dataset as a method that translates shows it, for `datasets.load_from_disk`; main process only.
+
+    It replaces one of an earlier run. Without such a method nothing is written.
+    """
+    translators = [one for one in trainer.transfer_model.objectives.values() if hasattr(one, "translate")]
+    if translators and trainer.is_world_process_zero():
+        with atomic_folder(folder, overwrite=True) as staging:
+            translators[0].translate(dataset).save_to_disk(staging)
     PartialState().wait_for_everyone()
 
 

@@ -47,6 +47,14 @@ def read_value(text: str, name: str) -> Any:
         raise ValueError(f"`{name}` cannot be read as YAML: {error}") from error
 
 
+def read_mapping(text: str, name: str) -> dict[str, Any]:
+    """The mapping that `text` is in YAML. Raises ValueError, as `read_value`, and where it is something else."""
+    value = read_value(text, name)
+    if not isinstance(value, dict):
+        raise ValueError(f"`{name}` should be {PLAIN_TYPES[dict]}, got {value!r}.")
+    return value
+
+
 def check_types(values: Mapping[str, Any], classes: list[type]) -> None:
     """Every value has the type that its field in one of the dataclasses has.
 

@@ -4,7 +4,8 @@
 
 F is the diagonal Fisher information of the starting model, with y drawn from the model's own predictions, so no
 label is read. It should be measured on the data the model comes from and with the head it knew them by: give that
-data as `source`. Without it F is measured on the training set.
+data as `source`, or store it with the model by `save_fisher` and name its folder as `fisher`. Without either F is
+measured on the training set.
 
 Paper: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017,
 https://huggingface.co/papers/1612.00796. Strength 400 as in its Atari runs; it depends on the scale of F, so tune it.
@@ -13,16 +14,21 @@ https://huggingface.co/papers/1612.00796. Strength 400 as in its Atari runs; it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
+from hf_transfer.functional.weight_distance import half_squared_distance
 from hf_transfer.model_anatomy import backbone_parameter_names
 from hf_transfer.objective import Objective, View, no_loss
 from hf_transfer.task_adaptation.first_pass import evaluating, model_inputs
 from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
+
+FISHER_FILE = "fisher.safetensors"
 
 
 class EWC(Objective):
@@ -32,11 +38,13 @@ class EWC(Objective):
         strength: lambda, >= 0.
         samples: how many rows the Fisher information is estimated on, one backward pass each.
         source: batches of model inputs to estimate it on, for example the pre-training data's dataloader.
+        fisher: a folder in which `save_fisher` stored the information; nothing is estimated then.
         seed: of the drawn labels.
         weight: factor of this term in the training loss.
 
     Raises:
-        ValueError: `strength` is negative, or `samples` is not positive.
+        ValueError: `strength` is negative, or `samples` is not positive; `source` and `fisher` are both given; at
+            `prepare`, the stored information is missing or is that of another model.
     """
 
     paper = "1612.00796"
@@ -46,12 +54,16 @@ class EWC(Objective):
         strength: float = 400.0,
         samples: int = 256,
         source: Iterable[Mapping[str, Tensor]] | None = None,
+        fisher: str | None = None,
         seed: int = 0,
         weight: float = 1.0,
     ):
         super().__init__(weight)
         require_non_negative(strength=strength)
         require_positive(samples=samples)
+        if source is not None and fisher is not None:
+            raise ValueError("`fisher` is stored information and `source` is to estimate it on: give one of them.")
+        self.fisher_folder = fisher
         self.strength = strength
         self.samples = samples
         self.source = source
@@ -63,28 +75,73 @@ class EWC(Objective):
         self.fisher = NamedTensors({name: torch.zeros_like(value) for name, value in parameters.items()})
 
     def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:
-        """Estimate F on the first `samples` rows of `source`, or of the training set."""
-        parameters = named_parameters(model, self.fisher.names)
-        generator = torch.Generator().manual_seed(self.seed)
-        rows = 0
-        with evaluating(model):
-            for row in _single_rows(self.source or dataloader, model.device, self.samples):
-                loss = _sampled_loss(model(**row).logits, generator, model.config.problem_type == "regression")
-                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-                rows += 1
-                for name, gradient in zip(parameters, gradients):
-                    if gradient is not None:
-                        self.fisher[name].add_(gradient.square())
-        if not rows:
-            raise ValueError("EWC has no row to estimate the Fisher information on: `source` is empty.")
-        for name in parameters:
-            self.fisher[name].div_(rows)
+        """Read F, or estimate it on the first `samples` rows of `source` or of the training set."""
+        if self.fisher_folder is not None:
+            information = load_fisher(self.fisher_folder)
+        else:
+            batches = self.source or dataloader
+            information = estimate_fisher(model, batches, self.samples, self.seed, self.fisher.names)
+        for name in self.fisher.names:
+            if name not in information or information[name].shape != self.fisher[name].shape:
+                raise ValueError(f"the information in {self.fisher_folder} has no `{name}` of this model's shape.")
+            self.fisher[name].copy_(information[name])
 
     def forward(self, view: View) -> Tensor:
-        loss = no_loss(view)
-        for name, parameter in named_parameters(view.model, self.start.names).items():
-            loss = loss + (self.fisher[name] * (parameter - self.start[name]).square()).sum()
-        return self.strength / 2 * loss
+        backbone = named_parameters(view.model, self.start.names).values()
+        starts, fisher = ([kept[name] for name in self.start.names] for kept in (self.start, self.fisher))
+        return no_loss(view) + self.strength * half_squared_distance(list(backbone), starts, fisher)
+
+
+def estimate_fisher(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    samples: int = 256,
+    seed: int = 0,
+    names: Iterable[str] | None = None,
+) -> dict[str, Tensor]:
+    """The diagonal Fisher information of a model with its head, by parameter name.
+
+    Args:
+        model: a Hugging Face classifier or regression model.
+        batches: of model inputs; labels are not read.
+        samples: how many rows, one backward pass each.
+        seed: of the labels that are drawn from the predictions.
+        names: of which parameters; the trainable ones of the backbone when left out.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    parameters = named_parameters(model, backbone_parameter_names(model) if names is None else names)
+    information = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    generator = torch.Generator().manual_seed(seed)
+    rows = 0
+    with evaluating(model):
+        for row in _single_rows(batches, model.device, samples):
+            loss = _sampled_loss(model(**row).logits, generator, model.config.problem_type == "regression")
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            rows += 1
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    information[name].add_(gradient.square())
+    if not rows:
+        raise ValueError("there is no row to estimate the Fisher information on.")
+    return {name: value / rows for name, value in information.items()}
+
+
+def save_fisher(
+    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], folder: str | Path, samples: int = 256, seed: int = 0
+) -> None:
+    """Estimate the information of a model and keep it beside its weights, as `fisher.safetensors` in its folder."""
+    information = estimate_fisher(model, batches, samples, seed)
+    save_file({name: value.cpu().contiguous() for name, value in information.items()}, Path(folder) / FISHER_FILE)
+
+
+def load_fisher(folder: str | Path) -> dict[str, Tensor]:
+    """What `save_fisher` kept in a folder. Raises ValueError when there is none."""
+    path = Path(folder) / FISHER_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {FISHER_FILE}: write it with `save_fisher` where the model was trained.")
+    return load_file(path)
 
 
 def _single_rows(batches: Iterable[Mapping[str, Tensor]], device: torch.device, limit: int):

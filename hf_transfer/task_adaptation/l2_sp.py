@@ -12,6 +12,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hf_transfer.functional.keyword_checks import require_non_negative
+from hf_transfer.functional.weight_distance import half_squared_distance
 from hf_transfer.model_anatomy import backbone_parameter_names, head_parameter_names
 from hf_transfer.objective import Objective, View, no_loss
 from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
@@ -42,9 +43,9 @@ class L2SP(Objective):
         self.start = NamedTensors(named_parameters(model, backbone_parameter_names(model)))
 
     def forward(self, view: View) -> Tensor:
-        loss = no_loss(view)
-        for name, parameter in named_parameters(view.model, self.start.names).items():
-            loss = loss + self.alpha / 2 * (parameter - self.start[name]).square().sum()
+        backbone = named_parameters(view.model, self.start.names).values()
+        starts = [self.start[name] for name in self.start.names]
+        loss = no_loss(view) + self.alpha * half_squared_distance(list(backbone), starts)
         for parameter in named_parameters(view.model, self.head_names).values():
             loss = loss + self.beta / 2 * parameter.square().sum()
         return loss

@@ -23,11 +23,15 @@ from hf_transfer.task_adaptation.source_head import copy_source_head
 def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
     """Mean of KL(softmax(teacher / T) || softmax(logits / T)) over the rows, a scalar; the teacher is detached.
 
+    A single output is that of a regression, the mean of a Gaussian of variance T^2: KL = ((z0 - z) / T)^2 / 2.
+
     Args:
         logits: [B, C].
         teacher_logits: [B, C].
         temperature: T.
     """
+    if logits.shape[1] == 1:
+        return ((logits - teacher_logits.detach()) / temperature).square().mean() / 2
     teacher = (teacher_logits.detach() / temperature).log_softmax(dim=1)
     return F.kl_div((logits / temperature).log_softmax(dim=1), teacher, reduction="batchmean", log_target=True)
 

@@ -5,6 +5,9 @@ features [N, D], logits [N, C], domain [N] (0 = source, 1 = target; None where a
 [N], of which only those of source rows are ever read.
 """
 
+import importlib
+from collections.abc import Callable
+
 VALIDATORS = {
     "dev": "hf_transfer.validators.dev:dev",
     "entropy": "hf_transfer.validators.entropy:entropy",
@@ -14,3 +17,15 @@ VALIDATORS = {
     "source_accuracy": "hf_transfer.validators.source_accuracy:source_accuracy",
 }
 """Name -> "module:function", imported when asked for."""
+
+
+def find_validator(name: str) -> Callable[..., float]:
+    """The function of a validator.
+
+    Raises:
+        ValueError: no validator has this name.
+    """
+    if name not in VALIDATORS:
+        raise ValueError(f"unknown validator `{name}`, accepted: {sorted(VALIDATORS)}.")
+    module, attribute = VALIDATORS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -77,8 +77,8 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_options_are_for_bundled_sets_that_have_them(tmp_path):
-    with pytest.raises(ValueError, match=r"`optical_digits` has no \['size'\], accepted: none"):
-        load("optical_digits", options={"size": 3})
+    with pytest.raises(ValueError, match=r"`gun_point` has no \['size'\], accepted: none"):
+        load("gun_point", options={"size": 3})
     with pytest.raises(ValueError, match="`dataset_options` are for bundled data sets"):
         load(str(tmp_path), options={"size": 3})
     with pytest.raises(ValueError, match="`dataset_config` is for Hub datasets"):

@@ -4,6 +4,7 @@ from datasets import ClassLabel, Dataset
 
 from hf_transfer.data.checks import (
     check_class_labels,
+    check_domain_sizes,
     check_not_empty,
     check_two_domains,
     column_values,
@@ -81,7 +82,16 @@ def test_both_domains_pass(domains):
     check_two_domains(domains)
 
 
-@pytest.mark.parametrize("domains", [[0, 0], [1], [0, 1, 2], []])
+@pytest.mark.parametrize("domains", [[0, 0], [1], [0, 1, 2], [0.0, 0.5, 1.0], []])
 def test_other_domains_are_refused(domains):
     with pytest.raises(ValueError, match=r"should hold both 0 \(source\) and 1 \(target\), got only"):
         check_two_domains(domains)
+
+
+def test_a_domain_smaller_than_half_a_batch():
+    domains = np.array([0] * 9 + [1] * 4)
+    check_domain_sizes(domains, 4)
+    with pytest.raises(ValueError, match=r"the target has 4 rows and each batch takes 5 of it.* at most 8\."):
+        check_domain_sizes(domains, 5)
+    with pytest.raises(ValueError, match="the source has 9 rows and each batch takes 16"):
+        check_domain_sizes(domains, 16)

@@ -32,3 +32,14 @@ def test_series_that_do_not_fit_together():
         series_shape(Dataset.from_dict({"past_values": [[[1.0]], [[1.0, 2.0]]]}))
     with pytest.raises(ValueError, match="without any step"):
         series_shape(Dataset.from_dict({"past_values": [[[1.0]], []]}))
+
+
+def test_the_two_vowels_are_the_halves_of_an_utterance():
+    pytest.importorskip("aeon.datasets")
+    whole, first, second = load("japanese_vowels"), load("vowel_a"), load("vowel_e")
+    for place in (0, 100, 269):
+        halves = first[place]["past_values"], second[place]["past_values"]
+        assert halves[0] + halves[1] == whole[place]["past_values"]
+        assert 0 <= len(halves[1]) - len(halves[0]) <= 1
+        assert first[place]["label"] == whole[place]["label"]
+    assert len(load("vowel_e", "test")) == 370

@@ -15,7 +15,7 @@ from tests import tiny
 
 BOOKS = ["moby dick", "emma", "alice"]
 QUICK = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--report_to", "[]", "--use_cpu"]
-QUICK += ["--save_strategy", "no"]
+QUICK += ["--save_strategy", "no", "--diagnostics", "false"]
 ARCHITECTURE = {
     "model_type": "flowformer",
     "modality": "image",

@@ -124,6 +124,25 @@ def test_domain_adaptation_is_chosen_by_a_target(here):
     assert "target, unlabelled" in card and "CDAN" in card and "MCC" in card
 
 
+def test_views_and_converters_come_from_the_arguments(here):
+    changes = ["--converters", "{stoch_norm: {p: 0.3, layer_norm: true}}", "--augmentation", "{magnitude: 0.2}"]
+    adapt(*DOMAIN, *QUICK, *changes, "--objectives", "{fixmatch: {}}", "--output_dir", "out")
+    _, report = AutoModelForImageClassification.from_pretrained("out/model", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    card = Path("out/model/README.md").read_text()
+    assert "FixMatch" in card and "stoch_norm" in card
+
+
+def test_numbers_are_predicted_and_their_errors_measured(here):
+    rows = {"text": [text for text, _ in tiny.SENTENCES], "label": [len(text) / 80 for text, _ in tiny.SENTENCES]}
+    Dataset.from_dict(rows).to_json("lengths.json")
+    arguments = ["--model", "bert", "--task", "text-classification", "--dataset", "lengths.json", "--test_rows", "5"]
+    metrics = adapt(*arguments, *QUICK, "--output_dir", "out")
+    assert metrics.keys() == {"loss", "mean_absolute_error", "r_squared"}
+    config = AutoModelForSequenceClassification.from_pretrained("out/model").config
+    assert config.num_labels == 1 and config.problem_type == "regression"
+
+
 @pytest.mark.parametrize("start", ["vit", "three", "headless", "flow"])
 def test_an_adapter_reads_back_with_its_head(here, start):
     lora = "{peft_type: LORA, r: 2, target_modules: all-linear}"

@@ -109,6 +109,27 @@ def test_labels_that_are_no_classes_have_no_names(tmp_path):
     assert load_data(DataArguments(dataset=str(tmp_path / "rows.json"))).class_names is None
 
 
+def test_the_target_has_options_of_its_own():
+    arguments = DataArguments(
+        dataset="optical_digits",
+        dataset_options={"known_digits": 8, "keep_unknown": False},
+        target_dataset="optical_digits",
+        target_options={"known_digits": 8},
+        test_rows=100,
+    )
+    data = load_data(arguments)
+    assert data.class_names == [*"01234567", "unknown"] and data.test.features == data.train.features
+    assert (max(data.train["label"]), max(data.target["label"]), max(data.test["label"])) == (7, 8, 8)
+    assert data.outputs is None
+
+
+def test_numbers_to_predict_are_counted(tmp_path):
+    for label, outputs in ((0.5, 1), ([0.5, 1.5, 2.5], 3)):
+        Dataset.from_dict({"text": ["a", "b"], "label": [label, label]}).save_to_disk(tmp_path / str(outputs))
+        data = load_data(DataArguments(dataset=str(tmp_path / str(outputs))))
+        assert data.outputs == outputs and data.class_names is None
+
+
 def test_rows_without_labels_have_no_classes(tmp_path):
     Dataset.from_dict({"text": ["a"], "mood": [1]}).to_json(tmp_path / "rows.json")
     data = load_data(DataArguments(dataset=str(tmp_path / "rows.json")))

@@ -84,3 +84,12 @@ def test_a_model_with_names_reads_a_folder_without_every_class(here):
     save_image_folder(here / "few", range(5, 10))
     digits().select(range(5, 10)).save_to_disk("rows")
     assert run_evaluation("named", "few") == pytest.approx(run_evaluation("named", "rows"))
+
+
+def test_few_shot_by_the_features_of_a_model_with_other_classes(here):
+    settings = {"ways": 4, "shots": 1, "queries": 3, "episodes": 30}
+    metrics = run_evaluation("three", "digits", few_shot=settings)
+    assert 0.25 < metrics["accuracy"] <= 1.0 and 0 < metrics["interval"] < 0.2
+    assert metrics == run_evaluation("three", "digits", few_shot=settings, batch_size=7)
+    with pytest.raises(ValueError, match=r"`few_shot` has no \['way'\]"):
+        run_evaluation("three", "digits", few_shot={"way": 4})

@@ -2,16 +2,21 @@ import json
 
 import numpy as np
 import pytest
+from datasets import load_from_disk
 from transformers import EvalPrediction
 
 from hf_transfer import TaskAdaptationTrainer, TransferConfig
+from hf_transfer.alternating_trainer import AlternatingTrainer
+from hf_transfer.converters import convert_model
 from hf_transfer.hub import MetricFact, RunFacts
 from hf_transfer.runs.train import (
     accuracy_metric,
     dataset_fact,
     keywords_of,
     read_results,
+    regression_metrics,
     save_run,
+    save_translation,
     training_facts,
 )
 from hf_transfer.task_adaptation.bss import BSS
@@ -27,6 +32,20 @@ def trainer(tmp_path, digits):
 def test_accuracy_is_over_the_rows_with_a_label():
     logits = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     assert accuracy_metric()(EvalPrediction(logits, np.array([0, 0, -100]))) == {"accuracy": 0.5}
+
+
+def test_regression_is_measured_against_the_formulas():
+    outputs, labels = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 5.0])
+    metrics = regression_metrics(EvalPrediction(outputs, labels))
+    assert metrics == {"mean_absolute_error": pytest.approx(2 / 3), "r_squared": pytest.approx(1 - 2 / 8)}
+    assert regression_metrics(EvalPrediction(outputs, np.ones(3)))["r_squared"] == 0
+
+
+def test_converters_are_methods_of_the_card(tmp_path, digits):
+    model = convert_model(tiny.vit(), {"mix_style": {"p": 0.3}})
+    trainer = TaskAdaptationTrainer(model, TransferConfig(str(tmp_path), report_to=[]), train_dataset=digits)
+    (method,) = training_facts(trainer)["methods"]
+    assert (method.name, method.paper, method.hyper_parameters) == ("mix_style", "2104.02008", {"p": 0.3})
 
 
 def test_facts_are_those_of_the_trainer(trainer):
@@ -60,3 +79,16 @@ def test_only_what_is_elsewhere_is_a_hub_dataset(tmp_path):
     assert dataset_fact("mnist5k", "source", 3).hub_id is None
     assert dataset_fact(str(tmp_path), "source", 3).hub_id is None
     assert dataset_fact("org/name", "source", 3).hub_id == "org/name"
+
+
+def test_a_translated_dataset_is_saved_and_replaced(tmp_path, digits, trainer):
+    config = TransferConfig(str(tmp_path / "run"), report_to=[], use_cpu=True)
+    objectives = {"cyclegan": {"width": 2, "blocks": 1}}
+    translating = AlternatingTrainer(tiny.vit(), config, train_dataset=tiny.two_domains(digits), objectives=objectives)
+    for rows in (3, 2):
+        save_translation(translating, tmp_path / "translated", digits.select(range(rows)))
+        read = load_from_disk(tmp_path / "translated")
+        assert read["labels"][:] == digits.with_format(None)["labels"][:rows]
+        assert read[0]["image"].size == (tiny.IMAGE_SIZE, tiny.IMAGE_SIZE)
+    save_translation(trainer, tmp_path / "nothing", digits)
+    assert not (tmp_path / "nothing").exists()

@@ -3,7 +3,7 @@ from enum import Enum
 
 import pytest
 
-from hf_transfer.runs.values import accepted_types, check_types, read_value
+from hf_transfer.runs.values import accepted_types, check_types, read_mapping, read_value
 
 
 class Colour(Enum):
@@ -81,3 +81,9 @@ def test_values_of_another_type_are_named(name, value, message):
 def test_a_field_with_other_types_is_left_to_its_own_class():
     assert accepted_types(Colour | str) is None
     assert accepted_types(int | None) == [int, type(None)]
+
+
+def test_a_mapping_is_read_and_nothing_else():
+    assert read_mapping("{ways: 5, shots: 1}", "few_shot") == {"ways": 5, "shots": 1}
+    with pytest.raises(ValueError, match="`few_shot` should be a mapping, got 5"):
+        read_mapping("5", "few_shot")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_transfer.task_adaptation.ewc import EWC
+from hf_transfer.task_adaptation.ewc import EWC, save_fisher
 
 
 def batches(rows=6, size=4):
@@ -69,6 +69,24 @@ def test_the_start_costs_nothing(tiny_model, make_view):
     objective.build(tiny_model, 8, 3)
     objective.prepare(tiny_model, batches())
     assert objective(make_view(tiny_model)).item() == 0
+
+
+def test_the_information_stored_with_the_model_is_read_back(tiny_model, tmp_path):
+    """Under a new head of another size too."""
+    save_fisher(tiny_model, batches(), tmp_path, samples=4)
+    stored, measured = EWC(fisher=str(tmp_path)), EWC(samples=4)
+    measured.build(tiny_model, 8, 3)
+    measured.prepare(tiny_model, batches())
+    tiny_model.classifier = torch.nn.Linear(8, 7)
+    stored.build(tiny_model, 8, 7)
+    stored.prepare(tiny_model, None)
+    assert stored.fisher.names == measured.fisher.names
+    for name in stored.fisher.names:
+        assert torch.equal(stored.fisher[name], measured.fisher[name])
+    with pytest.raises(ValueError, match=r"has no fisher\.safetensors: write it with `save_fisher`"):
+        EWC(fisher=str(tmp_path / "nowhere")).prepare(tiny_model, None)
+    with pytest.raises(ValueError, match="give one of them"):
+        EWC(source=[], fisher=str(tmp_path))
 
 
 def test_bad_input_raises(tiny_model):

@@ -51,3 +51,12 @@ def test_bad_input_raises(tiny_model):
         LwF(temperature=0)
     with pytest.raises(ValueError, match="features of width 8"):
         LwF(source_head=torch.nn.Linear(7, 5)).build(tiny_model, 8, 3)
+
+
+def test_a_regression_model_keeps_its_old_answers():
+    """One output has no softmax to compare."""
+    z, z0 = torch.tensor([[1.0], [4.0]], requires_grad=True), torch.tensor([[3.0], [4.0]])
+    loss = distillation(z, z0, temperature=2.0)
+    assert loss.item() == pytest.approx(((1 - 3) / 2) ** 2 / 2 / 2)
+    loss.backward()
+    torch.testing.assert_close(z.grad, torch.tensor([[-0.25], [0.0]]))

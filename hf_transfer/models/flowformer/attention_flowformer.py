@@ -202,6 +202,7 @@ class FlowformerAttention(nn.Module):
         if layer_type != FlowAttentionCacheLayer._layer_type:
             raise ValueError(
                 f"Flow attention continues from a flow state, got a {type(past_key_values).__name__} of keys and "
-                "values: build the cache with `DynamicCache(config=model.config)`, or pass `use_cache=False`."
+                "values: build the cache with `DynamicCache(config=model.config)`, or pass `use_cache=False`. Prefix "
+                "tuning makes such a cache: use prompt tuning (PromptTuningConfig) or P-tuning (PromptEncoderConfig)."
             )
         return layers[self.layer_idx]

@@ -21,7 +21,7 @@ CHOICES = {
     "norm_position": ("pre", "post"),
     "position_embedding_type": ("learned", "sinusoidal", "rotary", "none"),
     "stem": ("patch", "conv"),
-    "pooling": ("mean", "last", "flatten"),
+    "pooling": ("mean", "first", "last", "flatten"),
 }
 
 POSITIVE = (
@@ -71,8 +71,8 @@ class FlowformerConfig(PreTrainedConfig):
             of the attention branch too if asked; `None` switches it off.
         initializer_range, linear_initializer_range: deviation of the initial tables (words, positions, tokens), and of
             the matrices, where `None` means sqrt(2 / (inputs + outputs)), which small models need.
-        pooling: how sequence heads read the sequence: mean of real tokens, last real token, or (time series) all
-            tokens flattened with padding zeroed.
+        pooling: how sequence heads read the sequence: mean of real tokens, first one (a [CLS]), last one, or (time
+            series) all tokens flattened with padding zeroed.
         stem: `"patch"`, one strided convolution, or `"conv"`, 3x3 convolutions of stride 2 (patch_size a power of 2).
         mask_ratio, norm_pix_loss, decoder_*: masked image modelling (MAE).
         num_input_channels, prediction_length, scale_inputs: time series.
@@ -210,6 +210,8 @@ class FlowformerConfig(PreTrainedConfig):
             )
         if self.pooling == "flatten" and self.modality != "time_series":
             raise ValueError(f"`pooling='flatten'` needs `modality='time_series'`, got {self.modality!r}.")
+        if self.pooling == "first" and self.is_causal:
+            raise ValueError("`pooling='first'` needs `is_causal=False`: the first causal token sees no other.")
 
     @property
     def is_pyramid(self) -> bool:

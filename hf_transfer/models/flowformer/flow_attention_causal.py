@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .flow_chunks import MAX_TRIANGULAR_CHUNKS, Saved, prepare_segment, segment_backward, segment_forward
+from .flow_chunks import MAX_TRIANGULAR_CHUNKS, Saved, Triangles, prepare_segment, segment_backward, segment_forward
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
 
-# elements of one [B, H, segment, D] temporary: 1 MiB in float32 stays in a CPU's cache; a GPU wants few large launches
-CPU_SEGMENT_ELEMENTS = 2**18
+# elements of one [B, H, segment, D] temporary: 2 MiB in float32 stays in a CPU's cache; a GPU wants few large launches
+CPU_SEGMENT_ELEMENTS = 2**19
 GPU_SEGMENT_ELEMENTS = 2**24
 
 
@@ -33,7 +33,9 @@ def causal_flow_attention(
     steps = torch.arange(1, query.shape[2] + 1, device=query.device)[None] if mask is None else mask.cumsum(-1)
     counts = state.num_tokens[:, None] + steps
     positions = counts.clamp(min=1).to(state.memory.dtype)
-    run = _differentiable if torch.compiler.is_compiling() else _CausalFlow.apply
+    # graph compilers and the transforms of torch.func do not follow writes into given tensors
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    run = _differentiable if traced else _CausalFlow.apply
     output, *tensors = run(query, key, value, mask, positions, options, *state[:6])[:7]
     return output, FlowState(*tensors, counts[:, -1])
 
@@ -92,31 +94,43 @@ def _differentiable(query, key, value, mask, positions, options, *tensors):
     mask = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
     mask, positions = functional.pad(mask, (0, padding)), functional.pad(positions, (0, padding), value=1.0)
     query, key, padded = (functional.pad(x, (0, 0, 0, padding)) for x in (query, key, value))
-    segment = prepare_segment(query, key, padded, mask, positions, slice(None), chunk, options)
-    aggregated, scale, carry, _ = segment_forward(segment, [x.flatten(0, 1) for x in tensors], options)
+    triangles = Triangles.make(positions, chunk)
+    segment = prepare_segment(query, key, padded, mask, positions, slice(None), chunk, triangles, options, True)
+    aggregated, scale, carry, _ = segment_forward(segment, _to_carry(tensors), options)
     output = (aggregated * scale[..., None]).view_as(segment.value)[:, :, :length].to(value.dtype)
-    return output, *(x.view_as(y) for x, y in zip(carry, tensors))
+    return output, *_from_carry(carry, tensors)
+
+
+def _to_carry(tensors):
+    """The six tensors of a state [B, H, ...] as what a segment starts from, over heads G = B * H."""
+    key_sum, query_sum, key_flow, query_flow, competition, memory = (x.flatten(0, 1) for x in tensors)
+    return torch.stack([key_sum, query_sum]), torch.stack([key_flow, query_flow]), competition, memory
+
+
+def _from_carry(carry, tensors):
+    """The inverse of `_to_carry`, in the shapes of `tensors`."""
+    sums, flow_sums, *others = carry
+    return [x.view_as(y) for x, y in zip((*sums.unbind(), *flow_sums.unbind(), *others), tensors)]
 
 
 class _CausalFlow(torch.autograd.Function):
     """Segment after segment, each recomputed in the backward pass from the state it started in."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(query, key, value, mask, positions, options, *tensors):
-        carry = [x.flatten(0, 1) for x in tensors]
-        output, heads = torch.empty_like(value), carry[0].shape[0]
+        carry = _to_carry(tensors)
+        output, heads = torch.empty_like(value), carry[0].shape[1]
         flows, starts, memories = [], [], []
+        triangles = Triangles.make(positions, options.chunk_size, MAX_TRIANGULAR_CHUNKS)
         for part, chunk in _segments(query, value, options.chunk_size):
-            segment = prepare_segment(query, key, value, mask, positions, part, chunk, options)
+            segment = prepare_segment(query, key, value, mask, positions, part, chunk, triangles, options)
             aggregated, scale, carry, saved = segment_forward(segment, carry, options)
-            output[:, :, part] = (aggregated * scale[..., None]).view_as(segment.value)
+            here = output[:, :, part]
+            torch.mul(aggregated.view(here.shape), scale.view(*here.shape[:3], 1), out=here)
             flows.append(saved.flows.view(5, heads, -1))
             starts.append(saved.starts.unflatten(1, (heads, -1)))
             memories.append(saved.memory)
-        carry = (x.view_as(y) for x, y in zip(carry, tensors))
-        return output, *carry, torch.cat(flows, 2), torch.cat(starts, 2), torch.stack(memories)
+        return output, *_from_carry(carry, tensors), torch.cat(flows, 2), torch.cat(starts, 2), torch.stack(memories)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -134,19 +148,21 @@ class _CausalFlow(torch.autograd.Function):
             return _second_order(query, key, value, mask, positions, options, tensors, gradients)
         given = (torch.zeros_like(x) if grad is None else grad for x, grad in zip((output, *tensors), gradients))
         grad_output, *later = given
-        later = [x.flatten(0, 1) for x in later]
-        grads = [torch.empty_like(x) for x in (query, key, value)]
+        later = _to_carry(later)
+        # one allocation, which the C library is likelier to keep mapped for the next call than three
+        sizes = [x.numel() for x in (query, key, value)]
+        grads = [x.view_as(y) for x, y in zip(query.new_empty(sum(sizes)).split(sizes), (query, key, value))]
         stop, parts = starts.shape[2], _segments(query, value, options.chunk_size)
+        triangles = Triangles.make(positions, options.chunk_size, MAX_TRIANGULAR_CHUNKS)
         for (part, chunk), memory in zip(reversed(parts), reversed(memories.unbind(0))):
-            segment = prepare_segment(query, key, value, mask, positions, part, chunk, options)
+            segment = prepare_segment(query, key, value, mask, positions, part, chunk, triangles, options)
             first = stop - (part.stop - part.start) // chunk
             saved = Saved(flows[:, :, part].reshape(5, -1, chunk), starts[:, :, first:stop].flatten(1, 2), memory)
             delta = grad_output[:, :, part].to(positions.dtype), output[:, :, part]
-            results, later = segment_backward(segment, saved, *delta, later, options)
-            for grad, result in zip(grads, results):
-                grad[:, :, part] = result.view(grad[:, :, part].shape)
+            here = [grad[:, :, part] for grad in grads]
+            later = segment_backward(segment, saved, *delta, later, options, here)
             stop = first
-        return *grads, None, None, None, *(x.view_as(y) for x, y in zip(later, tensors))
+        return *grads, None, None, None, *_from_carry(later, tensors)
 
 
 def _second_order(query, key, value, mask, positions, options, tensors, gradients):

@@ -45,22 +45,24 @@ class FlowOptions(NamedTuple):
             raise ValueError(f"`chunk_size` should be at least 1, got {chunk_size}.")
         return self
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """phi(inputs), elementwise."""
+    def features(self, inputs: Tensor, out: Tensor | None = None) -> Tensor:
+        """phi(inputs), elementwise; into `out`, if any."""
         if self.feature_map == "sigmoid":
-            return torch.sigmoid(inputs)
+            return torch.sigmoid(inputs, out=out)
         if self.feature_map == "relu":
-            return inputs.clamp(0, FEATURE_LIMIT)
+            return torch.clamp(inputs, 0, FEATURE_LIMIT, out=out)
         # exp(x) instead of elu(x) + 1 keeps the digits of small features
-        return torch.where(inputs > 0, inputs.clamp(max=FEATURE_LIMIT) + 1, inputs.clamp(max=0).exp())
+        return torch.where(inputs > 0, inputs.clamp(max=FEATURE_LIMIT) + 1, inputs.clamp(max=0).exp(), out=out)
 
-    def feature_gradient(self, gradient: Tensor, features: Tensor) -> Tensor:
-        """gradient * phi'(x) read off features = phi(x), so exactly 0 where a masked feature is 0."""
+    def feature_gradient(self, gradient: Tensor, features: Tensor, out: Tensor | None = None) -> Tensor:
+        """gradient * phi'(x) read off features = phi(x), so 0 where a masked feature is 0; into `out`, if any."""
         if self.feature_map == "sigmoid":
-            return torch.ops.aten.sigmoid_backward(gradient, features)
+            if out is None:
+                return torch.ops.aten.sigmoid_backward(gradient, features)
+            return torch.ops.aten.sigmoid_backward.grad_input(gradient, features, grad_input=out)
         if self.feature_map == "relu":
-            return gradient * ((features > 0) & (features < FEATURE_LIMIT))
-        return gradient * torch.where(features <= FEATURE_LIMIT, features.clamp(max=1), 0)
+            return torch.mul(gradient, (features > 0) & (features < FEATURE_LIMIT), out=out)
+        return torch.mul(gradient, torch.where(features <= FEATURE_LIMIT, features.clamp(max=1), 0), out=out)
 
     def strength(self, sent: Tensor, keep: Tensor | None) -> Tensor:
         """exp(clamp(O^)), the unnormalised competition weight; 0 for masked tokens."""

@@ -89,6 +89,9 @@ class FlowformerForTokenClassification(FlowformerPreTrainedModel):
             **{"use_cache": False, **kwargs},
         )
         logits = self.classifier(self.dropout(outputs.last_hidden_state))
+        if labels is not None and inputs_embeds is not None:
+            # a learned prompt (PEFT) stands in front of the tokens and has no labels
+            labels = nn.functional.pad(labels, (max(0, logits.shape[1] - labels.shape[1]), 0), value=-100)
         loss = None if labels is None else self.loss_function(logits, labels, self.config)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

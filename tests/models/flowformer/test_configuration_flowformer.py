@@ -73,6 +73,7 @@ BAD = [
     ({"feature_map": "tanh"}, "feature_map"),
     ({"pooling": "max"}, "pooling"),
     ({"pooling": "flatten"}, "time_series"),
+    ({"pooling": "first", "is_causal": True}, "first causal token"),
     ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob"),
     ({"drop_path_rate": -0.1}, "drop_path_rate"),
     ({"modality": "image", "mask_ratio": 1.5}, "mask_ratio"),

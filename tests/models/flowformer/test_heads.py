@@ -134,7 +134,7 @@ def test_a_masked_language_model_reads_both_sides():
         FlowformerForMaskedLM(tiny_config(is_causal=True))
 
 
-def test_the_classifier_reads_the_mean_of_real_tokens():
+def test_the_classifier_reads_real_tokens():
     model = head_of(FlowformerForSequenceClassification, "text")
     ids, mask = tiny_inputs(model.config)["input_ids"], torch.ones(BATCH, LENGTH)
     mask[0, 4:] = 0
@@ -145,6 +145,12 @@ def test_the_classifier_reads_the_mean_of_real_tokens():
     states = last.flowformer(ids, attention_mask=mask).last_hidden_state
     expected = torch.stack((states[0, 3], states[1, -1]))
     torch.testing.assert_close(last(ids, attention_mask=mask).logits, last.classifier(expected))
+    first = head_of(FlowformerForSequenceClassification, "text", pooling="first")
+    mask = mask.flip(1)
+    states = first.flowformer(ids, attention_mask=mask).last_hidden_state
+    expected = torch.stack((states[0, -4], states[1, 0]))
+    torch.testing.assert_close(first(ids, attention_mask=mask).logits, first.classifier(expected))
+    torch.testing.assert_close(first(ids[1:]).logits, first.classifier(expected[1:]))
 
 
 @pytest.mark.parametrize(

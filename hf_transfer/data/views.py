@@ -1,0 +1,180 @@
+"""A second augmented copy of every training row, for objectives that compare two views of it.
+
+The draws depend on the seed and on the batch itself and on nothing else: neither on the number of worker processes nor
+on what was drawn before. A resumed run, whose sampler repeats the batches of a straight one, augments them alike, and
+a row that comes again in another batch is augmented anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.data.image_augmentation import ImageAugmentation
+from hf_transfer.data.series_augmentation import SeriesAugmentation
+from hf_transfer.data.text_augmentation import TextAugmentation
+
+logger = logging.get_logger(__name__)
+
+VIEW_PREFIX = "view_"
+STRENGTHS = ("none", "weak", "strong")
+AUGMENTATIONS = {
+    "pixel_values": ImageAugmentation,
+    "input_ids": TextAugmentation,
+    "past_values": SeriesAugmentation,
+}
+"""What augments a batch, by the model input that it holds."""
+
+
+class Augmentation(Protocol):
+    """Two strengths of random change; each takes and gives the model inputs of a batch."""
+
+    def weak(self, inputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]: ...
+
+    def strong(self, inputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class ViewCollator:
+    """Augments what another collator gives, and adds a second augmented copy under keys that start with `view_`.
+
+    Args:
+        collator: makes a batch of rows.
+        augmentation: ImageAugmentation, TextAugmentation, SeriesAugmentation or another of that form.
+        first: how the batch itself is augmented, a value of STRENGTHS.
+        second: how the copy is augmented; None adds no copy.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a strength that there is not.
+    """
+
+    collator: Callable[[Sequence[Any]], Mapping[str, Any]]
+    augmentation: Augmentation
+    first: str = "weak"
+    second: str | None = "strong"
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, accepted in (("first", STRENGTHS), ("second", (*STRENGTHS, None))):
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"`{name}` should be one of {accepted}, got {getattr(self, name)!r}.")
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
+        batch = dict(self.collator(rows))
+        inputs = {name: value for name, value in batch.items() if is_input(name, value)}
+        generator = torch.Generator().manual_seed(batch_seed(inputs, self.seed))
+        first = self._augmented(inputs, self.first, generator)
+        if self.second is None:
+            return {**batch, **first}
+        second = self._augmented(inputs, self.second, generator)
+        return {**batch, **first, **{f"{VIEW_PREFIX}{name}": value for name, value in second.items()}}
+
+    def _augmented(self, inputs: dict[str, Tensor], strength: str, generator: torch.Generator) -> dict[str, Tensor]:
+        return inputs if strength == "none" else getattr(self.augmentation, strength)(inputs, generator)
+
+
+def gives_views(collator: Callable[[Sequence[Any]], Mapping[str, Any]], rows: Dataset) -> bool:
+    """Whether a collator adds a second copy to a batch; tried on two rows, without a trace in the random state."""
+    with torch.random.fork_rng(devices=[]):
+        batch = collator([rows[place] for place in range(min(2, len(rows)))])
+    return any(name.startswith(VIEW_PREFIX) for name in batch)
+
+
+def is_input(name: str, value: Any) -> bool:
+    """Whether an entry of a batch is a tensor that the model reads."""
+    return isinstance(value, Tensor) and name not in (*LABEL_COLUMNS, "domain") and not name.startswith(VIEW_PREFIX)
+
+
+def batch_seed(inputs: Mapping[str, Tensor], seed: int) -> int:
+    """A seed that depends on every value of a batch, and on `seed`."""
+    check = zlib.crc32(str(seed).encode())
+    for name in sorted(inputs):
+        check = zlib.crc32(inputs[name].contiguous().numpy(), check)
+    return check
+
+
+def make_augmentation(
+    columns: Sequence[str], settings: Mapping[str, Any] | None = None, processor: Any = None
+) -> tuple[Augmentation, dict[str, str]]:
+    """The augmentation for rows with these columns, and how strong either view is, as keywords of ViewCollator.
+
+    Args:
+        columns: columns of the training set.
+        settings: keywords of the augmentation, and `first` and `second`.
+        processor: the tokenizer, where the rows hold text.
+
+    Raises:
+        ValueError: no column that could be augmented, no tokenizer for text, an unknown setting or one out of range.
+    """
+    settings = dict(settings or {})
+    strengths = {name: settings.pop(name) for name in ("first", "second") if name in settings}
+    column = next((name for name in AUGMENTATIONS if name in columns), None)
+    if column is None:
+        raise ValueError(
+            f"nothing augments rows of {sorted(columns)}, only of {list(AUGMENTATIONS)}: give a `data_collator` that "
+            f"adds a second copy of the inputs under keys starting with `{VIEW_PREFIX}`."
+        )
+    cls = AUGMENTATIONS[column]
+    accepted = set(inspect.signature(cls).parameters) - {"tokenizer"}
+    unknown = sorted(set(settings) - accepted)
+    if unknown:
+        raise ValueError(f"`augmentation` has no {unknown}, accepted: {sorted(accepted | {'first', 'second'})}.")
+    if cls is TextAugmentation:
+        if not isinstance(processor, PreTrainedTokenizerBase):
+            raise ValueError("the augmentation of text needs its tokenizer: pass it as `processing_class`.")
+        settings["tokenizer"] = processor
+    return cls(**settings), strengths
+
+
+def augmenting_collator(
+    collator: Callable[[Sequence[Any]], Mapping[str, Any]],
+    rows: Dataset,
+    settings: Mapping[str, Any] | None,
+    comparing: Sequence[str],
+    processor: Any,
+    seed: int,
+) -> Callable[[Sequence[Any]], Mapping[str, Any]]:
+    """A collator of training rows that augments them, and adds a second view where objectives compare two.
+
+    Args:
+        collator: makes a batch of rows; one that adds second views itself stays as it is.
+        rows: the training set.
+        settings: as `make_augmentation` takes them; None for the usual ones, which the log names.
+        comparing: names of the objectives that compare two views.
+        processor: the tokenizer, where the rows hold text.
+        seed: of the draws.
+
+    Raises:
+        ValueError: nothing makes the second view that an objective needs, and all that `make_augmentation` raises.
+    """
+    if settings is None and gives_views(collator, rows):
+        return collator
+    if isinstance(collator, ViewCollator):
+        raise ValueError(
+            "give `augmentation` or a ViewCollator, not both."
+            if settings is not None
+            else f"{list(comparing)} compare two views, and the ViewCollator gives one: set its `second`."
+        )
+    augmentation, strengths = make_augmentation(rows.column_names, settings, processor)
+    if not comparing:
+        strengths["second"] = None
+    made = ViewCollator(collator, augmentation, **strengths, seed=seed)
+    if comparing and made.second is None:
+        raise ValueError(f"{list(comparing)} compare two views: `augmentation` should name a strength as `second`.")
+    if settings is None:
+        logger.warning(
+            f"{list(comparing)} compare two views of every row: {made.first} and {made.second} {augmentation}. "
+            "`augmentation` changes them."
+        )
+    return made

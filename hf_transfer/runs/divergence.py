@@ -1,0 +1,176 @@
+"""Estimate how far two data sets are apart under a model, and write it down as a folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from hf_transfer.data.bundled import load
+from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, column_values, label_column
+from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
+from hf_transfer.data.prepare import check_modality, prepare
+from hf_transfer.evaluation.divergences import DomainRows, Estimate, bound_table, estimate_divergences
+from hf_transfer.hub import atomic_folder, check_can_write
+from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.runs.models import load_model, load_processor
+from hf_transfer.runs.start import collator_for
+from hf_transfer.trainer import TransferConfig, TransferTrainer
+
+RESULTS_FILE, TABLE_FILE = "divergence.json", "divergence.md"
+MEANINGS = {
+    "a_distance": "proxy A-distance, 0 to 2",
+    "hdh": "HdH divergence",
+    "disparity": "disparity discrepancy of the model",
+    "localized_disparity": "localised disparity discrepancy",
+    "source_error": "source error",
+    "target_error": "target error",
+    "ideal_joint_error": "ideal joint error",
+}
+
+
+@dataclass(frozen=True)
+class DivergenceReport:
+    """Estimates by name, and what they were made of."""
+
+    estimates: dict[str, Estimate]
+    settings: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Everything, as JSON."""
+        estimates = {name: asdict(estimate) for name, estimate in self.estimates.items()}
+        body = {"estimates": estimates, "bounds": bound_table(self.estimates), "settings": self.settings}
+        return json.dumps(body, indent=2) + "\n"
+
+    def to_markdown(self) -> str:
+        """A table of estimates and one of bounds."""
+        title = f"# {self.settings['source']} → {self.settings['target']} under {self.settings['model']}"
+        lines = [title, "", "| estimate | value | standard error |", "|---|--:|--:|"]
+        for name, estimate in self.estimates.items():
+            spread = "" if estimate.standard_error is None else f"{estimate.standard_error:.3f}"
+            lines.append(f"| {MEANINGS[name]} | {estimate.value:.3f} | {spread} |")
+        lines += ["", "Target error ≤ source error + discrepancy + ideal joint error + what falls with the rows:", ""]
+        lines += ["| bound | source error | discrepancy | ideal joint error | sum | target error |"]
+        lines.append("|---|--:|--:|--:|--:|--:|")
+        for row in bound_table(self.estimates):
+            cells = ["unknown" if value is None else f"{value:.3f}" for value in list(row.values())[1:]]
+            lines.append(f"| {row['bound']} | " + " | ".join(cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write divergence.json and divergence.md into a folder that is there whole or not at all."""
+        with atomic_folder(folder, overwrite=overwrite) as staging:
+            (staging / RESULTS_FILE).write_text(self.to_json(), encoding="utf-8")
+            (staging / TABLE_FILE).write_text(self.to_markdown(), encoding="utf-8")
+
+
+def run_divergence(
+    model: str,
+    source: str,
+    target: str,
+    *,
+    source_split: str | None = None,
+    target_split: str | None = None,
+    task: str = "image-classification",
+    splits: int = 5,
+    slack: float = 0.05,
+    max_samples: int = 1000,
+    batch_size: int = 64,
+    max_length: int | None = None,
+    seed: int = 0,
+    output_dir: Path | None = None,
+    overwrite: bool = False,
+) -> DivergenceReport:
+    """Estimate the divergences between two data sets under a model's features.
+
+    h is the model where it has a head for the task with the source's classes, or else a head fitted on the source.
+
+    Args:
+        model: folder or Hub id.
+        source: bundled name, Hub id, folder or file; with labels more can be estimated.
+        target: likewise.
+        source_split: which split of it.
+        target_split: likewise.
+        task: a key of `hf_transfer.runs.models.AUTO_CLASSES`.
+        splits: random halves to average over.
+        slack: nats that a localised hypothesis may lose on the source.
+        max_samples: at most so many random rows of each data set.
+        batch_size: rows at a time.
+        max_length: cut text after so many tokens.
+        seed: of rows, splits and first weights.
+        output_dir: where to write divergence.json and divergence.md.
+        overwrite: replace what is there.
+
+    Raises:
+        ValueError: not a model, no such data set, too few rows, or an option out of range.
+        FileExistsError: `output_dir` is in use.
+    """
+    if max_samples < 4:
+        raise ValueError(f"`max_samples` should be at least 4, got {max_samples}.")
+    if output_dir is not None:
+        check_can_write(output_dir, overwrite=overwrite)
+    raw = {"source": (source, source_split), "target": (target, target_split)}
+    data = {role: some_rows(load(*asked), role, max_samples, seed) for role, asked in raw.items()}
+    names = class_names(data["source"])
+    if names is not None and named_label_column(data["target"]) is not None:
+        data["target"] = numbered_as(data["target"], names, "target")
+    loaded, has_head = load_with_head(ModelArguments(model=model, task=task), names, seed)
+    domains = {
+        role: domain_rows(loaded, rows, has_head, task=task, model=model, batch_size=batch_size, max_length=max_length)
+        for role, rows in data.items()
+    }
+    estimates = estimate_divergences(domains["source"], domains["target"], splits=splits, slack=slack, seed=seed)
+    settings = {"model": model, "source": source, "target": target, "source_split": source_split}
+    settings |= {"target_split": target_split, "splits": splits, "slack": slack, "seed": seed, "own_head": has_head}
+    report = DivergenceReport(estimates, {**settings, "rows": {role: len(rows) for role, rows in data.items()}})
+    if output_dir is not None:
+        report.save(output_dir, overwrite=overwrite)
+    return report
+
+
+def some_rows(dataset: Dataset, role: str, most: int, seed: int) -> Dataset:
+    """At most so many random rows, their labels numbered."""
+    check_not_empty(dataset, role)
+    dataset = number_words(dataset)
+    return dataset if len(dataset) <= most else dataset.shuffle(seed=seed).select(range(most))
+
+
+def class_names(dataset: Dataset) -> list[str] | None:
+    """Names of the classes, where the data set has a column of named labels."""
+    column = named_label_column(dataset)
+    return None if column is None else list(dataset.features[column].names)
+
+
+def load_with_head(arguments: ModelArguments, names: list[str] | None, seed: int) -> tuple[Any, bool]:
+    """The model, and whether its head is its own and tells the source's classes apart."""
+    try:
+        model = load_model(arguments, allow_new_weights=False)
+    except ValueError:
+        torch.manual_seed(seed)  # a pooling layer that the folder lacks is drawn anew
+        return load_model(arguments, names), False
+    return model, names is None or model.config.num_labels == len(names)
+
+
+def domain_rows(
+    loaded: Any, rows: Dataset, has_head: bool, *, task: str, model: str, batch_size: int, max_length: int | None
+) -> DomainRows:
+    """Features, predictions and labels of the rows under the model."""
+    check_modality(rows, loaded.config)
+    labelled = any(name in rows.column_names for name in LABEL_COLUMNS)
+    labels = torch.from_numpy(column_values(rows, label_column(rows, "given"))) if labelled else None
+    if labels is not None and labels.is_floating_point():
+        labels = None
+    processor = load_processor(ModelArguments(model=model, task=task), loaded.config)
+    ready = prepare(rows, loaded.config, processor, max_length=max_length, keep_labels=False)
+    collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    with tempfile.TemporaryDirectory() as scratch:
+        config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[], disable_tqdm=True)
+        trainer = TransferTrainer(loaded, config, data_collator=collator)
+        trainer.transfer_model.returns_features = True
+        logits, features = (torch.from_numpy(values) for values in trainer.predict(ready).predictions)
+    return DomainRows(features, labels, logits.argmax(dim=1) if has_head else None)

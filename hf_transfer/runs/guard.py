@@ -1,0 +1,156 @@
+"""The guard against negative transfer: the adapted model is kept only where the validator prefers it to source only.
+
+Both are scored by the validator of the run, on the same unlabelled rows. Source only is a saved run (`source_only:
+FOLDER`), or the same run without objectives, trained first (`guard: true`). With `keep_adapted: true` the scores are
+told and the adapted model is kept whatever they say.
+
+    keep the adapted model  if  validator(adapted) >= validator(source only),   else source only
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from hf_transfer.family_trainers import DomainAdaptationTrainer
+from hf_transfer.hub import TableFact
+from hf_transfer.runs.arguments import Arguments, RunArguments
+from hf_transfer.runs.train import read_results
+
+logger = logging.get_logger(__name__)
+
+REFERENCE_FOLDER = "source_only"
+ADAPTED, SOURCE_ONLY = "adapted", "source only"
+
+
+@dataclass(frozen=True)
+class GuardVerdict:
+    """What the validator said of both models, and which of them was kept."""
+
+    validator: str
+    adapted: float
+    source_only: float
+    kept: str
+
+    def in_words(self) -> str:
+        """One sentence."""
+        scores = f"`{self.validator}`: adapted {self.adapted:.4f}, source only {self.source_only:.4f}"
+        is_worse = not self.adapted >= self.source_only
+        if self.kept == SOURCE_ONLY:
+            return f"{scores}; negative transfer, source only is kept (`keep_adapted: true` keeps the adapted model)."
+        return f"{scores}; the adapted model is kept{' all the same, as asked' if is_worse else ''}."
+
+    def table(self) -> TableFact:
+        """For the model card."""
+        scores = {ADAPTED: self.adapted, SOURCE_ONLY: self.source_only}
+        rows = [[model, score, "yes" if model == self.kept else ""] for model, score in scores.items()]
+        return TableFact("Adapted or source only", ["model", self.validator, "kept"], rows, self.in_words())
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `results.json`."""
+        return asdict(self)
+
+
+def is_guarded(run_args: RunArguments) -> bool:
+    """Whether a run asks for the comparison."""
+    return run_args.guard or run_args.source_only is not None
+
+
+def reference_folder(run: Callable[[Arguments], Any], trainer: DomainAdaptationTrainer, arguments: Arguments) -> Path:
+    """The folder of the source-only model, which is trained where none is given.
+
+    Args:
+        run: trains and saves with the given arguments.
+        trainer: of the adapted model, before its training.
+        arguments: of the adapted model.
+
+    Raises:
+        ValueError: the run adapts to no domain, has no objectives or no classes, or the folder's model is of another
+            kind.
+    """
+    model_args, data_args, run_args, config = arguments
+    if not isinstance(trainer, DomainAdaptationTrainer) or not trainer.transfer_model.objectives:
+        raise ValueError(
+            "`guard` and `source_only` compare an adaptation with source only: give a `target_dataset` and objectives."
+        )
+    if not trainer.has_classes:
+        raise ValueError("`guard` and `source_only` go by a validator, and validators read predicted classes.")
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise ValueError("`guard` and `source_only` exchange the weights of models: use DDP, not FSDP or DeepSpeed.")
+    if run_args.source_only is not None:
+        folder = Path(run_args.source_only)
+        check_reference(trainer, folder)
+        return folder
+    plain = copy.deepcopy(config)
+    plain.objectives, plain.push_to_hub = None, False
+    plain.output_dir = str(Path(config.output_dir) / REFERENCE_FOLDER)
+    folder = Path(plain.output_dir) / "model"
+    if not (run_args.resume and read_results(folder) is not None):
+        with kept_random_state():
+            run((model_args, data_args, replace(run_args, guard=False, diagnostics=False), plain))
+    return folder
+
+
+def check_reference(trainer: DomainAdaptationTrainer, folder: Path) -> None:
+    """Raises ValueError when the folder does not hold a model of the trainer's kind."""
+    with kept_weights(trainer):
+        load_reference(trainer, folder)
+
+
+def load_reference(trainer: DomainAdaptationTrainer, folder: Path) -> None:
+    try:
+        trainer.transfer_model.load_model_weights(folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`{folder}` does not hold a source-only model of the kind in training: {error}") from error
+
+
+def choose(trainer: DomainAdaptationTrainer, folder: Path, keep_adapted: bool) -> GuardVerdict:
+    """Score both models, and leave the trainer with the one that is kept.
+
+    Args:
+        trainer: after its training.
+        folder: of the source-only model.
+        keep_adapted: whatever the validator says.
+    """
+    adapted_score = trainer.validate()
+    with kept_weights(trainer):
+        load_reference(trainer, folder)
+        reference_score = trainer.validate()
+    is_better = adapted_score >= reference_score or math.isnan(reference_score)
+    kept = ADAPTED if is_better or keep_adapted else SOURCE_ONLY
+    if kept == SOURCE_ONLY:
+        load_reference(trainer, folder)
+    verdict = GuardVerdict(trainer.args.validator, adapted_score, reference_score, kept)
+    logger.warning(verdict.in_words())
+    return verdict
+
+
+@contextmanager
+def kept_weights(trainer: DomainAdaptationTrainer) -> Iterator[None]:
+    """The model has its present weights again afterwards."""
+    model = trainer.adapted_model
+    kept = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        yield
+    finally:
+        model.load_state_dict(kept)
+
+
+@contextmanager
+def kept_random_state() -> Iterator[None]:
+    """What is drawn inside does not change what is drawn afterwards."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng():
+        yield
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)

