@@ -6,13 +6,13 @@ keeps the names of the model's parameters, so that what is trained through it is
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from hf_transfer.domain_adaptation import CONVERTERS as DOMAIN_ADAPTATION
+from hf_transfer.functional.registered import registered
 from hf_transfer.model_anatomy import unwrap_peft
 from hf_transfer.task_adaptation import CONVERTERS as TASK_ADAPTATION
 
@@ -27,10 +27,7 @@ def converter(name: str) -> Callable[..., nn.Module]:
     Raises:
         ValueError: no converter has this name.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"unknown converter `{name}`, accepted: {sorted(REGISTRY)}.")
-    module, attribute = REGISTRY[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return registered(REGISTRY, name, "converter")
 
 
 def convert_model(model: nn.Module, spec: Mapping[str, Any] | None) -> nn.Module:

@@ -102,8 +102,8 @@ class TransferConfig(TrainingArguments):
     source_holdout: float = field(
         default=0.0,
         metadata={
-            "help": "Domain adaptation: share of the source that is not trained on, for the validators that read source "
-            "labels (dev, mdd, source_accuracy); at 0 they read training rows, on which a model looks better than it is."
+            "help": "Domain adaptation: share of the source that is not trained on, for the validators that read its "
+            "labels (dev, mdd, source_accuracy); at 0 they read training rows, where a model looks better than it is."
         },
     )
     validator: str = field(
@@ -184,8 +184,8 @@ class TransferTrainer(Trainer):
             raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
         if model.alternating is not None and not self.alternates:
             raise ValueError(
-                f"the steps of `{model.alternating}` alternate: train it with AlternatingTrainer; a run of the command "
-                "line does when it has a `target_dataset`."
+                f"the steps of `{model.alternating}` alternate: train it with AlternatingTrainer; a run of the "
+                "command line does when it has a `target_dataset`."
             )
         args.label_names = args.label_names or ["labels"]
         if train_dataset is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from transformers.utils import ModelOutput
 
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
 from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
+from hf_transfer.functional.registered import registered
 from hf_transfer.model_anatomy import HeadInput, feature_width, rest_frozen_batch_norms, unwrap_peft
 from hf_transfer.model_surgery import kept_beside
 from hf_transfer.objective import IGNORED_LABEL, Objective, Phase, View, alternating_name, check_needs
@@ -40,10 +40,7 @@ def objective_class(name: str) -> type[Objective]:
     Raises:
         ValueError: no objective has this name.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"unknown objective `{name}`, accepted: {sorted(REGISTRY)}.")
-    module, attribute = REGISTRY[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return registered(REGISTRY, name, "objective")
 
 
 def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.episodes import EpisodeSampler
 from hf_transfer.few_shot import OBJECTIVES
 from hf_transfer.few_shot.episodic import split_episode
+from hf_transfer.functional.registered import registered
 from hf_transfer.trainer import TransferTrainer
 
 
@@ -75,8 +75,7 @@ def evaluate_episodes(features: Tensor, labels: Tensor, settings: FewShotSetting
     sampler = EpisodeSampler(
         labels, settings.ways, settings.shots, settings.queries, settings.seed, num_episodes=settings.episodes
     )
-    module, attribute = OBJECTIVES[settings.method].split(":")
-    classify = getattr(importlib.import_module(module), attribute).log_probabilities
+    classify = registered(OBJECTIVES, settings.method, "method").log_probabilities
     accuracies = torch.empty(settings.episodes, dtype=torch.float64)
     for number in range(settings.episodes):
         rows = torch.tensor(sampler.episode(number))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
+from hf_transfer.functional.registered import registered
 from hf_transfer.ranking.score import TransferabilityScore
 
 
@@ -17,5 +16,4 @@ def score_class(name: str) -> type[TransferabilityScore]:
 
     if name not in SCORES:
         raise ValueError(f"`score` should be one of {sorted(SCORES)}, got {name!r}.")
-    module, _, attribute = SCORES[name].partition(":")
-    return getattr(import_module(module), attribute)
+    return registered(SCORES, name, "score")

@@ -19,8 +19,8 @@ from scipy.stats import t as student_t
 from torch import Tensor
 
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
-# Small batches wait here until one matrix product per shard is worth its overhead.
-ROWS_PER_FLUSH = 2048
+# Batches wait until the products of a shard's rows take longer than reading and writing the matrix they go into.
+ROWS_PER_FLUSH = 8192
 
 Statistics = dict[str, Tensor]
 
@@ -103,7 +103,6 @@ class TransferabilityScore(ABC):
         self.shards: list[Statistics | None] = [None] * shards
         self.next_row = first_row
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._sorted: Tensor | None = None
         self._form: tuple | None = None
 
     @abstractmethod
@@ -174,7 +173,6 @@ class TransferabilityScore(ABC):
     def to_cpu(self) -> None:
         """Move everything to the CPU, to be sent to another process."""
         self._flush()
-        self._sorted = None
         self.shards = [
             None if shard is None else {name: value.cpu() for name, value in shard.items()} for shard in self.shards
         ]
@@ -206,29 +204,16 @@ class TransferabilityScore(ABC):
     def _flush(self) -> None:
         if not self._waiting:
             return
-        features, labels, rows = zip(*self._waiting)
-        labels, rows = torch.cat(labels), torch.cat(rows)
+        features, labels, rows = (torch.cat(parts) for parts in zip(*self._waiting))
         self._waiting = []
         # The golden ratio spreads any row order evenly, also one in which the classes alternate.
         owner = ((rows.double() * GOLDEN_RATIO).frac() * len(self.shards)).long()
-        order = owner.argsort(stable=True)
-        ordered = self._in_order(features, order)
         sizes = torch.bincount(owner, minlength=len(self.shards)).tolist()
-        parts = ordered, labels[order.to(labels.device)], rows[order].to(ordered.device)
-        for index, part in enumerate(zip(*(values.split(sizes) for values in parts))):
-            if sizes[index]:
-                self._add_rows(index, *part)
-
-    def _in_order(self, batches: Sequence[Tensor], order: Tensor) -> Tensor:
-        """The rows of all batches in float64, by their places in `order`; good until the next call."""
-        first = batches[0]
-        if self._sorted is None or len(self._sorted) < len(order) or self._sorted.device != first.device:
-            # Kept, for fresh memory takes longer to get than to fill.
-            self._sorted = first.new_empty(len(order), first.shape[1], dtype=torch.float64)
-        places = order.argsort().to(first.device).split([len(batch) for batch in batches])
-        for batch, place in zip(batches, places):
-            self._sorted[place] = batch.double()
-        return self._sorted[: len(order)]
+        for index, chosen in enumerate(owner.argsort(stable=True).split(sizes)):
+            if len(chosen):
+                there = chosen.to(features.device)
+                some, known = features[there].double(), labels[chosen.to(labels.device)]
+                self._add_rows(index, some, known, rows[chosen].to(features.device))
 
     def _add_rows(self, index: int, features: Tensor, labels: Tensor, rows: Tensor) -> None:
         self._add(index, self.statistics(features, labels, rows))

@@ -11,11 +11,11 @@ Underperform Out-of-Distribution", ICLR 2022, https://huggingface.co/papers/2202
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from hf_transfer.functional.keyword_checks import require_positive
+from hf_transfer.functional.registered import registered
 from hf_transfer.task_adaptation import SCHEDULES
 
 
@@ -102,11 +102,9 @@ def make_schedules(
         if isinstance(keywords, Schedule):
             made.append(keywords)
             continue
-        if name not in SCHEDULES:
-            raise ValueError(f"unknown schedule `{name}`, accepted: {sorted(SCHEDULES)}.")
-        module, attribute = SCHEDULES[name].split(":")
+        schedule = registered(SCHEDULES, name, "schedule")
         try:
-            made.append(getattr(importlib.import_module(module), attribute)(**(keywords or {})))
+            made.append(schedule(**(keywords or {})))
         except TypeError as error:
             raise TypeError(f"schedule `{name}`: {error}") from error
     timed = [type(one).__name__ for one in made if one.sets_rate_over_time]

@@ -86,8 +86,4 @@ def spatial_convolutions(model: nn.Module) -> set[str]:
 def layers_with_bias(model: nn.Module) -> set[str]:
     """Names of all layers of the backbone that have a bias."""
     modules = backbone_modules(model)
-    return {name for name, module in modules.items() if "bias" in base_layer(module)._parameters and _bias(module)}
-
-
-def _bias(module: nn.Module) -> bool:
-    return base_layer(module).bias is not None
+    return {name for name, module in modules.items() if base_layer(module)._parameters.get("bias") is not None}

@@ -5,8 +5,9 @@ features [N, D], logits [N, C], domain [N] (0 = source, 1 = target; None where a
 [N], of which only those of source rows are ever read.
 """
 
-import importlib
 from collections.abc import Callable
+
+from hf_transfer.functional.registered import registered
 
 VALIDATORS = {
     "dev": "hf_transfer.validators.dev:dev",
@@ -25,7 +26,4 @@ def find_validator(name: str) -> Callable[..., float]:
     Raises:
         ValueError: no validator has this name.
     """
-    if name not in VALIDATORS:
-        raise ValueError(f"unknown validator `{name}`, accepted: {sorted(VALIDATORS)}.")
-    module, attribute = VALIDATORS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
+    return registered(VALIDATORS, name, "validator")

@@ -234,7 +234,6 @@ def test_a_plain_trainer_trains_and_resumes(kind, digits, tmp_path):
     [
         "peft_type: RESIDUAL, r: 2",
         "peft_type: DIFFERENCE",
-        "peft_type: DIFFERENCE, bias_only: true",
         "peft_type: SIDE",
     ],
 )

@@ -9,12 +9,9 @@ import pickle
 import pytest
 from peft import PeftType, get_peft_config
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from torch import nn
 
 from hf_transfer.tuners import TUNERS, register_tuners
 from hf_transfer.tuners.registration import CLASSES
-from hf_transfer.tuners.target_layers import block_layers, layers_with_bias, output_layers, spatial_convolutions
-from tests import tiny
 
 
 @pytest.mark.parametrize("name", TUNERS)
@@ -34,18 +31,3 @@ def test_registering_again_changes_nothing():
     before = list(PeftType), dict(PEFT_TYPE_TO_PREFIX_MAPPING)
     register_tuners()
     assert (list(PeftType), dict(PEFT_TYPE_TO_PREFIX_MAPPING)) == before
-
-
-def test_layers_of_the_blocks():
-    model = tiny.bert()
-    linear = set(block_layers(model, (nn.Linear,)))
-    assert len(linear) == 12 and all(".layer." in name for name in linear)
-    assert output_layers(model) < linear
-    assert {"bert.embeddings.LayerNorm", "bert.pooler.dense"} < layers_with_bias(model) and "classifier" not in linear
-    assert spatial_convolutions(model) == set()
-    assert output_layers(model.bert) == {name.removeprefix("bert.") for name in output_layers(model)}
-
-
-def test_a_network_of_ones_own():
-    network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-    assert output_layers(network) == {"0", "2"}

@@ -226,9 +226,9 @@ class FlowformerModel(FlowformerPreTrainedModel):
         if not is_causal or self.config.modality != "text":
             if past_key_values is not None:
                 raise ValueError(
-                    "A cache needs a causal text model: set `is_causal=True` in the configuration. Prefix tuning makes "
-                    "one of keys and values, which flow attention has not: use prompt tuning (PromptTuningConfig) or "
-                    "P-tuning (PromptEncoderConfig)."
+                    "A cache needs a causal text model: set `is_causal=True` in the configuration. Prefix tuning "
+                    "makes one of keys and values, which flow attention has not: use prompt tuning "
+                    "(PromptTuningConfig) or P-tuning (PromptEncoderConfig)."
                 )
             return None
         if past_key_values is None and use_cache:

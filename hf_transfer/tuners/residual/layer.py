@@ -24,7 +24,7 @@ class KroneckerLinear(nn.Module):
         bias: whether it has one.
 
     Raises:
-        ValueError: `terms` divides a width not.
+        ValueError: `terms` does not divide both widths.
     """
 
     def __init__(self, in_features: int, out_features: int, terms: int, bias: bool = True):
