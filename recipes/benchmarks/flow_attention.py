@@ -14,6 +14,7 @@ at 16,384 10 times SDPA, twice the time for twice the tokens; decoding costs the
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -129,6 +130,10 @@ def peak_mib(name: str, length: int, device: str) -> float:
 
 
 def measure_peak(name: str, length: int, device: str, threads: int) -> float:
+    """`peak_mib` in a process of its own: a fork of this one, which has computed nothing, or a new one for a GPU."""
+    if device == "cpu":
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            return pool.apply(peak_mib, (name, length, device))
     command = [sys.executable, __file__, "--threads", str(threads), "--peak", device, name, str(length)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -212,26 +217,32 @@ def describe_machine(threads: int) -> str:
     )
 
 
+def forms_at(length: int, device: str) -> dict[str, Callable]:
+    """What is worth measuring at a length on a device."""
+    limits = CPU_MAX_LENGTH if device == "cpu" else {"published causal": 4096}
+    elsewhere = {"fla causal"} if device == "cpu" else set()
+    return {name: form for name, form in FORMS.items() if length <= limits.get(name, length) and name not in elsewhere}
+
+
 def run(arguments: argparse.Namespace) -> dict:
-    """Measure everything the arguments ask for."""
-    rows, decoding, ratios = [], {}, {}
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        if device == "cuda" and importlib.util.find_spec("fla"):
-            FORMS["fla causal"] = fla_causal
-        length = 512
-        while length <= arguments.max_length:
-            limits = CPU_MAX_LENGTH if device == "cpu" else {"published causal": 4096}
-            forms = {
-                n: f
-                for n, f in FORMS.items()
-                if length <= limits.get(n, length) and (device, n) != ("cpu", "fla causal")
-            }
-            for row in time_length(length, device, forms, arguments.seconds):
-                row["peak_mib"] = round(measure_peak(row["form"], length, device, arguments.threads), 1)
-                rows.append(row)
-                print(row, flush=True)
-            length *= 2
-        decoding[device], ratios[device] = time_decoding(device), compare(rows, device)
+    """Measure all that the arguments ask for: memory, in processes made before this one computes, and then time."""
+    if torch.cuda.is_available() and importlib.util.find_spec("fla"):
+        FORMS["fla causal"] = fla_causal
+    lengths = [512 * 2**power for power in range(24) if 512 * 2**power <= arguments.max_length]
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    cases = [(device, length) for device in devices for length in lengths]
+    peaks = {}
+    for device, length in cases:
+        for name in forms_at(length, device):
+            peaks[device, length, name] = round(measure_peak(name, length, device, arguments.threads), 1)
+            print(f"{device}, {name} at {length}: {peaks[device, length, name]} MiB", flush=True)
+    rows = []
+    for device, length in cases:
+        for row in time_length(length, device, forms_at(length, device), arguments.seconds):
+            rows.append({**row, "peak_mib": peaks[device, length, row["form"]]})
+            print(rows[-1], flush=True)
+    decoding = {device: time_decoding(device) for device in devices}
+    ratios = {device: compare(rows, device) for device in devices}
     return {"machine": describe_machine(arguments.threads), "rows": rows, "decoding_us": decoding, "ratios": ratios}
 
 
