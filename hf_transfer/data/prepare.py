@@ -20,6 +20,8 @@ from hf_transfer.data.trajectories import TrajectoryProcessor, trajectory_shape,
 
 READY_COLUMNS = ("pixel_values", "input_ids", "input_values", "past_values", "inputs_embeds")
 """A dataset with one of these already holds model inputs."""
+TIMM = "timm_wrapper"
+"""The kind of every model of timm's, whose configuration does not say how many channels it reads."""
 
 
 def prepare(
@@ -71,13 +73,14 @@ def prepare(
         raise ValueError(f"columns {columns} hold text, and the model's folder has no tokenizer to read them.")
     if block_size is not None:
         return _in_blocks(dataset, config, processor, columns, block_size)
-    return _with_tokens(dataset, processor, columns, _longest_text(config, processor, max_length))
+    return _with_tokens(dataset, processor, columns, longest_text(config, processor, max_length))
 
 
 def check_modality(dataset: Dataset, config: PreTrainedConfig) -> None:
     """Raises ValueError when the dataset holds images and the model reads none."""
     images = _image_columns(dataset)
-    if images and not hasattr(getattr(config, "vision_config", config), "num_channels"):
+    reads_images = hasattr(getattr(config, "vision_config", config), "num_channels") or config.model_type == TIMM
+    if images and not reads_images:
         raise ValueError(f"column `{images[0]}` holds images, and a {config.model_type} model reads none.")
 
 
@@ -129,11 +132,12 @@ def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, pro
     config = getattr(config, "vision_config", config)
     if processor is None:
         return with_pixel_values(dataset, _image_size(config), config.num_channels, column)
-    mode = "L" if config.num_channels == 1 else "RGB"
-    first = np.asarray(processor(dataset[0][column].convert(mode), return_tensors="np")["pixel_values"][0])
+    mode = "L" if getattr(config, "num_channels", 3) == 1 else "RGB"
+    # As tensors: the processor of timm's models makes nothing else.
+    first = np.asarray(processor(dataset[0][column].convert(mode), return_tensors="pt")["pixel_values"][0])
 
     def convert(rows: dict) -> dict:
-        pixels = processor([image.convert(mode) for image in rows[column]], return_tensors="np")["pixel_values"]
+        pixels = processor([image.convert(mode) for image in rows[column]], return_tensors="pt")["pixel_values"]
         return {"pixel_values": [np.asarray(image, dtype=np.float32).tobytes() for image in pixels]}
 
     ready = dataset.map(convert, batched=True, remove_columns=[column], desc="Reading images")
@@ -166,7 +170,7 @@ def _text_columns(dataset: Dataset) -> list[str]:
     return columns
 
 
-def _longest_text(config: PreTrainedConfig, tokenizer: Any, max_length: int | None) -> int | None:
+def longest_text(config: PreTrainedConfig, tokenizer: Any, max_length: int | None) -> int | None:
     """The least of what is asked for, what the tokenizer allows and what the model has positions for."""
     limits = (max_length, tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
     # A tokenizer that knows no limit says 10^30.

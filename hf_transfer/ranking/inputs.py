@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
+from hf_transfer.data.prepare import longest_text
 from hf_transfer.objective import IGNORED_LABEL
 
 TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
@@ -26,7 +27,6 @@ TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
 COMPANIONS = frozenset({"attention_mask", "token_type_ids", "position_ids", "labels", "head_mask", "return_dict"})
 
 SERIES_INPUT = "past_values"
-NO_LIMIT = 10**9
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -134,7 +134,7 @@ def make_batches(
 ) -> Iterable[Batch]:
     """Batches of (inputs, labels) in the dataset's order."""
     if columns.kind in ("text", "words"):
-        max_length = longest_text(processor, model, max_length)
+        max_length = longest_text(model.config, processor, max_length)
     make_inputs = None if columns.kind == "words" else input_maker(columns, processor, model, max_length)
 
     def collate(rows: list[dict[str, Any]]) -> Batch:
@@ -147,16 +147,6 @@ def make_batches(
         names = [*columns.inputs, columns.label]
         dataset = dataset.with_format("torch" if columns.kind == "ready" else None, columns=names)
     return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=num_workers)
-
-
-def longest_text(tokenizer: Any, model: nn.Module, max_length: int | None) -> int | None:
-    """Tokens to cut a text at: as asked, or what the tokenizer or else the model says that it can read."""
-    if max_length is not None:
-        return max_length
-    # A tokenizer that was saved without a limit claims an astronomical one.
-    if tokenizer.model_max_length < NO_LIMIT:
-        return tokenizer.model_max_length
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 def input_maker(

@@ -14,6 +14,8 @@ from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from hf_transfer.data.prepare import TIMM
+from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
 from hf_transfer.ranking.adapters import is_adapter, load_adapted
 
 PROCESSORS = {"image": AutoImageProcessor, "text": AutoTokenizer, "words": AutoTokenizer}
@@ -83,7 +85,13 @@ def head_class(config: Any) -> type:
     Raises:
         ValueError: it was saved without a classification head.
     """
+    if config.model_type == TIMM and config.num_labels > 0:
+        # timm saves no name of a class.
+        return transformers.AutoModelForImageClassification
     saved = (getattr(config, "architectures", None) or [""])[0]
+    if saved == FlowformerForTimeSeriesClassification.__name__:
+        # transformers has no Auto class for series.
+        return FlowformerForTimeSeriesClassification
     for ending in HEADS:
         if saved.endswith(ending):
             return getattr(transformers, f"AutoModel{ending}")

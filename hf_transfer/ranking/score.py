@@ -21,6 +21,8 @@ from torch import Tensor
 GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 # Batches wait until the products of a shard's rows take longer than reading and writing the matrix they go into.
 ROWS_PER_FLUSH = 8192
+# How many of them are in float64 at a time.
+ROWS_AT_ONCE = 1024
 
 Statistics = dict[str, Tensor]
 
@@ -209,11 +211,12 @@ class TransferabilityScore(ABC):
         # The golden ratio spreads any row order evenly, also one in which the classes alternate.
         owner = ((rows.double() * GOLDEN_RATIO).frac() * len(self.shards)).long()
         sizes = torch.bincount(owner, minlength=len(self.shards)).tolist()
-        for index, chosen in enumerate(owner.argsort(stable=True).split(sizes)):
-            if len(chosen):
-                there = chosen.to(features.device)
-                some, known = features[there].double(), labels[chosen.to(labels.device)]
-                self._add_rows(index, some, known, rows[chosen].to(features.device))
+        for index, theirs in enumerate(owner.argsort(stable=True).split(sizes)):
+            for chosen in theirs.split(ROWS_AT_ONCE):
+                if len(chosen):
+                    there = chosen.to(features.device)
+                    some, known = features[there].double(), labels[chosen.to(labels.device)]
+                    self._add_rows(index, some, known, rows[chosen].to(features.device))
 
     def _add_rows(self, index: int, features: Tensor, labels: Tensor, rows: Tensor) -> None:
         self._add(index, self.statistics(features, labels, rows))

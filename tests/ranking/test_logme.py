@@ -6,8 +6,8 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_diabetes, load_iris, load_wine
 
 from hf_transfer.ranking import LogME, TransferabilityScore, logme
-from hf_transfer.ranking.logme import maximum_evidence
-from hf_transfer.ranking.moments import second_moments
+from hf_transfer.ranking.logme import maximum_evidence, shard_influence
+from hf_transfer.ranking.moments import second_moments, symmetric
 from hf_transfer.ranking.score import jackknife_standard_error, target_columns
 
 
@@ -57,6 +57,18 @@ def evidence_by_iteration(features, target, steps=100_000):
     evidence = size / 2 * alpha.log() + rows / 2 * beta.log() - volume / 2
     evidence = evidence - beta / 2 * residual - alpha / 2 * mean_square - rows / 2 * math.log(2 * math.pi)
     return float(evidence / rows)
+
+
+def log_evidence_at(evidence, statistics):
+    """Mean over columns of the log evidence of weighted rows at the alpha, beta and means of `evidence`."""
+    gram, logs = symmetric(statistics["gram"]), []
+    for column, (alpha, beta) in enumerate(zip(evidence.alpha, evidence.beta)):
+        mean = evidence.posterior_means[column]
+        misfit = statistics["energy"][column] - 2 * mean @ statistics["cross"][:, column] + mean @ gram @ mean
+        precision = alpha * torch.eye(len(gram)).double() + beta * gram
+        log = len(gram) / 2 * alpha.log() + statistics["rows"] / 2 * (beta / (2 * math.pi)).log()
+        logs.append(log - precision.logdet() / 2 - beta / 2 * misfit - alpha / 2 * mean @ mean)
+    return float(torch.stack(logs).mean())
 
 
 def wide():
@@ -189,6 +201,22 @@ def test_infinitesimal_jackknife_follows_the_real_one():
     full = TransferabilityScore.leave_one_out(score, score.shards, score.total())
     assert quick == pytest.approx(full, abs=3e-3)
     assert jackknife_standard_error(quick) == pytest.approx(jackknife_standard_error(full), rel=0.1)
+
+
+def test_the_jackknife_is_a_derivative():
+    features = random_features(300, 130)
+    score = scored(features, random_targets(features, noise=3.0))
+    evidence, shard = score.evidence(), score.shards[0]
+    curvature = evidence.curvature()
+
+    def weighted(weight):
+        total = score.total()
+        some = {name: total[name] + weight * shard[name] for name in total}
+        # The number of rows counts as it is in the score: the whole of them, which is no integer here.
+        return log_evidence_at(evidence, some) / float(some["rows"])
+
+    slope = (weighted(1e-4) - weighted(-1e-4)) / 2e-4
+    assert shard_influence(evidence, curvature, shard) == pytest.approx(slope, rel=1e-5)
 
 
 def test_standard_error_is_that_of_new_samples():
