@@ -102,7 +102,7 @@ TARGETS = {
     "mnist5k": image_target("mnist5k", 1000),
     "book_group": text_target(partial(book_group, "kjv", 1)),
     "translation": text_target(partial(translation, 1)),
-    "osu_leaf": series_target("osu_leaf", 242, 200),
+    "italy_power_demand": series_target("italy_power_demand", 100, 500),
 }
 
 

@@ -29,6 +29,14 @@ def cloud(place: float, count: int = 400, seed: int = 0) -> DomainRows:
     return DomainRows(points + torch.tensor([place, 0.0, 0.0]), (points[:, 2] > 0).long())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    """Two or three features need no more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_transfer.evaluation.divergences.STEPS", 60)
+        yield
+
+
 @pytest.fixture(scope="module")
 def there_and_back():
     """The estimates of A -> B and of B -> A, where a good hypothesis of A may fail on B and none of B on A."""
