@@ -140,6 +140,7 @@ def measure_apart(method: str, rounds: int) -> dict[str, Any]:
 def markdown(report: dict[str, Any]) -> str:
     """A row a method, the cheapest first."""
     lines = ["# A step of each domain-adaptation method over source only", "", report["machine"], ""]
+    lines += ["No term can be cheaper than none: the ratios below 1 show how large the noise is.", ""]
     lines += ["| method | ms | source only, ms | time ratio | limit | memory ratio |", "|---|--:|--:|--:|--:|--:|"]
     base = report["methods"].get(SOURCE_ONLY, {}).get("peak_mib")
     measured = {name: row for name, row in report["methods"].items() if "ratio" in row}
