@@ -140,7 +140,7 @@ def write(report: dict, output_dir: Path) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
-    parser.add_argument("--rounds", type=int, default=3, help="of part a")
+    parser.add_argument("--rounds", type=int, default=5, help="of part a")
     parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS), help="of part d")
     parser.add_argument("--transformer_ranker_python", default=sys.executable, metavar="PATH")
     parser.add_argument("--work_dir", type=Path, default=Path("outputs/ranking"))
