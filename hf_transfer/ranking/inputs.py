@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from PIL import Image
@@ -27,6 +29,7 @@ TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
 COMPANIONS = frozenset({"attention_mask", "token_type_ids", "position_ids", "labels", "head_mask", "return_dict"})
 
 SERIES_INPUT = "past_values"
+LENGTHS_AT_ONCE = 10_000
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -130,9 +133,10 @@ def make_batches(
     *,
     batch_size: int,
     max_length: int | None = None,
+    order: Tensor | None = None,
     num_workers: int = 0,
 ) -> Iterable[Batch]:
-    """Batches of (inputs, labels) in the dataset's order."""
+    """Batches of (inputs, labels) of the rows in `order` [n], by default the dataset's own."""
     if columns.kind in ("text", "words"):
         max_length = longest_text(model.config, processor, max_length)
     make_inputs = None if columns.kind == "words" else input_maker(columns, processor, model, max_length)
@@ -146,7 +150,34 @@ def make_batches(
     if dataset.format["type"] != "custom":
         names = [*columns.inputs, columns.label]
         dataset = dataset.with_format("torch" if columns.kind == "ready" else None, columns=names)
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=num_workers)
+    places = range(len(dataset)) if order is None else order.tolist()
+    return DataLoader(dataset, batch_size, sampler=places, collate_fn=collate, num_workers=num_workers)
+
+
+def longest_first(dataset: Dataset, columns: Columns) -> Tensor:
+    """Places [n] of the rows, long ones first: little padding in a batch, and memory that runs out does so at once.
+
+    Rows whose length the table does not tell (pictures, columns made on the fly) keep their order.
+    """
+    name = columns.inputs[0] if columns.kind != "ready" else "input_ids"
+    if dataset.format["type"] == "custom" or name not in dataset.column_names or len(dataset) == 0:
+        return torch.arange(len(dataset))
+    tables = dataset.select_columns([name]).with_format("arrow").iter(batch_size=LENGTHS_AT_ONCE)
+    lengths = [lengths_of(table[name]) for table in tables]
+    if any(length is None for length in lengths):
+        return torch.arange(len(dataset))
+    return torch.from_numpy(np.concatenate(lengths)).argsort(descending=True, stable=True)
+
+
+def lengths_of(column: pa.ChunkedArray) -> np.ndarray | None:
+    """Bytes of every text or items of every list in a column of a table; None for what is neither."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        lengths = pc.binary_length(column)
+    elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lengths = pc.list_value_length(column)
+    else:
+        return None
+    return lengths.fill_null(0).to_numpy().astype(np.int64)
 
 
 def input_maker(

@@ -123,8 +123,11 @@ class TransferabilityScore(ABC):
         """Sum of statistics; none of them changes."""
         return reduce(self.combine, parts)
 
-    def update(self, features: Tensor, labels: Tensor) -> None:
+    def update(self, features: Tensor, labels: Tensor, rows: Tensor | None = None) -> None:
         """Add rows: features [B, D], labels [B] (class indices or regression values) or [B, C]; any device, any B.
+
+        `rows` [B] are their places in the whole dataset, by default those after the last one. Tokens of one text
+        share its place, so that the standard error does not take them as independent.
 
         Raises:
             ValueError: when shapes disagree, or something is not finite, or the form differs from earlier batches.
@@ -134,8 +137,9 @@ class TransferabilityScore(ABC):
             return
         self.check(features, labels)
         device = "cpu" if features.device.type == "mps" else features.device
-        rows = torch.arange(self.next_row, self.next_row + len(features))
-        self.next_row += len(features)
+        if rows is None:
+            rows = torch.arange(self.next_row, self.next_row + len(features))
+            self.next_row += len(features)
         self._waiting.append((features.to(device), labels.to(device), rows))
         if sum(len(rows) for _, _, rows in self._waiting) >= ROWS_PER_FLUSH:
             self._flush()

@@ -22,7 +22,7 @@ from hf_transfer.hub import explain_hub_error
 from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove
 from hf_transfer.ranking.features import FeatureExtractor, HeadExtractor
-from hf_transfer.ranking.inputs import choose_columns, make_batches
+from hf_transfer.ranking.inputs import choose_columns, longest_first, make_batches
 from hf_transfer.ranking.loading import first_line, load_model, load_processor, tower_of
 from hf_transfer.ranking.ranking import RankingRow
 from hf_transfer.ranking.score import Score, TransferabilityScore
@@ -173,6 +173,7 @@ class ModelScorer:
         settings = self.settings
         columns = choose_columns(self.dataset, model, settings.label_column, settings.input_columns)
         model = tower_of(model, set(columns.inputs), columns.kind)
+        order = longest_first(self.part, columns)
         batches = make_batches(
             self.part,
             columns,
@@ -180,6 +181,7 @@ class ModelScorer:
             model,
             batch_size=batch_size,
             max_length=settings.max_length,
+            order=order,
             num_workers=self.num_workers,
         )
         if settings.reads_head:
@@ -188,14 +190,14 @@ class ModelScorer:
             extract = FeatureExtractor(model, settings.layers, "none" if columns.is_per_token else settings.pooling)
         accumulators: dict[int, TransferabilityScore] = {}
         start, seconds_score, rows = time.perf_counter(), 0.0, 0
-        for inputs, labels in batches:
+        for (inputs, labels), places in zip(batches, order.split(batch_size), strict=True):
             features = extract(on_device(inputs, model))
             before = time.perf_counter()
             for layer, vectors in features.items():
                 if layer not in accumulators:
-                    accumulators[layer] = settings.new_score(self.first_row)
-                vectors, known = labelled_rows(vectors, labels, columns.is_per_token)
-                accumulators[layer].update(vectors, known)
+                    accumulators[layer] = settings.new_score()
+                vectors, known, theirs = labelled_rows(vectors, labels, places, columns.is_per_token)
+                accumulators[layer].update(vectors, known, self.first_row + theirs)
             rows += len(known)
             seconds_score += time.perf_counter() - before
         facts |= {"rows": rows, "seconds_score": seconds_score}
@@ -212,15 +214,18 @@ def on_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def labelled_rows(features: Tensor, labels: Tensor, is_per_token: bool) -> tuple[Tensor, Tensor]:
-    """Features and labels without the rows (or tokens) that carry the ignored label."""
+def labelled_rows(
+    features: Tensor, labels: Tensor, places: Tensor, is_per_token: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, labels and places [B] without the rows (or tokens) that carry the ignored label."""
     if is_per_token:
         length = min(features.shape[1], labels.shape[1])
         features, labels = features[:, :length].flatten(0, 1), labels[:, :length].flatten()
+        places = places.repeat_interleave(length)
     if labels.is_floating_point() or labels.ndim != 1:
-        return features, labels
+        return features, labels, places
     keep = labels != IGNORED_LABEL
-    return features[keep.to(features.device)], labels[keep]
+    return features[keep.to(features.device)], labels[keep], places[keep]
 
 
 def compute_scores(outcomes: Sequence[Outcome]) -> dict[int, Score]:

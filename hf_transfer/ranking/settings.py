@@ -34,7 +34,7 @@ class RankSettings:
     seed: int = 0
 
     def __post_init__(self):
-        self.new_score(0)
+        self.new_score()
         check_layers(self.layers)
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` should be one of {list(POOLINGS)}, got {self.pooling!r}.")
@@ -48,6 +48,6 @@ class RankSettings:
         """Whether the score wants the source head's probabilities instead of features."""
         return score_class(self.score).reads == "probabilities"
 
-    def new_score(self, first_row: int) -> TransferabilityScore:
-        """An empty accumulator for a process whose rows begin at `first_row`."""
-        return score_class(self.score)(first_row=first_row, **self.score_options)
+    def new_score(self) -> TransferabilityScore:
+        """An empty accumulator."""
+        return score_class(self.score)(**self.score_options)

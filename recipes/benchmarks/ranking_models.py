@@ -32,7 +32,7 @@ from hf_transfer.models import flowformer as models
 from hf_transfer.runs.adapt import run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 
-IMAGE_SIZE = 64
+SMALL_IMAGES, OWN_SIZE = 64, 224
 LARGE = 40.0
 LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
 LITE_CHANNELS = {0: (16, 24, 40, 80, 112, 192, 320), 1: (16, 24, 40, 80, 112, 192, 320)}
@@ -75,14 +75,14 @@ def truncated_minilm(folder: Path, layers: int, has_weights: bool = True) -> Non
     AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
 
 
-def efficientnet_lite(folder: Path, number: int) -> None:
+def efficientnet_lite(folder: Path, number: int, image_size: int = SMALL_IMAGES) -> None:
     """EfficientNet-Lite as transformers' EfficientNet, whose gates (which Lite has none of) are held open.
 
     sigmoid(40) is 1 in float32 and its derivative 0, so that they stay open in training.
     """
     channels = LITE_CHANNELS[number]
     config = EfficientNetConfig(
-        image_size=IMAGE_SIZE,
+        image_size=image_size,
         width_coefficient=1.0,
         depth_coefficient=1.0,
         in_channels=[32, *channels[:-1]],
@@ -105,7 +105,7 @@ def efficientnet_lite(folder: Path, number: int) -> None:
     state |= zip(names, torch.load(path, weights_only=True).values(), strict=True)
     model.load_state_dict(state)
     model.save_pretrained(folder)
-    image_processor(IMAGE_SIZE, 3).save_pretrained(folder)
+    image_processor(image_size, 3).save_pretrained(folder)
 
 
 def flowformer(
@@ -185,6 +185,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "flow_wikipedia": text_flowformer(wikipedia, "text-generation", block_size=128),
     "flow_text_random": partial(random_flowformer, architecture=FLOW_TEXT),
     "efficientnet_lite0": partial(efficientnet_lite, number=0),
+    "efficientnet_lite0_at_224": partial(efficientnet_lite, number=0, image_size=OWN_SIZE),
     "efficientnet_lite1": partial(efficientnet_lite, number=1),
     "efficientnet_lite2": partial(efficientnet_lite, number=2),
     "flow_mnist": image_flowformer(partial(images, "mnist5k", 0)),

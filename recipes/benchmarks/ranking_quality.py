@@ -84,11 +84,11 @@ class Target:
 
 def image_target(name: str, test_rows: int) -> Target:
     rows = partial(images, name, 1)
-    return Target("image-classification", rows, 300, test_rows, IMAGES, 40, 16, (3e-4, 3e-3))
+    return Target("image-classification", rows, 300, test_rows, IMAGES, 120, 16, (3e-4, 3e-3))
 
 
 def text_target(rows: Callable[[], Dataset]) -> Target:
-    return Target("text-classification", rows, 800, 500, TEXTS, 50, 16, (2e-4, 2e-3), max_length=32)
+    return Target("text-classification", rows, 800, 500, TEXTS, 60, 16, (2e-4, 2e-3), max_length=32)
 
 
 def series_target(name: str, train_rows: int, test_rows: int) -> Target:

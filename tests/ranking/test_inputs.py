@@ -5,7 +5,7 @@ from datasets import Dataset, Features, Sequence, Value
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from hf_transfer.models.flowformer import FlowformerConfig, FlowformerModel
-from hf_transfer.ranking.inputs import choose_columns, make_batches
+from hf_transfer.ranking.inputs import Columns, choose_columns, longest_first, make_batches
 from hf_transfer.ranking.loading import load_model
 
 
@@ -142,3 +142,25 @@ def test_class_labels_keep_their_type(zoo, digits):
     data = Dataset.from_dict({"pixel_values": digits["pixel_values"][:4].numpy(), "labels": [0, 1, 2, 3]}, features)
     _, [(_, labels)] = batches_of(data, load_model(zoo / "vit0", str))
     assert not labels.is_floating_point()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "values"),
+    [
+        ("text", "text", ["abc", "a", "", "abcdef"]),
+        ("tokens", "words", [["a", "b", "c"], ["a"], [], ["a"] * 6]),
+        ("input_ids", "ready", [[1, 2, 3], [1], [], [1] * 6]),
+        ("series", "series", [[[0.1]] * 3, [[0.1]], [], [[0.1]] * 6]),
+    ],
+)
+def test_long_rows_come_first(name, kind, values):
+    dataset = Dataset.from_dict({name: values, "label": [0, 1, 2, 3]})
+    assert longest_first(dataset, Columns("label", (name,), kind)).tolist() == [3, 0, 1, 2]
+
+
+def test_rows_of_unknown_length_keep_their_order(raw_digits):
+    pictures = raw_digits.select(range(3))
+    assert longest_first(pictures, Columns("label", ("image",), "image")).tolist() == [0, 1, 2]
+    texts = Dataset.from_dict({"text": ["a", "abc"], "label": [0, 1]})
+    texts.set_transform(lambda rows: rows)
+    assert longest_first(texts, Columns("label", ("text",), "text")).tolist() == [0, 1]

@@ -44,6 +44,16 @@ def test_batches_of_any_size_give_the_same_score_and_error():
     assert parts.compute().replicates == pytest.approx(whole.compute().replicates, abs=1e-12)
 
 
+def test_rows_in_any_order_give_the_same_score_and_error():
+    features, labels = make_data(rows=900)
+    plain, turned = MeanScore(), MeanScore()
+    plain.update(features, labels)
+    order = torch.randperm(900, generator=torch.Generator().manual_seed(1))
+    for places in order.split(70):
+        turned.update(features[places], labels[places], places)
+    assert turned.compute().replicates == pytest.approx(plain.compute().replicates, abs=1e-12)
+
+
 def test_merged_processes_give_the_same_score_and_error():
     features, labels = make_data()
     whole, first, second = MeanScore(), MeanScore(), MeanScore(first_row=600)

@@ -8,16 +8,17 @@ from hf_transfer.ranking.scorer import Outcome, explain, labelled_rows, on_devic
 def test_tokens_become_rows_and_ignored_labels_go():
     features = torch.arange(12.0).reshape(2, 3, 2)
     labels = torch.tensor([[0, -100, 1], [2, -100, -100]])
-    rows, known = labelled_rows(features, labels, is_per_token=True)
-    assert rows.tolist() == [[0, 1], [4, 5], [6, 7]] and known.tolist() == [0, 1, 2]
-    rows, known = labelled_rows(features[:, 0], torch.tensor([-100, 3]), is_per_token=False)
-    assert rows.tolist() == [[6, 7]] and known.tolist() == [3]
+    places = torch.tensor([7, 4])
+    rows, known, theirs = labelled_rows(features, labels, places, is_per_token=True)
+    assert rows.tolist() == [[0, 1], [4, 5], [6, 7]] and known.tolist() == [0, 1, 2] and theirs.tolist() == [7, 7, 4]
+    rows, known, theirs = labelled_rows(features[:, 0], torch.tensor([-100, 3]), places, is_per_token=False)
+    assert rows.tolist() == [[6, 7]] and known.tolist() == [3] and theirs.tolist() == [4]
 
 
 def test_values_and_several_labels_are_kept():
-    features = torch.zeros(2, 3)
+    features, places = torch.zeros(2, 3), torch.arange(2)
     for labels in (torch.tensor([-100.0, 1.0]), torch.tensor([[1, 0], [0, 1]])):
-        assert labelled_rows(features, labels, is_per_token=False)[1] is labels
+        assert labelled_rows(features, labels, places, is_per_token=False)[1:] == (labels, places)
 
 
 def test_facts_of_two_processes():
