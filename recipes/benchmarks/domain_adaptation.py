@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from datasets import Dataset, disable_progress_bars
+from cells import mean_and_deviation, train_all
+from datasets import Dataset
 from machine import processor_names
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
@@ -236,12 +235,6 @@ def run_folder(cell: Cell, runs_dir: Path) -> Path:
     return runs_dir / f"{pair}-{method}-{candidate}-{seed}"
 
 
-def one_thread() -> None:
-    """What a worker begins with."""
-    torch.set_num_threads(1)
-    disable_progress_bars()
-
-
 def train(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
     """The results of one cell; of the earlier run where it is finished. A run that fails says why under `error`."""
     folder = run_folder(cell, runs_dir)
@@ -263,14 +256,6 @@ def train(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
     return found
 
 
-def train_all(cells: list[Cell], arguments: argparse.Namespace) -> dict[Cell, dict[str, Any]]:
-    """Every cell's results; each worker is a process that imports once and trains many."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, context, initializer=one_thread) as pool:
-        waiting = {cell: pool.submit(train, cell, arguments.runs_dir, arguments.steps) for cell in cells}
-        return {cell: future.result() for cell, future in waiting.items()}
-
-
 def choose_candidates(arguments: argparse.Namespace) -> dict[tuple[str, str], int]:
     """Which candidate of each method a pair uses: the one whose run on the first seed `TUNED_BY` likes best."""
     every = [(pair, method) for pair in arguments.pairs for method in arguments.methods]
@@ -279,7 +264,7 @@ def choose_candidates(arguments: argparse.Namespace) -> dict[tuple[str, str], in
         return dict.fromkeys(pairs, 0)
     seed = arguments.seeds[0]
     cells = [(*pair, place, seed) for pair in pairs for place in range(len(METHODS[pair[1]]))]
-    found = train_all(cells, arguments)
+    found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
 
     def score(cell: Cell) -> float:
         return found[cell].get("validators", {}).get(TUNED_BY, float("-inf"))
@@ -292,7 +277,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     write_data(arguments.pairs, arguments.runs_dir)
     chosen = choose_candidates(arguments)
     cells = [(*pair, place, seed) for pair, place in chosen.items() for seed in arguments.seeds]
-    found = train_all(cells, arguments)
+    found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
     file = arguments.output_dir / RESULTS
     pairs = json.loads(file.read_text())["pairs"] if file.exists() else {}
     for (pair, method), place in chosen.items():
@@ -345,10 +330,7 @@ def accuracies(row: dict[str, Any]) -> list[float]:
 
 
 def describe(values: list[float]) -> str:
-    if not values:
-        return "failed"
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
+    return mean_and_deviation(values) if values else "failed"
 
 
 def comparison(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
