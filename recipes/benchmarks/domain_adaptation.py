@@ -170,7 +170,12 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "bsp": [objectives(cdan={}, bsp={})],
     "mdd": [objectives(mdd={}), objectives(mdd={"margin": 2.0, "max_reversal": 0.5})],
     "localized_dd": [objectives(localized_dd={})],
-    "mcc": [objectives(mcc={}), objectives(mcc={"temperature": 1.5})],
+    "mcc": [
+        objectives(mcc={}),
+        objectives(mcc={"temperature": 1.5}),
+        {**objectives(mcc={}), "objective_warmup": 0.5},
+        {**objectives(mcc={"weight": 3.0}), "objective_warmup": 0.5},
+    ],
     "pseudo_label": [objectives(pseudo_label={})],
     "fixmatch": [objectives(fixmatch={"threshold": 0.9})],
     "flexmatch": [objectives(flexmatch={})],

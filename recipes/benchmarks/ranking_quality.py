@@ -206,11 +206,13 @@ def measure_target(name: str, work_dir: Path) -> list[dict]:
 
 
 def correlations(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Of each score that at least three candidates have: their number, weighted tau and Pearson's correlation."""
+    """Of each score that at least three candidates have and that tells them apart: their number, weighted tau and
+    Pearson's correlation.
+    """
     found = {}
     for score in sorted(SCORES):
         pairs = [(row["scores"][score]["value"], row["accuracy"]) for row in rows if score in row["scores"]]
-        if len(pairs) >= 3:
+        if len({value for value, _ in pairs}) > 1 and len(pairs) >= 3:
             values, accuracies = zip(*pairs)
             tau, pearson = weightedtau(values, accuracies).statistic, pearsonr(values, accuracies).statistic
             found[score] = {"models": len(pairs), "tau": round(float(tau), 3), "pearson": round(float(pearson), 3)}
@@ -240,6 +242,14 @@ def quality_markdown(targets: dict) -> list[str]:
             means = (statistics.mean(one[field] for one in known) for field in ("tau", "pearson"))
             cells.append(" / ".join(f"{value:.2f}" for value in means))
         lines.append(f"| {score} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "A dash: fewer than three candidates have the score, or it is the same for all. Fine-tuning was short:",
+        "",
+    ]
+    for name, target in targets.items():
+        budget = f"{target['steps']} steps of {target['batch_size']} rows"
+        lines.append(f"- {name}: {target['train_rows']} training rows, {budget}, {target['test_rows']} test rows")
     lines += ["", "Accuracy in percent after fine-tuning, and LogME before:", ""]
     lines += ["| target | model | accuracy | LogME | seconds of a fine-tuning |", "|---|---|--:|--:|--:|"]
     for name, target in targets.items():
