@@ -11,6 +11,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_transfer.model_anatomy import backbone_of
+from hf_transfer.models.flowformer import FlowformerConfig, FlowformerForTimeSeriesClassification
 from hf_transfer.transfer_model import TransferModel
 from hf_transfer.tuners.side import Borrowed, SideConfig, SideLayer, keep_first_layers, side_network
 from tests import tiny
@@ -84,6 +85,20 @@ def test_the_side_network_is_small_and_borrows_tables():
     clone = copy.deepcopy(nn.ModuleDict({"base": model.bert, "side": network}))
     owner = clone["side"].embeddings.word_embeddings.weight
     assert owner is clone["base"].embeddings.word_embeddings.weight is not tables.word_embeddings.weight
+
+
+def test_a_borrowed_module_tells_what_its_owner_tells():
+    network = side_network(base_model("bert").bert, layers=1)
+    assert network.embeddings.word_embeddings.num_embeddings == tiny.bert().config.vocab_size
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = network.embeddings.word_embeddings.nothing
+
+
+def test_a_model_that_checks_its_tables_gets_a_side_network():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    config = FlowformerConfig(modality="time_series", num_input_channels=3, **sizes, num_labels=3)
+    model = get_peft_model(FlowformerForTimeSeriesClassification(config), SideConfig(side_layers=1))
+    assert model(past_values=torch.randn(2, 7, 3)).logits.shape == (2, 3)
 
 
 def test_every_stage_keeps_its_first_layers():

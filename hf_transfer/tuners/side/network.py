@@ -25,9 +25,12 @@ class Borrowed(nn.Module):
         owner, reader = self._modules_elsewhere
         return owner(*args, **kwargs).to(dtype_of(reader))
 
-    @property
-    def weight(self) -> Tensor:
-        return self._modules_elsewhere[0].weight
+    def __getattr__(self, name: str) -> Any:
+        """What else is asked of the module, such as its weight or size, is the owner's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_modules_elsewhere"][0], name)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
