@@ -31,7 +31,10 @@ def main() -> None:
 
 
 def _show(metrics: dict) -> None:
-    typer.echo(json.dumps(metrics, indent=2))
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        typer.echo(json.dumps(metrics, indent=2))
 
 
 @app.command(context_settings=OWN_ARGUMENTS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,13 @@ from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from hf_transfer.transfer_model import TransferModel
-from hf_transfer.validators import VALIDATORS, find_validator
+from hf_transfer.validators import WORKING, choose_validator, find_validator
 
 logger = logging.get_logger(__name__)
 
-NO_CLASSES = (
-    "the validators read the probabilities of classes, and these labels are numbers: leave `load_best_model_at_end` "
-    "and `guard` out, or name another `metric_for_best_model`."
+NO_VALIDATOR = (
+    "no validator works for {}, which this model predicts: leave `load_best_model_at_end` out, or name another "
+    "`metric_for_best_model`."
 )
 
 
@@ -73,7 +74,7 @@ class DomainAdaptationTrainer(TransferTrainer):
 
     Raises:
         ValueError: one domain is missing, empty or smaller than half a batch, the target has other classes than the
-            source, an unknown validator, one that is to choose where labels are numbers, and all that TransferTrainer
+            source, an unknown validator, one that cannot score what the model predicts, and all that TransferTrainer
             raises.
 
     Papers: Ganin et al. 2016 (https://huggingface.co/papers/1505.07818) for the setting; each objective names its own.
@@ -92,14 +93,15 @@ class DomainAdaptationTrainer(TransferTrainer):
     ):
         if validation_rows < 1:
             raise ValueError(f"`validation_rows` should be at least 1, got {validation_rows}.")
-        self.validator = find_validator(args.validator)
         dataset, validation = hold_out_source(
             join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
         )
-        self.has_classes = column_values(dataset, label_column(dataset, "training")).dtype.kind in "iu"
-        if args.metric_for_best_model in (None, "loss") and not self.has_classes:
+        self.predicts = what_is_predicted(model, column_values(dataset, label_column(dataset, "training")))
+        args.validator = choose_validator(args.validator, self.predicts)
+        self.validator = None if args.validator is None else find_validator(args.validator)
+        if args.metric_for_best_model in (None, "loss") and self.validator is None:
             if args.load_best_model_at_end:
-                raise ValueError(NO_CLASSES)
+                raise ValueError(NO_VALIDATOR.format(self.predicts))
         elif args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model = self.validator_metric(args)
             args.greater_is_better = True
@@ -131,7 +133,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         """The ordinary evaluation where there is a dataset for it, and the validator's score beside it."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         name = self.validator_metric(self.args)
-        if metric_key_prefix == "eval" and name not in metrics and self.has_classes:
+        if metric_key_prefix == "eval" and name not in metrics and self.validator is not None:
             metrics[name] = self.validate()
             self.log({name: metrics[name]})
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -140,7 +142,7 @@ class DomainAdaptationTrainer(TransferTrainer):
     def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
         """Puts the validator's score among the metrics of one dataset before callbacks (early stopping) see them."""
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if description == "Evaluation" and metric_key_prefix == "eval" and self.has_classes:
+        if description == "Evaluation" and metric_key_prefix == "eval" and self.validator is not None:
             output.metrics[self.validator_metric(self.args)] = self.validate()
         return output
 
@@ -148,20 +150,22 @@ class DomainAdaptationTrainer(TransferTrainer):
         """The validator's score of the present model; no target label is read. Higher is better.
 
         Raises:
-            ValueError: the labels are numbers to predict.
+            ValueError: there is none for what the model predicts.
         """
-        if not self.has_classes:
-            raise ValueError(NO_CLASSES)
-        return float(self.validator(*self.validation_outputs()))
+        if self.validator is None:
+            raise ValueError(NO_VALIDATOR.format(self.predicts))
+        return score(self.validator, self.validation_outputs())
 
     def validate_by_all(self) -> dict[str, float]:
-        """The score of every validator, of one pass over the rows; those that the data does not allow are left out."""
-        if not self.has_classes:
+        """The score of every validator that works for what the model predicts, of one pass over the rows; those that
+        the data does not allow are left out.
+        """
+        if self.validator is None:
             return {}
         outputs, scores = self.validation_outputs(), {}
-        for name in VALIDATORS:
+        for name in sorted(WORKING[self.predicts]):
             try:
-                scores[name] = float(find_validator(name)(*outputs))
+                scores[name] = score(find_validator(name), outputs)
             except ValueError as error:
                 logger.info(f"the validator `{name}` cannot be computed: {error}")
         return scores
@@ -187,6 +191,8 @@ class DomainAdaptationTrainer(TransferTrainer):
         logits, features = (torch.from_numpy(values) for values in output.predictions)
         domain = torch.from_numpy(column_values(rows, "domain"))
         labels = torch.from_numpy(column_values(rows, column))
+        if self.predicts == "numbers":
+            labels = labels.to(logits.dtype)  # a regression's labels may be whole numbers
         return features, logits, domain, labels
 
     def _load_best_model(self) -> None:
@@ -200,6 +206,25 @@ class DomainAdaptationTrainer(TransferTrainer):
                 else "."
             )
         )
+
+
+def what_is_predicted(model: PreTrainedModel | PeftModel | TransferModel, labels: np.ndarray) -> str:
+    """A key of `hf_transfer.validators.WORKING`, as `TransferModel.task_loss` reads the labels."""
+    config = model.config
+    if config.problem_type == "multi_label_classification":
+        return "several labels"
+    is_regression = config.problem_type == "regression" or config.num_labels == 1 or labels.dtype.kind == "f"
+    return "numbers" if is_regression else "classes"
+
+
+def score(validator: Callable[..., float], outputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
+    """What the validator says of a model's outputs; minus infinity where training has diverged.
+
+    A score that is not a number would stay the best for ever: nothing is greater.
+    """
+    if not all(values.isfinite().all() for values in outputs[:2]):
+        return -math.inf
+    return float(validator(*outputs))
 
 
 def hold_out_source(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -103,12 +103,16 @@ class TransferConfig(TrainingArguments):
         default=0.0,
         metadata={
             "help": "Domain adaptation: share of the source that is not trained on, for the validators that read its "
-            "labels (dev, mdd, source_accuracy); at 0 they read training rows, where a model looks better than it is."
+            "labels (dev, dd, mdd, source_accuracy, source_risk); at 0 they read training rows, where a model looks "
+            "better than it is."
         },
     )
-    validator: str = field(
-        default="information_maximization",
-        metadata={"help": "Score that chooses the checkpoint in domain adaptation without target labels."},
+    validator: str | None = field(
+        default=None,
+        metadata={
+            "help": "Score that chooses the checkpoint in domain adaptation without target labels; left out, "
+            "information_maximization for classes and dev for numbers."
+        },
     )
 
     def __post_init__(self):
@@ -253,6 +257,11 @@ class TransferTrainer(Trainer):
 
     # Data.
 
+    @property
+    def data_seed(self) -> int:
+        """Of the order of the rows and of their augmentation."""
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             accepted = inspect.signature(unwrap_peft(self.adapted_model).forward).parameters
@@ -262,7 +271,7 @@ class TransferTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "random":
             return super()._get_train_sampler(dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        seed = self.data_seed
         if "episodes" in self.transfer_model.needs:
             labels = column_values(dataset, label_column(dataset, "training"))
             asking = self.transfer_model.objectives.values()
@@ -284,8 +293,9 @@ class TransferTrainer(Trainer):
         if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
             return given
         rows = self._remove_unused_columns(self.train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return augmenting_collator(given, rows, self.args.augmentation, comparing, self.processing_class, seed)
+        return augmenting_collator(
+            given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed
+        )
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer's, with the collator of the training rows."""
@@ -308,7 +318,17 @@ class TransferTrainer(Trainer):
     def _prepare_objectives(self) -> None:
         for objective in self.transfer_model.objectives.values():
             if type(objective).prepare is not Objective.prepare:
-                objective.prepare(self.adapted_model, super().get_train_dataloader())  # rows as they are
+                objective.prepare(self.adapted_model, self._plain_dataloader())
+
+    def _plain_dataloader(self) -> DataLoader:
+        """All training rows as they are, in the same random order on every process, so that all measure the same."""
+        return DataLoader(
+            self._remove_unused_columns(self.train_dataset),
+            batch_size=self._train_batch_size,
+            sampler=ShuffleSampler(len(self.train_dataset), self.data_seed),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
 
     def compute_loss(
         self,

@@ -1,26 +1,36 @@
 """Short trainings that come out alike on one process and on two. `test_distributed.py` runs them both ways.
 
-torchrun --standalone --nproc_per_node 2 -m tests.distributed_runs OUTPUT_FOLDER
+ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 -m tests.distributed_runs OUTPUT_FOLDER
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from datasets import Dataset
 
+from hf_transfer import cli
 from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from tests import tiny
+from tests.runs.folders import save_digits, save_image_model
+from tests.tuners.conftest import adapted_model
 
 ADVERSARIAL = {"cdan": {"hidden_size": 8}, "mcc": {}, "dann": {"hidden_size": 8}}
 STEPS, STOP = 4, 2
+RESUMED = ("cross_entropy", "adversarial", "difference")
+TUNED = {"residual": "serial", "difference": "difference", "reopened": "difference", "side": "side"}
+QUEUE_SIZE, RELATED_CLASSES = 8, 6
+EPISODES = "{ways: 3, shots: 1, queries: 2, episodes: 21}"
 
 
 def config(folder: Path, batch_size: int, **changes) -> TransferConfig:
@@ -50,7 +60,7 @@ def half_labelled(rows: Dataset) -> Dataset:
 
 def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     """The runs by name."""
-    digits = tiny.digit_rows(0, 64)
+    rows = tiny.digit_rows(0, 64)
 
     def make(name: str, rows: Dataset, objectives: dict, **changes) -> TransferTrainer:
         torch.manual_seed(0)
@@ -59,49 +69,105 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
 
     weights = {"l2_sp": {}, "bss": {}}
     torch.manual_seed(0)
-    args = config(folder / "alternating", batch_size)
-    alternating = AlternatingTrainer(tiny.vit(), args, train_dataset=tiny.two_domains(digits), objectives={"mcd": {}})
-    return {
-        "alternating": alternating,
-        "cross_entropy": make("cross_entropy", digits, {}),
-        "adversarial": make("adversarial", tiny.two_domains(digits), ADVERSARIAL),
-        "thawing": make("thawing", digits, {}, schedules={"ulmfit": {"unfreeze_until": 0.75, "decay": 1.0}}),
-        "accumulated": make("accumulated", half_labelled(digits), weights, gradient_accumulation_steps=2),
+    measured = {
+        "co_tuning": {"source_head": torch.nn.Linear(16, RELATED_CLASSES)},
+        "ewc": {"samples": 20, "strength": 10.0},
+        "delta": {"samples": 20, "attention_temperature": 0.01},
     }
+    args = config(folder / "alternating", batch_size)
+    alternating = AlternatingTrainer(tiny.vit(), args, train_dataset=tiny.two_domains(rows), objectives={"mcd": {}})
+    # A batch's augmentation depends on all its rows, so one process would augment a row in another way than two.
+    same_views = {"augmentation": {"first": "none", "second": "none"}}
+    keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
+    return {
+        **tuned_trainers(folder, batch_size, rows),
+        "measured": make("measured", half_labelled(rows), measured),
+        "bi_tuning": make("bi_tuning", half_labelled(rows), keys, **same_views),
+        "alternating": alternating,
+        "cross_entropy": make("cross_entropy", rows, {}),
+        "adversarial": make("adversarial", tiny.two_domains(rows), ADVERSARIAL),
+        "thawing": make("thawing", rows, {}, schedules={"ulmfit": {"unfreeze_until": 0.75, "decay": 1.0}}),
+        "accumulated": make("accumulated", half_labelled(rows), weights, gradient_accumulation_steps=2),
+    }
+
+
+def tuned_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, TransferTrainer]:
+    """A run with each of our tuners.
+
+    `difference` is projected before its checkpoint; `reopened` after the checkpoint that it loads at its end, so that
+    it is projected once more.
+    """
+    adapters = {"difference": {"project_at": STOP / STEPS}, "reopened": {"project_at": 0.7}}
+    youngest = {"load_best_model_at_end": True, "metric_for_best_model": "age", "greater_is_better": False}
+    changes = {"reopened": {"eval_strategy": "steps", "eval_steps": STOP, **youngest}}
+    made = {}
+    for name, kind in TUNED.items():
+        model = adapted_model("vit", kind, **adapters.get(name, {}))
+        args = config(folder / name, batch_size, **changes.get(name, {}))
+        made[name] = TransferTrainer(model, args, train_dataset=rows, eval_dataset=rows.select(range(16)))
+        made[name].compute_metrics = lambda _, trainer=made[name]: {"age": trainer.state.global_step}
+    return made
 
 
 def validation_score(folder: Path, batch_size: int) -> float:
     """The validator's score over an odd number of rows."""
-    digits = tiny.digit_rows(0, 64)
+    rows = tiny.digit_rows(0, 64)
     torch.manual_seed(0)
     trainer = DomainAdaptationTrainer(
         tiny.vit(),
         config(folder / "validator", batch_size),
-        train_dataset=digits.select(range(30)),
-        target_dataset=digits.select(range(30, 63)),
+        train_dataset=rows.select(range(30)),
+        target_dataset=rows.select(range(30, 63)),
     )
     return trainer.evaluate()["eval_information_maximization"]
 
 
+def print_few_shot(folder: Path, batch_size: int) -> None:
+    """Keep what `hf-transfer evaluate --few-shot` prints on this process, of an odd number of rows."""
+    state, model, rows = PartialState(), folder / "model", folder / "rows"
+    if state.is_main_process:
+        save_image_model(model, tiny.vit(num_labels=2))
+        save_digits(rows, 0, 63)
+    state.wait_for_everyone()
+    command = ["evaluate", str(model), "--dataset", str(rows), "--batch-size", str(batch_size)]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        cli.app([*command, "--few-shot", EPISODES], standalone_mode=False)
+    (folder / f"printed_by_{state.process_index}").write_text(printed.getvalue())
+
+
 def run(folder: Path, batch_size: int) -> dict[str, dict[str, torch.Tensor]]:
-    """The final state of every run, and that of two of them resumed from their middle as well."""
-    ends, losses = {}, {}
+    """The final state of every run, and that of some of them resumed from their middle as well."""
+    ends, losses, moved, reopened = {}, {}, {}, None
     for name, trainer in trainers(folder, batch_size).items():
+        start = backbone_in_training(trainer)
         trainer.train()
         ends[name] = {key: value.clone() for key, value in trainer.transfer_model.state_dict().items()}
         losses[name] = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+        moved[name] = max((ends[name][key] - value).abs().max().item() for key, value in start.items())
+        reopened = reopened or trainer.state.best_model_checkpoint
+        trainer.save_model(str(folder / f"saved_by_{trainer.args.process_index}" / name))
     for name, trainer in trainers(folder, batch_size).items():
-        if name in ("cross_entropy", "adversarial"):
-            for parameter in trainer.transfer_model.parameters():
-                torch.nn.init.zeros_(parameter)
+        if name in RESUMED:
+            for key in backbone_in_training(trainer):
+                torch.nn.init.zeros_(trainer.transfer_model.get_parameter(key))
             trainer.train(resume_from_checkpoint=str(folder / name / f"checkpoint-{STOP}"))
             ends[f"{name}_resumed"] = dict(trainer.transfer_model.state_dict())
-    score = validation_score(folder, batch_size)
+    print_few_shot(folder, batch_size)
+    facts = {"score": validation_score(folder, batch_size)}
     if not dist.is_initialized() or dist.get_rank() == 0:
-        (folder / "facts.json").write_text(
-            json.dumps({"world_size": trainer.args.world_size, "score": score, "losses": losses})
-        )
+        facts |= {"world_size": trainer.args.world_size, "losses": losses, "moved": moved, "reopened": reopened}
+        facts["printed"] = (folder / "printed_by_0").read_text()
+        (folder / "facts.json").write_text(json.dumps(facts))
     return ends
+
+
+def backbone_in_training(trainer: TransferTrainer) -> dict[str, torch.Tensor]:
+    """A copy of the trainable weights of backbone and adapters, by name."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in trainer.transfer_model.named_parameters()
+        if parameter.requires_grad and name.startswith("model.") and "classifier" not in name
+    }
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from hf_transfer.family_trainers import (
 )
 from hf_transfer.objective import IGNORED_LABEL, Objective
 from hf_transfer.transfer_model import TransferModel
-from hf_transfer.validators import VALIDATORS, find_validator
+from hf_transfer.validators import WORKING, find_validator
 from hf_transfer.validators.information_maximization import information_maximization
 from tests import tiny
 from tests.test_trainer import accuracy, assert_same, config, first_gradients, state_of
@@ -301,7 +301,7 @@ def test_a_domain_that_is_neither_source_nor_target(tmp_path, source):
 def test_every_validator_of_one_pass(tmp_path, source, target):
     trainer = adapt(tmp_path, source, target, objectives={})
     scores = trainer.validate_by_all()
-    assert scores.keys() == VALIDATORS.keys()
+    assert scores.keys() == set(WORKING["classes"])
     for name in ("entropy", "information_maximization", "source_accuracy"):
         trainer.validator = find_validator(name)
         assert scores[name] == pytest.approx(trainer.validate(), abs=1e-6)
@@ -446,23 +446,66 @@ def test_pre_training_that_lacks_its_labels_says_so(tmp_path, sentences):
         trainer.train()
 
 
-def test_numbers_have_no_validator(tmp_path, digits):
-    numbers = [label / 9 for label in digits.with_format(None)["labels"]]
-    rows = tiny.with_column(digits, "labels", numbers)
-    source, target = rows.select(range(32)), rows.select(range(32, 64))
+# Regression under a shift.
 
-    def trainer(**changes):
-        args = config(tmp_path, max_steps=2, objectives={"rsd": {}}, **changes)
+
+@pytest.fixture
+def numbers(tmp_path, digits):
+    """Makes a trainer of digits as numbers to predict."""
+    rows = tiny.with_column(digits, "labels", [label / 9 for label in digits.with_format(None)["labels"]])
+
+    def trainer(**changes) -> DomainAdaptationTrainer:
+        settings = {"max_steps": 2, "objectives": {"rsd": {}}, **changes}
+        sets = {"train_dataset": rows.select(range(32)), "target_dataset": rows.select(range(32, 64))}
         model = tiny.vit(1, problem_type="regression")
-        return DomainAdaptationTrainer(model, args, train_dataset=source, target_dataset=target, eval_dataset=target)
+        return DomainAdaptationTrainer(model, config(tmp_path, **settings), eval_dataset=rows.select([40, 50]), **sets)
 
-    adapted = trainer()
-    adapted.train()
-    metrics = adapted.evaluate()
-    assert metrics["eval_loss"] > 0 and "eval_information_maximization" not in metrics
-    assert adapted.validate_by_all() == {}
-    with pytest.raises(ValueError, match="the validators read the probabilities of classes"):
-        adapted.validate()
+    return trainer
+
+
+def test_the_checkpoint_of_a_regression_is_chosen_by_dev(numbers, source, caplog):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps"}
+    trainer = numbers(**best, save_steps=1, source_holdout=0.25)
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert "was chosen by `eval_dev`" in caplog.text and "without target labels" in caplog.text
+    logged = [log["eval_dev"] for log in trainer.state.log_history if "eval_dev" in log]
+    assert len(logged) == 2 and trainer.state.best_metric == max(logged)
+    assert trainer.evaluate()["eval_dev"] == pytest.approx(max(logged), abs=1e-6)
+
+
+def test_the_validators_of_a_regression(numbers, source):
+    trainer = numbers(validator="source_risk")
+    batch = tiny.batch_of(source, 32)
+    with torch.no_grad():
+        answers = trainer.adapted_model.eval()(batch["pixel_values"]).logits[:, 0]
+    expected = -(answers - batch["labels"] / 9).square().mean().item()
+    assert trainer.validate() == pytest.approx(expected, abs=1e-6)
+    scores = trainer.validate_by_all()
+    assert scores.keys() == {"dev", "dd", "source_risk"} and np.isfinite(list(scores.values())).all()
+    with pytest.raises(ValueError, match="`snd` does not work for numbers.*accepted: dev, dd, source_risk"):
+        numbers(validator="snd")
+
+
+def test_several_labels_at_once_have_no_validator(tmp_path, digits):
+    rows = tiny.with_column(digits, "labels", [[1.0, 0.0]] * 64)
+    sets = {"train_dataset": rows.select(range(32)), "target_dataset": rows.select(range(32, 64))}
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
-    with pytest.raises(ValueError, match="leave `load_best_model_at_end` and `guard` out"):
+
+    def trainer(**changes) -> DomainAdaptationTrainer:
+        model = tiny.vit(2, problem_type="multi_label_classification")
+        return DomainAdaptationTrainer(model, config(tmp_path, **changes), objectives={}, **sets)
+
+    plain = trainer()
+    assert plain.evaluate() == {} and plain.validate_by_all() == {}
+    with pytest.raises(ValueError, match="no validator works for several labels"):
+        plain.validate()
+    with pytest.raises(ValueError, match="leave `load_best_model_at_end` out"):
         trainer(**best)
+
+
+def test_a_model_that_has_diverged_scores_worst(tmp_path, source, target):
+    trainer = adapt(tmp_path, source, target)
+    with torch.no_grad():
+        trainer.adapted_model.classifier.bias[0] = float("nan")
+    assert trainer.validate() == -np.inf

@@ -1,4 +1,6 @@
-"""Shifts of real digits: rotations, as environments or as what is to be told, and classes that a model lacks."""
+"""Shifts of real digits: rotations, as environments or as what is to be told, misleading colours, and classes that a
+model lacks.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,18 @@ def rotated(images: np.ndarray, angles: Sequence[float]) -> np.ndarray:
         for image, angle in zip(images, angles, strict=True)
     ]
     return np.stack(turned)
+
+
+def coloured(images: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Images [n, H, W] uint8 as [n, H, W, 3]: green strokes where the colour [n] is 0, red where it is 1."""
+    painted = np.zeros((*images.shape, 3), dtype=np.uint8)
+    painted[np.arange(len(images)), :, :, 1 - colours] = images
+    return painted
+
+
+def flipped(values: np.ndarray, probabilities: np.ndarray | float, generator: np.random.Generator) -> np.ndarray:
+    """Values [n] of 0 and 1, each exchanged for the other with its probability."""
+    return values ^ (generator.random(len(values)) < probabilities)
 
 
 def environments(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -11,7 +11,8 @@ the rows by gradient steps on a smooth surrogate, and its value is counted on th
     eps_Q(h) <= eps_P(h) + discrepancy + eps_ideal,   eps_ideal = min over h* in H of eps_P(h*) + eps_Q(h*)
 
 holds for HdH and the disparity up to a term that falls with the number of rows, and for the localised one where the
-ideal hypothesis lies in H_r. A gradient search finds less than the supremum, so an estimate may be too small.
+ideal hypothesis lies in H_r. A gradient search finds less than the supremum, so an estimate may be too small; h' = h
+gives a disparity of 0, which counts where the adversary found does worse on the rows that it has not seen.
 
 Papers: Ben-David et al., "A theory of learning from different domains", Machine Learning 2010,
 https://doi.org/10.1007/s10994-009-5152-4 (A-distance, HdH); Zhang et al., "Bridging Theory and Algorithm for Domain
@@ -27,7 +28,7 @@ import copy
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,11 +37,12 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
+from hf_transfer.functional.hypotheses import fit, perceptron, standardised
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import IGNORED_LABEL
 
-WIDTH, STEPS = 64, 200
-"""Hidden units of a hypothesis, and full-batch steps of fitting one."""
+LEAST_ROWS = 4
+"""Of a domain: two to fit on and two to count."""
 PENALTY = 20.0
 """Price of every nat of source risk beyond r."""
 TINY = 1e-6
@@ -104,16 +106,11 @@ def estimate_divergences(
     Raises:
         ValueError: fewer than four rows of a domain, features of different widths, or an option out of range.
     """
-    require_positive(splits=splits, slack=slack)
-    if min(len(source.features), len(target.features)) < 4:
-        raise ValueError(
-            f"each domain needs at least 4 rows, got {len(source.features)} and {len(target.features)}: one half is "
-            "fitted on, the other counted."
-        )
+    check_request(len(source.features), len(target.features), splits, slack)
     if source.features.shape[1] != target.features.shape[1]:
         widths = (source.features.shape[1], target.features.shape[1])
         raise ValueError(f"source and target features should have one width, got {widths[0]} and {widths[1]}.")
-    source, target = standardised(source, target)
+    source, target = on_one_scale(source, target)
     classes = class_count(source, target)
     found: dict[str, list[float]] = {}
     for place in range(splits):
@@ -124,14 +121,21 @@ def estimate_divergences(
     return {name: Estimate.of(values) for name, values in found.items()}
 
 
-def standardised(source: DomainRows, target: DomainRows) -> tuple[DomainRows, DomainRows]:
-    """Features of mean 0 and deviation 1 over both domains together, which keeps what tells them apart."""
-    both = torch.cat([source.features, target.features]).float()
-    mean, deviation = both.mean(dim=0), both.std(dim=0).clamp_min(1e-8)
-    return tuple(
-        DomainRows((rows.features.float() - mean) / deviation, rows.labels, rows.predictions)
-        for rows in (source, target)
-    )
+def check_request(source_rows: int, target_rows: int, splits: int, slack: float) -> None:
+    """Raises ValueError when a domain has too few rows or an option is out of range."""
+    require_positive(splits=splits, slack=slack)
+    if min(source_rows, target_rows) < LEAST_ROWS:
+        raise ValueError(
+            f"each domain needs at least {LEAST_ROWS} rows, got {source_rows} of the source and {target_rows} of the "
+            "target: one half is fitted on, the other counted."
+        )
+
+
+def on_one_scale(source: DomainRows, target: DomainRows) -> tuple[DomainRows, DomainRows]:
+    """Features of mean 0 and deviation 1 over both domains together."""
+    both = standardised(torch.cat([source.features, target.features]).float())
+    count = len(source.features)
+    return replace(source, features=both[:count]), replace(target, features=both[count:])
 
 
 def class_count(*domains: DomainRows) -> int:
@@ -178,6 +182,8 @@ class Split:
         if head is None:
             return values
         values["localized_disparity"] = self.localized_disparity(head, *answers)
+        if self.source[1].known is None:
+            return values
         values["source_error"] = error(answers[0][1], self.source[1])
         if self.target[0].known is not None and self.target[1].known is not None:
             values["target_error"] = error(answers[1][1], self.target[1])
@@ -254,7 +260,7 @@ class Split:
             (adversary(rows[1].features).argmax(dim=1) != answers[1]).double().mean()
             for rows, answers in ((self.source, source_answers), (self.target, target_answers))
         ]
-        return (rates[1] - rates[0]).item()
+        return max(0.0, (rates[1] - rates[0]).item())
 
     def ideal_joint_error(self) -> float:
         """eps_P(h*) + eps_Q(h*) of one head fitted on the labels of both domains, each with half of the weight."""
@@ -269,23 +275,7 @@ class Split:
         return head
 
     def new_head(self) -> nn.Module:
-        width = self.source[0].features.shape[1]
-        head = nn.Sequential(nn.Linear(width, WIDTH), nn.ReLU(), nn.Linear(WIDTH, self.classes))
-        for layer in (head[0], head[2]):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=self.generator)
-            nn.init.zeros_(layer.bias)
-        return head
-
-
-@torch.enable_grad()
-def fit(hypothesis: nn.Module, loss: Callable[[], Tensor]) -> None:
-    """Full-batch steps down the loss; the hypothesis is frozen afterwards."""
-    optimizer = torch.optim.AdamW(hypothesis.parameters(), lr=0.01, weight_decay=0.1)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-    hypothesis.requires_grad_(False)
+        return perceptron(self.source[0].features.shape[1], self.classes, self.generator)
 
 
 def sum_of_products(pair: nn.ModuleList, features: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
     interval = 1.96 s / sqrt(episodes),   s = standard deviation of the episodes' accuracies
 
-600 episodes of 15 queries a class, as Snell et al. 2017 (https://huggingface.co/papers/1703.05175) report.
+600 episodes of 15 queries a class, as Snell et al. 2017 (https://huggingface.co/papers/1703.05175) report. An episode
+depends on the seed and its number alone, so several processes share the episodes out and find what one finds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,21 +73,43 @@ def evaluate_episodes(features: Tensor, labels: Tensor, settings: FewShotSetting
     Raises:
         ValueError: the rows are too few for such episodes.
     """
+    return _summary(right_answers(features, labels, settings, range(settings.episodes)), settings)
+
+
+def right_answers(features: Tensor, labels: Tensor, settings: FewShotSettings, numbers: Iterable[int]) -> Tensor:
+    """How many queries of each episode are classified right, [episodes]; 0 where an episode is not asked for.
+
+    Args:
+        features: [N, D] of all rows.
+        labels: [N] classes.
+        settings: of the episodes.
+        numbers: of the episodes asked for.
+
+    Raises:
+        ValueError: the rows are too few for such episodes.
+    """
     sampler = EpisodeSampler(
         labels, settings.ways, settings.shots, settings.queries, settings.seed, num_episodes=settings.episodes
     )
     classify = registered(OBJECTIVES, settings.method, "method").log_probabilities
-    accuracies = torch.empty(settings.episodes, dtype=torch.float64)
-    for number in range(settings.episodes):
+    right = torch.zeros(settings.episodes, dtype=torch.long)
+    for number in numbers:
         rows = torch.tensor(sampler.episode(number))
         support, queries, targets = split_episode(features[rows], labels[rows], settings.ways, settings.shots)
-        accuracies[number] = (classify(support, queries).argmax(dim=1) == targets).double().mean()
+        right[number] = (classify(support, queries).argmax(dim=1) == targets).sum()
+    return right
+
+
+def _summary(right: Tensor, settings: FewShotSettings) -> dict[str, Any]:
+    accuracies = right.double() / (settings.ways * settings.queries)
     interval = 1.96 * accuracies.std().item() / settings.episodes**0.5
     return {"accuracy": accuracies.mean().item(), "interval": interval, **asdict(settings)}
 
 
 def evaluate_few_shot(trainer: TransferTrainer, dataset: Dataset, settings: FewShotSettings) -> dict[str, Any]:
-    """`evaluate_episodes` of the features that the trainer's model gives; every process reads its share of the rows.
+    """`evaluate_episodes` of the features that the trainer's model gives.
+
+    Every process reads its share of the rows and classifies its share of the episodes; all return the same.
 
     Args:
         trainer: around a model with a linear head, whose input the features are; the head itself is not used.
@@ -101,4 +124,7 @@ def evaluate_few_shot(trainer: TransferTrainer, dataset: Dataset, settings: FewS
     finally:
         trainer.transfer_model.returns_features = False
     _, features = output.predictions
-    return evaluate_episodes(torch.from_numpy(features), labels, settings)
+    numbers = range(trainer.args.process_index, settings.episodes, trainer.args.world_size)
+    right = right_answers(torch.from_numpy(features), labels, settings, numbers)
+    right = trainer.accelerator.reduce(right.to(trainer.args.device), reduction="sum").cpu()
+    return _summary(right, settings)

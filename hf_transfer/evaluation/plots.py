@@ -25,12 +25,12 @@ class Cloud:
 
     Args:
         features: [N, D].
-        classes: [N], what the model predicts.
+        answers: [N], what the model predicts: classes, or floats of a regression.
         domain: [N], 0 = source, 1 = target.
     """
 
     features: np.ndarray
-    classes: np.ndarray
+    answers: np.ndarray
     domain: np.ndarray
 
 
@@ -84,7 +84,8 @@ def embed(features: np.ndarray, method: str = "pca", seed: int = 0) -> np.ndarra
 
 
 def plot_domains(clouds: Mapping[str, Cloud], path: Path, method: str = "pca") -> None:
-    """Both domains in two dimensions: a column for each time, coloured by domain above and by predicted class below.
+    """Both domains in two dimensions: a column for each time, coloured by domain above and by prediction below, where
+    a colour means the same everywhere.
 
     Args:
         clouds: title, such as "before", to rows.
@@ -93,14 +94,17 @@ def plot_domains(clouds: Mapping[str, Cloud], path: Path, method: str = "pca") -
     """
     figure = Figure(figsize=(4 * len(clouds), 7), layout="constrained")
     axes = figure.subplots(2, len(clouds), squeeze=False)
+    answers = np.concatenate([cloud.answers for cloud in clouds.values()])
+    names = "viridis" if answers.dtype.kind == "f" else "tab20"
+    colours = {"cmap": names, "vmin": answers.min(), "vmax": answers.max()}
     for column, (title, cloud) in enumerate(clouds.items()):
         places = embed(cloud.features, method)
         for domain, name, mark in ((SOURCE, "source", "o"), (TARGET, "target", "x")):
             rows = cloud.domain == domain
             axes[0, column].scatter(*places[rows].T, s=9, marker=mark, alpha=0.6, label=name)
-            axes[1, column].scatter(*places[rows].T, s=9, marker=mark, c=cloud.classes[rows], cmap="tab20", alpha=0.7)
+            axes[1, column].scatter(*places[rows].T, s=9, marker=mark, c=cloud.answers[rows], alpha=0.7, **colours)
         axes[0, column].set_title(f"{title}: domains")
-        axes[1, column].set_title(f"{title}: predicted classes")
+        axes[1, column].set_title(f"{title}: predictions")
     axes[0, 0].legend()
     for one in axes.flat:
         one.set(xticks=[], yticks=[])

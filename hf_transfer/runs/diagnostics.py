@@ -43,7 +43,8 @@ class Diagnostics:
     def _cloud(self) -> tuple[Cloud, np.ndarray]:
         """The rows under the present model, and their labels, -100 on the target."""
         features, logits, domain, labels = self.trainer.validation_outputs(self.rows)
-        return Cloud(features.numpy(), logits.argmax(dim=1).numpy(), domain.numpy()), labels.numpy()
+        answers = logits[:, 0] if self.trainer.predicts == "numbers" else logits.argmax(dim=1)
+        return Cloud(features.numpy(), answers.numpy(), domain.numpy()), labels.numpy()
 
     def draw(self, test: Dataset | None) -> list[PlotFact]:
         """Write the pictures; every process takes part, the main one writes.
@@ -75,7 +76,7 @@ class Diagnostics:
         if labels.ndim != 1 or labels.dtype.kind != "i" or classes < 2:
             return {}
         source = after.domain == SOURCE
-        counts = {"source": confusion_counts(labels[source], after.classes[source], classes)}
+        counts = {"source": confusion_counts(labels[source], after.answers[source], classes)}
         if test is not None:
             output = self.trainer.predict(test)
             if output.label_ids is not None:

@@ -10,18 +10,28 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import PreTrainedConfig
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, column_values, label_column
 from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import check_modality, prepare
-from hf_transfer.evaluation.divergences import DomainRows, Estimate, bound_table, estimate_divergences
+from hf_transfer.evaluation.divergences import (
+    LEAST_ROWS,
+    DomainRows,
+    Estimate,
+    bound_table,
+    check_request,
+    estimate_divergences,
+)
+from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.hub import atomic_folder, check_can_write
 from hf_transfer.runs.arguments import ModelArguments
-from hf_transfer.runs.models import load_model, load_processor
+from hf_transfer.runs.models import AUTO_CLASSES, LacksWeights, load_model, load_processor
 from hf_transfer.runs.start import collator_for
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
+TASKS = [task for task in AUTO_CLASSES if task.endswith("-classification")]
 RESULTS_FILE, TABLE_FILE = "divergence.json", "divergence.md"
 MEANINGS = {
     "a_distance": "proxy A-distance, 0 to 2",
@@ -50,7 +60,7 @@ class DivergenceReport:
     def to_markdown(self) -> str:
         """A table of estimates and one of bounds."""
         title = f"# {self.settings['source']} → {self.settings['target']} under {self.settings['model']}"
-        lines = [title, "", "| estimate | value | standard error |", "|---|--:|--:|"]
+        lines = [title, "", self.hypothesis, "", "| estimate | value | standard error |", "|---|--:|--:|"]
         for name, estimate in self.estimates.items():
             spread = "" if estimate.standard_error is None else f"{estimate.standard_error:.3f}"
             lines.append(f"| {MEANINGS[name]} | {estimate.value:.3f} | {spread} |")
@@ -61,6 +71,15 @@ class DivergenceReport:
             cells = ["unknown" if value is None else f"{value:.3f}" for value in list(row.values())[1:]]
             lines.append(f"| {row['bound']} | " + " | ".join(cells) + " |")
         return "\n".join(lines) + "\n"
+
+    @property
+    def hypothesis(self) -> str:
+        """What h is, in a sentence."""
+        if self.settings["own_head"]:
+            return "h is the model."
+        if "source_error" in self.estimates:
+            return "h is a head fitted on half of the source rows: the model has none for their classes."
+        return "There is no h: the source has no class labels, and the model no head for classes."
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write divergence.json and divergence.md into a folder that is there whole or not at all."""
@@ -88,7 +107,8 @@ def run_divergence(
 ) -> DivergenceReport:
     """Estimate the divergences between two data sets under a model's features.
 
-    h is the model where it has a head for the task with the source's classes, or else a head fitted on the source.
+    h is the model where it has a head for the source's classes, or else a head fitted on the source. The source error
+    of the model is that on these rows: give rows that it was not trained on.
 
     Args:
         model: folder or Hub id.
@@ -96,7 +116,7 @@ def run_divergence(
         target: likewise.
         source_split: which split of it.
         target_split: likewise.
-        task: a key of `hf_transfer.runs.models.AUTO_CLASSES`.
+        task: one of `TASKS`, whose features are read.
         splits: random halves to average over.
         slack: nats that a localised hypothesis may lose on the source.
         max_samples: at most so many random rows of each data set.
@@ -107,19 +127,27 @@ def run_divergence(
         overwrite: replace what is there.
 
     Raises:
-        ValueError: not a model, no such data set, too few rows, or an option out of range.
+        ValueError: not a model, no such data set, too few rows, other classes in the target, or an option out of
+            range; all before a row goes through the model.
         FileExistsError: `output_dir` is in use.
     """
-    if max_samples < 4:
-        raise ValueError(f"`max_samples` should be at least 4, got {max_samples}.")
+    require_positive(splits=splits, slack=slack)
+    if max_samples < LEAST_ROWS:
+        raise ValueError(f"`max_samples` should be at least {LEAST_ROWS}, got {max_samples}.")
+    if task not in TASKS:
+        raise ValueError(
+            f"divergences are of features of a classifier: `task` should be one of {TASKS}, got `{task}`."
+        )
     if output_dir is not None:
         check_can_write(output_dir, overwrite=overwrite)
     raw = {"source": (source, source_split), "target": (target, target_split)}
     data = {role: some_rows(load(*asked), role, max_samples, seed) for role, asked in raw.items()}
+    check_request(len(data["source"]), len(data["target"]), splits, slack)
     names = class_names(data["source"])
-    if names is not None and named_label_column(data["target"]) is not None:
+    if names is not None:
         data["target"] = numbered_as(data["target"], names, "target")
     loaded, has_head = load_with_head(ModelArguments(model=model, task=task), names, seed)
+    data, has_head = numbered_as_head(data, loaded.config) if has_head else (data, False)
     domains = {
         role: domain_rows(loaded, rows, has_head, task=task, model=model, batch_size=batch_size, max_length=max_length)
         for role, rows in data.items()
@@ -147,13 +175,42 @@ def class_names(dataset: Dataset) -> list[str] | None:
 
 
 def load_with_head(arguments: ModelArguments, names: list[str] | None, seed: int) -> tuple[Any, bool]:
-    """The model, and whether its head is its own and tells the source's classes apart."""
+    """The model, and whether its head is its own and tells classes apart."""
     try:
         model = load_model(arguments, allow_new_weights=False)
-    except ValueError:
+    except LacksWeights:
         torch.manual_seed(seed)  # a pooling layer that the folder lacks is drawn anew
         return load_model(arguments, names), False
-    return model, names is None or model.config.num_labels == len(names)
+    return model, model.config.num_labels > 1 and model.config.problem_type in (None, "single_label_classification")
+
+
+def numbered_as_head(data: dict[str, Dataset], config: PreTrainedConfig) -> tuple[dict[str, Dataset], bool]:
+    """The data sets with their classes numbered as in the model's head, and whether it knows all of the source's.
+
+    Where the model, or the source, has no names, it should have as many classes.
+    """
+    names, own = class_names(data["source"]), [config.id2label[place] for place in range(config.num_labels)]
+    if names is None:
+        return data, highest_class(data["source"]) < len(own)
+    if own == [f"LABEL_{place}" for place in range(len(own))]:
+        return data, len(names) == len(own)
+    if not set(names) <= set(own):
+        return data, False
+    return {role: numbered_as(rows, own, role) for role, rows in data.items()}, True
+
+
+def class_labels(rows: Dataset) -> torch.Tensor | None:
+    """The class numbers [N]; None where there are no labels or they are no class numbers."""
+    if not any(name in rows.column_names for name in LABEL_COLUMNS):
+        return None
+    labels = column_values(rows, label_column(rows, "given"))
+    return torch.from_numpy(labels) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
+
+
+def highest_class(rows: Dataset) -> int:
+    """The highest class number of the rows; -1 where they have none."""
+    labels = class_labels(rows)
+    return -1 if labels is None else int(labels.max())
 
 
 def domain_rows(
@@ -161,10 +218,6 @@ def domain_rows(
 ) -> DomainRows:
     """Features, predictions and labels of the rows under the model."""
     check_modality(rows, loaded.config)
-    labelled = any(name in rows.column_names for name in LABEL_COLUMNS)
-    labels = torch.from_numpy(column_values(rows, label_column(rows, "given"))) if labelled else None
-    if labels is not None and labels.is_floating_point():
-        labels = None
     processor = load_processor(ModelArguments(model=model, task=task), loaded.config)
     ready = prepare(rows, loaded.config, processor, max_length=max_length, keep_labels=False)
     collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
@@ -173,4 +226,4 @@ def domain_rows(
         trainer = TransferTrainer(loaded, config, data_collator=collator)
         trainer.transfer_model.returns_features = True
         logits, features = (torch.from_numpy(values) for values in trainer.predict(ready).predictions)
-    return DomainRows(features, labels, logits.argmax(dim=1) if has_head else None)
+    return DomainRows(features, class_labels(rows), logits.argmax(dim=1) if has_head else None)

@@ -40,7 +40,8 @@ class DomainReport:
         if self.reference is not None:
             self.verdict = choose(self.trainer, self.reference, self.keep_adapted)
         if self.has_domains:
-            self.scores = self.trainer.validate_by_all()
+            scores = self.trainer.validate_by_all()
+            self.scores = {name: value for name, value in scores.items() if math.isfinite(value)}
 
     def results(self) -> dict[str, Any]:
         """What joins the metrics in `results.json`."""
@@ -53,7 +54,7 @@ class DomainReport:
         """Keywords of `RunFacts`: tables and pictures; no methods where the model that is kept was trained by none."""
         tables = [] if self.verdict is None else [self.verdict.table()]
         if self.scores:
-            rows = [[name, score] for name, score in self.scores.items() if math.isfinite(score)]
+            rows = [[name, score] for name, score in self.scores.items()]
             chosen = self.trainer.args.validator
             caption = f"Higher is better. `{chosen}` is the run's validator; none reads target labels."
             tables.append(TableFact("Label-free validators", ["validator", "score"], rows, caption))

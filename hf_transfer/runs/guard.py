@@ -75,16 +75,16 @@ def reference_folder(run: Callable[[Arguments], Any], trainer: DomainAdaptationT
         arguments: of the adapted model.
 
     Raises:
-        ValueError: the run adapts to no domain, has no objectives or no classes, or the folder's model is of another
-            kind.
+        ValueError: the run adapts to no domain, has no objectives or predicts what no validator can score, or the
+            folder's model is of another kind.
     """
     model_args, data_args, run_args, config = arguments
     if not isinstance(trainer, DomainAdaptationTrainer) or not trainer.transfer_model.objectives:
         raise ValueError(
             "`guard` and `source_only` compare an adaptation with source only: give a `target_dataset` and objectives."
         )
-    if not trainer.has_classes:
-        raise ValueError("`guard` and `source_only` go by a validator, and validators read predicted classes.")
+    if trainer.validator is None:
+        raise ValueError(f"`guard` and `source_only` go by a validator, and none works for {trainer.predicts}.")
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise ValueError("`guard` and `source_only` exchange the weights of models: use DDP, not FSDP or DeepSpeed.")
     if run_args.source_only is not None:

@@ -46,6 +46,10 @@ OWN_TASKS = ("time-series-classification", TRAJECTORY_TASK)
 IMAGE_TASKS = ("image-classification", "masked-image-modeling")
 
 
+class LacksWeights(ValueError):
+    """A folder without some of the weights that the task needs, such as a backbone without its head."""
+
+
 def auto_class(task: str) -> Any:
     """The Auto class of a task.
 
@@ -96,7 +100,7 @@ def load_model(
             reason = headless_kind(error) or error
             raise ValueError(f"cannot load `{arguments.model}` for {arguments.task}: {reason}") from error
         if report["missing_keys"] and not allow_new_weights:
-            raise ValueError(
+            raise LacksWeights(
                 f"`{arguments.model}` lacks weights for {arguments.task} ({sorted(report['missing_keys'])[:3]}): "
                 "adapt it first."
             )

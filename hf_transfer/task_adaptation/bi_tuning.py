@@ -6,7 +6,7 @@
 w_y is the classifier's weight and bias of class y, held fixed here, and h has a 1 for the bias. Q holds the K newest
 keys of every class, Q_y those of class y: features h' (first term) and projections z' (second term) that a momentum
 copy of model and projector, f' <- m f' + (1 - m) f, gives the second augmented copy of a row. The task's cross
-entropy stays beside it.
+entropy stays beside it. Several processes put all their keys into every queue, and count every labelled row alike.
 
 Paper: Zhong et al., "Bi-tuning of Pre-trained Representations", 2021, https://huggingface.co/papers/2011.06182.
 T = .07, K = 40, m = .999, 128 projected dimensions and weight 1 as in the released code.
@@ -102,8 +102,9 @@ class BiTuning(Objective):
 
     def forward(self, view: View) -> Tensor:
         feature_keys, projected_keys = self._keys(view.views)
-        self._new_keys.append((feature_keys, projected_keys, view.labels))
-        known = view.labels != IGNORED_LABEL
+        new_keys = tuple(_from_all_processes(part) for part in (feature_keys, projected_keys, view.labels))
+        self._new_keys.append(new_keys)
+        known, known_anywhere = view.labels != IGNORED_LABEL, new_keys[2] != IGNORED_LABEL
         if not known.any():
             return no_loss(view)
         labels, features = view.labels[known], view.features[known]
@@ -116,7 +117,9 @@ class BiTuning(Objective):
         at_projector = class_contrast(
             projected, projected_keys[known], self.projection_queue, labels, self.temperature
         )
-        return at_classifier + at_projector
+        # Gradients are averaged over processes, whose numbers of labelled rows may differ.
+        share = known.float().mean() / known_anywhere.float().mean()
+        return share * (at_classifier + at_projector)
 
     @torch.no_grad()
     def _keys(self, copies: View) -> tuple[Tensor, Tensor]:
@@ -129,7 +132,7 @@ class BiTuning(Objective):
         ema_update(self.key_model, model, self.momentum)
         ema_update(self.key_projector, self.projector, self.momentum)
         for keys in self._new_keys:
-            self._enqueue(*(_from_all_processes(part) for part in keys))
+            self._enqueue(*keys)
         self._new_keys.clear()
 
     def _enqueue(self, feature_keys: Tensor, projected_keys: Tensor, labels: Tensor) -> None:
@@ -149,6 +152,7 @@ def _with_one(features: Tensor) -> Tensor:
 
 
 def _from_all_processes(rows: Tensor) -> Tensor:
+    """The rows of all processes in their order; every process has as many."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return rows
     pieces = [torch.empty_like(rows) for _ in range(dist.get_world_size())]

@@ -39,7 +39,7 @@ class CoTuning(Objective):
     """
 
     paper = "https://proceedings.neurips.cc/paper/2020/hash/c8067ad1937f728f51288b3eb986afaa-Abstract.html"
-    needs = frozenset({"labels"})
+    needs = frozenset({"labels", "global_batch"})
 
     def __init__(self, source_head: nn.Linear | str, temperature: float = 1.0, weight: float = 2.3):
         super().__init__(weight)

@@ -75,6 +75,8 @@ class DELTA(Objective):
         rows = 0
         with evaluating(model), all_differentiable(model):
             for inputs, labels in labelled_batches(dataloader, model.device):
+                first = slice(self.samples - rows)
+                inputs, labels = {name: value[first] for name, value in inputs.items()}, labels[first]
                 outputs = model(**inputs, output_hidden_states=True)
                 loss = row_risks(outputs.logits.float(), labels).sum()
                 gradients = torch.autograd.grad(loss, outputs.hidden_states, allow_unused=True)
@@ -82,7 +84,7 @@ class DELTA(Objective):
                     if gradient is not None:
                         cost.sub_(channels_last(state.detach() * gradient).sum(dim=(0, 1)))
                 rows += len(labels)
-                if rows >= self.samples:
+                if rows == self.samples:
                     break
         for layer, cost in enumerate(costs):
             attention = (cost / max(1, rows) / self.attention_temperature).softmax(dim=0)

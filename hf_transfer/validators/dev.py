@@ -3,10 +3,10 @@
     risk = mean(w l) + eta mean(w) - eta,   eta = -Cov(w l, w) / Var(w)
     score = -risk
 
-l is the cross entropy of a labelled source row, w = q(f)/p(f) the density ratio of its features, from a logistic
-regression of the domains: (n_source / n_target) P(target | f) / P(source | f). The control variate eta leaves the
-mean alone (E w = 1) and takes variance out. Each half of the rows is weighted by the classifier fitted on the other
-half.
+l is the loss of a labelled source row: cross entropy for classes, squared error for numbers. w = q(f)/p(f) is the
+density ratio of its features, from a logistic regression of the domains: (n_source / n_target) P(target | f) /
+P(source | f). The control variate eta leaves the mean alone (E w = 1) and takes variance out. Each half of the rows is
+weighted by the classifier fitted on the other half.
 
 Paper: You et al., "Towards Accurate Model Selection in Deep Unsupervised Domain Adaptation", ICML 2019,
 https://proceedings.mlr.press/v97/you19a.html. The released code fits a small network; a regularised linear
@@ -16,24 +16,25 @@ classifier does here.
 from __future__ import annotations
 
 import numpy as np
-import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from hf_transfer.functional.environments import row_risks
 from hf_transfer.objective import SOURCE, TARGET
 from hf_transfer.validators.rows import labelled_source, split_halves, target_rows
 
 
 def dev(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor | None = None, seed: int = 0) -> float:
-    """Minus the estimated target risk (cross entropy in nats).
+    """Minus the estimated target risk: cross entropy in nats, or mean squared error.
 
     Args:
         features: [N, D].
         logits: [N, C].
         domain: [N], 0 = source, 1 = target.
-        labels: [N] integers; those of source rows are read. Give source rows that were not trained on.
+        labels: [N] classes, or floats [N] or [N, C] to predict; those of source rows are read. Give source rows that
+            were not trained on.
         seed: of the split into halves.
 
     Raises:
@@ -43,7 +44,7 @@ def dev(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor 
     target_rows(features, domain)
     kept = rows | (domain == TARGET)
     weights = density_ratios(features[kept].double().numpy(force=True), domain[kept].numpy(force=True), seed)
-    losses = F.cross_entropy(logits[rows].double(), labels[rows], reduction="none").numpy(force=True)
+    losses = row_risks(logits[rows].double(), labels[rows]).numpy(force=True)
     return -controlled_mean(weights, losses)
 
 

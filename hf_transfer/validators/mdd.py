@@ -12,16 +12,13 @@ https://huggingface.co/papers/1904.05801
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
 from hf_transfer.objective import SOURCE, TARGET
-from hf_transfer.validators.rows import labelled_source, split_halves, target_rows
+from hf_transfer.validators.held_out import held_out_supremum
+from hf_transfer.validators.rows import labelled_source, target_rows
 from hf_transfer.validators.source_accuracy import source_accuracy
-
-WIDTH, STEPS = 64, 200
-"""Hidden units of the adversary, and full-batch steps of fitting it."""
 
 
 def mdd(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor | None = None, seed: int = 0) -> float:
@@ -35,7 +32,7 @@ def mdd(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor 
         seed: of the split into halves and the adversary's first weights.
 
     Raises:
-        ValueError: there is no `domain`, no labels, or fewer than two rows of either domain.
+        ValueError: there is no `domain`, no class labels, or fewer than two rows of either domain.
     """
     labelled_source(domain, labels)
     target_rows(features, domain)
@@ -52,33 +49,12 @@ def held_out_disparity(features: Tensor, logits: Tensor, domain: Tensor, seed: i
         domain: [N], 0 = source, 1 = target.
         seed: of the split into halves and the adversary's first weights.
     """
-    features = (features - features.mean(dim=0)) / features.std(dim=0).clamp_min(1e-8)
-    first = torch.from_numpy(split_halves(domain.numpy(force=True), seed)).to(domain.device)
-    values = []
-    for fitted, counted in ((first, ~first), (~first, first)):
-        adversary = fit_adversary(features[fitted], logits[fitted], domain[fitted], seed)
-        disagrees = (adversary(features[counted]).argmax(dim=1) != logits[counted].argmax(dim=1)).double()
-        values.append(disagrees[domain[counted] == TARGET].mean() - disagrees[domain[counted] == SOURCE].mean())
-    return (sum(values) / 2).item()
 
+    def surrogate(adversarial: Tensor, logits: Tensor, domain: Tensor) -> Tensor:
+        pairs = [(logits[domain == value], adversarial[domain == value]) for value in (SOURCE, TARGET)]
+        return margin_disparity_discrepancy(*pairs[0], *pairs[1], margin=1.0)
 
-@torch.enable_grad()
-def fit_adversary(features: Tensor, logits: Tensor, domain: Tensor, seed: int = 0) -> nn.Module:
-    """The f' that agrees with f on the source rows and disagrees on the target rows, as far as it can."""
-    generator = torch.Generator().manual_seed(seed)
-    adversary = nn.Sequential(nn.Linear(features.shape[1], WIDTH), nn.ReLU(), nn.Linear(WIDTH, logits.shape[1]))
-    for layer in (adversary[0], adversary[2]):
-        nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
-        nn.init.zeros_(layer.bias)
-    adversary.to(features)
-    source, target = domain == SOURCE, domain == TARGET
-    optimizer = torch.optim.AdamW(adversary.parameters(), lr=0.01, weight_decay=0.1)
-    for _ in range(STEPS):
-        answers = adversary(features)
-        disparity = margin_disparity_discrepancy(
-            logits[source], answers[source], logits[target], answers[target], margin=1.0
-        )
-        optimizer.zero_grad()
-        (-disparity).backward()
-        optimizer.step()
-    return adversary.requires_grad_(False)
+    def gap(adversarial: Tensor, logits: Tensor) -> Tensor:
+        return adversarial.argmax(dim=1) != logits.argmax(dim=1)
+
+    return held_out_supremum(features, logits, domain, surrogate, gap, seed)

@@ -23,13 +23,17 @@ def target_rows(values: Tensor, domain: Tensor | None) -> Tensor:
 def labelled_source(domain: Tensor | None, labels: Tensor | None) -> Tensor:
     """Which rows are source rows with a label, [N] bool.
 
+    Args:
+        domain: [N].
+        labels: [N], or [N, K] of a regression with several numbers.
+
     Raises:
         ValueError: there is no `domain`, no labels, or no such row.
     """
     if domain is None or labels is None:
         missing = "domain" if domain is None else "labels"
         raise ValueError(f"this validator reads labelled source rows; `{missing}` is None.")
-    rows = (domain == SOURCE) & (labels != IGNORED_LABEL)
+    rows = (domain == SOURCE) & (labels.reshape(len(labels), -1) != IGNORED_LABEL).all(dim=1)
     if not rows.any():
         raise ValueError("this validator reads labelled source rows and the evaluation set has none.")
     return rows

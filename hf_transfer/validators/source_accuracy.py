@@ -25,7 +25,9 @@ def source_accuracy(features: Tensor, logits: Tensor, domain: Tensor | None, lab
         labels: [N] integers; those of source rows are read.
 
     Raises:
-        ValueError: there is no `domain`, no labels, or no labelled source row.
+        ValueError: there is no `domain`, no labels, or no labelled source row; or the labels are not class numbers.
     """
     rows = labelled_source(domain, labels)
+    if labels.is_floating_point():
+        raise ValueError("this validator counts right classes, and the labels are numbers to predict.")
     return (logits[rows].argmax(dim=1) == labels[rows]).double().mean().item()

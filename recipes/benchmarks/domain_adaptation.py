@@ -175,6 +175,8 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         objectives(mcc={"temperature": 1.5}),
         {**objectives(mcc={}), "objective_warmup": 0.5},
         {**objectives(mcc={"weight": 3.0}), "objective_warmup": 0.5},
+        {**objectives(mcc={}), "objective_warmup": 1.0},
+        {**objectives(mcc={"temperature": 4.0}), "objective_warmup": 1.0},
     ],
     "pseudo_label": [objectives(pseudo_label={})],
     "fixmatch": [objectives(fixmatch={"threshold": 0.9})],
@@ -191,7 +193,12 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "pada": [objectives(pada={})],
     "iwan": [objectives(iwan={})],
     "dann_mcc": [objectives(dann={"weight": 0.3}, mcc={}), objectives(dann={"weight": 0.1}, mcc={})],
-    "jan_mcc": [objectives(jan={}, mcc={}), objectives(jan={"weight": 3.0}, mcc={})],
+    "jan_mcc": [
+        objectives(jan={}, mcc={}),
+        objectives(jan={"weight": 3.0}, mcc={}),
+        {**objectives(jan={}, mcc={}), "objective_warmup": 0.5},
+        {**objectives(jan={"weight": 3.0}, mcc={}), "objective_warmup": 0.5},
+    ],
     "cdan_mcc_jan": [
         {**objectives(cdan={"weight": 0.1}, mcc={}, jan={}), "objective_warmup": 0.5},
         {**objectives(cdan={"weight": 0.1}, mcc={}, jan={"weight": 3.0}), "objective_warmup": 0.5},

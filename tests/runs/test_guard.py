@@ -15,7 +15,7 @@ from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.train import read_results
 from hf_transfer.trainer import TransferTrainer
-from tests.runs.folders import QUICK
+from tests.runs.folders import QUICK, digits
 
 DOMAIN = ["--model", "vit", "--dataset", "digits", "--target_dataset", "more_digits", "--test_rows", "20", *QUICK]
 DOMAIN += ["--objectives", "{mcc: {}}", "--learning_rate", "0.01"]
@@ -98,6 +98,20 @@ def test_the_scores_are_those_of_the_validator_on_both_models(here):
     assert kept == max(verdict["adapted"], verdict["source_only"])
     assert read_results("out/model")["entropy"] == pytest.approx(kept, abs=1e-6)
     assert json.loads(Path("out/model/results.json").read_text())["validators"]["entropy"] == pytest.approx(kept)
+
+
+def test_a_regression_is_guarded_by_dev(here):
+    for name, places in (("numbers", range(80)), ("more_numbers", range(80, 130))):
+        rows = digits().select(places)
+        numbers = [label / 9 for label in rows["label"]]
+        rows.remove_columns("label").add_column("label", numbers).save_to_disk(name)
+    arguments = ["--dataset", "numbers", "--target_dataset", "more_numbers", "--objectives", "{dd: {hidden_size: 8}}"]
+    adapt(*arguments, "--output_dir", "out", "--guard", "--diagnostics", "true")
+    results = read_results("out/model")
+    assert results["guard"]["validator"] == "dev" and results["validators"].keys() == {"dev", "dd", "source_risk"}
+    kept = "adapted" if results["kept"] == "adapted" else "source_only"
+    assert results["dev"] == pytest.approx(results["guard"][kept], abs=1e-6)
+    assert Path("out/figures/domains.png").is_file() and not Path("out/figures/confusion.png").exists()
 
 
 @pytest.mark.parametrize(

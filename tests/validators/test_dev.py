@@ -48,6 +48,21 @@ def test_it_estimates_the_target_risk():
     assert estimate == pytest.approx(target_risk, abs=0.05)
 
 
+def test_it_estimates_the_target_risk_of_a_regression():
+    """f is wrong by 1 where the first feature is positive, which it is more often on the target."""
+    features, domain = (torch.from_numpy(values) for values in shifted())
+    labels = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)).double()
+    wrong = (features[:, :1] > 0).double()
+    hidden = torch.where(domain.unsqueeze(1) == 0, labels, -100.0)
+    source_risk, target_risk = (wrong[domain == value].mean().item() for value in (0, 1))
+    estimate = -dev(features, labels + wrong, domain, hidden)
+    assert target_risk - source_risk > 0.3
+    assert estimate == pytest.approx(target_risk, abs=0.05)
+    losses = np.square((wrong + 0 * labels)[domain == 0].numpy()).mean(axis=1)
+    ratios = density_ratios(features.numpy(), domain.numpy())
+    assert estimate == pytest.approx(controlled_mean(ratios, losses))
+
+
 def test_missing_labels_or_rows_raise(evaluation_set):
     features, logits, domain, labels = evaluation_set
     with pytest.raises(ValueError, match="`labels` is None"):

@@ -10,6 +10,8 @@ def test_rows_are_selected_by_domain():
     assert target_rows(values, domain).tolist() == [1, 2]
     assert target_rows(values, None).tolist() == [0, 1, 2, 3]
     assert labelled_source(domain, torch.tensor([2, 1, -100, -100])).tolist() == [True, False, False, False]
+    pairs = torch.tensor([[2.0, 1.0], [1.0, -100.0], [0.5, 0.5], [0.0, 1.0]])
+    assert labelled_source(torch.tensor([0, 0, 1, 0]), pairs).tolist() == [True, False, False, True]
 
 
 def test_halves_are_of_each_domain_and_repeatable():

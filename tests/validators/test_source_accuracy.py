@@ -16,3 +16,5 @@ def test_no_labels_raise(evaluation_set):
     features, logits, domain, _ = evaluation_set
     with pytest.raises(ValueError, match="`labels` is None"):
         source_accuracy(features, logits, domain)
+    with pytest.raises(ValueError, match="the labels are numbers to predict"):
+        source_accuracy(features, logits, domain, torch.zeros(40))

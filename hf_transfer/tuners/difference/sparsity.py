@@ -134,6 +134,11 @@ class DifferenceCallback(TrainerCallback):
     are accumulated and however many processes take part; at `project_at` it projects. Gradients should be unscaled
     by then: with float16 that takes the Trainer's gradient clipping, with float32 or bfloat16 nothing.
     `TransferTrainer` has it without being asked.
+
+    Several processes draw their gates from torch's own generator, which the Trainer seeds alike on all. Without
+    dropout they draw what one process draws for the batches of all, and end where it ends. With dropout the draws
+    differ from that one's, and with batches of different lengths from each other's: gradients are then averaged over
+    several draws, and all processes still hold the same weights and keep the same places.
     """
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
