@@ -198,10 +198,14 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         objectives(jan={"weight": 3.0}, mcc={}),
         {**objectives(jan={}, mcc={}), "objective_warmup": 0.5},
         {**objectives(jan={"weight": 3.0}, mcc={}), "objective_warmup": 0.5},
+        {**objectives(jan={}, mcc={"temperature": 4.0}), "objective_warmup": 1.0},
     ],
     "cdan_mcc_jan": [
         {**objectives(cdan={"weight": 0.1}, mcc={}, jan={}), "objective_warmup": 0.5},
         {**objectives(cdan={"weight": 0.1}, mcc={}, jan={"weight": 3.0}), "objective_warmup": 0.5},
+    ],
+    "dann_mcc_jan": [
+        {**objectives(dann={"weight": 0.3}, mcc={"temperature": 4.0}, jan={}), "objective_warmup": 1.0},
     ],
     "fixmatch_mcc": [objectives(fixmatch={"threshold": 0.9}, mcc={})],
 }

@@ -536,7 +536,8 @@ def plot(made: dict[str, Any], path: Path) -> None:
         if FINE_TUNING in table:
             axes.axvline(100 * mean_of(table[FINE_TUNING], "accuracy"), color="tab:red", linestyle="--")
         axes.invert_yaxis()
-        axes.set(title=name, xlabel="accuracy, %")
+        lowest = min(100 * run["accuracy"] for runs in table.values() for run in runs.values())
+        axes.set(title=name, xlabel="accuracy, %", xlim=(max(0, lowest - 5), None))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
