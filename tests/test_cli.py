@@ -323,7 +323,7 @@ def test_doctor(run):
 
 
 def test_divergence_prints_the_tables_it_saved(here, run, monkeypatch):
-    monkeypatch.setattr("hf_transfer.evaluation.divergences.STEPS", 2)
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
     words = ["--source", "digits", "--target", "more_digits", "--splits", "1", "--max-samples", "20"]
     result = run("divergence", "vit", *words, "--output-dir", "out")
     assert result.code == 0 and Path("out/divergence.md").read_text() in result.out

@@ -198,7 +198,6 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         objectives(jan={"weight": 3.0}, mcc={}),
         {**objectives(jan={}, mcc={}), "objective_warmup": 0.5},
         {**objectives(jan={"weight": 3.0}, mcc={}), "objective_warmup": 0.5},
-        {**objectives(jan={}, mcc={"temperature": 4.0}), "objective_warmup": 1.0},
     ],
     "cdan_mcc_jan": [
         {**objectives(cdan={"weight": 0.1}, mcc={}, jan={}), "objective_warmup": 0.5},
