@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
@@ -22,6 +21,7 @@ from transformers.utils import ModelOutput
 
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
 from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
+from hf_transfer.functional.processes import from_all, has_several
 from hf_transfer.functional.registered import registered
 from hf_transfer.model_anatomy import HeadInput, feature_width, rest_frozen_batch_norms, unwrap_peft
 from hf_transfer.model_surgery import kept_beside
@@ -418,17 +418,13 @@ def _split_copies(view: View, rows: int) -> View:
 
 def _gathered(view: View) -> View:
     """The rows of all processes. The gradient of a loss computed alike everywhere comes out as on one process."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if not has_several():
         return view
 
     def rows(value: Tensor | None, differentiable: bool = False) -> Tensor | None:
         if value is None:
             return None
-        if differentiable:
-            return torch.cat(all_gather(value.contiguous()))
-        pieces = [torch.empty_like(value) for _ in range(dist.get_world_size())]
-        dist.all_gather(pieces, value.contiguous())
-        return torch.cat(pieces)
+        return torch.cat(all_gather(value.contiguous())) if differentiable else from_all(value)
 
     return View(
         rows(view.features, differentiable=True),

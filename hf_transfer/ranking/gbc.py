@@ -70,13 +70,12 @@ class GBC(ReservoirScore):
         shape: str = "spherical",
         max_rows: int = 5000,
         shards: int = 10,
-        first_row: int = 0,
     ):
         if components is not None and components < 1:
             raise ValueError(f"`components` should be at least 1 or None, got {components}.")
         if shape not in SHAPES:
             raise ValueError(f"`shape` should be one of {list(SHAPES)}, got {shape!r}.")
-        super().__init__(max_rows=max_rows, shards=shards, first_row=first_row)
+        super().__init__(max_rows=max_rows, shards=shards)
         self.components, self.shape = components, shape
 
     def check(self, features: Tensor, labels: Tensor) -> None:

@@ -42,8 +42,8 @@ class HScore(MomentScore):
 
     paper: ClassVar[str] = "10.1109/ICIP.2019.8803726"
 
-    def __init__(self, *, shrinkage: bool = False, shards: int = 10, first_row: int = 0):
-        super().__init__(shards=shards, first_row=first_row)
+    def __init__(self, *, shrinkage: bool = False, shards: int = 10):
+        super().__init__(shards=shards)
         self.shrinkage = shrinkage
 
     def check(self, features: Tensor, labels: Tensor) -> None:
@@ -102,5 +102,5 @@ class ShrunkHScore(HScore):
 
     paper: ClassVar[str] = "2110.06893"
 
-    def __init__(self, *, shards: int = 10, first_row: int = 0):
-        super().__init__(shrinkage=True, shards=shards, first_row=first_row)
+    def __init__(self, *, shards: int = 10):
+        super().__init__(shrinkage=True, shards=shards)

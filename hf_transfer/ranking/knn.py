@@ -59,10 +59,10 @@ class KNN(ReservoirScore):
 
     paper: ClassVar[str] = "2010.06402"
 
-    def __init__(self, *, k: int = 5, max_rows: int = 5000, shards: int = 10, first_row: int = 0):
+    def __init__(self, *, k: int = 5, max_rows: int = 5000, shards: int = 10):
         if k < 1:
             raise ValueError(f"`k` should be at least 1, got {k}.")
-        super().__init__(max_rows=max_rows, shards=shards, first_row=first_row)
+        super().__init__(max_rows=max_rows, shards=shards)
         self.k = k
 
     def value(self, statistics: Statistics) -> tuple[float, dict[str, Any]]:

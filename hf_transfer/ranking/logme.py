@@ -196,8 +196,8 @@ class LogME(MomentScore):
 
     paper: ClassVar[str] = "2102.11005"
 
-    def __init__(self, *, shards: int = 10, first_row: int = 0):
-        super().__init__(shards=shards, first_row=first_row)
+    def __init__(self, *, shards: int = 10):
+        super().__init__(shards=shards)
         self._solved: tuple[Statistics, Evidence] | None = None
 
     def evidence(self) -> Evidence:

@@ -26,10 +26,10 @@ class ReservoirScore(TransferabilityScore):
         max_rows: how many rows to keep in all.
     """
 
-    def __init__(self, *, max_rows: int = 5000, shards: int = 10, first_row: int = 0):
+    def __init__(self, *, max_rows: int = 5000, shards: int = 10):
         if max_rows < shards:
             raise ValueError(f"`max_rows` should be at least `shards` ({shards}), got {max_rows}.")
-        super().__init__(shards=shards, first_row=first_row)
+        super().__init__(shards=shards)
         self.max_rows = max_rows
 
     def statistics(self, features: Tensor, labels: Tensor, rows: Tensor) -> Statistics:

@@ -92,18 +92,17 @@ class TransferabilityScore(ABC):
 
     Args:
         shards: groups of rows for the standard error; 1 switches it off.
-        first_row: index of the first row in the whole dataset, for a process that holds a later part of it.
     """
 
     paper: ClassVar[str]
     # What `update` wants as its first argument: "features" [B, D] or the source head's "probabilities" [B, Z].
     reads: ClassVar[str] = "features"
 
-    def __init__(self, *, shards: int = 10, first_row: int = 0):
+    def __init__(self, *, shards: int = 10):
         if shards < 1:
             raise ValueError(f"`shards` should be at least 1, got {shards}.")
         self.shards: list[Statistics | None] = [None] * shards
-        self.next_row = first_row
+        self.next_row = 0
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._form: tuple | None = None
 
@@ -139,7 +138,7 @@ class TransferabilityScore(ABC):
         device = "cpu" if features.device.type == "mps" else features.device
         if rows is None:
             rows = torch.arange(self.next_row, self.next_row + len(features))
-            self.next_row += len(features)
+        self.next_row = max(self.next_row, int(rows.max()) + 1)
         self._waiting.append((features.to(device), labels.to(device), rows))
         if sum(len(rows) for _, _, rows in self._waiting) >= ROWS_PER_FLUSH:
             self._flush()

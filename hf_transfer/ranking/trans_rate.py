@@ -43,10 +43,10 @@ class TransRate(ReservoirScore):
 
     paper: ClassVar[str] = "2106.09362"
 
-    def __init__(self, *, eps: float = 1e-4, max_rows: int = 5000, shards: int = 10, first_row: int = 0):
+    def __init__(self, *, eps: float = 1e-4, max_rows: int = 5000, shards: int = 10):
         if eps <= 0:
             raise ValueError(f"`eps` should be positive, got {eps}.")
-        super().__init__(max_rows=max_rows, shards=shards, first_row=first_row)
+        super().__init__(max_rows=max_rows, shards=shards)
         self.eps = eps
 
     def check(self, features: Tensor, labels: Tensor) -> None:

@@ -17,12 +17,12 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_transfer.functional.ema import ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
+from hf_transfer.functional.processes import from_all
 from hf_transfer.model_anatomy import HeadInput, head_weight
 from hf_transfer.objective import IGNORED_LABEL, Objective, View, no_loss
 
@@ -102,7 +102,7 @@ class BiTuning(Objective):
 
     def forward(self, view: View) -> Tensor:
         feature_keys, projected_keys = self._keys(view.views)
-        new_keys = tuple(_from_all_processes(part) for part in (feature_keys, projected_keys, view.labels))
+        new_keys = tuple(from_all(part) for part in (feature_keys, projected_keys, view.labels))
         self._new_keys.append(new_keys)
         known, known_anywhere = view.labels != IGNORED_LABEL, new_keys[2] != IGNORED_LABEL
         if not known.any():
@@ -149,12 +149,3 @@ class BiTuning(Objective):
 def _with_one(features: Tensor) -> Tensor:
     """[B, D] with a 1 behind, of unit length, [B, D + 1]."""
     return F.normalize(F.pad(features, (0, 1), value=1.0), dim=1)
-
-
-def _from_all_processes(rows: Tensor) -> Tensor:
-    """The rows of all processes in their order; every process has as many."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return rows
-    pieces = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(pieces, rows.contiguous())
-    return torch.cat(pieces)

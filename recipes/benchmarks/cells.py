@@ -1,15 +1,21 @@
-"""What the benchmarks share that train many models: workers, and how figures of several seeds are written."""
+"""What the benchmarks share that train many models: workers, and how figures of several seeds are told and drawn."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
+import matplotlib
 import torch
 from datasets import disable_progress_bars
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
 
 Cell = TypeVar("Cell", bound=Hashable)
 
@@ -32,3 +38,30 @@ def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
     """ "91.2 ± 0.4", the standard deviation over seeds where there are several."""
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def write_report(folder: Path, name: str, made: dict[str, Any], text: str) -> None:
+    """`NAME.json` and `NAME.md` in the folder, and the text on the screen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(made, indent=2) + "\n")
+    (folder / f"{name}.md").write_text(text)
+    print(text)
+
+
+def plot_accuracies(panels: Mapping[str, Mapping[str, Sequence[float]]], baseline: str, path: Path) -> None:
+    """Accuracies in percent, title -> row -> seeds: a point a seed, the mean as a bar, the baseline as a line."""
+    most = max(map(len, panels.values()))
+    figure, axes_row = pyplot.subplots(
+        1, len(panels), figsize=(3.8 * len(panels), 1 + 0.3 * most), squeeze=False, layout="constrained"
+    )
+    for axes, (title, rows) in zip(axes_row[0], panels.items()):
+        means = {name: statistics.mean(values) for name, values in rows.items()}
+        axes.barh(list(means), list(means.values()), color="tab:blue", alpha=0.6)
+        for place, values in enumerate(rows.values()):
+            axes.plot(values, [place] * len(values), "k.")
+        if baseline in means:
+            axes.axvline(means[baseline], color="tab:red", linestyle="--")
+        axes.invert_yaxis()
+        axes.set(title=title, xlabel="accuracy, %", xlim=(max(0, min(map(min, rows.values())) - 5), None))
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

@@ -22,10 +22,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from cells import mean_and_deviation, train_all
+from cells import mean_and_deviation, plot_accuracies, train_all, write_report
 from datasets import Dataset
 from machine import processor_names
 from scipy.stats import kendalltau, pearsonr, spearmanr
@@ -35,10 +34,7 @@ from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.validators import VALIDATORS
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
-
-RESULTS = "domain_adaptation.json"
+RESULTS = "domain_adaptation"
 SOURCE_ONLY = "source_only"
 TUNED_BY = "information_maximization"
 HELD_OUT = 5  # every so-manieth digit of MNIST-5k is test data where both domains are made of MNIST-5k
@@ -293,7 +289,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = choose_candidates(arguments)
     cells = [(*pair, place, seed) for pair, place in chosen.items() for seed in arguments.seeds]
     found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
-    file = arguments.output_dir / RESULTS
+    file = arguments.output_dir / f"{RESULTS}.json"
     pairs = json.loads(file.read_text())["pairs"] if file.exists() else {}
     for (pair, method), place in chosen.items():
         runs = {seed: found[pair, method, place, seed] for seed in arguments.seeds}
@@ -397,26 +393,6 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(report: dict[str, Any], path: Path) -> None:
-    """A panel a pair: every seed of a method as a point, the mean as a bar, source only as a line."""
-    pairs = report["pairs"]
-    most = max(len(table) for table in pairs.values())
-    figure, panels = pyplot.subplots(
-        1, len(pairs), figsize=(4 * len(pairs), 1 + 0.3 * most), squeeze=False, layout="constrained"
-    )
-    for axes, (pair, table) in zip(panels[0], pairs.items()):
-        known = {method: accuracies(row) for method, row in table.items() if accuracies(row)}
-        axes.barh(list(known), [statistics.mean(values) for values in known.values()], color="tab:blue", alpha=0.6)
-        for place, values in enumerate(known.values()):
-            axes.plot(values, [place] * len(values), "k.")
-        if SOURCE_ONLY in known:
-            axes.axvline(statistics.mean(known[SOURCE_ONLY]), color="tab:red", linestyle="--")
-        axes.invert_yaxis()
-        axes.set(title=pair, xlabel="target accuracy, %")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
@@ -429,11 +405,12 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     made = report(arguments)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    (arguments.output_dir / RESULTS).write_text(json.dumps(made, indent=2) + "\n")
-    (arguments.output_dir / "domain_adaptation.md").write_text(markdown(made))
-    plot(made, arguments.output_dir / "domain_adaptation.png")
-    print(markdown(made))
+    write_report(arguments.output_dir, RESULTS, made, markdown(made))
+    known = {
+        pair: {method: accuracies(row) for method, row in table.items() if accuracies(row)}
+        for pair, table in made["pairs"].items()
+    }
+    plot_accuracies(known, SOURCE_ONLY, arguments.output_dir / f"{RESULTS}.png")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -28,6 +28,7 @@ from pathlib import Path
 import matplotlib
 import torch
 import yaml
+from cells import mean_and_deviation, write_report
 from machine import processor_names, resident_mib, restart_peak
 
 from hf_transfer.runs.adapt import make_pretraining
@@ -37,7 +38,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 ROOT = Path(__file__).parents[2]
-RESULTS = "flowformer_tasks.json"
+RESULTS = "flowformer_tasks"
 TWINS = ("flow", "sdpa")
 
 
@@ -147,12 +148,6 @@ def verdict(metric: Metric, scores: dict[str, list[float]]) -> str:
     return "wins" if (gap > 0) == metric.higher_is_better else "loses"
 
 
-def describe(values: Iterable[float]) -> str:
-    values = list(values)
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
 def markdown(report: dict) -> str:
     """The report as Markdown: a row a task."""
     lines = ["# Flowformer and its softmax twin on five tasks", "", report["machine"], ""]
@@ -167,7 +162,7 @@ def markdown(report: dict) -> str:
             f"[{task}](../../flowformer/{task}.yaml)",
             row["metric"],
             str(len(row["seeds"])),
-            *(describe(row["scores"][twin]) for twin in TWINS),
+            *(mean_and_deviation(row["scores"][twin], digits=2) for twin in TWINS),
             row["verdict"],
             f"{time_ratio:.2f}",
             f"{memory_ratio:.2f}",
@@ -209,7 +204,7 @@ def run(arguments: argparse.Namespace) -> dict | None:
             "settings": read_yaml(recipe(name)),
         }
         print(name, tasks[name]["scores"], tasks[name]["cost"], flush=True)
-    file = arguments.output_dir / RESULTS
+    file = arguments.output_dir / f"{RESULTS}.json"
     earlier = json.loads(file.read_text())["tasks"] if file.exists() else {}
     known = {**earlier, **tasks}
     machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
@@ -233,11 +228,8 @@ def main() -> None:
     report = run(arguments)
     if report is None:
         return
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    (arguments.output_dir / RESULTS).write_text(json.dumps(report, indent=2) + "\n")
-    (arguments.output_dir / "flowformer_tasks.md").write_text(markdown(report))
-    plot(report, arguments.output_dir / "flowformer_tasks.png")
-    print(markdown(report))
+    write_report(arguments.output_dir, RESULTS, report, markdown(report))
+    plot(report, arguments.output_dir / f"{RESULTS}.png")
 
 
 if __name__ == "__main__":

@@ -60,11 +60,11 @@ def test_features_that_are_the_classes_reach_the_bound():
 @pytest.mark.parametrize("kind", [HScore, ShrunkHScore])
 def test_streams_and_merges(kind):
     features, labels = make_data()
-    first, second, whole = kind(), kind(first_row=100), kind()
+    first, second, whole = kind(), kind(), kind()
     whole.update(features, labels)
     first.update(features[:100], labels[:100])
     for batch in torch.arange(100, 300).split(31):
-        second.update(features[batch], labels[batch])
+        second.update(features[batch], labels[batch], batch)
     first.merge(second)
     assert first.compute().value == pytest.approx(whole.compute().value, abs=1e-10)
     assert first.compute().standard_error == pytest.approx(whole.compute().standard_error, rel=1e-6)

@@ -51,10 +51,10 @@ def test_a_source_class_without_mass_changes_nothing():
 
 def test_streamed_equals_in_memory():
     probabilities, labels = make_data()
-    first, second = LEEP(), LEEP(first_row=150)
+    first, second = LEEP(), LEEP()
     first.update(probabilities[:150], labels[:150])
     for batch in torch.arange(150, 400).split(13):
-        second.update(probabilities[batch], labels[batch])
+        second.update(probabilities[batch], labels[batch], batch)
     first.merge(second)
     assert first.compute().value == pytest.approx(leep(probabilities, labels), abs=1e-6)
 

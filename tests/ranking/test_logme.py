@@ -162,9 +162,9 @@ def test_low_precision_input_is_summed_in_float64():
 def test_streams_classes_that_appear_late():
     features = random_features(120, 6)
     labels = torch.arange(120) // 30
-    streamed, other = LogME(), LogME(first_row=60)
+    streamed, other = LogME(), LogME()
     streamed.update(features[:60], labels[:60])
-    other.update(features[60:], labels[60:])
+    other.update(features[60:], labels[60:], torch.arange(60, 120))
     streamed.merge(other)
     assert streamed.compute().value == pytest.approx(logme(features, labels), abs=1e-12)
 

@@ -26,8 +26,8 @@ def test_the_lower_triangle_of_many_columns():
 def test_merging_leaves_the_other_as_it_was():
     features, labels = torch.randn(60, 5), torch.arange(60) % 3
     for kind in (LogME, HScore):
-        first, second = kind(), kind(first_row=30)
-        second.update(features[30:], labels[30:])
+        first, second = kind(), kind()
+        second.update(features[30:], labels[30:], torch.arange(30, 60))
         alone = second.compute()
         first.merge(second)
         first.update(features[:30], labels[:30])

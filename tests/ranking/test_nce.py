@@ -38,9 +38,9 @@ def test_reference_and_known_cases():
 
 def test_streams_and_merges():
     probabilities, labels = make_data()
-    first, second = NCE(), NCE(first_row=300)
+    first, second = NCE(), NCE()
     first.update(probabilities[:300], labels[:300])
-    second.update(probabilities[300:], labels[300:])
+    second.update(probabilities[300:], labels[300:], torch.arange(300, len(labels)))
     first.merge(second)
     assert first.compute().value == pytest.approx(nce(probabilities.argmax(1), labels), abs=1e-12)
 

@@ -56,10 +56,10 @@ def test_rows_in_any_order_give_the_same_score_and_error():
 
 def test_merged_processes_give_the_same_score_and_error():
     features, labels = make_data()
-    whole, first, second = MeanScore(), MeanScore(), MeanScore(first_row=600)
+    whole, first, second = MeanScore(), MeanScore(), MeanScore()
     whole.update(features, labels)
     first.update(features[:600], labels[:600])
-    second.update(features[600:], labels[600:])
+    second.update(features[600:], labels[600:], torch.arange(600, 1000))
     first.merge(second)
     assert first.compute().replicates == pytest.approx(whole.compute().replicates, abs=1e-12)
 
