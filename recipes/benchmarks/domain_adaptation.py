@@ -101,7 +101,7 @@ SERIES = {
         "hidden_dropout_prob": 0.1,
     },
     "task": "time-series-classification",
-    "max_steps": 600,
+    "max_steps": 300,
     "per_device_train_batch_size": 64,
     "learning_rate": 1e-3,
 }
@@ -110,14 +110,21 @@ TEXT = {
     "dataset": "bible_kjv",
     "target_dataset": "bible_asv",
     "test_dataset": "bible_asv_test",
-    "max_length": 48,
+    "max_length": 32,
 }
 PAIRS: dict[str, dict[str, Any]] = {
     "mnist_to_digits": {**DIGITS, "dataset": "mnist5k", "target_dataset": "optical_digits", "test_rows": 500},
-    "digits_to_mnist": {**DIGITS, "dataset": "optical_digits", "target_dataset": "mnist5k", "test_rows": 1000},
+    "digits_to_mnist": {
+        **DIGITS,
+        "max_steps": 500,
+        "dataset": "optical_digits",
+        "target_dataset": "mnist5k",
+        "test_rows": 1000,
+    },
     "mnist_to_photos": {
         **DIGITS,
         "architecture": {"model_type": "lenet", "num_channels": 3},
+        "max_steps": 500,
         "dataset": "mnist_without_test",
         "target_dataset": "photos_without_test",
         "test_dataset": "photos_test",
@@ -135,16 +142,16 @@ PAIRS: dict[str, dict[str, Any]] = {
             "max_position_embeddings": 64,
         },
         "tokenizer": {"vocab_size": 4000},
-        "max_steps": 600,
-        "per_device_train_batch_size": 128,
+        "max_steps": 300,
+        "per_device_train_batch_size": 64,
         "learning_rate": 1e-3,
     },
     "bible_minilm": {
         **TEXT,
         "model": "all-minilm",
-        "max_steps": 300,
-        "per_device_train_batch_size": 64,
-        "learning_rate": 1e-4,
+        "max_steps": 40,
+        "per_device_train_batch_size": 32,
+        "learning_rate": 3e-4,
     },
 }
 """Name -> arguments of `hf-transfer adapt`; data sets are keys of DATA."""
@@ -156,10 +163,10 @@ def objectives(**terms: dict) -> dict[str, Any]:
 
 METHODS: dict[str, list[dict[str, Any]]] = {
     SOURCE_ONLY: [{}],
-    "dan": [objectives(dan={}), objectives(dan={"weight": 3.0})],
-    "jan": [objectives(jan={}), objectives(jan={"weight": 3.0})],
+    "dan": [objectives(dan={"weight": 3.0}), objectives(dan={})],
+    "jan": [objectives(jan={"weight": 3.0}), objectives(jan={})],
     "coral": [objectives(coral={"weight": 100.0}), objectives(coral={"weight": 1000.0})],
-    "afn": [objectives(afn={})],
+    "afn": [objectives(afn={"norm": 25.0}), objectives(afn={}), objectives(afn={"weight": 0.01})],
     "dann": [objectives(dann={}), objectives(dann={"weight": 0.3})],
     "cdan": [objectives(cdan={}), objectives(cdan={"weight": 0.3})],
     "cdan_e": [objectives(cdan={"entropy_conditioning": True})],
@@ -167,12 +174,12 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "mdd": [objectives(mdd={}), objectives(mdd={"margin": 2.0, "max_reversal": 0.5})],
     "localized_dd": [objectives(localized_dd={})],
     "mcc": [
+        {**objectives(mcc={"temperature": 4.0}), "objective_warmup": 1.0},
         objectives(mcc={}),
         objectives(mcc={"temperature": 1.5}),
         {**objectives(mcc={}), "objective_warmup": 0.5},
         {**objectives(mcc={"weight": 3.0}), "objective_warmup": 0.5},
         {**objectives(mcc={}), "objective_warmup": 1.0},
-        {**objectives(mcc={"temperature": 4.0}), "objective_warmup": 1.0},
     ],
     "pseudo_label": [objectives(pseudo_label={})],
     "fixmatch": [objectives(fixmatch={"threshold": 0.9})],
@@ -188,23 +195,40 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "mix_style": [{"converters": {"mix_style": {}}}],
     "pada": [objectives(pada={})],
     "iwan": [objectives(iwan={})],
-    "dann_mcc": [objectives(dann={"weight": 0.3}, mcc={}), objectives(dann={"weight": 0.1}, mcc={})],
     "jan_mcc": [
+        {**objectives(jan={}, mcc={}), "objective_warmup": 0.5, "learning_rate": 2e-3},
+        {**objectives(jan={}, mcc={}), "objective_warmup": 0.5},
+        {**objectives(jan={}, mcc={}), "objective_warmup": 0.5, "label_smoothing_factor": 0.1},
+        {**objectives(jan={"weight": 3.0}, mcc={}), "objective_warmup": 0.5},
         objectives(jan={}, mcc={}),
         objectives(jan={"weight": 3.0}, mcc={}),
-        {**objectives(jan={}, mcc={}), "objective_warmup": 0.5},
-        {**objectives(jan={"weight": 3.0}, mcc={}), "objective_warmup": 0.5},
+        {**objectives(jan={}, mcc={"temperature": 4.0}), "objective_warmup": 1.0},
+        {**objectives(jan={"weight": 3.0}, mcc={"temperature": 4.0}), "objective_warmup": 1.0},
     ],
     "cdan_mcc_jan": [
-        {**objectives(cdan={"weight": 0.1}, mcc={}, jan={}), "objective_warmup": 0.5},
         {**objectives(cdan={"weight": 0.1}, mcc={}, jan={"weight": 3.0}), "objective_warmup": 0.5},
+        {**objectives(cdan={"weight": 0.1}, mcc={}, jan={}), "objective_warmup": 0.5},
     ],
+    "dan_mcc_jan": [{**objectives(dan={}, mcc={}, jan={"weight": 3.0}), "objective_warmup": 0.5}],
     "dann_mcc_jan": [
         {**objectives(dann={"weight": 0.3}, mcc={"temperature": 4.0}, jan={}), "objective_warmup": 1.0},
     ],
+    "mdd_mcc_jan": [{**objectives(mdd={}, mcc={}, jan={}), "objective_warmup": 0.5}],
+    "dann_mcc": [objectives(dann={"weight": 0.1}, mcc={}), objectives(dann={"weight": 0.3}, mcc={})],
     "fixmatch_mcc": [objectives(fixmatch={"threshold": 0.9}, mcc={})],
+    "jan_mcc_fixmatch": [
+        {**objectives(jan={}, mcc={}, fixmatch={"threshold": 0.95, "weight": 0.3}), "objective_warmup": 0.5},
+        {**objectives(jan={}, mcc={}, fixmatch={"threshold": 0.9}), "objective_warmup": 0.5},
+    ],
+    "jan_mcc_mean_teacher": [
+        {**objectives(jan={}, mcc={}, mean_teacher={"momentum": 0.99}), "objective_warmup": 0.5},
+    ],
+    "jan_mcc_mix_style": [
+        {**objectives(jan={"weight": 3.0}, mcc={}), "objective_warmup": 0.5, "converters": {"mix_style": {}}},
+    ],
 }
-"""Name -> candidates, each what it adds to a pair's arguments; the first is used unless --tune chooses another."""
+"""Name -> candidates, each what it adds to a pair's arguments. Without --tune the first is used: the one that
+`TUNED_BY` chose on the pair mnist_to_digits."""
 
 IMAGE_PAIRS = ("mnist_to_digits", "digits_to_mnist", "mnist_to_photos")
 ONLY_FOR = {"cyclegan": IMAGE_PAIRS, "cycada": IMAGE_PAIRS, "dsbn": ("vowel_a_to_e",)}

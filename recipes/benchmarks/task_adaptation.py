@@ -70,13 +70,13 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     try:
         start = starting_point(target.start, runs_dir)
         strategy = strategies(target, start)[chosen]
-        settings = {**COMMON, **target.settings, **strategy.settings, "seed": seed, "output_dir": str(folder)}
+        settings = {**COMMON, **target.settings, "seed": seed, "output_dir": str(folder)}
         settings["model"] = adapted_to_domain(target, start, runs_dir) if chosen == "dapt" else start
-        if "peft" in settings:
-            settings["learning_rate"] = target.adapter_rate
-            settings["head_learning_rate_multiplier"] = 1.0
-            if "task_type" not in settings["peft"]:
-                settings["peft"] = {**settings["peft"], "modules_to_save": ["classifier"]}
+        if "peft" in strategy.settings:
+            settings |= {"learning_rate": target.adapter_rate, "head_learning_rate_multiplier": 1.0}
+        settings |= strategy.settings
+        if "peft" in settings and "task_type" not in settings["peft"]:
+            settings["peft"] = {**settings["peft"], "modules_to_save": list(target.own_modules)}
         if target.labels_per_class is not None:
             settings["labels_per_class"] = target.labels_per_class
         found = measure(

@@ -21,6 +21,7 @@ from hf_transfer.task_adaptation.ewc import save_fisher
 
 FINE_TUNING = "fine_tuning"
 HELD_OUT = 5  # every so-manieth digit of MNIST-5k is kept for measuring what is forgotten
+RATES = ("learning_rate", "head_learning_rate_multiplier")
 WINDOW, MOTION_COPIES = 25, 2  # six channels of motion twice, as many as the vowels have
 
 COMMON = {
@@ -70,8 +71,8 @@ SERIES_ENCODER = {
 class Target:
     """A labelled task and the start it is reached from: arguments of `hf-transfer adapt` that all strategies share.
 
-    `few` says that labels are scarce, `adapter_rate` is the learning rate of PEFT adapters, and `has_head` whether the
-    start is a classifier of other classes.
+    `few` says that labels are scarce, `adapter_rate` is the learning rate of PEFT adapters, `has_head` whether the
+    start is a classifier of other classes, and `own_modules` what a task has of its own beside an adapter.
     """
 
     start: str
@@ -80,6 +81,7 @@ class Target:
     few: bool
     adapter_rate: float
     has_head: bool = True
+    own_modules: tuple[str, ...] = ("classifier",)
 
 
 def digits(labels: int) -> Target:
@@ -89,20 +91,17 @@ def digits(labels: int) -> Target:
 
 
 def photo_digits(labels: int) -> Target:
-    settings = {"dataset": "optical_digits", "test_rows": 500, "task": "image-classification", "max_steps": 60}
+    settings = {"dataset": "optical_digits", "test_rows": 500, "task": "image-classification", "max_steps": 40}
     settings |= {"per_device_train_batch_size": 16, "learning_rate": 3e-3}
     return Target("imagenet", labels, settings, labels < 50, 3e-3)
 
 
-def verses(labels: int, steps: int) -> Target:
-    settings = {
-        "dataset": "bible_kjv",
-        "test_dataset": "bible_test",
-        "task": "text-classification",
-        "max_steps": steps,
-    }
-    settings |= {"per_device_train_batch_size": 16, "learning_rate": 1e-4, "head_learning_rate_multiplier": 10.0}
-    return Target("minilm", labels, {**settings, "max_length": 32}, labels < 300, 1e-3, {"has_head": False})
+def verses(labels: int, steps: int, batch: int) -> Target:
+    settings = {"dataset": "bible_kjv", "test_dataset": "bible_test", "task": "text-classification", "max_length": 32}
+    settings |= {"max_steps": steps, "per_device_train_batch_size": batch}
+    settings |= {"learning_rate": 3e-4, "head_learning_rate_multiplier": 3.0}
+    # a sentence encoder's pooler was not trained for classes: it is part of the head
+    return Target("minilm", labels, settings, labels < 300, 3e-3, False, ("classifier", "pooler"))
 
 
 TARGETS = {
@@ -123,9 +122,9 @@ TARGETS = {
         False,
         3e-3,
     ),
-    "verses_17": verses(17, 40),
-    "verses_33": verses(33, 40),
-    "verses_333": verses(333, 200),
+    "verses_17": verses(17, steps=60, batch=8),
+    "verses_33": verses(33, steps=60, batch=8),
+    "verses_333": verses(333, steps=120, batch=16),
     "photo_digits_5": photo_digits(5),
     "photo_digits_10": photo_digits(10),
     "photo_digits_50": photo_digits(50),
@@ -152,10 +151,19 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
     batch_norm = target.start in ("imagenet", "motions")
     plain, freeze = "vanilla fine-tuning", "feature transfer"
     regular, metric = "regularisation tuning", "metric learning"
+    adapter = {"peft_type": "RESIDUAL", "r": 8}
+    difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.02}}
+    frozen = {"backbone_freeze_ratio": 1.0}
+    if target.start == "minilm":
+        adapter = {"peft_type": "RESIDUAL", "r": 48, "placement": "parallel"}
+        # all weights move until the projection: at the rate of fine-tuning, and not for long
+        own_rates = {key: target.settings[key] for key in RATES}
+        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.08, "project_at": 0.3}, **own_rates}
+        frozen["head_learning_rate_multiplier"] = 30.0  # a head on features that stay as they are
     # the information of a classifier that is sure of its digits is small
     fisher = {"fisher": start, "strength": 4e4} if target.start == "mnist" else {}
     found = {
-        "feature_transfer": Strategy(freeze, {"backbone_freeze_ratio": 1.0}),
+        "feature_transfer": Strategy(freeze, frozen),
         "linear_probe_then_fine_tuning": Strategy(freeze, {"backbone_freeze_ratio": 0.3}),
         FINE_TUNING: Strategy(plain, {}),
         "layer_decay": Strategy(plain, {"layer_learning_rate_decay": 0.75}),
@@ -168,9 +176,9 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
         "l2_sp_bss": Strategy(regular, objective(l2_sp={}, bss={})),
         "bi_tuning": Strategy(regular, objective(bi_tuning={})),
         "stoch_norm": Strategy(regular, {"converters": {"stoch_norm": {"layer_norm": not batch_norm}}}),
-        "residual": Strategy("residual tuning", {"peft": {"peft_type": "RESIDUAL", "r": 8}}),
+        "residual": Strategy("residual tuning", {"peft": adapter}),
         "side": Strategy("residual tuning", {"peft": {"peft_type": "SIDE", "side_layers": 1}}),
-        "difference": Strategy("parameter difference tuning", {"peft": {"peft_type": "DIFFERENCE", "share": 0.02}}),
+        "difference": Strategy("parameter difference tuning", difference),
         "bit_fit": Strategy("parameter difference tuning", {"peft": {"peft_type": "DIFFERENCE", "bias_only": True}}),
         "lora": Strategy(
             "parameter difference tuning",
