@@ -91,8 +91,8 @@ def digits(labels: int) -> Target:
 
 
 def photo_digits(labels: int) -> Target:
-    settings = {"dataset": "optical_digits", "test_rows": 500, "task": "image-classification", "max_steps": 40}
-    settings |= {"per_device_train_batch_size": 16, "learning_rate": 3e-3}
+    settings = {"dataset": "optical_digits", "test_rows": 500, "task": "image-classification", "max_steps": 80}
+    settings |= {"per_device_train_batch_size": 8, "learning_rate": 3e-3}
     return Target("imagenet", labels, settings, labels < 50, 3e-3)
 
 
