@@ -13,6 +13,8 @@ from transformers import (
     BertForSequenceClassification,
     ConvNextConfig,
     ConvNextForImageClassification,
+    EfficientNetConfig,
+    EfficientNetForImageClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
     LlamaConfig,
@@ -103,6 +105,11 @@ def resnet(num_labels: int = 10) -> ResNetForImageClassification:
 def convnext(num_labels: int = 10) -> ConvNextForImageClassification:
     sizes = {"patch_size": 2, "num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 1]}
     return ConvNextForImageClassification(ConvNextConfig(**sizes, num_channels=1, num_labels=num_labels))
+
+
+def efficientnet(num_labels: int = 10) -> EfficientNetForImageClassification:
+    sizes = {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 16, "depth_divisor": 4}
+    return EfficientNetForImageClassification(EfficientNetConfig(**sizes, num_channels=1, num_labels=num_labels))
 
 
 def flowformer(num_labels: int = 10, **config) -> PreTrainedModel:

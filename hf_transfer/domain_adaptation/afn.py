@@ -4,12 +4,12 @@
     hard:      loss = sum over domains of (E ||f|| - norm)^2
 
 sg stops the gradient, so the stepwise value is the constant 2 step^2 and only its gradient -2 step f/||f|| matters.
-That gradient never ends. Under SGD its size is bounded by the weight; Adam rescales it, and features can grow until the
-classifier is lost: watch the source accuracy there, or use the hard form, which stops at its norm.
+That gradient never ends. Under SGD its size is bounded by the weight; Adam rescales it, and features can grow until
+the classifier is lost: watch the source accuracy there, or use the hard form, which stops at its norm.
 
 Paper: Xu et al., "Larger Norm More Transferable: An Adaptive Feature Norm Approach for Unsupervised Domain
-Adaptation", ICCV 2019, https://huggingface.co/papers/1811.07456. Step 1, weight .05, and norm 25 of the hard form as in
-the paper.
+Adaptation", ICCV 2019, https://huggingface.co/papers/1811.07456. Step 1, weight .05, and norm 25 of the hard form as
+in the paper.
 """
 
 from __future__ import annotations

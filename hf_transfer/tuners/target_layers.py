@@ -83,6 +83,17 @@ def spatial_convolutions(model: nn.Module) -> set[str]:
     return {name for name, layer in convolutions.items() if max(layer.kernel_size) > 1 and layer.groups == 1}
 
 
+def closing_convolutions(model: nn.Module) -> set[str]:
+    """Names of the last convolution of every block that mixes all channels: the projections of separable ones."""
+    last = {}
+    for name, layer in block_layers(model, (nn.Conv2d,)).items():
+        if layer.groups == 1:
+            parts = name.split(".")
+            innermost = max(place for place, part in enumerate(parts) if part.isdigit())
+            last[tuple(parts[: innermost + 1])] = name
+    return set(last.values())
+
+
 def layers_with_bias(model: nn.Module) -> set[str]:
     """Names of all layers of the backbone that have a bias."""
     modules = backbone_modules(model)

@@ -76,7 +76,7 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
             settings |= {"learning_rate": target.adapter_rate, "head_learning_rate_multiplier": 1.0}
         settings |= strategy.settings
         if "peft" in settings and "task_type" not in settings["peft"]:
-            settings["peft"] = {**settings["peft"], "modules_to_save": list(target.own_modules)}
+            settings["peft"] = {"modules_to_save": list(target.own_modules), **settings["peft"]}
         if target.labels_per_class is not None:
             settings["labels_per_class"] = target.labels_per_class
         found = measure(

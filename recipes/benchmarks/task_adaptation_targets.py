@@ -21,7 +21,6 @@ from hf_transfer.task_adaptation.ewc import save_fisher
 
 FINE_TUNING = "fine_tuning"
 HELD_OUT = 5  # every so-manieth digit of MNIST-5k is kept for measuring what is forgotten
-RATES = ("learning_rate", "head_learning_rate_multiplier")
 WINDOW, MOTION_COPIES = 25, 2  # six channels of motion twice, as many as the vowels have
 
 COMMON = {
@@ -151,15 +150,21 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
     batch_norm = target.start in ("imagenet", "motions")
     plain, freeze = "vanilla fine-tuning", "feature transfer"
     regular, metric = "regularisation tuning", "metric learning"
-    adapter = {"peft_type": "RESIDUAL", "r": 8}
+    adapter, layers = {"peft_type": "RESIDUAL", "r": 8}, "all-linear"
     difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.02}}
+    side = {"peft_type": "SIDE", "side_layers": 1}
     frozen = {"backbone_freeze_ratio": 1.0}
+    if target.start in ("minilm", "imagenet"):
+        # all weights move until the projection: slowly, and not for long
+        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.08, "project_at": 0.3}, "learning_rate": 3e-4}
     if target.start == "minilm":
         adapter = {"peft_type": "RESIDUAL", "r": 48, "placement": "parallel"}
-        # all weights move until the projection: at the rate of fine-tuning, and not for long
-        own_rates = {key: target.settings[key] for key in RATES}
-        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.08, "project_at": 0.3}, **own_rates}
+        difference["head_learning_rate_multiplier"] = 3.0
+        side["modules_to_save"] = ["classifier"]  # the pooler is within what it blends
         frozen["head_learning_rate_multiplier"] = 30.0  # a head on features that stay as they are
+    if target.start == "imagenet":
+        difference["head_learning_rate_multiplier"] = 10.0
+        layers = r".*\.(expand_conv|project_conv)"
     # the information of a classifier that is sure of its digits is small
     fisher = {"fisher": start, "strength": 4e4} if target.start == "mnist" else {}
     found = {
@@ -177,12 +182,12 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
         "bi_tuning": Strategy(regular, objective(bi_tuning={})),
         "stoch_norm": Strategy(regular, {"converters": {"stoch_norm": {"layer_norm": not batch_norm}}}),
         "residual": Strategy("residual tuning", {"peft": adapter}),
-        "side": Strategy("residual tuning", {"peft": {"peft_type": "SIDE", "side_layers": 1}}),
+        "side": Strategy("residual tuning", {"peft": side}),
         "difference": Strategy("parameter difference tuning", difference),
         "bit_fit": Strategy("parameter difference tuning", {"peft": {"peft_type": "DIFFERENCE", "bias_only": True}}),
         "lora": Strategy(
             "parameter difference tuning",
-            {"peft": {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": "all-linear"}},
+            {"peft": {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": layers}},
         ),
         "prototypical": Strategy(metric, episodes(target, "prototypical")),
         "matching": Strategy(metric, episodes(target, "matching")),

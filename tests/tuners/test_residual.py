@@ -158,6 +158,7 @@ def test_layers_that_cannot_be_adapted():
         (tiny.flowformer, ("o_proj", "fc2"), 4),
         (tiny.convnext, ("pwconv2",), 2),
         (tiny.resnet, ("convolution",), 4),
+        (tiny.efficientnet, ("project_conv",), 7),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

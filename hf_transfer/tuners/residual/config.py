@@ -27,7 +27,8 @@ class ResidualConfig(PeftConfig):
         dropout: of the adapter's input, in [0, 1).
         kronecker_terms: n of Compacter, which should divide the layer's widths and `r`; None for full matrices.
         target_modules: names or a pattern of the layers to adapt; left out, the linear layers that close attention
-            and MLP blocks, and in a conv net its spatial convolutions.
+            and MLP blocks, and in a conv net its spatial convolutions, or where these are separable the convolutions
+            that close the blocks.
         exclude_modules: names or a pattern of layers to leave alone.
         modules_to_save: further modules to train in full and save, such as the head.
 
