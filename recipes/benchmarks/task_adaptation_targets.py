@@ -95,8 +95,8 @@ def photo_digits(labels: int) -> Target:
     return Target("imagenet", labels, settings, labels < 50, 3e-3)
 
 
-def verses(labels: int, steps: int, batch: int) -> Target:
-    settings = {"dataset": "bible_kjv", "test_dataset": "bible_test", "task": "text-classification", "max_length": 32}
+def verses(labels: int, steps: int, batch: int, test: str) -> Target:
+    settings = {"dataset": "bible_kjv", "test_dataset": test, "task": "text-classification", "max_length": 32}
     settings |= {"max_steps": steps, "per_device_train_batch_size": batch}
     settings |= {"learning_rate": 3e-4, "head_learning_rate_multiplier": 3.0}
     # a sentence encoder's pooler was not trained for classes: it is part of the head
@@ -121,9 +121,9 @@ TARGETS = {
         False,
         3e-3,
     ),
-    "verses_17": verses(17, steps=60, batch=8),
-    "verses_33": verses(33, steps=60, batch=8),
-    "verses_333": verses(333, steps=120, batch=16),
+    "verses_17": verses(17, steps=40, batch=8, test="bible_test_300"),
+    "verses_33": verses(33, steps=40, batch=8, test="bible_test_300"),
+    "verses_333": verses(333, steps=120, batch=16, test="bible_test"),
     "photo_digits_5": photo_digits(5),
     "photo_digits_10": photo_digits(10),
     "photo_digits_50": photo_digits(50),
@@ -154,15 +154,15 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
     difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.02}}
     side = {"peft_type": "SIDE", "side_layers": 1}
     frozen = {"backbone_freeze_ratio": 1.0}
-    if target.start in ("minilm", "imagenet"):
-        # all weights move until the projection: slowly, and not for long
-        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.08, "project_at": 0.3}, "learning_rate": 3e-4}
     if target.start == "minilm":
         adapter = {"peft_type": "RESIDUAL", "r": 48, "placement": "parallel"}
-        difference["head_learning_rate_multiplier"] = 3.0
+        # all weights move until the projection: not for long, or slowly
+        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.09, "project_at": 0.2}, "learning_rate": 1e-3}
+        difference["head_learning_rate_multiplier"] = 2.0
         side["modules_to_save"] = ["classifier"]  # the pooler is within what it blends
         frozen["head_learning_rate_multiplier"] = 30.0  # a head on features that stay as they are
     if target.start == "imagenet":
+        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.08, "project_at": 0.3}, "learning_rate": 3e-4}
         difference["head_learning_rate_multiplier"] = 10.0
         layers = r".*\.(expand_conv|project_conv)"
     # the information of a classifier that is sure of its digits is small
@@ -215,16 +215,23 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
 
 
 def episodes(target: Target, method: str) -> dict[str, Any]:
-    """Episodes of five classes, with at most five rows of support and of queries."""
+    """Episodes of five classes, at most five rows of support and of queries each; about as many rows as others see."""
     ways, half = 5, 5 if target.labels_per_class is None else min(5, target.labels_per_class // 2)
+    rows, steps = 2 * ways * half, target.settings["max_steps"]
+    enough = max(20, steps * target.settings["per_device_train_batch_size"] // rows)
     settings = {**objective(**{method: {"ways": ways, "shots": half, "queries": half}}), "task_loss_weight": 0.0}
-    return {**settings, "per_device_train_batch_size": 2 * ways * half}
+    return {**settings, "per_device_train_batch_size": rows, "max_steps": min(steps, enough)}
 
 
 def every_fifth(held_out: bool) -> Dataset:
     """The digits of MNIST-5k kept for measuring what is forgotten, or the others."""
     rows = load("mnist5k")
     return rows.select([place for place in range(len(rows)) if (place % HELD_OUT == 0) == held_out])
+
+
+def some_verses(count: int) -> Dataset:
+    """So many verses of the chapters that are kept for testing."""
+    return load("bible_kjv", "test").shuffle(seed=0).select(range(count))
 
 
 def motion_windows() -> Dataset:
@@ -247,7 +254,8 @@ DATA = {
     "mnist_train": lambda: every_fifth(held_out=False),
     "mnist_test": lambda: every_fifth(held_out=True),
     "bible_kjv": lambda: load("bible_kjv", "train"),
-    "bible_test": lambda: load("bible_kjv", "test").shuffle(seed=0).select(range(600)),
+    "bible_test": lambda: some_verses(600),
+    "bible_test_300": lambda: some_verses(300),
     "vowels_train": lambda: load("japanese_vowels", "train"),
     "vowels_test": lambda: load("japanese_vowels", "test"),
     "motions": motion_windows,
