@@ -108,7 +108,8 @@ def convnext(num_labels: int = 10) -> ConvNextForImageClassification:
 
 
 def efficientnet(num_labels: int = 10) -> EfficientNetForImageClassification:
-    sizes = {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 16, "depth_divisor": 4}
+    sizes = {"width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320, "depth_divisor": 4}
+    sizes |= {"image_size": IMAGE_SIZE, "batch_norm_momentum": 0.1, "depthwise_padding": list(range(16))}
     return EfficientNetForImageClassification(EfficientNetConfig(**sizes, num_channels=1, num_labels=num_labels))
 
 

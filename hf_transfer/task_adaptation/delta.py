@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
 from hf_transfer.functional.environments import row_risks
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
@@ -39,7 +38,7 @@ class DELTA(Objective):
         weight: factor of this term in the training loss.
 
     Raises:
-        ValueError: a keyword is out of its range; at `build`, the config does not tell the widths of the layers.
+        ValueError: a keyword is out of its range; at `build`, the widths of the layers cannot be told.
     """
 
     paper = "1901.09229"
@@ -63,7 +62,7 @@ class DELTA(Objective):
 
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
         self.head_names = head_parameter_names(model)
-        widths = layer_widths(model.config)
+        widths = layer_widths(model)
         self.attention = nn.Module()
         self.num_layers = len(widths)
         for layer, width in enumerate(widths):
@@ -102,22 +101,37 @@ class DELTA(Objective):
         return loss
 
 
-def layer_widths(config: PreTrainedConfig) -> list[int]:
+def layer_widths(model: nn.Module) -> list[int]:
     """Channels of every entry of `hidden_states`: the embeddings' and each layer's or stage's.
 
     Raises:
-        ValueError: the config names neither `hidden_sizes` nor `hidden_size` and `num_hidden_layers`.
+        ValueError: the config names neither `hidden_sizes` nor `hidden_size` and `num_hidden_layers`, and the model
+            reads no pictures, of which a blank one would tell.
     """
+    config = model.config
     stages = getattr(config, "hidden_sizes", None)
     if stages:
         return [getattr(config, "embedding_size", stages[0]), *stages]
     width, depth = getattr(config, "hidden_size", None), getattr(config, "num_hidden_layers", None)
-    if width is None or depth is None:
-        raise ValueError(
-            f"DELTA needs the widths of all layers and {type(config).__name__} has neither `hidden_sizes` nor "
-            "`hidden_size` and `num_hidden_layers`."
-        )
-    return [width] * (depth + 1)
+    if width is not None and depth is not None:
+        return [width] * (depth + 1)
+    size = getattr(config, "image_size", None)
+    if getattr(model, "main_input_name", None) == "pixel_values" and size is not None:
+        return widths_of_maps(model, (size, size) if isinstance(size, int) else tuple(size))
+    raise ValueError(
+        f"DELTA needs the widths of all layers and {type(config).__name__} has neither `hidden_sizes` nor "
+        "`hidden_size` and `num_hidden_layers`."
+    )
+
+
+@torch.no_grad()
+def widths_of_maps(model: nn.Module, size: tuple[int, int]) -> list[int]:
+    """Channels of every entry of `hidden_states`, from one blank picture."""
+    weight = next(model.parameters())
+    picture = torch.zeros(1, model.config.num_channels, *size, device=weight.device, dtype=weight.dtype)
+    with evaluating(model):
+        states = model(pixel_values=picture, output_hidden_states=True).hidden_states
+    return [channels_last(state).shape[-1] for state in states]
 
 
 def channels_last(state: Tensor) -> Tensor:

@@ -191,9 +191,9 @@ def markdown(made: dict[str, Any]) -> str:
     lines.append(
         "Accuracy in % on rows that no training has seen, mean ± standard deviation over the seeds. Methods have "
         "their usual settings; from the digit classifier EWC has strength 40,000 and LwF weight 1, by what they kept "
-        "on seed 0 of `digits_10`; the rates, widths and shares of the text task's adapters by 600 verses of "
-        "other chapters. Metric learning sees about as many rows as the others, in episodes. Seconds are those of a "
-        "machine that other programs shared."
+        "on seed 0 of `digits_10`; the rates, widths and shares of the text task's adapters by 600 verses of the "
+        "training chapters. Metric learning sees about as many rows as the others, in episodes. Seconds are those of "
+        "a machine that other programs shared."
     )
     for name, table in made["targets"].items():
         target = TARGETS[name]

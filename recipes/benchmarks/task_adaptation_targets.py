@@ -197,10 +197,7 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
         # where old and new classes are the same the model's own logits are compared
         old_head = {} if target.start == "mnist" else {"source_head": start}
         found["lwf"] = Strategy(regular, objective(lwf={**old_head, "weight": 1.0}))
-    if target.start == "imagenet":
-        for name in ("dapt", "delta", "side"):
-            del found[name]
-    if target.start == "motions":
+    if target.start in ("imagenet", "motions"):  # no head of theirs learns without labels
         del found["dapt"]
     if target.start == "minilm":
         found["siatl"] = Strategy(

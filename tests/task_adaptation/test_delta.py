@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from peft import LoraConfig, TaskType, get_peft_model
 
 from hf_transfer.task_adaptation.delta import DELTA, layer_widths
+from tests import tiny
 
 
 def states(seed, shape=(6, 4, 8)):
@@ -106,12 +107,24 @@ def test_with_lora_every_layer_is_measured(tiny_model):
     assert frozen == [name for name, p in model.named_parameters() if not p.requires_grad]
 
 
+def of_config(**config):
+    return SimpleNamespace(config=SimpleNamespace(**config))
+
+
 def test_widths_of_layers_and_stages():
-    assert layer_widths(SimpleNamespace(hidden_size=8, num_hidden_layers=2)) == [8, 8, 8]
-    assert layer_widths(SimpleNamespace(embedding_size=4, hidden_sizes=[8, 16])) == [4, 8, 16]
-    assert layer_widths(SimpleNamespace(hidden_sizes=[8, 16])) == [8, 8, 16]
+    assert layer_widths(of_config(hidden_size=8, num_hidden_layers=2)) == [8, 8, 8]
+    assert layer_widths(of_config(embedding_size=4, hidden_sizes=[8, 16])) == [4, 8, 16]
+    assert layer_widths(of_config(hidden_sizes=[8, 16])) == [8, 8, 16]
     with pytest.raises(ValueError, match="widths of all layers"):
-        layer_widths(SimpleNamespace(hidden_size=8))
+        layer_widths(of_config(hidden_size=8))
+
+
+def test_widths_that_the_config_does_not_tell():
+    model = tiny.efficientnet()
+    widths = layer_widths(model)
+    states = model(torch.rand(2, 1, 28, 28), output_hidden_states=True).hidden_states
+    assert widths == [state.shape[1] for state in states] and len(set(widths)) > 2
+    assert model.training
 
 
 @pytest.mark.parametrize("keywords", [{"alpha": -1}, {"beta": -1}, {"attention_temperature": 0}, {"samples": 0}])
