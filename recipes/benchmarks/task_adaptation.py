@@ -192,8 +192,8 @@ def markdown(made: dict[str, Any]) -> str:
         "Accuracy in % on rows that no training has seen, mean ± standard deviation over the seeds. Methods have "
         "their usual settings; from the digit classifier EWC has strength 40,000 and LwF weight 1, by what they kept "
         "on seed 0 of `digits_10`; the rates, widths and shares of the text task's adapters by 600 verses of the "
-        "training chapters. Metric learning sees about as many rows as the others, in episodes. Seconds are those of "
-        "a machine that other programs shared."
+        "training chapters. Metric learning sees about as many rows as the others, in episodes. `trained` is a share "
+        "of the whole model's parameters. Seconds are those of a machine that other programs shared."
     )
     for name, table in made["targets"].items():
         target = TARGETS[name]
@@ -209,9 +209,10 @@ def markdown(made: dict[str, Any]) -> str:
         head = ["strategy", "family", "seeds", "accuracy", "trained", "MB saved", "seconds"]
         head += ["source after"] if has_source else []
         lines += ["", "| " + " | ".join(head) + " |", "|---|---|" + "--:|" * (len(head) - 2)]
+        whole = next(iter(table.get(FINE_TUNING, next(iter(table.values()))).values()))["parameters"]
         for strategy, runs in sorted(table.items(), key=lambda item: -mean_of(item[1], "accuracy")):
             some_run = next(iter(runs.values()))
-            share = 100 * some_run["trained_parameters"] / some_run["parameters"]
+            share = 100 * some_run["trained_parameters"] / whole
             cells = [strategy, some_run["family"], str(len(runs))]
             cells.append(mean_and_deviation([100 * run["accuracy"] for run in runs.values()]))
             cells += [f"{share:.1f} %", f"{mean_of(runs, 'saved_bytes') / 1e6:.2f}", f"{mean_of(runs, 'seconds'):.0f}"]
