@@ -1,9 +1,10 @@
-"""What the benchmarks share that train many models: workers, and how figures of several seeds are told and drawn."""
+"""What the benchmarks share that train many models: settings, rows, workers, and how figures are told and drawn."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,12 +13,51 @@ from typing import Any, TypeVar
 
 import matplotlib
 import torch
-from datasets import disable_progress_bars
+from datasets import Dataset, disable_progress_bars
+
+from hf_transfer.data.bundled import load
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 Cell = TypeVar("Cell", bound=Hashable)
+
+HELD_OUT = 5  # every so-manieth digit of MNIST-5k, where some of its digits should be test data
+COMMON = {
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "weight_decay": 0.05,
+    "save_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+"""Arguments of every training."""
+SERIES_ENCODER = {
+    "model_type": "flowformer",
+    "modality": "time_series",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "norm_type": "batch_norm",
+    "hidden_dropout_prob": 0.1,
+}
+
+
+def every_fifth(name: str, held_out: bool) -> Dataset:
+    """The rows of MNIST-5k held out for testing, or the others: the same digits in whichever look."""
+    dataset = load(name)
+    return dataset.select([place for place in range(len(dataset)) if (place % HELD_OUT == 0) == held_out])
+
+
+def data_folder(rows: Mapping[str, Callable[[], Dataset]], name: str, runs_dir: Path) -> str:
+    """Where these rows lie; written now unless they are there, so that pictures are read once for all cells."""
+    folder = (runs_dir / "data" / name).resolve()
+    if not (folder / "state.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        rows[name]().save_to_disk(folder)
+    return str(folder)
 
 
 def one_thread() -> None:

@@ -15,17 +15,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from cells import mean_and_deviation, plot_accuracies, train_all, write_report
-from datasets import Dataset
+from cells import (
+    COMMON,
+    SERIES_ENCODER,
+    data_folder,
+    every_fifth,
+    mean_and_deviation,
+    plot_accuracies,
+    train_all,
+    write_report,
+)
 from machine import processor_names
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
@@ -37,50 +45,28 @@ from hf_transfer.validators import VALIDATORS
 RESULTS = "domain_adaptation"
 SOURCE_ONLY = "source_only"
 TUNED_BY = "information_maximization"
-HELD_OUT = 5  # every so-manieth digit of MNIST-5k is test data where both domains are made of MNIST-5k
-
-
-def rows(name: str, split: str | None = None) -> Callable[[], Dataset]:
-    """A bundled data set, loaded when it is asked for."""
-    return lambda: load(name, split)
-
-
-def every_fifth(name: str, held_out: bool) -> Callable[[], Dataset]:
-    """The rows held out for testing, or the others: the same digits whichever of MNIST's two looks is asked for."""
-
-    def select() -> Dataset:
-        dataset = load(name)
-        return dataset.select([place for place in range(len(dataset)) if (place % HELD_OUT == 0) == held_out])
-
-    return select
 
 
 DATA = {
-    "mnist5k": rows("mnist5k"),
-    "optical_digits": rows("optical_digits"),
-    "mnist_without_test": every_fifth("mnist5k", held_out=False),
-    "photos_without_test": every_fifth("mnist_on_photos", held_out=False),
-    "photos_test": every_fifth("mnist_on_photos", held_out=True),
-    "vowel_a": rows("vowel_a", "train"),
-    "vowel_e": rows("vowel_e", "test"),
-    "bible_kjv": rows("bible_kjv", "train"),
-    "bible_asv": rows("bible_asv", "train"),
-    "bible_asv_test": rows("bible_asv", "test"),
+    "mnist5k": partial(load, "mnist5k"),
+    "optical_digits": partial(load, "optical_digits"),
+    "mnist_without_test": partial(every_fifth, "mnist5k", held_out=False),
+    "photos_without_test": partial(every_fifth, "mnist_on_photos", held_out=False),
+    "photos_test": partial(every_fifth, "mnist_on_photos", held_out=True),
+    "vowel_a": partial(load, "vowel_a", "train"),
+    "vowel_e": partial(load, "vowel_e", "test"),
+    "bible_kjv": partial(load, "bible_kjv", "train"),
+    "bible_asv": partial(load, "bible_asv", "train"),
+    "bible_asv_test": partial(load, "bible_asv", "test"),
 }
-"""Name -> the rows, which are written to --runs_dir once, so that pictures are read once for all cells."""
+"""Name -> the rows, which are written to --runs_dir once."""
 
-COMMON = {
+SETTINGS = {
+    **COMMON,
     "per_device_eval_batch_size": 500,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.1,
-    "weight_decay": 0.05,
     "logging_steps": 100,
-    "save_strategy": "no",
-    "report_to": [],
     "diagnostics": False,
     "source_holdout": 0.1,
-    "disable_tqdm": True,
-    "use_cpu": True,
 }
 DIGITS = {
     "architecture": {"model_type": "lenet"},
@@ -90,16 +76,7 @@ DIGITS = {
     "learning_rate": 1e-3,
 }
 SERIES = {
-    "architecture": {
-        "model_type": "flowformer",
-        "modality": "time_series",
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
-        "norm_type": "batch_norm",
-        "hidden_dropout_prob": 0.1,
-    },
+    "architecture": SERIES_ENCODER,
     "task": "time-series-classification",
     "max_steps": 300,
     "per_device_train_batch_size": 64,
@@ -238,28 +215,20 @@ Cell = tuple[str, str, int, int]
 """(pair, method, which candidate, seed)."""
 
 
-def data_folder(name: str, runs_dir: Path) -> Path:
-    """Where the rows of DATA lie."""
-    return (runs_dir / "data" / name).resolve()
-
-
 def write_data(pairs: Iterable[str], runs_dir: Path) -> None:
     """The rows that the pairs read, as folders."""
     used = {value for pair in pairs for value in PAIRS[pair].values() if isinstance(value, str)}
     for name in sorted(used & set(DATA)):
-        folder = data_folder(name, runs_dir)
-        if not (folder / "state.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            DATA[name]().save_to_disk(folder)
+        data_folder(DATA, name, runs_dir)
 
 
 def settings_of(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
     """The arguments of a cell's run."""
     pair, method, candidate, seed = cell
-    given = {**COMMON, **PAIRS[pair], **METHODS[method][candidate], "seed": seed}
+    given = {**SETTINGS, **PAIRS[pair], **METHODS[method][candidate], "seed": seed}
     for key in ("dataset", "target_dataset", "test_dataset"):
         if key in given:
-            given[key] = str(data_folder(given[key], runs_dir))
+            given[key] = data_folder(DATA, given[key], runs_dir)
     if steps is not None:
         given["max_steps"] = steps
     return {**given, "output_dir": str(run_folder(cell, runs_dir)), "overwrite": True}

