@@ -30,7 +30,6 @@ COMMON = {
     "save_strategy": "no",
     "report_to": [],
     "disable_tqdm": True,
-    "use_cpu": True,
 }
 """Arguments of every training."""
 SERIES_ENCODER = {

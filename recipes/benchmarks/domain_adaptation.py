@@ -63,6 +63,7 @@ DATA = {
 
 SETTINGS = {
     **COMMON,
+    "use_cpu": True,
     "per_device_eval_batch_size": 500,
     "logging_steps": 100,
     "diagnostics": False,

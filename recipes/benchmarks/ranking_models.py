@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+from cells import COMMON
 from datasets import Dataset
 from ranking_data import book_group, images, series, translation, turned_digits
 from transformers import (
@@ -116,6 +117,7 @@ def flowformer(
     shutil.rmtree(work, ignore_errors=True)
     rows().save_to_disk(work / "rows")
     arguments = {
+        **COMMON,
         "dataset": str(work / "rows"),
         "task": task,
         "architecture": architecture,
@@ -123,12 +125,6 @@ def flowformer(
         "max_steps": steps,
         "per_device_train_batch_size": 32,
         "learning_rate": 1e-3,
-        "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.1,
-        "weight_decay": 0.05,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
         "logging_steps": 100,
         **settings,
     }

@@ -22,7 +22,7 @@ from hf_transfer.task_adaptation.ewc import save_fisher
 FINE_TUNING = "fine_tuning"
 WINDOW, MOTION_COPIES = 25, 2  # six channels of motion twice, as many as the vowels have
 
-SETTINGS = {**COMMON, "per_device_eval_batch_size": 100, "logging_steps": 50}
+SETTINGS = {**COMMON, "use_cpu": True, "per_device_eval_batch_size": 100, "logging_steps": 50}
 DIGIT_ENCODER = {
     "model_type": "flowformer",
     "modality": "image",
