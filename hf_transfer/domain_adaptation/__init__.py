@@ -11,6 +11,7 @@ OBJECTIVES = {
     "dan": "hf_transfer.domain_adaptation.dan:DAN",
     "dann": "hf_transfer.domain_adaptation.dann:DANN",
     "dd": "hf_transfer.domain_adaptation.dd:DD",
+    "domain_coral": "hf_transfer.domain_adaptation.domain_coral:DomainCORAL",
     "fixmatch": "hf_transfer.domain_adaptation.fixmatch:FixMatch",
     "flexmatch": "hf_transfer.domain_adaptation.flexmatch:FlexMatch",
     "groupdro": "hf_transfer.domain_adaptation.groupdro:GroupDRO",

@@ -8,6 +8,17 @@ from torch import Tensor
 from hf_transfer.objective import IGNORED_LABEL, View
 
 
+def environments_of(view: View) -> Tensor:
+    """The environment of every row, [B], any integers.
+
+    Raises:
+        ValueError: the batch has no `domain`.
+    """
+    if view.domain is None:
+        raise ValueError("this batch has no `domain`: give the dataset a `domain` column that numbers the sources.")
+    return view.domain
+
+
 def labelled_rows(view: View) -> View:
     """The rows with a label; their `domain` is the environment, any integer.
 
@@ -16,8 +27,7 @@ def labelled_rows(view: View) -> View:
     """
     if view.labels is None:
         raise ValueError("this batch has no labels: an environment's risk needs a `labels` column.")
-    if view.domain is None:
-        raise ValueError("this batch has no `domain`: give the dataset a `domain` column that numbers the sources.")
+    environments_of(view)
     labels = view.labels.reshape(len(view.labels), -1)
     return view.rows((labels != IGNORED_LABEL).all(dim=1))
 

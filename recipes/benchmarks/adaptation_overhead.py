@@ -48,7 +48,7 @@ ARCHITECTURE = {
 }
 SOURCE_ONLY = "source_only"
 REGRESSION = ("dd", "rsd")
-WITHOUT_TWO_DOMAINS = ("groupdro", "vrex", "mldg", "domain_coral", "mixstyle")
+WITHOUT_TWO_DOMAINS = ("groupdro", "vrex", "mldg", "domain_coral")
 """Methods of several labelled sources, which source only on one is no baseline for."""
 METHODS = [name for name in OBJECTIVES if name not in WITHOUT_TWO_DOMAINS]
 KEYWORDS: dict[str, dict[str, Any]] = {}
