@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import matplotlib
@@ -87,8 +88,20 @@ def write_report(folder: Path, name: str, made: dict[str, Any], text: str) -> No
     print(text)
 
 
-def plot_accuracies(panels: Mapping[str, Mapping[str, Sequence[float]]], baseline: str, path: Path) -> None:
-    """Accuracies in percent, title -> row -> seeds: a point a seed, the mean as a bar, the baseline as a line."""
+def plot_accuracies(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    baseline: str,
+    path: Path,
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Title -> row -> values of the seeds: a point a seed, the mean as a bar, the baseline as a line.
+
+    Args:
+        panels: one for each title.
+        baseline: the row that is drawn as a line.
+        path: of the picture.
+        labels: title -> what the values are, where they are not accuracies in percent.
+    """
     most = max(map(len, panels.values()))
     figure, axes_row = pyplot.subplots(
         1, len(panels), figsize=(3.8 * len(panels), 1 + 0.3 * most), squeeze=False, layout="constrained"
@@ -101,6 +114,8 @@ def plot_accuracies(panels: Mapping[str, Mapping[str, Sequence[float]]], baselin
         if baseline in means:
             axes.axvline(means[baseline], color="tab:red", linestyle="--")
         axes.invert_yaxis()
-        axes.set(title=title, xlabel="accuracy, %", xlim=(max(0, min(map(min, rows.values())) - 5), None))
+        axes.set(
+            title=title, xlabel=labels.get(title, "accuracy, %"), xlim=(max(0, min(map(min, rows.values())) - 5), None)
+        )
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

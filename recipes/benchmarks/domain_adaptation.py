@@ -4,10 +4,12 @@
     python recipes/benchmarks/domain_adaptation.py --pairs mnist_to_digits --methods dann mcc --seeds 0
     python recipes/benchmarks/domain_adaptation.py --workers 2                            # two trainings at a time
     python recipes/benchmarks/domain_adaptation.py --tune                                 # choose settings first
+    python recipes/benchmarks/domain_adaptation.py --finished                             # report what there is
 
 A cell is one training of a method on a pair with a seed; one that is finished in --runs_dir is not run again, so a run
 that was interrupted goes on. Settings come from PAIRS and METHODS. With --tune every candidate of a method is trained
-on the first seed, and `TUNED_BY`, which reads no target label, chooses the one that all seeds use.
+on the first seed, and `TUNED_BY`, which reads no target label, chooses the one that all seeds use. Beside six pairs of
+domains with the same classes there are a partial, an open-set and a regression pair, and one without a target.
 Writes `domain_adaptation.json`, `.md` and `.png` into the output folder; cells that are there already are kept.
 """
 
@@ -17,7 +19,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from cells import (
     train_all,
     write_report,
 )
+from datasets import Dataset
 from machine import processor_names
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
@@ -47,6 +51,12 @@ SOURCE_ONLY = "source_only"
 TUNED_BY = "information_maximization"
 
 
+def digits_below(digit: int, loaded: Callable[[], Dataset]) -> Dataset:
+    """The rows of the digits below this one; the names of all classes stay."""
+    rows = loaded()
+    return rows.select([place for place, label in enumerate(rows["label"]) if label < digit])
+
+
 DATA = {
     "mnist5k": partial(load, "mnist5k"),
     "optical_digits": partial(load, "optical_digits"),
@@ -58,6 +68,13 @@ DATA = {
     "bible_kjv": partial(load, "bible_kjv", "train"),
     "bible_asv": partial(load, "bible_asv", "train"),
     "bible_asv_test": partial(load, "bible_asv", "test"),
+    "optical_below_five": partial(digits_below, 5, partial(load, "optical_digits")),
+    "mnist_below_eight": partial(digits_below, 8, partial(load, "mnist5k", options={"known_digits": 8})),
+    "optical_with_unknown": partial(load, "optical_digits", options={"known_digits": 8}),
+    "rotated_mnist": partial(load, "rotated_mnist", "train"),
+    "rotated_mnist_test": partial(load, "rotated_mnist", "test"),
+    "mnist_angles": partial(load, "mnist_angles"),
+    "optical_angles": partial(load, "optical_angles"),
 }
 """Name -> the rows, which are written to --runs_dir once."""
 
@@ -76,6 +93,7 @@ DIGITS = {
     "per_device_train_batch_size": 128,
     "learning_rate": 1e-3,
 }
+SHORT_DIGITS = {**DIGITS, "max_steps": 500}
 SERIES = {
     "architecture": SERIES_ENCODER,
     "task": "time-series-classification",
@@ -93,16 +111,14 @@ TEXT = {
 PAIRS: dict[str, dict[str, Any]] = {
     "mnist_to_digits": {**DIGITS, "dataset": "mnist5k", "target_dataset": "optical_digits", "test_rows": 500},
     "digits_to_mnist": {
-        **DIGITS,
-        "max_steps": 500,
+        **SHORT_DIGITS,
         "dataset": "optical_digits",
         "target_dataset": "mnist5k",
         "test_rows": 1000,
     },
     "mnist_to_photos": {
-        **DIGITS,
+        **SHORT_DIGITS,
         "architecture": {"model_type": "lenet", "num_channels": 3},
-        "max_steps": 500,
         "dataset": "mnist_without_test",
         "target_dataset": "photos_without_test",
         "test_dataset": "photos_test",
@@ -131,8 +147,53 @@ PAIRS: dict[str, dict[str, Any]] = {
         "per_device_train_batch_size": 32,
         "learning_rate": 3e-4,
     },
+    "digits_partial": {
+        **SHORT_DIGITS,
+        "dataset": "mnist5k",
+        "target_dataset": "optical_below_five",
+        "test_rows": 250,
+    },
+    "digits_open": {
+        **SHORT_DIGITS,
+        "dataset": "mnist_below_eight",
+        "target_dataset": "optical_with_unknown",
+        "test_rows": 500,
+    },
+    "rotated_mnist": {**SHORT_DIGITS, "dataset": "rotated_mnist", "test_dataset": "rotated_mnist_test"},
+    "digit_angles": {
+        **SHORT_DIGITS,
+        "dataset": "mnist_angles",
+        "target_dataset": "optical_angles",
+        "test_rows": 500,
+    },
 }
 """Name -> arguments of `hf-transfer adapt`; data sets are keys of DATA."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a pair's table tells of a run.
+
+    Args:
+        key: of `results.json`.
+        scale: factor of the value there.
+        title: of the column, with the unit.
+        sign: 1 where more is better, -1 where less is.
+    """
+
+    key: str
+    scale: float
+    title: str
+    sign: int
+
+    def of(self, run: dict[str, Any]) -> float | None:
+        """The value of a run; None where it failed."""
+        return self.scale * run[self.key] if self.key in run else None
+
+
+ACCURACY = Measure("accuracy", 100.0, "accuracy, %", 1)
+MEASURES = {"digit_angles": Measure("mean_absolute_error", 60.0, "mean error, degrees", -1)}
+"""Pair -> measure, where it is not accuracy."""
 
 
 def objectives(**terms: dict) -> dict[str, Any]:
@@ -173,6 +234,14 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "mix_style": [{"converters": {"mix_style": {}}}],
     "pada": [objectives(pada={})],
     "iwan": [objectives(iwan={})],
+    "osbp": [objectives(osbp={})],
+    "irm": [objectives(irm={"weight": 10.0})],
+    "vrex": [objectives(vrex={})],
+    "groupdro": [objectives(groupdro={"num_environments": 4})],
+    "mldg": [objectives(mldg={})],
+    "domain_coral": [objectives(domain_coral={})],
+    "dd": [objectives(dd={})],
+    "rsd": [objectives(rsd={})],
     "jan_mcc": [
         {**objectives(jan={}, mcc={}), "objective_warmup": 0.5, "learning_rate": 2e-3},
         {**objectives(jan={}, mcc={}), "objective_warmup": 0.5},
@@ -208,6 +277,14 @@ METHODS: dict[str, list[dict[str, Any]]] = {
 """Name -> candidates, each what it adds to a pair's arguments. Without --tune the first is used: the one that
 `TUNED_BY` chose on the pair mnist_to_digits."""
 
+SPECIAL_PAIRS = {
+    "digits_partial": (SOURCE_ONLY, "dan", "dann", "cdan", "mcc", "pada", "iwan"),
+    "digits_open": (SOURCE_ONLY, "dann", "mcc", "osbp"),
+    "rotated_mnist": (SOURCE_ONLY, "irm", "vrex", "groupdro", "mldg", "mix_style", "domain_coral"),
+    "digit_angles": (SOURCE_ONLY, "dan", "coral", "dann", "dd", "rsd"),
+}
+"""Pair -> its methods, where it is not one of two domains with the same classes."""
+ONLY_SPECIAL = ("osbp", "irm", "vrex", "groupdro", "mldg", "domain_coral", "dd", "rsd")
 IMAGE_PAIRS = ("mnist_to_digits", "digits_to_mnist", "mnist_to_photos")
 ONLY_FOR = {"cyclegan": IMAGE_PAIRS, "cycada": IMAGE_PAIRS, "dsbn": ("vowel_a_to_e",)}
 """Methods that not every pair has what they need for: images, or batch norms."""
@@ -257,36 +334,57 @@ def train(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
     found = json.loads(results.read_text())
     seconds = folder / "seconds.json"
     found["seconds"] = json.loads(seconds.read_text()) if seconds.exists() else None
-    print(f"{folder.name}: {100 * found['accuracy']:.1f} in {found['seconds']} s", flush=True)
+    print(f"{folder.name}: {measure_of(cell[0]).of(found):.1f} in {found['seconds']} s", flush=True)
     return found
+
+
+def measure_of(pair: str) -> Measure:
+    return MEASURES.get(pair, ACCURACY)
+
+
+def fits(pair: str, method: str) -> bool:
+    """Whether a method is made for a pair."""
+    if pair in SPECIAL_PAIRS:
+        return method in SPECIAL_PAIRS[pair]
+    return method not in ONLY_SPECIAL and pair in ONLY_FOR.get(method, PAIRS)
+
+
+def to_run(cells: Iterable[Cell], arguments: argparse.Namespace) -> list[Cell]:
+    """All of them; with --finished those that need no training."""
+    return [
+        cell
+        for cell in cells
+        if not arguments.finished or (run_folder(cell, arguments.runs_dir) / "model" / "results.json").exists()
+    ]
 
 
 def choose_candidates(arguments: argparse.Namespace) -> dict[tuple[str, str], int]:
     """Which candidate of each method a pair uses: the one whose run on the first seed `TUNED_BY` likes best."""
-    every = [(pair, method) for pair in arguments.pairs for method in arguments.methods]
-    pairs = [(pair, method) for pair, method in every if pair in ONLY_FOR.get(method, PAIRS)]
+    pairs = [(pair, method) for pair in arguments.pairs for method in arguments.methods if fits(pair, method)]
     if not arguments.tune:
         return dict.fromkeys(pairs, 0)
     seed = arguments.seeds[0]
-    cells = [(*pair, place, seed) for pair in pairs for place in range(len(METHODS[pair[1]]))]
+    cells = to_run(((*pair, place, seed) for pair in pairs for place in range(len(METHODS[pair[1]]))), arguments)
     found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
 
     def score(cell: Cell) -> float:
         return found[cell].get("validators", {}).get(TUNED_BY, float("-inf"))
 
-    return {pair: max((c for c in cells if c[:2] == pair), key=score)[2] for pair in pairs}
+    return {pair: max((c for c in cells if c[:2] == pair), key=score, default=(*pair, 0))[2] for pair in pairs}
 
 
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train what is not trained yet; the cells of earlier reports stay where they are not among the present ones."""
     write_data(arguments.pairs, arguments.runs_dir)
     chosen = choose_candidates(arguments)
-    cells = [(*pair, place, seed) for pair, place in chosen.items() for seed in arguments.seeds]
+    cells = to_run(((*pair, place, seed) for seed in arguments.seeds for pair, place in chosen.items()), arguments)
     found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
     file = arguments.output_dir / f"{RESULTS}.json"
     pairs = json.loads(file.read_text())["pairs"] if file.exists() else {}
     for (pair, method), place in chosen.items():
-        runs = {seed: found[pair, method, place, seed] for seed in arguments.seeds}
+        runs = {cell[3]: found[cell] for cell in cells if cell[:3] == (pair, method, place)}
+        if not runs:
+            continue
         row = {"settings": METHODS[method][place], "tuned": arguments.tune, "steps": arguments.steps}
         row["runs"] = {str(seed): run for seed, run in runs.items()}
         pairs.setdefault(pair, {})[method] = row
@@ -296,7 +394,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         for pair in PAIRS
         if pair in pairs
     }
-    validators = {pair: validator_table(finished_runs(pair, ordered, arguments.runs_dir)) for pair in ordered}
+    validators = {pair: validator_table(pair, finished_runs(pair, ordered, arguments.runs_dir)) for pair in ordered}
     return {"machine": machine, "tuned_by": TUNED_BY, "pairs": ordered, "validators": validators}
 
 
@@ -304,17 +402,18 @@ def finished_runs(pair: str, pairs: dict[str, Any], runs_dir: Path) -> list[dict
     """Every finished run of a pair: those of the report, and where they are still there those of other candidates."""
     folders = [json.loads(path.read_text()) for path in sorted(runs_dir.glob(f"{pair}-*/model/results.json"))]
     reported = [run for row in pairs[pair].values() for run in row["runs"].values()]
-    return [run for run in (folders or reported) if "validators" in run and "accuracy" in run]
+    measured = measure_of(pair).key
+    return [run for run in (folders or reported) if "validators" in run and measured in run]
 
 
-def validator_table(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def validator_table(pair: str, runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """How each validator goes with the true target accuracy over the runs, and the accuracy of the run it prefers."""
     if len(runs) < 3:
         return {}
-    table = {}
+    table, measure = {}, measure_of(pair)
     for name in VALIDATORS:
         known = [run for run in runs if np.isfinite(run["validators"].get(name, np.nan))]
-        truth = np.array([run["accuracy"] for run in known])
+        truth = measure.sign * np.array([measure.of(run) for run in known])
         scores = np.array([run["validators"][name] for run in known])
         if len(known) < 3 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
             continue
@@ -323,66 +422,65 @@ def validator_table(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "pearson": float(pearsonr(scores, truth).statistic),
             "spearman": float(spearmanr(scores, truth).statistic),
             "kendall": float(kendalltau(scores, truth).statistic),
-            "accuracy_of_choice": float(truth[scores.argmax()]),
-            "best_accuracy": float(truth.max()),
+            "choice": measure.sign * float(truth[scores.argmax()]),
+            "best": measure.sign * float(truth.max()),
         }
     return table
 
 
-def accuracies(row: dict[str, Any]) -> list[float]:
-    """Target accuracies in percent, of the runs that did not fail."""
-    return [100 * run["accuracy"] for run in row["runs"].values() if "accuracy" in run]
+def measured(pair: str, row: dict[str, Any]) -> dict[str, float]:
+    """Seed -> value, of the runs that did not fail."""
+    values = {seed: measure_of(pair).of(run) for seed, run in row["runs"].items()}
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
-def describe(values: list[float]) -> str:
-    return mean_and_deviation(values) if values else "failed"
-
-
-def comparison(row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
-    """Points over source only on the same seeds."""
+def comparison(pair: str, row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
+    """How much more than source only on the same seeds."""
     if baseline is None or row is baseline:
         return ""
-    shared = [seed for seed, run in row["runs"].items() if "accuracy" in run and seed in baseline["runs"]]
-    gaps = [100 * (row["runs"][seed]["accuracy"] - baseline["runs"][seed]["accuracy"]) for seed in shared]
+    own, other = measured(pair, row), measured(pair, baseline)
+    gaps = [own[seed] - other[seed] for seed in own if seed in other]
     if not gaps:
         return ""
-    loses = statistics.mean(gaps) < 0
-    return f"{statistics.mean(gaps):+.1f}{' (below source only)' if loses else ''}"
+    loses = measure_of(pair).sign * statistics.mean(gaps) < 0
+    return f"{statistics.mean(gaps):+.1f}{' (worse than source only)' if loses else ''}"
 
 
 def markdown(report: dict[str, Any]) -> str:
     """A table of methods for each pair, then one of validators."""
     lines = ["# Domain adaptation: every method on every pair", "", report["machine"], ""]
     lines += [
-        "Accuracy in % on target rows held out of the training, mean ± standard deviation over the seeds; no target "
-        f"label was read in training, and where settings were tuned `{report['tuned_by']}` chose them.",
+        "On target rows held out of the training, mean ± standard deviation over the seeds; no target label was read "
+        f"in training, and where settings were tuned `{report['tuned_by']}` chose them.",
     ]
     for pair, table in report["pairs"].items():
-        lines += ["", f"## {pair}", "", "| method | settings | seeds | accuracy | over source only | seconds |"]
+        title = measure_of(pair).title
+        lines += ["", f"## {pair}", "", f"| method | settings | seeds | {title} | over source only | seconds |"]
         lines.append("|---|---|--:|--:|--:|--:|")
         for method, row in table.items():
             seconds = [run["seconds"] for run in row["runs"].values() if run.get("seconds")]
+            values = list(measured(pair, row).values())
             cells = (
                 method,
                 f"`{json.dumps(row['settings'])}`",
                 str(len(row["runs"])),
-                describe(accuracies(row)),
-                comparison(row, table.get(SOURCE_ONLY)),
+                mean_and_deviation(values) if values else "failed",
+                comparison(pair, row, table.get(SOURCE_ONLY)),
                 f"{statistics.median(seconds):.0f}" if seconds else "",
             )
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## What each validator sees of the true target accuracy", ""]
     lines += [
-        "Correlation over all finished runs of a pair (methods, settings and seeds), and the accuracy of the run that "
-        "the validator likes best beside the best there is.",
+        "Correlation over all finished runs of a pair (methods, settings and seeds), and the accuracy (or error) of "
+        "the run that the validator likes best beside the best there is.",
         "",
-        "| pair | validator | runs | Pearson | Spearman | Kendall | accuracy of its choice | best |",
+        "| pair | validator | runs | Pearson | Spearman | Kendall | its choice | best |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for pair, table in report["validators"].items():
         for name, row in sorted(table.items(), key=lambda item: -item[1]["spearman"]):
             figures = " | ".join(f"{row[key]:.2f}" for key in ("pearson", "spearman", "kendall"))
-            choice = f"{100 * row['accuracy_of_choice']:.1f} | {100 * row['best_accuracy']:.1f}"
+            choice = f"{row['choice']:.1f} | {row['best']:.1f}"
             lines.append(f"| {pair} | {name} | {row['runs']} | {figures} | {choice} |")
     return "\n".join(lines) + "\n"
 
@@ -394,6 +492,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time, a thread each")
     parser.add_argument("--tune", action="store_true", help="let a validator choose among a method's settings")
+    parser.add_argument("--finished", action="store_true", help="train nothing: report the cells that are there")
     parser.add_argument("--steps", type=int, help="in place of the pairs' own number: a quick trial")
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/domain_adaptation"), help="where trainings go")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
@@ -401,10 +500,11 @@ def main() -> None:
     made = report(arguments)
     write_report(arguments.output_dir, RESULTS, made, markdown(made))
     known = {
-        pair: {method: accuracies(row) for method, row in table.items() if accuracies(row)}
+        pair: {method: list(measured(pair, row).values()) for method, row in table.items() if measured(pair, row)}
         for pair, table in made["pairs"].items()
     }
-    plot_accuracies(known, SOURCE_ONLY, arguments.output_dir / f"{RESULTS}.png")
+    labels = {pair: measure_of(pair).title for pair in known}
+    plot_accuracies(known, SOURCE_ONLY, arguments.output_dir / f"{RESULTS}.png", labels)
 
 
 if __name__ == "__main__":
