@@ -114,8 +114,7 @@ def plot_accuracies(
         if baseline in means:
             axes.axvline(means[baseline], color="tab:red", linestyle="--")
         axes.invert_yaxis()
-        axes.set(
-            title=title, xlabel=labels.get(title, "accuracy, %"), xlim=(max(0, min(map(min, rows.values())) - 5), None)
-        )
+        lowest = max(0, min(map(min, rows.values())) - 5)
+        axes.set(title=title, xlabel=labels.get(title, "accuracy, %"), xlim=(lowest, None))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -442,8 +442,8 @@ def comparison(pair: str, row: dict[str, Any], baseline: dict[str, Any] | None) 
     gaps = [own[seed] - other[seed] for seed in own if seed in other]
     if not gaps:
         return ""
-    loses = measure_of(pair).sign * statistics.mean(gaps) < 0
-    return f"{statistics.mean(gaps):+.1f}{' (worse than source only)' if loses else ''}"
+    gap = round(statistics.mean(gaps), 1)
+    return f"{gap:+.1f}{' (worse than source only)' if measure_of(pair).sign * gap < 0 else ''}"
 
 
 def markdown(report: dict[str, Any]) -> str:
