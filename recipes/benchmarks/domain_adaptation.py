@@ -19,7 +19,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,12 +51,6 @@ SOURCE_ONLY = "source_only"
 TUNED_BY = "information_maximization"
 
 
-def digits_below(digit: int, loaded: Callable[[], Dataset]) -> Dataset:
-    """The rows of the digits below this one; the names of all classes stay."""
-    rows = loaded()
-    return rows.select([place for place, label in enumerate(rows["label"]) if label < digit])
-
-
 def some_verses(translation: str, split: str, count: int, seed: int) -> Dataset:
     """So many verses drawn by the seed: two translations with two seeds have few verses in common."""
     return load(translation, split).shuffle(seed=seed).select(range(count))
@@ -76,8 +70,8 @@ DATA = {
     "asv_600": partial(some_verses, "bible_asv", "train", 600, seed=1),
     "asv_test_400": partial(some_verses, "bible_asv", "test", 400, seed=0),
     "asv_test_300": partial(some_verses, "bible_asv", "test", 300, seed=0),
-    "optical_below_five": partial(digits_below, 5, partial(load, "optical_digits")),
-    "mnist_below_eight": partial(digits_below, 8, partial(load, "mnist5k", options={"known_digits": 8})),
+    "optical_below_five": partial(load, "optical_digits", options={"only_below": 5}),
+    "mnist_below_eight": partial(load, "mnist5k", options={"known_digits": 8, "keep_unknown": False}),
     "optical_with_unknown": partial(load, "optical_digits", options={"known_digits": 8}),
     "rotated_mnist": partial(load, "rotated_mnist", "train"),
     "rotated_mnist_test": partial(load, "rotated_mnist", "test"),

@@ -114,3 +114,17 @@ def test_unknown_digits_are_one_class():
 def test_there_are_known_and_unknown_digits(known_digits):
     with pytest.raises(ValueError, match="`known_digits` should be from 1 to 9"):
         known_classes(np.arange(10), known_digits, True)
+
+
+def test_only_some_digits_of_ten_classes():
+    rows = load("optical_digits", options={"only_below": 5})
+    assert set(rows["label"]) == {0, 1, 2, 3, 4} and rows.features["label"].num_classes == 10
+    whole = load("optical_digits")
+    first = next(place for place, label in enumerate(whole["label"]) if label == 4)
+    assert rows[4]["image"].tobytes() == whole[first]["image"].tobytes()  # the first five digits are 0 to 4
+
+
+@pytest.mark.parametrize("options", [{"only_below": 1}, {"only_below": 10}, {"only_below": 5, "known_digits": 8}])
+def test_some_digits_are_at_least_two_and_not_all(options):
+    with pytest.raises(ValueError, match="`only_below` should be from 2 to 9 and without `known_digits`"):
+        load("mnist5k", options=options)
