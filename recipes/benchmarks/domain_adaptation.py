@@ -280,6 +280,25 @@ METHODS: dict[str, list[dict[str, Any]]] = {
 """Name -> candidates, each what it adds to a pair's arguments. Without --tune the first is used: the one that
 `TUNED_BY` chose on the pair mnist_to_digits."""
 
+FAMILIES = {
+    "statistics matching": ("dan", "jan", "coral", "afn", "bsp", "dsbn"),
+    "domain adversarial": ("dann", "cdan", "cdan_e", "adda"),
+    "hypothesis adversarial": ("mcd", "mdd", "localized_dd"),
+    "semi-supervised": (
+        "mcc",
+        "pseudo_label",
+        "fixmatch",
+        "flexmatch",
+        "mean_teacher",
+        "self_ensembling",
+        "noisy_student",
+    ),
+    "translation": ("cyclegan", "cycada"),
+    "for partial problems": ("pada", "iwan"),
+    "compositions": ("jan_mcc", "cdan_mcc_jan"),
+}
+"""Family -> its methods, for the table that compares families on the pairs with the same classes."""
+
 SPECIAL_PAIRS = {
     "digits_partial": (SOURCE_ONLY, "dan", "dann", "cdan", "mcc", "pada", "iwan"),
     "digits_open": (SOURCE_ONLY, "dann", "mcc", "osbp"),
@@ -437,16 +456,39 @@ def measured(pair: str, row: dict[str, Any]) -> dict[str, float]:
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def comparison(pair: str, row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
-    """How much more than source only on the same seeds."""
+def gain(pair: str, row: dict[str, Any], baseline: dict[str, Any] | None) -> float | None:
+    """How much more than source only on the same seeds; None where they share none."""
     if baseline is None or row is baseline:
-        return ""
+        return None
     own, other = measured(pair, row), measured(pair, baseline)
     gaps = [own[seed] - other[seed] for seed in own if seed in other]
-    if not gaps:
+    return round(statistics.mean(gaps), 1) if gaps else None
+
+
+def comparison(pair: str, row: dict[str, Any], baseline: dict[str, Any] | None) -> str:
+    """The gain in words."""
+    gap = gain(pair, row, baseline)
+    if gap is None:
         return ""
-    gap = round(statistics.mean(gaps), 1)
     return f"{gap:+.1f}{' (worse than source only)' if measure_of(pair).sign * gap < 0 else ''}"
+
+
+def family_table(pairs: dict[str, Any]) -> list[str]:
+    """Rows of Markdown: what each family gains over source only on the pairs with the same classes."""
+    names = [pair for pair in pairs if pair not in SPECIAL_PAIRS and SOURCE_ONLY in pairs[pair]]
+    lines = ["Points over source only: the median of a family's methods, and its best one.", ""]
+    lines += ["| family | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
+    for family, methods in FAMILIES.items():
+        cells = [family]
+        for pair in names:
+            table = pairs[pair]
+            gains = {m: gain(pair, table[m], table[SOURCE_ONLY]) for m in methods if m in table}
+            known = {method: value for method, value in gains.items() if value is not None}
+            best = max(known, key=known.__getitem__, default=None)
+            median = statistics.median(known.values()) if known else 0.0
+            cells.append(f"{median:+.1f} (`{best}` {known[best]:+.1f})" if best else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -472,6 +514,7 @@ def markdown(report: dict[str, Any]) -> str:
                 f"{statistics.median(seconds):.0f}" if seconds else "",
             )
             lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "## By family", "", *family_table(report["pairs"])]
     lines += ["", "## What each validator sees of the true target accuracy", ""]
     lines += [
         "Correlation over all finished runs of a pair (methods, settings and seeds), and the accuracy (or error) of "
