@@ -279,8 +279,9 @@ def adapted_to_domain(target: Target, start: str, runs_dir: Path) -> str:
     folder = (runs_dir / "starts" / f"{target.start}_dapt").resolve()
     if not (folder / MODEL_FOLDER / "config.json").exists():
         settings = {**SETTINGS, **target.settings, "model": start, "output_dir": str(folder), "overwrite": True}
-        settings |= {"max_steps": 150, "learning_rate": 5e-4}
-        settings["task"] = "fill-mask" if target.start == "minilm" else "masked-image-modeling"
+        settings |= {"max_steps": 150, "learning_rate": 5e-4, "task": "masked-image-modeling"}
+        if target.start == "minilm":  # at 5e-4 the sentence encoder forgets what it knows
+            settings |= {"learning_rate": 1e-4, "task": "fill-mask", "per_device_train_batch_size": 16}
         settings.pop("head_learning_rate_multiplier", None)
         run_pretraining(parse_arguments([], **with_folders(settings, runs_dir)))
     return str(folder / MODEL_FOLDER)
