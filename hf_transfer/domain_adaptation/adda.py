@@ -77,6 +77,10 @@ class ADDA(AlternatingObjective):
         super().train(mode)
         if hasattr(self, "source_model"):
             self.source_model.eval()
+            # The target rows' features have dropout's zeros: source rows without them would be told apart by these.
+            for module in self.source_model.modules():
+                if isinstance(module, nn.Dropout):
+                    module.train(mode)
         return self
 
     def phases(self, progress: float) -> Sequence[Phase]:

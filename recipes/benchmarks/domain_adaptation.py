@@ -214,7 +214,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "cdan_e": [objectives(cdan={"entropy_conditioning": True})],
     "bsp": [objectives(cdan={}, bsp={})],
     "mdd": [objectives(mdd={}), objectives(mdd={"margin": 2.0, "max_reversal": 0.5})],
-    "localized_dd": [objectives(localized_dd={})],
+    "localized_dd": [objectives(localized_dd={}), objectives(localized_dd={"margin": 4.0})],
     "mcc": [
         {**objectives(mcc={"temperature": 4.0}), "objective_warmup": 1.0},
         objectives(mcc={}),
@@ -229,8 +229,12 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "mean_teacher": [objectives(mean_teacher={"momentum": 0.99})],
     "self_ensembling": [objectives(self_ensembling={})],
     "noisy_student": [{**objectives(noisy_student={}), "student_rounds": 1}],
-    "adda": [objectives(adda={})],
-    "mcd": [objectives(mcd={})],
+    "adda": [
+        objectives(adda={}),
+        objectives(adda={"source_share": 0.8}),
+        objectives(adda={"source_share": 0.8, "hidden_size": 64}),
+    ],
+    "mcd": [objectives(mcd={}), objectives(mcd={"num_k": 1})],
     "cyclegan": [objectives(cyclegan={"width": 16, "blocks": 2})],
     "cycada": [objectives(cycada={"width": 16, "blocks": 2})],
     "dsbn": [{"converters": {"dsbn": {}}}],

@@ -101,3 +101,15 @@ def test_a_batch_of_one_domain_is_refused(parts):
     adda, _, view = parts
     with pytest.raises(ValueError, match="needs source and target rows"):
         adda.phases(0.0)[1].loss(view.rows(view.domain == 0))
+
+
+def test_the_source_features_have_dropout_as_the_target_features_have(digits):
+    """Without it a discriminator tells the domains by the zeros."""
+    adda = ADDA(hidden_size=8)
+    adda.build(tiny.vit(hidden_dropout_prob=0.5), feature_dim=16, num_labels=10)
+    inputs = {"pixel_values": tiny.batch_of(digits)["pixel_values"]}
+    view = View(torch.zeros(8, 16), torch.zeros(8, 10), inputs=inputs)
+    adda.train()
+    assert not torch.equal(adda.source_features(view), adda.source_features(view))
+    adda.eval()
+    assert torch.equal(adda.source_features(view), adda.source_features(view))
