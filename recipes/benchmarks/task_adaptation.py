@@ -30,10 +30,12 @@ from machine import processor_names
 from peft import PeftModel
 from task_adaptation_targets import (
     DATA,
+    EVERY_TASK,
     FINE_TUNING,
     MODALITIES,
     SETTINGS,
     TARGETS,
+    TASKS,
     Target,
     adapted_to_domain,
     starting_point,
@@ -239,13 +241,18 @@ def remarks(targets: dict[str, Any]) -> list[str]:
     lines = ["## The field's remarks table", ""]
     lines.append(
         "Points over plain fine-tuning with the same seeds, mean over a family's strategies and the targets they ran "
-        "on; what a task adds to the disk beside what fine-tuning saves; the modalities of these targets."
+        "on; what a task adds to the disk beside what fine-tuning saves; the modalities of these targets; the labels "
+        "that the methods take, which tests/task_adaptation/test_any_model.py holds them to."
     )
-    lines += ["", "| family | few labels | many labels | saved per task | modalities |", "|---|--:|--:|--:|---|"]
+    lines += ["", "| family | few labels | many labels | saved per task | modalities | tasks |"]
+    lines.append("|---|--:|--:|--:|---|---|")
     for family, by_size in gains.items():
         points = [f"{statistics.mean(by_size[few]):+.1f}" if by_size[few] else "-" for few in (True, False)]
         share = f"{100 * statistics.mean(shares[family]):.0f} %"
-        lines.append(f"| {family} | {' | '.join(points)} | {share} | {', '.join(sorted(starts[family]))} |")
+        lines.append(
+            f"| {family} | {' | '.join(points)} | {share} | {', '.join(sorted(starts[family]))} "
+            f"| {TASKS.get(family, EVERY_TASK)} |"
+        )
     return lines
 
 

@@ -109,6 +109,13 @@ TARGETS = {
 """Name -> target. `verses_17`, `_33` and `_333` have 5, 10 and 100 % of the labels of 2,000 verses."""
 
 MODALITIES = {"mnist": "grey images", "imagenet": "photographs", "minilm": "text", "motions": "series"}
+EVERY_TASK = "classes, numbers"
+TASKS = {
+    "regularisation tuning": "classes, numbers; Bi-Tuning and Co-Tuning classes",
+    "metric learning": "classes",
+    "prompt learning": "classes, numbers; models that read tokens",
+}
+"""Family -> which labels it is made for, where that is not EVERY_TASK of any model."""
 
 
 @dataclass(frozen=True)
