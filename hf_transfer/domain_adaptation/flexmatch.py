@@ -4,6 +4,7 @@
 
 n_c counts the rows, among the last N target rows, that were confidently (p >= threshold) predicted as c. A class that
 is seldom predicted gets a lower threshold; while most rows are not confident at all, every threshold is low.
+A model that starts from random weights would make its first guesses its labels: give the run an `objective_warmup`.
 
 Paper: Zhang et al., "FlexMatch: Boosting Semi-Supervised Learning with Curriculum Pseudo Labeling", NeurIPS 2021,
 https://huggingface.co/papers/2110.08263. The paper keeps the latest prediction of every unlabelled row of the data
