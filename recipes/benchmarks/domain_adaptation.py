@@ -52,6 +52,7 @@ SHORT_SOURCE_ONLY = "source_only_few_steps"
 BASELINES = dict.fromkeys(("cyclegan", "cycada"), SHORT_SOURCE_ONLY)
 """Method -> what it is compared with, where that is not SOURCE_ONLY."""
 TUNED_BY = "information_maximization"
+FEWEST_RUNS = 10  # over which a correlation is worth telling
 
 
 def some_verses(translation: str, split: str, count: int, seed: int) -> Dataset:
@@ -452,14 +453,14 @@ def finished_runs(pair: str, pairs: dict[str, Any], runs_dir: Path) -> list[dict
 
 def validator_table(pair: str, runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """How each validator goes with the true target accuracy over the runs, and the accuracy of the run it prefers."""
-    if len(runs) < 3:
+    if len(runs) < FEWEST_RUNS:
         return {}
     table, measure = {}, measure_of(pair)
     for name in VALIDATORS:
         known = [run for run in runs if np.isfinite(run["validators"].get(name, np.nan))]
         truth = measure.sign * np.array([measure.of(run) for run in known])
         scores = np.array([run["validators"][name] for run in known])
-        if len(known) < 3 or np.ptp(scores) == 0 or np.ptp(truth) == 0:
+        if len(known) < FEWEST_RUNS or np.ptp(scores) == 0 or np.ptp(truth) == 0:
             continue
         table[name] = {
             "runs": len(known),
