@@ -23,7 +23,7 @@ from matplotlib import pyplot
 
 Cell = TypeVar("Cell", bound=Hashable)
 
-HELD_OUT = 5  # every so-manieth digit of MNIST-5k, where some of its digits should be test data
+HELD_OUT = 5  # every fifth digit of MNIST-5k, where some of its digits should be test data
 COMMON = {
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
