@@ -32,6 +32,13 @@ def make_view():
 
 
 @pytest.fixture
+def sources(make_view):
+    """sources(...) -> a View of eleven labelled rows of three environments."""
+    environment = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 2, 2])
+    return lambda **kwargs: replace(make_view(11, 0, **kwargs), domain=environment)
+
+
+@pytest.fixture
 def sines():
     """The reference inputs: features f_s, f_t [4, 3] and logits y, ya, yt, yta [5, 4], float64."""
     steps = torch.arange(20, dtype=torch.float64)

@@ -7,13 +7,6 @@ import torch
 from hf_transfer.domain_adaptation.domain_coral import DomainCORAL, moment_distance
 
 
-@pytest.fixture
-def sources(make_view):
-    """Eleven labelled rows of three environments."""
-    environment = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 2, 2])
-    return lambda **kwargs: replace(make_view(11, 0, **kwargs), domain=environment)
-
-
 def test_value_against_numpy(sources):
     view = sources()
     groups = [view.features[view.domain == e].detach().numpy().astype(float) for e in range(3)]

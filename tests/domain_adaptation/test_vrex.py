@@ -6,13 +6,6 @@ import torch
 from hf_transfer.domain_adaptation.vrex import VREx
 
 
-@pytest.fixture
-def sources(make_view):
-    """Eleven labelled rows of three environments."""
-    environment = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 2, 2])
-    return lambda **kwargs: replace(make_view(11, 0, **kwargs), domain=environment)
-
-
 def test_value_and_gradient_against_the_formula(sources):
     view, naive = sources(), sources()
     loss = VREx()(view)
