@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,20 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import data_folder, mean_and_deviation, plot_accuracies, train_all, write_report
-from domain_adaptation_pairs import (
-    BASELINES,
-    DATA,
-    FAMILIES,
-    METHODS,
-    PAIRS,
-    SETTINGS,
-    SHORT_SOURCE_ONLY,
-    SOURCE_ONLY,
-    SPECIAL_PAIRS,
-    fits,
-    measure_of,
-)
+from cells import data_folder, plot_accuracies, train_all, write_report
+from domain_adaptation_pairs import DATA, METHODS, PAIRS, SETTINGS, SOURCE_ONLY, fits, measure_of
+from domain_adaptation_tables import markdown, measured
 from machine import processor_names
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
@@ -178,89 +166,6 @@ def validator_table(pair: str, runs: list[dict[str, Any]]) -> dict[str, dict[str
             "best": measure.sign * float(truth.max()),
         }
     return table
-
-
-def measured(pair: str, row: dict[str, Any]) -> dict[str, float]:
-    """Seed -> value, of the runs that did not fail."""
-    values = {seed: measure_of(pair).of(run) for seed, run in row["runs"].items()}
-    return {seed: value for seed, value in values.items() if value is not None}
-
-
-def gain(pair: str, method: str, table: dict[str, Any]) -> float | None:
-    """How much more a method reaches than its source-only baseline on the same seeds; None where they share none."""
-    baseline = BASELINES.get(method, SOURCE_ONLY)
-    if baseline not in table or method in (SOURCE_ONLY, SHORT_SOURCE_ONLY):
-        return None
-    own, other = measured(pair, table[method]), measured(pair, table[baseline])
-    gaps = [own[seed] - other[seed] for seed in own if seed in other]
-    return round(statistics.mean(gaps), 1) if gaps else None
-
-
-def comparison(pair: str, method: str, table: dict[str, Any]) -> str:
-    """The gain in words."""
-    gap = gain(pair, method, table)
-    if gap is None:
-        return ""
-    return f"{gap:+.1f}{' (worse than source only)' if measure_of(pair).sign * gap < 0 else ''}"
-
-
-def family_table(pairs: dict[str, Any]) -> list[str]:
-    """Rows of Markdown: what each family gains over source only on the pairs with the same classes."""
-    names = [pair for pair in pairs if pair not in SPECIAL_PAIRS and SOURCE_ONLY in pairs[pair]]
-    lines = ["Points over source only: the median of a family's methods, and its best one.", ""]
-    lines += ["| family | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
-    for family, methods in FAMILIES.items():
-        cells = [family]
-        for pair in names:
-            table = pairs[pair]
-            gains = {m: gain(pair, m, table) for m in methods if m in table}
-            known = {method: value for method, value in gains.items() if value is not None}
-            best = max(known, key=known.__getitem__, default=None)
-            median = statistics.median(known.values()) if known else 0.0
-            cells.append(f"{median:+.1f} (`{best}` {known[best]:+.1f})" if best else "")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """A table of methods for each pair, then one of validators."""
-    lines = ["# Domain adaptation: every method on every pair", "", report["machine"], ""]
-    lines += [
-        "On target rows held out of the training, mean ± standard deviation over the seeds; no target label was read "
-        f"in training, and where settings were tuned `{report['tuned_by']}` chose them. Translation is compared with "
-        f"`{SHORT_SOURCE_ONLY}`.",
-    ]
-    for pair, table in report["pairs"].items():
-        title = measure_of(pair).title
-        lines += ["", f"## {pair}", "", f"| method | settings | seeds | {title} | over source only | seconds |"]
-        lines.append("|---|---|--:|--:|--:|--:|")
-        for method, row in table.items():
-            seconds = [run["seconds"] for run in row["runs"].values() if run.get("seconds")]
-            values = list(measured(pair, row).values())
-            cells = (
-                method,
-                f"`{json.dumps(row['settings'])}`",
-                str(len(row["runs"])),
-                mean_and_deviation(values) if values else "failed",
-                comparison(pair, method, table),
-                f"{statistics.median(seconds):.0f}" if seconds else "",
-            )
-            lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "## By family", "", *family_table(report["pairs"])]
-    lines += ["", "## What each validator sees of the true target accuracy", ""]
-    lines += [
-        "Correlation over all finished runs of a pair (methods, settings and seeds), and the accuracy (or error) of "
-        "the run that the validator likes best beside the best there is.",
-        "",
-        "| pair | validator | runs | Pearson | Spearman | Kendall | its choice | best |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for pair, table in report["validators"].items():
-        for name, row in sorted(table.items(), key=lambda item: -item[1]["spearman"]):
-            figures = " | ".join(f"{row[key]:.2f}" for key in ("pearson", "spearman", "kendall"))
-            choice = f"{row['choice']:.1f} | {row['best']:.1f}"
-            lines.append(f"| {pair} | {name} | {row['runs']} | {figures} | {choice} |")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
