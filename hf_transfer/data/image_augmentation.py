@@ -1,6 +1,7 @@
 """Random changes of images that keep their class, on tensors, whatever their normalisation.
 
-    weak:   x'(u) = x(u + t),   |t| <= shift, mirrored with probability 1/2 where `flip` is true
+    weak:   x'(u) = x(u + t),   |t| <= shift, mirrored with probability 1/2 where `flip` is true, and with probability
+            1/2 turned into its negative min x + max x - x where `negative` is true
     strong: `operations` random ones of OPERATIONS at random strengths up to `magnitude`, and a grey square
 
 Papers: Cubuk et al., "RandAugment", 2020, https://huggingface.co/papers/1909.13719; DeVries and Taylor, "Cutout",
@@ -33,6 +34,7 @@ class ImageAugmentation:
     Args:
         shift: largest shift as a share of the side, in [0, 1).
         flip: mirror half of the images left to right; not for digits and letters.
+        negative: turn half of the images into their negatives, where dark on light means what light on dark does.
         operations: how many operations a strong augmentation draws for each image.
         magnitude: largest strength of an operation, in [0, 1).
         cutout: side of the square that a strong augmentation blanks, as a share of the image's, in [0, 1).
@@ -43,6 +45,7 @@ class ImageAugmentation:
 
     shift: float = 0.125
     flip: bool = False
+    negative: bool = False
     operations: int = 2
     magnitude: float = 0.7
     cutout: float = 0.25
@@ -52,17 +55,24 @@ class ImageAugmentation:
         require_non_negative(operations=self.operations)
 
     def weak(self, inputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Shifted by whole pixels, and mirrored if asked for."""
-        images = images_of(inputs)
+        """Shifted by whole pixels; mirrored and turned into negatives if asked for."""
+        images = self._polarity(images_of(inputs), generator)
         return {**inputs, "pixel_values": warp(images, self._placement(images, generator))}
 
     def strong(self, inputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Weakly augmented, then changed by random operations, then cut out."""
-        images = images_of(inputs)
+        images = self._polarity(images_of(inputs), generator)
         placement = self._placement(images, generator)
         strength = self._strengths(len(images), generator)
         images = recolour(warp(images, placement @ shape_change(strength)), strength)
         return {**inputs, "pixel_values": cut_out(images, self.cutout, generator)}
+
+    def _polarity(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The images, half of them as negatives if asked for."""
+        if not self.negative:
+            return images
+        chosen = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+        return torch.where(chosen, negative(images), images)
 
     def _placement(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Random shifts and mirrorings as matrices [B, 3, 3]."""
@@ -95,6 +105,13 @@ def images_of(inputs: Mapping[str, Tensor]) -> Tensor:
     if images.ndim != 4:
         raise ValueError(f"images to augment should be `pixel_values` [B, C, H, W], got {list(images.shape)}.")
     return images
+
+
+def negative(images: Tensor) -> Tensor:
+    """Light for dark within each image's own range, whatever its normalisation; [B, C, H, W] as the images."""
+    pixels = images.flatten(1)
+    ends = pixels.amin(dim=1) + pixels.amax(dim=1)
+    return ends.reshape(-1, 1, 1, 1) - images
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:

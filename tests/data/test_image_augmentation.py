@@ -45,6 +45,18 @@ def test_half_of_the_images_are_mirrored_when_asked_for(pixels):
     assert (mirrored ^ same).all() and 150 < mirrored.sum() < 250
 
 
+@pytest.mark.parametrize("strength", ["weak", "strong"])
+def test_half_of_the_images_are_negatives_when_asked_for(pixels, strength):
+    """Light for dark within each image's own range."""
+    images = pixels[:1].expand(400, -1, -1, -1)
+    low, high = images[0].min(), images[0].max()
+    augmentation = ImageAugmentation(shift=0, operations=0, cutout=0, negative=True)
+    made = getattr(augmentation, strength)({"pixel_values": images}, generator())["pixel_values"]
+    turned = torch.isclose(made, low + high - images, atol=1e-4).flatten(1).all(dim=1)
+    same = torch.isclose(made, images, atol=1e-4).flatten(1).all(dim=1)
+    assert (turned ^ same).all() and 150 < turned.sum() < 250
+
+
 def test_the_operations_against_their_formulas(pixels):
     image = pixels[:1]
     turned = warp(image, shape_change(strengths(rotate=torch.pi / 2 / torch.pi * 6)))  # 3 * 30 degrees
