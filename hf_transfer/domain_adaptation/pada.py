@@ -5,7 +5,8 @@
            + trade_off * ( 1/2 E_source[-gamma_y log D(R(f))] + 1/2 E_target[-log(1 - D(R(f)))] )
 
 The bracket turns the task loss, which the model adds with weight 1, into the class-weighted one. The paper recomputes
-gamma on the whole target set every few hundred steps; here it is a moving average over the batches.
+gamma on the whole target set every few hundred steps; here it is a moving average over the batches. From random
+weights give it an `objective_warmup`: early wrong answers would decide which classes the model learns.
 
 Paper: Cao et al., "Partial Adversarial Domain Adaptation", ECCV 2018, https://huggingface.co/papers/1808.04205. T =
 .1 as in its released code, which needs it because undertrained predictions are flat.
