@@ -17,7 +17,8 @@ What is computed is a relaxation of the definition, in four steps:
        loss = -(E_target[log(1 - softmax(h')_y)] - margin * E_source[CE(h', y)]) + penalty * max(0, ...)
 
 Paper: Zhang et al., "On Localized Discrepancy for Domain Adaptation", https://huggingface.co/papers/2008.06242.
-Reversal up to .1 as in MDD's released code; r, penalty and the relaxation are ours.
+Reversal up to .1 as in MDD's released code; r, penalty and the relaxation are ours. A model that starts from random
+weights wants a larger r (1): an adversary tied to its head cannot object, and the target's early answers only harden.
 """
 
 from __future__ import annotations

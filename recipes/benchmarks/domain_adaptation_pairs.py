@@ -196,9 +196,11 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "bsp": [objectives(cdan={}, bsp={})],
     "mdd": [objectives(mdd={}), objectives(mdd={"margin": 2.0, "max_reversal": 0.5})],
     "localized_dd": [
-        objectives(localized_dd={"margin": 4.0}),
+        objectives(localized_dd={"margin": 4.0, "radius": 1.0}),
         objectives(localized_dd={}),
         {**objectives(localized_dd={"margin": 4.0}), "objective_warmup": 0.5},
+        objectives(localized_dd={"margin": 4.0}),
+        objectives(localized_dd={"margin": 4.0, "max_reversal": 0.02}),
     ],
     "mcc": [
         {**objectives(mcc={"temperature": 4.0}), "objective_warmup": 1.0},
