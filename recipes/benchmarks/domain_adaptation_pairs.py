@@ -16,10 +16,11 @@ from hf_transfer.data.bundled import load
 
 SOURCE_ONLY = "source_only"
 SHORT_SOURCE_ONLY = "source_only_few_steps"
-SOURCE_ONLY_NEGATIVE = "source_only_negative"
+WITH_NEGATIVES = {f"{name}_negative": name for name in (SOURCE_ONLY, "coral", "dann", "mcc", "jan_mcc")}
+"""Name of a method that sees negatives too -> the method."""
 BASELINES = {
     **dict.fromkeys(("cyclegan", "cycada"), SHORT_SOURCE_ONLY),
-    **dict.fromkeys(("coral_negative", "dann_negative", "mcc_negative", "jan_mcc_negative"), SOURCE_ONLY_NEGATIVE),
+    **{name: f"{SOURCE_ONLY}_negative" for name, plain in WITH_NEGATIVES.items() if plain != SOURCE_ONLY},
 }
 """Method -> what it is compared with, where that is not SOURCE_ONLY."""
 
@@ -276,10 +277,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         {**objectives(jan={"weight": 3.0}, mcc={}), "objective_warmup": 0.5, "converters": {"mix_style": {}}},
     ],
 }
-METHODS |= {
-    f"{name}_negative": [{**METHODS[name][0], **NEGATIVES}]
-    for name in (SOURCE_ONLY, "coral", "dann", "mcc", "jan_mcc")
-}
+METHODS |= {name: [{**METHODS[plain][0], **NEGATIVES}] for name, plain in WITH_NEGATIVES.items()}
 """Name -> candidates, each what it adds to a pair's arguments. Without --tune the first is used: the one that
 `TUNED_BY` chose on the pair mnist_to_digits."""
 
@@ -334,7 +332,7 @@ IMAGE_PAIRS = ("mnist_to_digits", "digits_to_mnist", "mnist_to_photos")
 ONLY_FOR = {
     **dict.fromkeys((SHORT_SOURCE_ONLY, "cyclegan", "cycada"), IMAGE_PAIRS),
     "dsbn": ("vowel_a_to_e",),
-    **dict.fromkeys((name for name in METHODS if name.endswith("_negative")), ("mnist_to_photos",)),
+    **dict.fromkeys(WITH_NEGATIVES, ("mnist_to_photos",)),
 }
 """Methods that not every pair has what they need for: images, or batch norms."""
 

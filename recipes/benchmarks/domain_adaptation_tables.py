@@ -8,6 +8,7 @@ from typing import Any
 
 from cells import mean_and_deviation
 from domain_adaptation_pairs import (
+    ACCURACY,
     BASELINES,
     FAMILIES,
     MODALITIES,
@@ -78,7 +79,7 @@ def remarks(pairs: dict[str, Any]) -> list[str]:
         for pair, table in pairs.items():
             ran = [method for method in family.methods if method in table]
             if ran:
-                tasks.add("numbers" if "error" in measure_of(pair).key else "classes")
+                tasks.add("classes" if measure_of(pair) is ACCURACY else "numbers")
                 modalities.add(MODALITIES[PAIRS[pair]["task"]])
             if pair not in SPECIAL_PAIRS:
                 known = (gain(pair, method, table) for method in ran)
