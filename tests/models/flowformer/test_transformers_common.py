@@ -1,4 +1,8 @@
-"""transformers' own `ModelTesterMixin` on the text, image and time-series models."""
+"""transformers' own `ModelTesterMixin` on the text, image and time-series models.
+
+Its tests are fetched when this one runs, never at collection, so that every machine and every worker collects the
+same tests; each of the mixin's tests is a subtest.
+"""
 
 import copy
 import functools
@@ -23,10 +27,7 @@ from hf_transfer.models.flowformer import (
 from tests.models.flowformer.tiny import BATCH, LENGTH, head_inputs, tiny_config, tiny_labels
 from tests.models.flowformer.transformers_tests import Unavailable, load_model_tester_mixin
 
-try:
-    ModelTesterMixin = load_model_tester_mixin()
-except Unavailable as error:
-    pytest.skip(f"transformers' tests could not be fetched: {error}", allow_module_level=True)
+MODALITIES = ("text", "image", "time_series")
 
 
 class Tester:
@@ -59,62 +60,6 @@ class Tester:
         return config, inputs
 
 
-class CommonTests(ModelTesterMixin):
-    modality: str
-    test_resize_embeddings = False
-    # The distribution does not hold the mixin for generate(): tests/models/flowformer/test_generation.py covers it.
-    all_generative_model_classes = ()
-
-    def setUp(self):
-        self.model_tester = Tester(self.modality)
-
-    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
-        inputs = copy.deepcopy(inputs_dict)
-        if model_class is FlowformerForMultipleChoice:
-            inputs = {
-                name: value[:, None].repeat(1, 3, 1) if torch.is_tensor(value) else value
-                for name, value in inputs.items()
-            }
-        if model_class is FlowformerForMaskedImageModeling and "noise" not in inputs:
-            inputs["noise"] = head_inputs(model_class, self.model_tester.get_config())["noise"]
-        if return_labels and model_class is not FlowformerModel:
-            inputs.update(tiny_labels(model_class, self.model_tester.get_config(), inputs))
-        return inputs
-
-    @unittest.skip("asserts that the default attention is sdpa; ours is flow, and test_modeling_flowformer covers it")
-    def test_sdpa_can_dispatch_non_composite_models(self):
-        pass
-
-    # The mixin expects the length of the input in every layer: the masked autoencoder's encoder sees fewer patches,
-    # and prediction appends the future's tokens. Their own lengths are checked in test_heads.py.
-    def test_attention_outputs(self):
-        self._on_heads_of_the_same_length(super().test_attention_outputs)
-
-    def test_hidden_states_output(self):
-        self._on_heads_of_the_same_length(super().test_hidden_states_output)
-
-    def _on_heads_of_the_same_length(self, test):
-        other = (FlowformerForMaskedImageModeling, FlowformerForTimeSeriesPrediction)
-        self.all_model_classes = tuple(head for head in self.all_model_classes if head not in other)
-        test()
-
-
-class WithoutTokens(CommonTests):
-    """Images and time series have no table of embeddings and no token ids."""
-
-    @unittest.skip("asserts that the input layer is an nn.Embedding; here it is a convolution or a linear layer")
-    def test_model_get_set_embeddings(self):
-        pass
-
-    @unittest.skip("looks ids up in the table of embeddings; these models have neither")
-    def test_inputs_embeds(self):
-        pass
-
-    @unittest.skip("looks ids up in the table of embeddings; these models have neither")
-    def test_inputs_embeds_matches_input_ids(self):
-        pass
-
-
 def once(with_masks: bool):
     """Run on the bare model only what would repeat itself per head: the 24 comparisons of eager and sdpa, and dtypes.
 
@@ -142,28 +87,107 @@ def once(with_masks: bool):
     return decorate
 
 
-@once(with_masks=True)
-class TestText(CommonTests, unittest.TestCase):
-    modality = "text"
-    test_resize_embeddings = True
-    all_model_classes = (
-        FlowformerModel,
-        FlowformerForMaskedLM,
-        FlowformerForCausalLM,
-        FlowformerForSequenceClassification,
-        FlowformerForTokenClassification,
-        FlowformerForQuestionAnswering,
-        FlowformerForMultipleChoice,
-    )
+def cases_by_modality(ModelTesterMixin: type) -> dict[str, type]:
+    """The mixin on each modality's models."""
+
+    class CommonTests(ModelTesterMixin):
+        modality: str
+        test_resize_embeddings = False
+        # The distribution does not hold the mixin for generate(): see test_generation.py.
+        all_generative_model_classes = ()
+
+        def setUp(self):
+            self.model_tester = Tester(self.modality)
+
+        def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+            inputs = copy.deepcopy(inputs_dict)
+            if model_class is FlowformerForMultipleChoice:
+                inputs = {
+                    name: value[:, None].repeat(1, 3, 1) if torch.is_tensor(value) else value
+                    for name, value in inputs.items()
+                }
+            if model_class is FlowformerForMaskedImageModeling and "noise" not in inputs:
+                inputs["noise"] = head_inputs(model_class, self.model_tester.get_config())["noise"]
+            if return_labels and model_class is not FlowformerModel:
+                inputs.update(tiny_labels(model_class, self.model_tester.get_config(), inputs))
+            return inputs
+
+        @unittest.skip("asserts that the default attention is sdpa; ours is flow")
+        def test_sdpa_can_dispatch_non_composite_models(self):
+            pass
+
+        # The mixin expects the length of the input in every layer: the encoder of masked images sees fewer patches,
+        # and prediction appends the future's tokens. Their own lengths are checked in test_heads.py.
+        def test_attention_outputs(self):
+            self._on_heads_of_the_same_length(super().test_attention_outputs)
+
+        def test_hidden_states_output(self):
+            self._on_heads_of_the_same_length(super().test_hidden_states_output)
+
+        def _on_heads_of_the_same_length(self, test):
+            other = (FlowformerForMaskedImageModeling, FlowformerForTimeSeriesPrediction)
+            self.all_model_classes = tuple(head for head in self.all_model_classes if head not in other)
+            test()
+
+    class WithoutTokens(CommonTests):
+        """Images and time series have no table of embeddings and no token ids."""
+
+        @unittest.skip("asserts that the input layer is an nn.Embedding; here it is a convolution or a linear layer")
+        def test_model_get_set_embeddings(self):
+            pass
+
+        @unittest.skip("looks ids up in the table of embeddings; these models have neither")
+        def test_inputs_embeds(self):
+            pass
+
+        @unittest.skip("looks ids up in the table of embeddings; these models have neither")
+        def test_inputs_embeds_matches_input_ids(self):
+            pass
+
+    @once(with_masks=True)
+    class Text(CommonTests, unittest.TestCase):
+        modality = "text"
+        test_resize_embeddings = True
+        all_model_classes = (
+            FlowformerModel,
+            FlowformerForMaskedLM,
+            FlowformerForCausalLM,
+            FlowformerForSequenceClassification,
+            FlowformerForTokenClassification,
+            FlowformerForQuestionAnswering,
+            FlowformerForMultipleChoice,
+        )
+
+    @once(with_masks=False)
+    class Image(WithoutTokens, unittest.TestCase):
+        modality = "image"
+        all_model_classes = (FlowformerModel, FlowformerForImageClassification, FlowformerForMaskedImageModeling)
+
+    @once(with_masks=False)
+    class TimeSeries(WithoutTokens, unittest.TestCase):
+        modality = "time_series"
+        all_model_classes = (FlowformerModel, FlowformerForTimeSeriesClassification, FlowformerForTimeSeriesPrediction)
+
+    return {"text": Text, "image": Image, "time_series": TimeSeries}
 
 
-@once(with_masks=False)
-class TestImage(WithoutTokens, unittest.TestCase):
-    modality = "image"
-    all_model_classes = (FlowformerModel, FlowformerForImageClassification, FlowformerForMaskedImageModeling)
+@pytest.fixture(scope="module")
+def cases() -> dict[str, type[unittest.TestCase]]:
+    try:
+        return cases_by_modality(load_model_tester_mixin())
+    except Unavailable as error:
+        pytest.skip(f"transformers' tests could not be fetched: {error}")
 
 
-@once(with_masks=False)
-class TestTimeSeries(WithoutTokens, unittest.TestCase):
-    modality = "time_series"
-    all_model_classes = (FlowformerModel, FlowformerForTimeSeriesClassification, FlowformerForTimeSeriesPrediction)
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_transformers_common(modality, cases, subtests):
+    names = unittest.TestLoader().getTestCaseNames(cases[modality])
+    assert len(names) > 50
+    for name in names:
+        with subtests.test(name):
+            result = unittest.TestResult()
+            cases[modality](name).run(result)
+            if result.skipped:
+                pytest.skip(result.skipped[0][1])
+            assert result.testsRun == 1
+            assert result.wasSuccessful(), (result.errors + result.failures)[0][1]

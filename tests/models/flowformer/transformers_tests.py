@@ -1,7 +1,8 @@
 """transformers' own model tests, taken from the source distribution of the installed version.
 
-pip fetches it at test time into the user's cache; nothing of it is kept here. Two modules that its tests import are
-not in the distribution: they get empty stand-ins. Where pip reaches no registry, `Unavailable` carries its own words.
+pip fetches it at test time into the user's cache, one process at a time; nothing of it is kept here. Two modules that
+its tests import are not in the distribution: they get empty stand-ins. Where pip reaches no registry, `Unavailable`
+carries its own words.
 """
 
 import importlib
@@ -14,6 +15,7 @@ import types
 from pathlib import Path
 
 import transformers
+from filelock import FileLock
 
 PACKAGE = "tests_of_transformers"
 
@@ -22,34 +24,35 @@ class Unavailable(Exception):
     """pip could not fetch what the tests need."""
 
 
-def _pip(*arguments: str) -> None:
-    options = ("--disable-pip-version-check", "--retries", "1", "--timeout", "20")
-    command = [sys.executable, "-m", "pip", *arguments, *options]
+def _fetch(cache: Path) -> Path:
+    """The folder `tests` of the source distribution, fetched once per version of transformers."""
+    folder = f"transformers-{transformers.__version__}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "fetching.lock"), tempfile.TemporaryDirectory(dir=cache) as aside:
+        if not (cache / folder).exists():
+            # unpacked aside and then moved: an interruption leaves no half of it behind
+            _download(f"transformers=={transformers.__version__}", aside)
+            with tarfile.open(Path(aside) / f"{folder}.tar.gz") as archive:
+                archive.extractall(aside, [entry for entry in archive if "/tests/" in entry.name], filter="data")
+            (Path(aside) / folder).rename(cache / folder)
+    return cache / folder / "tests"
+
+
+def _download(requirement: str, folder: str) -> None:
+    """The source distribution, by pip.
+
+    Raises:
+        Unavailable: pip reaches no registry, or takes longer than five minutes.
+    """
+    command = [sys.executable, "-m", "pip", "download", requirement, "--dest", folder, "--no-deps"]
+    command += ["--no-build-isolation", "--no-binary", "transformers"]
+    command += ["--disable-pip-version-check", "--retries", "1", "--timeout", "20"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"pip {arguments[0]} took longer than {error.timeout:.0f} s") from error
+        raise Unavailable(f"pip took longer than {error.timeout:.0f} s") from error
     if done.returncode != 0:
-        raise Unavailable(f"pip {arguments[0]} failed: {done.stderr.strip()[-300:]}")
-
-
-def _fetch(cache: Path) -> Path:
-    """The folder `tests` of the source distribution, fetched once per version of transformers."""
-    requirement = f"transformers=={transformers.__version__}"
-    folder = f"transformers-{transformers.__version__}"
-    if not (cache / folder).exists():
-        options = ("--no-deps", "--no-build-isolation", "--no-binary", "transformers")
-        _pip("download", requirement, *options, "--dest", str(cache))
-        # unpacked aside and then moved: an interruption leaves no half of it behind
-        with tempfile.TemporaryDirectory(dir=cache) as aside, tarfile.open(cache / f"{folder}.tar.gz") as archive:
-            archive.extractall(aside, [entry for entry in archive if "/tests/" in entry.name], filter="data")
-            (Path(aside) / folder).rename(cache / folder)
-    if importlib.util.find_spec("parameterized") is None:
-        site = cache / "site"
-        if not (site / "parameterized").exists():
-            _pip("install", "parameterized", "--no-deps", "--target", str(site))
-        sys.path.append(str(site))
-    return cache / folder / "tests"
+        raise Unavailable(f"pip failed: {done.stderr.strip()[-300:]}")
 
 
 def _stand_in(name: str, **contents) -> None:
@@ -66,7 +69,6 @@ def load_model_tester_mixin() -> type:
         Unavailable: pip cannot fetch the source distribution.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hf_transfer-tests"
-    cache.mkdir(parents=True, exist_ok=True)
     package = types.ModuleType(PACKAGE)
     package.__path__ = [str(_fetch(cache))]
     sys.modules[PACKAGE] = package
