@@ -213,14 +213,34 @@ def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Argument
     return parser.parse_dict(values)
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds one mapping."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file `{path}`.")
-    values = read_value(Path(path).read_text(), str(path)) or {}
+def read_yaml(path: str | Path, inside: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML file that holds one mapping; its `base` names a file beside it whose values count where it has none.
+
+    A key replaces the base's whole value, a mapping too.
+
+    Args:
+        path: the file.
+        inside: the files whose base this one is.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds no mapping, or is its own base.
+    """
+    path = Path(path)
+    if not path.is_file():
+        named = f", the `base` of `{inside[-1]}`" if inside else ""
+        raise FileNotFoundError(f"there is no file `{path}`{named}.")
+    if path.resolve() in [one.resolve() for one in inside]:
+        raise ValueError(f"`{path}` is its own `base`: {' -> '.join(str(one) for one in (*inside, path))}.")
+    values = read_value(path.read_text(), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"`{path}` should hold a mapping `key: value`, got a {type(values).__name__}.")
-    return values
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ValueError(f"`base` in `{path}` should be the path of a YAML file from there, got {base!r}.")
+    return {**read_yaml(path.parent / base, (*inside, path)), **values}
 
 
 def read_overrides(argv: Sequence[str]) -> dict[str, Any]:

@@ -83,6 +83,26 @@ def test_a_file_that_is_no_mapping(tmp_path):
     assert read_yaml(tmp_path / "empty.yaml") == {}
 
 
+def test_a_file_has_the_values_of_its_base_where_it_has_none(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "all.yaml").write_text("seed: 1\nmax_steps: 5\n")
+    (tmp_path / "below/pair.yaml").write_text("base: ../all.yaml\nmax_steps: 7\nobjectives: {mcc: {}, dann: {}}\n")
+    (tmp_path / "method.yaml").write_text("base: below/pair.yaml\nobjectives: {cdan: {}}\n")
+    assert read_yaml(tmp_path / "method.yaml") == {"seed": 1, "max_steps": 7, "objectives": {"cdan": {}}}
+
+
+def test_a_base_that_cannot_be_read(tmp_path):
+    (tmp_path / "one.yaml").write_text("base: other.yaml\n")
+    with pytest.raises(FileNotFoundError, match=r"there is no file `.*other\.yaml`, the `base` of `.*one\.yaml`"):
+        read_yaml(tmp_path / "one.yaml")
+    (tmp_path / "other.yaml").write_text("base: one.yaml\n")
+    with pytest.raises(ValueError, match=r"is its own `base`: .*one\.yaml -> .*other\.yaml -> .*one\.yaml"):
+        read_yaml(tmp_path / "one.yaml")
+    (tmp_path / "one.yaml").write_text("base: [other.yaml]\n")
+    with pytest.raises(ValueError, match="should be the path of a YAML file"):
+        read_yaml(tmp_path / "one.yaml")
+
+
 def test_the_help_names_every_argument_of_our_own():
     rows = {name: (default, meaning) for name, default, meaning in argument_help()}
     assert {"model", "dataset", "target_dataset", "resume", "objectives", "objective_warmup", "validator"} <= set(rows)
