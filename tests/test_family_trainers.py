@@ -11,6 +11,7 @@ from hf_transfer.family_trainers import (
     DomainAdaptationTrainer,
     PretrainingTrainer,
     TaskAdaptationTrainer,
+    hold_out_source,
     join_domains,
 )
 from hf_transfer.objective import IGNORED_LABEL, Objective
@@ -154,6 +155,16 @@ def test_validators_read_source_rows_that_were_not_trained_on(tmp_path, source, 
         adapt(tmp_path, source, target, args={"source_holdout": 0.01})
     with pytest.raises(ValueError, match=r"`source_holdout` should be in \[0, 1\), got 1.0"):
         adapt(tmp_path, source, target, args={"source_holdout": 1.0})
+
+
+def test_the_seed_says_which_source_rows_are_held_out():
+    rows = Dataset.from_dict({"row": range(40), "domain": [0, 1] * 20})
+    held, again, other = ([part["row"][:] for part in hold_out_source(rows, 0.25, seed)] for seed in (3, 3, 4))
+    assert held == again
+    assert held[1] != other[1], "another seed holds other rows out"
+    source = [row for row in held[1] if row % 2 == 0]
+    assert len(source) == 5 and source != list(range(0, 10, 2)), "not simply the first ones"
+    assert held[0] == [row for row in range(40) if row not in source], "in the order of the dataset"
 
 
 def test_the_validator_sees_all_rows_whatever_the_arguments_of_the_evaluation(tmp_path, source, target):

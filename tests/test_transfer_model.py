@@ -175,6 +175,20 @@ def test_the_loss_is_the_task_loss_plus_weighted_objectives(batch):
     torch.testing.assert_close(output.loss, output.losses["task"] + 3.5 * features)
 
 
+@pytest.mark.parametrize(
+    "warmup, progress, share",
+    [(0.0, 0.0, 1.0), (0.5, 0.0, 0.0), (0.5, 0.125, 0.25), (0.5, 0.5, 1.0), (0.5, 0.75, 1.0), (1.0, 0.75, 0.75)],
+)
+def test_the_weights_of_the_objectives_grow_linearly_over_the_warm_up(batch, warmup, progress, share):
+    """The weight of the task loss does not."""
+    torch.manual_seed(0)
+    model = TransferModel(tiny.bert(), {"one": Probe(weight=0.5), "two": Probe(weight=3.0)})
+    model.objective_warmup, model.progress, model.task_loss_weight = warmup, progress, 0.7
+    output = model(**batch)
+    weighted = 0.5 * output.losses["one"] + 3.0 * output.losses["two"]
+    torch.testing.assert_close(output.loss, 0.7 * output.losses["task"] + share * weighted)
+
+
 def test_objectives_alone_train_without_labels(batch):
     batch.pop("labels")
     output = TransferModel(tiny.bert(), {"one": Probe(weight=2.0)})(**batch)

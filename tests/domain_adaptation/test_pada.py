@@ -49,12 +49,24 @@ def test_with_the_task_loss_it_is_the_weighted_task_loss(make_view):
     torch.testing.assert_close(total, expected)
 
 
-def test_absent_classes_lose_their_weight_and_the_average_is_kept(make_view):
+def test_absent_classes_lose_their_weight(make_view):
     objective = built(momentum=0.5)
     for _ in range(20):
         weights = objective.class_weights(torch.tensor([[9.0, 0, 0, 0], [0, 9.0, 0, 0]]))
     assert weights.tolist() == pytest.approx([1.0, 1.0, 0.0, 0.0], abs=1e-4)
-    assert "class_shares" in objective.state_dict()
+
+
+@pytest.mark.parametrize("keywords, momentum", [({}, 0.99), ({"momentum": 0.75}, 0.75)])
+def test_the_class_shares_are_a_moving_average_of_the_batches_from_equal_shares(keywords, momentum):
+    objective = built(temperature=2.0, **keywords)
+    expected = [0.25] * 4
+    for seed in range(3):
+        logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
+        batch = (logits / 2.0).softmax(1).mean(0).tolist()
+        expected = [momentum * share + (1 - momentum) * new for share, new in zip(expected, batch)]
+        weights = objective.class_weights(logits)
+        assert weights.tolist() == pytest.approx([share / max(expected) for share in expected])
+    assert objective.state_dict()["class_shares"].tolist() == pytest.approx(expected)
 
 
 def test_one_domain_alone_gives_no_loss(make_view):
