@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 
@@ -155,8 +156,13 @@ def stacked_layers(backbone: nn.Module) -> list[nn.Module]:
 class HeadInput:
     """Records the input of the last linear head of one forward pass, whichever module wraps that head.
 
+        with head:
+            logits = model(**inputs).logits
+        features = head.take(logits, inputs.get("attention_mask"))
+
     All candidate heads are watched and the one that ran last counts, so that PEFT's copies of a head, of which only
-    the active one runs, need no special case.
+    the active one runs, need no special case. The model carries hooks only inside the `with` block: before and after
+    it can be copied, saved and watched by others, and no graph is kept.
 
     Args:
         model: a Hugging Face model or PEFT model with a linear head.
@@ -168,7 +174,20 @@ class HeadInput:
     def __init__(self, model: nn.Module):
         self._seen: tuple[Tensor, Tensor] | None = None
         self._is_checked = False
-        self._handles = [head.register_forward_hook(self._remember) for head in linear_heads(model)]
+        self._heads = linear_heads(model)
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> HeadInput:
+        self._seen = None
+        self._handles = [head.register_forward_hook(self._remember) for head in self._heads]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if kind is not None:
+            self._seen = None
 
     def _remember(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._seen = (inputs[0], output)
@@ -204,11 +223,6 @@ class HeadInput:
                 "features to read: use a model whose last layer is a single linear classifier."
             )
         self._is_checked = True
-
-    def remove(self) -> None:
-        """Stop watching."""
-        for handle in self._handles:
-            handle.remove()
 
 
 def chosen_token(output: Tensor, logits: Tensor, attention_mask: Tensor | None = None) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
 from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
+from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.functional.processes import from_all, has_several
 from hf_transfer.functional.registered import registered
 from hf_transfer.model_anatomy import HeadInput, feature_width, rest_frozen_batch_norms, unwrap_peft
@@ -141,7 +142,7 @@ class TransferModel(nn.Module):
         self.reads_head = supervision == "labels" or len(self.objectives) > 0
         self.shifts_labels = supervision == "model" and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
-            self.teacher = copy.deepcopy(model).requires_grad_(False).eval()
+            self.teacher = frozen_copy(model)
             self._teacher_head = HeadInput(self.teacher)
         if self.reads_head:
             for objective in self.objectives.values():
@@ -284,7 +285,8 @@ class TransferModel(nn.Module):
             }
         for state in self.beside.values():
             state.begin(torch.cat([domain, domain]) if runs_copies and domain is not None else domain)
-        outputs = self.model(**joined, **({"output_hidden_states": True} if "hidden_states" in needs else {}))
+        with self._head if self.reads_head else nullcontext():
+            outputs = self.model(**joined, **({"output_hidden_states": True} if "hidden_states" in needs else {}))
         for state in self.beside.values() if not self.training else ():
             state.begin(None)  # in training a checkpointed layer runs again in the backward pass
         if not self.reads_head:
@@ -309,7 +311,8 @@ class TransferModel(nn.Module):
 
     @torch.no_grad()
     def _teacher_view(self, inputs: dict, labels: Tensor | None, domain: Tensor | None, hidden: bool) -> View:
-        outputs = self.teacher(**inputs, **({"output_hidden_states": True} if hidden else {}))
+        with self._teacher_head:
+            outputs = self.teacher(**inputs, **({"output_hidden_states": True} if hidden else {}))
         features = self._teacher_head.take(outputs.logits, inputs.get("attention_mask")).float()
         hidden_states = _in_float32(outputs.get("hidden_states"))
         return View(features, outputs.logits.float(), labels, domain, self.progress, inputs, hidden_states)

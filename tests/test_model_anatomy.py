@@ -36,10 +36,9 @@ def inputs_for(name: str, digits, sentences) -> dict[str, torch.Tensor]:
 def watch(model, inputs):
     """(features, logits) of one forward."""
     head = HeadInput(model)
-    logits = model(**inputs).logits
-    features = head.take(logits, inputs.get("attention_mask"))
-    head.remove()
-    return features, logits
+    with head:
+        logits = model(**inputs).logits
+    return head.take(logits, inputs.get("attention_mask")), logits
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -172,10 +171,15 @@ def test_the_head_has_to_run_before_its_input_is_taken():
         head.take(torch.zeros(1, 3))
 
 
-def test_nothing_is_watched_after_remove(sentences):
+def test_nothing_is_watched_outside_the_block(sentences):
     model = tiny.bert()
     head = HeadInput(model)
-    head.remove()
+    with head:
+        model(**inputs_for("bert", None, sentences))
+        assert len(model.classifier._forward_hooks) == 1
+    with pytest.raises(ZeroDivisionError), head:
+        assert model(**inputs_for("bert", None, sentences)).logits.sum() / 0 and 1 / 0
+    assert not model.classifier._forward_hooks
     logits = model(**inputs_for("bert", None, sentences)).logits
     with pytest.raises(RuntimeError, match="did not run"):
         head.take(logits)

@@ -1,4 +1,6 @@
+import copy
 import math
+import weakref
 
 import pytest
 import torch
@@ -568,3 +570,43 @@ def test_the_teacher_stays_in_evaluation_mode():
     model = TransferModel(tiny.bert(), {"one": Probe("teacher")}).train()
     assert model.model.training and not model.teacher.training
     assert unwrap_peft(model.teacher) is not model.model
+
+
+# The model outlives its TransferModels.
+
+
+def test_a_model_serves_many_transfer_models_and_keeps_no_hook(batch):
+    inner = tiny.bert(num_labels=3)
+    for _ in range(3):
+        model = TransferModel(inner, make_objectives({"bi_tuning": {}, "delta": {}}))
+        model.eval()(**batch).loss.backward()
+    assert not any(module._forward_hooks for module in inner.modules())
+    inner(input_ids=batch["input_ids"])
+    TransferModel(inner, make_objectives({"mean_teacher": {}}))  # it copies the model
+
+
+def test_the_graph_of_the_last_forward_is_freed(batch):
+    inner = tiny.bert(num_labels=3)
+    model = TransferModel(inner)
+    pooled = []
+    inner.bert.pooler.register_forward_hook(lambda _, inputs, output: pooled.append(weakref.ref(output)))
+    loss = model(**batch).loss
+    logits = inner(input_ids=batch["input_ids"]).logits  # by hand, without the TransferModel
+    assert len(pooled) == 2
+    del loss, logits
+    assert [one() for one in pooled] == [None, None]
+
+
+def test_a_copy_of_a_transfer_model_reads_its_own_head(batch):
+    model = TransferModel(tiny.bert(num_labels=3), {"one": Probe("teacher")})
+    model(**batch)
+    model.objectives["one"].seen = None
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        copied.model.classifier.weight.zero_()
+        copied.model.bert.pooler.dense.weight.zero_()
+        copied.model.bert.pooler.dense.bias.fill_(0.5)
+    copied(**batch)
+    seen = copied.objectives["one"].seen
+    torch.testing.assert_close(seen.features, torch.full_like(seen.features, 0.5).tanh())
+    assert seen.logits.detach().std(dim=0).max() < 1e-6

@@ -15,7 +15,6 @@ digits, without batch normalisation, which would tell it the domain of a batch o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
-from hf_transfer.functional.ema import ema_update
+from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.model_anatomy import HeadInput
 from hf_transfer.objective import AlternatingObjective, Phase, View
@@ -70,7 +69,7 @@ class ADDA(AlternatingObjective):
 
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
         self.discriminator = PlainDiscriminator(feature_dim, self.hidden_size)
-        self.source_model = copy.deepcopy(model).requires_grad_(False)
+        self.source_model = frozen_copy(model)
         self._source_head = HeadInput(self.source_model)
 
     def train(self, mode: bool = True) -> ADDA:
@@ -94,7 +93,8 @@ class ADDA(AlternatingObjective):
     @torch.no_grad()
     def source_features(self, source: View) -> Tensor:
         """[B, D] of the frozen source model."""
-        logits = self.source_model(**source.inputs).logits
+        with self._source_head:
+            logits = self.source_model(**source.inputs).logits
         return self._source_head.take(logits, source.inputs.get("attention_mask")).float()
 
     def discrimination(self, view: View) -> Tensor:

@@ -16,7 +16,6 @@ identity loss. The paper's classifier reads no untranslated source images; here 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from hf_transfer.domain_adaptation.adda import PlainDiscriminator
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN, images_of
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
-from hf_transfer.functional.ema import ema_update
+from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive, require_share
 from hf_transfer.objective import SOURCE, TARGET, Phase, View, no_loss
 
@@ -75,7 +74,7 @@ class CyCADA(CycleGAN):
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
         super().build(model, feature_dim, num_labels)
         self.discriminator = PlainDiscriminator(num_labels, self.hidden_size)
-        self.source_model = copy.deepcopy(model).requires_grad_(False)
+        self.source_model = frozen_copy(model)
 
     def train(self, mode: bool = True) -> CyCADA:
         super().train(mode)

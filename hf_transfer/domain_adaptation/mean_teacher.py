@@ -13,13 +13,11 @@ domain adaptation.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from hf_transfer.domain_adaptation.self_training import target_view_pair
-from hf_transfer.functional.ema import ema_update
+from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.objective import Objective, View, no_loss
 
@@ -49,7 +47,7 @@ class MeanTeacher(Objective):
         self.ramp_until = ramp_until
 
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.teacher = copy.deepcopy(model).requires_grad_(False)
+        self.teacher = averaged_copy(model)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def train(self, mode: bool = True) -> MeanTeacher:

@@ -11,7 +11,6 @@ https://huggingface.co/papers/1911.04252. Soft labels and threshold .3 as there.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
+from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.model_anatomy import unwrap_peft
 from hf_transfer.objective import Objective, View, no_loss
@@ -66,12 +66,12 @@ class NoisyStudent(Objective):
         self.threshold = threshold
         self.augmented = augmented
         if isinstance(teacher, nn.Module):
-            self.teacher = copy.deepcopy(teacher).requires_grad_(False)
+            self.teacher = frozen_copy(teacher)
 
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
         if not hasattr(self, "teacher"):
-            teacher = load_teacher(self.folder, unwrap_peft(model)) if self.folder else copy.deepcopy(model)
-            self.teacher = teacher.requires_grad_(False)
+            teacher = load_teacher(self.folder, unwrap_peft(model)) if self.folder else model
+            self.teacher = frozen_copy(teacher)
         if self.teacher.config.num_labels != num_labels:
             raise ValueError(
                 f"`teacher` should have the student's {num_labels} classes, got {self.teacher.config.num_labels}."

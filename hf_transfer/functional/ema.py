@@ -1,21 +1,90 @@
-"""Exponential moving average of a model's weights."""
+"""Exponential moving average of a model's weights, kept in float32 whatever the weights' type.
+
+    average <- momentum * average + (1 - momentum) * weights
+
+A step of 1 - momentum = .001 is less than bfloat16 or float16 can add to most weights. The copy that runs has the
+types of the model; where these are narrower than float32 the average itself stands beside it, under `float32_averages`
+of its state, so that a checkpoint holds it.
+"""
 
 from __future__ import annotations
 
+import copy
+from typing import TypeVar
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+BESIDE = "float32_averages"
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def frozen_copy(model: Model) -> Model:
+    """A copy in evaluation mode whose parameters take no gradient."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def averaged_copy(model: Model) -> Model:
+    """A frozen copy for `ema_update` to move: it starts with the float32 averages it will need."""
+    average = frozen_copy(model)
+    _stand_beside(average, model)
+    return average
 
 
 @torch.no_grad()
 def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
     """average <- momentum * average + (1 - momentum) * model, in place; buffers are copied as they are.
 
+    So are parameters of a quantised model that are no floating-point numbers, and narrow ones that took no gradient
+    when the average was begun.
+
     Args:
         average: a copy of `model`, with the same parameters and buffers in the same order.
         model: the model in training.
         momentum: share of the old average, in [0, 1].
+
+    Raises:
+        ValueError: `momentum` is out of its range.
     """
-    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(value.to(mean.dtype), 1.0 - momentum)
-    for kept, value in zip(average.buffers(), model.buffers(), strict=True):
+    if momentum > 0 and not hasattr(average, BESIDE):
+        _stand_beside(average, model)
+    wide, means = _averages(average), list(average.parameters())
+    moving, newest = [], []
+    for place, (mean, value) in enumerate(zip(means, model.parameters(), strict=True)):
+        kept = wide.get(place, mean)
+        if kept.is_floating_point() and not _is_narrow(kept):
+            moving.append(kept)
+            newest.append(value.to(kept.dtype))
+        else:
+            mean.copy_(value)
+    if moving:
+        get_ema_multi_avg_fn(momentum)(moving, newest, None)
+    for place, kept in wide.items():
+        means[place].copy_(kept)
+    own = {id(kept) for kept in wide.values()}
+    copied = (buffer for buffer in average.buffers() if id(buffer) not in own)
+    for kept, value in zip(copied, model.buffers(), strict=True):
         kept.copy_(value)
+
+
+def _averages(average: nn.Module) -> dict[int, Tensor]:
+    """The float32 averages, by the place of their parameter."""
+    beside = getattr(average, BESIDE, None)
+    return {} if beside is None else {int(name): value for name, value in beside.named_buffers()}
+
+
+def _is_narrow(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32
+
+
+def _stand_beside(average: nn.Module, model: nn.Module) -> None:
+    """Begin the float32 averages of the narrow parameters that train; nothing where there are none."""
+    pairs = enumerate(zip(average.parameters(), model.parameters(), strict=True))
+    narrow = {place: mean for place, (mean, value) in pairs if value.requires_grad and _is_narrow(mean)}
+    if narrow:
+        beside = nn.Module()
+        for place, mean in narrow.items():
+            beside.register_buffer(str(place), mean.detach().float())
+        average.add_module(BESIDE, beside)

@@ -14,13 +14,11 @@ T = .07, K = 40, m = .999, 128 projected dimensions and weight 1 as in the relea
 
 from __future__ import annotations
 
-import copy
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_transfer.functional.ema import ema_update
+from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import from_all
 from hf_transfer.model_anatomy import HeadInput, head_weight
@@ -84,8 +82,8 @@ class BiTuning(Objective):
         if num_labels < 2:
             raise ValueError(f"Bi-Tuning needs a classifier with at least 2 classes, got num_labels={num_labels}.")
         self.projector = nn.Linear(feature_dim, self.projection_dim)
-        self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.key_model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.key_projector = averaged_copy(self.projector)
+        self.key_model = averaged_copy(model)
         self._key_head = HeadInput(self.key_model)
         generator = torch.Generator().manual_seed(self.seed)
         for name, width in (("feature_queue", feature_dim + 1), ("projection_queue", self.projection_dim)):
@@ -124,7 +122,8 @@ class BiTuning(Objective):
     @torch.no_grad()
     def _keys(self, copies: View) -> tuple[Tensor, Tensor]:
         """Features [B, D + 1] and projections [B, P] of the second copies by the momentum encoder."""
-        logits = self.key_model(**copies.inputs).logits
+        with self._key_head:
+            logits = self.key_model(**copies.inputs).logits
         features = self._key_head.take(logits, copies.inputs.get("attention_mask")).float()
         return _with_one(features), F.normalize(self.key_projector(features), dim=1)
 

@@ -62,11 +62,12 @@ class CoTuning(Objective):
         watched = HeadInput(model)
         with evaluating(model):
             for inputs, labels in labelled_batches(dataloader, self.relation.device):
-                features = watched.take(model(**inputs).logits, inputs.get("attention_mask")).float()
+                with watched:
+                    logits = model(**inputs).logits
+                features = watched.take(logits, inputs.get("attention_mask")).float()
                 predictions = (self.source_head(features) / self.temperature).softmax(dim=1)
                 sums.index_add_(0, labels, predictions)
                 counts.index_add_(0, labels, torch.ones_like(predictions[:, 0]))
-        watched.remove()
         absent = (counts == 0).nonzero().flatten().tolist()
         if absent:
             raise ValueError(

@@ -1,8 +1,9 @@
 import copy
 
+import pytest
 import torch
 
-from hf_transfer.functional.ema import ema_update
+from hf_transfer.functional.ema import BESIDE, averaged_copy, ema_update, frozen_copy
 
 
 def test_parameters_are_averaged_and_buffers_copied():
@@ -17,3 +18,70 @@ def test_parameters_are_averaged_and_buffers_copied():
     for mean, start, value in zip(average.parameters(), before, model.parameters()):
         torch.testing.assert_close(mean, 0.9 * start + 0.1 * value)
     torch.testing.assert_close(average[1].running_mean, model[1].running_mean)
+
+
+@pytest.mark.parametrize("begin", [averaged_copy, copy.deepcopy], ids=["averaged_copy", "a plain copy"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_thousand_small_steps_go_as_far_in_every_type(dtype, begin):
+    """At momentum .999 they close 1 - .999^1000 = 63.2 % of the gap."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)).to(dtype)
+    for parameter in model.parameters():
+        torch.nn.init.ones_(parameter)
+    average = begin(model)
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 2.0)
+    for _ in range(1000):
+        ema_update(average, model, 0.999)
+    for mean in average.parameters():
+        assert mean.dtype == dtype
+        torch.testing.assert_close(mean.float(), torch.full_like(mean.float(), 1.632), rtol=0, atol=5e-3)
+
+
+def test_a_copy_from_a_checkpoint_goes_on_as_the_one_that_was_not_interrupted():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 4).bfloat16()
+    straight = averaged_copy(model)
+
+    def steps(average, seed):
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(20):
+            with torch.no_grad():
+                model.weight.add_(0.01 * torch.randn(4, 4, generator=generator))
+            ema_update(average, model, 0.99)
+
+    steps(straight, 1)
+    stored = copy.deepcopy(straight.state_dict())
+    weights = copy.deepcopy(model.state_dict())
+    steps(straight, 2)
+    model.load_state_dict(weights)
+    resumed = averaged_copy(torch.nn.Linear(4, 4).bfloat16())
+    resumed.load_state_dict(stored)
+    steps(resumed, 2)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert any(BESIDE in name for name in stored)
+
+
+def test_only_what_trains_has_a_float32_average_and_the_rest_is_copied():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)).bfloat16()
+    model[0].requires_grad_(False)
+    average = averaged_copy(model)
+    assert list(average.float32_averages.state_dict()) == ["2", "3"]
+    model[1].weight.data.add_(1.0)
+    model[0].weight.data.add_(1.0)
+    ema_update(average, model, 0.5)
+    assert torch.equal(average[0].weight, model[0].weight)
+    torch.testing.assert_close(average[1].weight.float(), model[1].weight.float() - 0.5, atol=0.01, rtol=0)
+
+
+def test_momentum_zero_copies_and_a_float32_model_has_nothing_beside_it():
+    model, average = torch.nn.Linear(2, 2).bfloat16(), frozen_copy(torch.nn.Linear(2, 2).bfloat16())
+    ema_update(average, model, 0.0)
+    assert torch.equal(average.weight, model.weight) and not hasattr(average, BESIDE)
+    assert averaged_copy(torch.nn.Linear(2, 2)).state_dict().keys() == {"weight", "bias"}
+    assert not average.training and not average.weight.requires_grad
+
+
+def test_a_momentum_out_of_range_raises():
+    with pytest.raises(ValueError, match=r"\[0, ?1\]"):
+        ema_update(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), 1.5)
