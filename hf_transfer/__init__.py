@@ -1,12 +1,13 @@
 """Transferability in deep learning for Hugging Face: pre-train, rank, adapt to a task or a domain, evaluate, publish.
 
-Importing it registers our architectures with transformers' Auto classes and our tuners with PEFT; everything else
-loads when it is first named.
+Importing it registers our architectures with transformers' Auto classes and our tuners with PEFT, at once where these
+are imported and else when they are; everything else loads when it is first named.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 from hf_transfer.collision import forward_to_old, warn_about_old
@@ -14,11 +15,9 @@ from hf_transfer.version import __version__
 
 warn_about_old()
 
-from hf_transfer.models.registration import register  # noqa: E402  the warning should come before anything can fail
-from hf_transfer.tuners.registration import register_tuners  # noqa: E402
+from hf_transfer.registration import watch  # noqa: E402  the warning should come before anything can fail
 
-register()
-register_tuners()
+watch()
 
 _PUBLIC = {
     "FlowformerConfig": "hf_transfer.models.flowformer",
@@ -45,6 +44,8 @@ __all__ = ["__version__", *_PUBLIC]
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        return importlib.import_module(f"{__name__}.{name}")
     return forward_to_old(name)
 
 

@@ -1,6 +1,7 @@
 """The console script `hf-transfer`: every step of the lifecycle by itself.
 
-Nothing of the package but the doctor is imported at the top, so that `hf-transfer doctor` runs when the rest cannot.
+Nothing of the package but the doctor is imported at the top, so that `hf-transfer doctor` runs when the rest cannot,
+and help is there at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from hf_transfer import doctor as installation
+
+try:
+    import typer
+except ImportError as missing:
+    if Path(sys.argv[0]).stem not in ("hf-transfer", "-m", "cli"):
+        raise
+    sys.exit(installation.stand_in(sys.argv[1:], missing))
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +33,8 @@ def main() -> None:
     """Run a command; a mistake in the input is one paragraph, not a traceback."""
     try:
         app()
+    except ImportError as error:
+        sys.exit(installation.stand_in(sys.argv[1:], error))
     except (ValueError, TypeError, OSError) as error:
         typer.secho(f"hf-transfer: {' '.join(str(error).split())}", err=True, fg="red")
         sys.exit(2)
@@ -205,9 +215,7 @@ def push(
 @app.command()
 def doctor(checks: Annotated[list[str] | None, typer.Argument(help="Only these checks.")] = None) -> None:
     """Check the installation: packages, the name collision, the Hub, devices, accelerate."""
-    from hf_transfer.doctor import main as run
-
-    raise typer.Exit(run(checks or []))
+    raise typer.Exit(installation.main(checks or []))
 
 
 if __name__ == "__main__":

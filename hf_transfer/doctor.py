@@ -4,6 +4,7 @@ Only the standard library is imported at the top, and every check imports what i
 broken package is what this is for.
 """
 
+import importlib
 import os
 import platform
 import shutil
@@ -19,6 +20,8 @@ from hf_transfer import collision
 LOWEST_PYTHON = (3, 11)
 FEW_GIGABYTES = 5
 LAUNCH_TWO = "accelerate launch --multi_gpu --num_processes 2 SCRIPT --use_cpu"
+MODULES = {"scikit-learn": "sklearn", "pillow": "PIL", "pyyaml": "yaml"}
+"""Requirement -> what it is imported as, where that is not its name with underscores."""
 _MARKS = {"ok": "[ ok ]", "warning": "[warn]", "error": "[FAIL]"}
 
 
@@ -51,7 +54,8 @@ def run_doctor(only: Sequence[str] = ()) -> list[Finding]:
         try:
             findings.extend(CHECKS[subject]())
         except Exception as error:  # a doctor that dies of the disease is of no use
-            findings.append(Finding("error", subject, f"could not be checked ({type(error).__name__}: {error})"))
+            fix = f"pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+            findings.append(Finding("error", subject, f"could not be checked ({type(error).__name__}: {error})", fix))
     return findings
 
 
@@ -74,6 +78,22 @@ def main(only: Sequence[str] = ()) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
+def stand_in(words: Sequence[str], error: ImportError) -> int:
+    """What `hf-transfer WORDS` does when the program itself cannot be imported: the report, or how to get it.
+
+    Args:
+        words: the command line without the program's name.
+        error: why not.
+
+    Returns:
+        The exit status.
+    """
+    if list(words[:1]) == ["doctor"]:
+        return main([word for word in words[1:] if word in CHECKS])
+    print(f"hf-transfer: {error}. `hf-transfer doctor` says what to mend.", file=sys.stderr)
+    return 2
+
+
 def check_python() -> list[Finding]:
     version = platform.python_version()
     if sys.version_info < LOWEST_PYTHON:
@@ -82,7 +102,7 @@ def check_python() -> list[Finding]:
 
 
 def check_packages() -> list[Finding]:
-    """Every requirement of our own metadata against what is installed."""
+    """Every requirement of our own metadata against what is installed, and whether it can be imported."""
     from packaging.requirements import Requirement
 
     try:
@@ -101,10 +121,23 @@ def check_packages() -> list[Finding]:
             fix = f'pip install "{requirement.name}{requirement.specifier}"'
             found = f"{version or 'nothing'} is installed, {requirement.specifier} is needed"
             wrong.append(Finding("error", requirement.name, found, fix))
+        elif trouble := import_trouble(MODULES.get(requirement.name.lower(), requirement.name.replace("-", "_"))):
+            fix = f'pip install --force-reinstall "{requirement.name}{requirement.specifier}"'
+            message = f"{version} is installed and cannot be imported ({trouble})"
+            wrong.append(Finding("error", requirement.name, message, fix))
         else:
             right.append(f"{requirement.name} {version}")
     ours = f"{collision.OURS} {metadata.version(collision.OURS)}"
     return [*wrong, Finding("ok", "packages", ", ".join([ours, *right]))]
+
+
+def import_trouble(module: str) -> str | None:
+    """What importing a module raises, or None where it can be imported."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a package can break in any way
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None
 
 
 def check_collision() -> list[Finding]:

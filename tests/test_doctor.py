@@ -1,5 +1,7 @@
 """Each check of the doctor on a sound installation, and on one that is ill in just that way."""
 
+import os
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -71,6 +73,42 @@ def test_packages_below_their_lower_bounds(monkeypatch) -> None:
     assert old.fix == 'pip install "torch>=99"'
     assert (absent.level, absent.message) == ("error", "nothing is installed, >=1 is needed")
     assert (fine.level, "numpy" in fine.message, "pytest" in fine.message) == ("ok", True, False)
+
+
+def test_a_package_that_cannot_be_imported(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: ["numpy>=1"])
+    monkeypatch.setitem(doctor.MODULES, "numpy", "broken_numbers")
+    (tmp_path / "broken_numbers.py").write_text("raise OSError('libnumbers.so: cannot open')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    broken, _ = run_doctor(["packages"])
+    assert broken.level == "error" and "cannot be imported (OSError: libnumbers.so: cannot open)" in broken.message
+    assert broken.fix == 'pip install --force-reinstall "numpy>=1"'
+
+
+@pytest.mark.parametrize("typer", ["", "raise ImportError('typer is broken')"], ids=["with typer", "without typer"])
+def test_it_runs_where_everything_else_is_broken(tmp_path, typer) -> None:
+    """A process of its own in which every heavy dependency fails to import."""
+    names = ["torch", "transformers", "peft", "datasets", "accelerate", "huggingface_hub", "numpy"]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is broken')")
+    if typer:
+        (tmp_path / "typer.py").write_text(typer)
+    path = os.pathsep.join([str(tmp_path), str(Path(doctor.__file__).parents[1])])
+
+    def call(*words: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": path}
+        program = [sys.executable, "-m", "hf_transfer.cli", *words]
+        return subprocess.run(program, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120)
+
+    found = call("doctor")
+    assert found.returncode == 1 and found.stderr == "", found.stderr
+    assert "[ ok ] python" in found.stdout and "could not be checked (ImportError: torch is broken)" in found.stdout
+    assert "cannot be imported (ImportError: transformers is broken)" in found.stdout
+    assert call("doctor", "python").returncode == 0
+    refused = call("adapt", "--model", "vit")
+    assert refused.returncode == 2 and refused.stderr.endswith("`hf-transfer doctor` says what to mend.\n")
+    if not typer:
+        assert "evaluate" in call("--help").stdout
 
 
 def test_a_broken_package(monkeypatch) -> None:

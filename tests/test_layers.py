@@ -14,7 +14,7 @@ TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 FLOORS = [
     {"version", "functional", "objective"},
-    {"collision", "models", "data", "model_anatomy"},
+    {"collision", "registration", "models", "data", "model_anatomy"},
     {"hub", "model_surgery"},
     {"ranking"},
     {"domain_adaptation"},

@@ -1,4 +1,4 @@
-"""Tells transformers and PEFT about Flowformer and LeNet; `import hf_transfer` calls it."""
+"""Tells transformers about Flowformer and LeNet; called once transformers is imported beside `hf_transfer`."""
 
 from transformers import (
     AutoConfig,
@@ -31,7 +31,6 @@ from hf_transfer.models.flowformer import (
     register_flow_attention,
 )
 from hf_transfer.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
-from hf_transfer.models.target_modules import register_target_modules
 
 AUTO_CLASSES = {
     AutoModel: FlowformerModel,
@@ -55,7 +54,6 @@ def register() -> None:
     AutoConfig.register(FlowformerConfig.model_type, FlowformerConfig, exist_ok=True)
     for auto_class, model_class in AUTO_CLASSES.items():
         auto_class.register(FlowformerConfig, model_class, exist_ok=True)
-    register_target_modules(FlowformerConfig.model_type)
     AutoConfig.register(LeNetConfig.model_type, LeNetConfig, exist_ok=True)
     AutoModel.register(LeNetConfig, LeNetModel, exist_ok=True)
     AutoModelForImageClassification.register(LeNetConfig, LeNetForImageClassification, exist_ok=True)

@@ -1,14 +1,16 @@
-"""Tells PEFT about our tuners; `import hf_transfer` calls it."""
+"""Tells PEFT about our tuners and the layers of Flowformer; called once PEFT is imported beside `hf_transfer`."""
 
 from __future__ import annotations
 
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType, register_peft_method
 
+from hf_transfer.models.target_modules import register_target_modules
 from hf_transfer.tuners.difference import DifferenceConfig, DifferenceModel
 from hf_transfer.tuners.residual import ResidualConfig, ResidualModel
 from hf_transfer.tuners.side import SideConfig, SideModel
 
+FLOWFORMER = "flowformer"
 CLASSES = {
     "residual": (ResidualConfig, ResidualModel),
     "difference": (DifferenceConfig, DifferenceModel),
@@ -17,7 +19,10 @@ CLASSES = {
 
 
 def register_tuners() -> None:
-    """Make every tuner known to `get_peft_model`, `PeftModel` and `PeftConfig`; calling it again changes nothing."""
+    """Make every tuner known to `get_peft_model`, `PeftModel` and `PeftConfig`, and the layers of a Flowformer to
+    PEFT's own tuners; calling it again changes nothing.
+    """
+    register_target_modules(FLOWFORMER)
     for name, (config, model) in CLASSES.items():
         add_peft_type(name.upper())
         if PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType(name.upper())) is not config:
