@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
+from hf_transfer.checkpoints import check_writable, last_complete_checkpoint
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
     check_class_labels,
@@ -34,6 +33,7 @@ from hf_transfer.data.checks import (
 from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
 from hf_transfer.data.views import ViewCollator, augmenting_collator
+from hf_transfer.data.visits import VISIT_COLUMN, VisitedRows, VisitSampler
 from hf_transfer.model_anatomy import layer_places, unwrap_peft
 from hf_transfer.objective import Objective
 from hf_transfer.task_adaptation.layer_freezing import LayerFreezing
@@ -208,7 +208,7 @@ class TransferTrainer(Trainer):
         self.transfer_model = model
         self.schedules = make_schedules(args.schedules, args.layer_learning_rate_decay, args.backbone_freeze_ratio)
         self.layer_freezing = LayerFreezing(model.model, self.schedules, skips_backward=args.world_size == 1)
-        self.train_sampler: ShuffleSampler | None = None
+        self.train_sampler: ShuffleSampler | VisitSampler | None = None
         self._term_sums: dict[str, Tensor] = {}
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
@@ -265,7 +265,7 @@ class TransferTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             accepted = inspect.signature(unwrap_peft(self.adapted_model).forward).parameters
-            self._signature_columns = [*accepted, "domain", "label", "label_ids", "labels"]
+            self._signature_columns = [*accepted, "domain", *LABEL_COLUMNS, VISIT_COLUMN]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -292,6 +292,8 @@ class TransferTrainer(Trainer):
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
         if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
             return given
+        if self.args.train_sampling_strategy == "batch_rebalance":
+            raise ValueError("rows are augmented one by one: `train_sampling_strategy` should not be batch_rebalance.")
         rows = self._remove_unused_columns(self.train_dataset)
         return augmenting_collator(
             given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed
@@ -301,9 +303,16 @@ class TransferTrainer(Trainer):
         """As the Trainer's, with the collator of the training rows."""
         plain, self.data_collator = self.data_collator, self.train_collator
         try:
-            return super().get_train_dataloader()
+            if not isinstance(self.train_collator, ViewCollator):
+                return super().get_train_dataloader()
+            rows = VisitedRows(self._remove_unused_columns(self.train_dataset, description="Training"))
+            return self._get_dataloader(rows, "Training", self._train_batch_size, self._visits, is_training=True)
         finally:
             self.data_collator = plain
+
+    def _visits(self, rows: VisitedRows) -> VisitSampler:
+        self.train_sampler = VisitSampler(self._get_train_sampler(self.train_dataset))
+        return self.train_sampler
 
     # Training.
 
@@ -461,34 +470,3 @@ class TransferCallback(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self.trainer.layer_freezing.end()
         self.trainer.transfer_model.resting_modules = []
-
-
-def last_complete_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint folder that was written to its end, or None.
-
-    The trainer's state is the last file of a checkpoint, so a folder that a kill cut short has none that can be read.
-    """
-    folders = [folder for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if folder.is_dir()]
-    numbered = [folder for folder in folders if folder.name.rsplit("-", 1)[1].isdigit()]
-    for folder in sorted(numbered, key=lambda item: int(item.name.rsplit("-", 1)[1]), reverse=True):
-        try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
-            logger.warning(f"{folder} is incomplete (its writing was cut short) and is passed over.")
-            continue
-        return str(folder)
-    return None
-
-
-def check_writable(output_dir: str | Path) -> None:
-    """Raises PermissionError or NotADirectoryError, with what to do, when the folder cannot be written."""
-    folder = Path(output_dir)
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(
-            f"cannot write to `{output_dir}`: {existing} is a file. Choose another output folder."
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"cannot write to `{output_dir}`: no permission on {existing}. Choose another output folder."
-        )

@@ -76,13 +76,11 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     }
     args = config(folder / "alternating", batch_size)
     alternating = AlternatingTrainer(tiny.vit(), args, train_dataset=tiny.two_domains(rows), objectives={"mcd": {}})
-    # A batch's augmentation depends on all its rows, so one process would augment a row in another way than two.
-    same_views = {"augmentation": {"first": "none", "second": "none"}}
     keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
     return {
         **tuned_trainers(folder, batch_size, rows),
         "measured": make("measured", half_labelled(rows), measured),
-        "bi_tuning": make("bi_tuning", half_labelled(rows), keys, **same_views),
+        "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
         "alternating": alternating,
         "cross_entropy": make("cross_entropy", rows, {}),
         "adversarial": make("adversarial", tiny.two_domains(rows), ADVERSARIAL),

@@ -20,7 +20,7 @@ FLOORS = [
     {"domain_adaptation"},
     {"pretraining", "task_adaptation", "multi_model", "few_shot", "tuners"},
     {"validators"},
-    {"transfer_model", "converters"},
+    {"transfer_model", "converters", "checkpoints"},
     {"trainer"},
     {"family_trainers"},
     {"alternating_trainer"},

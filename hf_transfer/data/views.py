@@ -1,14 +1,14 @@
 """A second augmented copy of every training row, for objectives that compare two views of it.
 
-The draws depend on the seed and on the batch itself and on nothing else: neither on the number of worker processes nor
-on what was drawn before. A resumed run, whose sampler repeats the batches of a straight one, augments them alike, and
-a row that comes again in another batch is augmented anew.
+The draws of a row depend on the seed, the row and the epoch, and on nothing else: neither on the rest of its batch
+and the padding, nor on the number of worker processes or of processes, nor on what was drawn before. So every epoch
+shows a row anew, and a resumed run sees what a straight one does. The trainer says which row of which epoch it is;
+where nobody does, what the batch holds of the row takes their place.
 """
 
 from __future__ import annotations
 
 import inspect
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.image_augmentation import ImageAugmentation
 from hf_transfer.data.series_augmentation import SeriesAugmentation
 from hf_transfer.data.text_augmentation import TextAugmentation
+from hf_transfer.data.visits import VISIT_COLUMN, seed_of
 
 logger = logging.get_logger(__name__)
 
@@ -37,7 +38,7 @@ AUGMENTATIONS = {
 
 
 class Augmentation(Protocol):
-    """Two strengths of random change; each takes and gives the model inputs of a batch."""
+    """Two strengths of random change; each takes and gives the model inputs of a batch, here always of one row."""
 
     def weak(self, inputs: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]: ...
 
@@ -71,17 +72,36 @@ class ViewCollator:
                 raise ValueError(f"`{name}` should be one of {accepted}, got {getattr(self, name)!r}.")
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
-        batch = dict(self.collator(rows))
-        inputs = {name: value for name, value in batch.items() if is_input(name, value)}
-        generator = torch.Generator().manual_seed(batch_seed(inputs, self.seed))
-        first = self._augmented(inputs, self.first, generator)
-        if self.second is None:
-            return {**batch, **first}
-        second = self._augmented(inputs, self.second, generator)
-        return {**batch, **first, **{f"{VIEW_PREFIX}{name}": value for name, value in second.items()}}
+        visits = [row.get(VISIT_COLUMN) for row in rows]
+        batch = dict(self.collator([{k: v for k, v in row.items() if k != VISIT_COLUMN} for row in rows]))
+        inputs = {name: value for name, value in batch.items() if is_input(name, value, len(rows))}
+        first, second = [], []
+        for index, visit in enumerate(visits):
+            row = {name: value[index : index + 1] for name, value in inputs.items()}
+            seed = content_seed(row, self.seed) if visit is None else visit.seed(self.seed)
+            generator = torch.Generator().manual_seed(seed)
+            first.append(self._augmented(row, self.first, generator))
+            if self.second is not None:
+                second.append(self._augmented(row, self.second, generator))
+        views = {f"{VIEW_PREFIX}{name}": value for name, value in joined(second).items()}
+        return {**batch, **joined(first), **views}
 
-    def _augmented(self, inputs: dict[str, Tensor], strength: str, generator: torch.Generator) -> dict[str, Tensor]:
-        return inputs if strength == "none" else getattr(self.augmentation, strength)(inputs, generator)
+    def _augmented(self, row: dict[str, Tensor], strength: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """One row [1, ...] changed; how far its batch is padded has no part in it."""
+        if strength == "none":
+            return row
+        change = getattr(self.augmentation, strength)
+        mask = row.get("attention_mask")
+        if mask is None or mask.ndim != 2:
+            return change(row, generator)
+        real = mask[0].bool()
+        padded = [name for name, value in row.items() if value.shape[:2] == mask.shape]
+        changed = change({**row, **{name: row[name][:, real] for name in padded}}, generator)
+        for name in padded:
+            whole = row[name].to(changed[name].dtype, copy=True)
+            whole[:, real] = changed[name]
+            changed[name] = whole
+        return changed
 
 
 def gives_views(collator: Callable[[Sequence[Any]], Mapping[str, Any]], rows: Dataset) -> bool:
@@ -91,17 +111,20 @@ def gives_views(collator: Callable[[Sequence[Any]], Mapping[str, Any]], rows: Da
     return any(name.startswith(VIEW_PREFIX) for name in batch)
 
 
-def is_input(name: str, value: Any) -> bool:
-    """Whether an entry of a batch is a tensor that the model reads."""
-    return isinstance(value, Tensor) and name not in (*LABEL_COLUMNS, "domain") and not name.startswith(VIEW_PREFIX)
+def is_input(name: str, value: Any, rows: int) -> bool:
+    """Whether an entry of a batch of so many rows is a tensor that the model reads, row by row."""
+    is_told = name in (*LABEL_COLUMNS, "domain") or name.startswith(VIEW_PREFIX)
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows and not is_told
 
 
-def batch_seed(inputs: Mapping[str, Tensor], seed: int) -> int:
-    """A seed that depends on every value of a batch, and on `seed`."""
-    check = zlib.crc32(str(seed).encode())
-    for name in sorted(inputs):
-        check = zlib.crc32(inputs[name].contiguous().numpy(), check)
-    return check
+def joined(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Rows [1, ...] as one batch [B, ...]."""
+    return {name: torch.cat([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+
+
+def content_seed(row: Mapping[str, Tensor], seed: int) -> int:
+    """A seed that depends on every value of a row [1, ...] and on `seed`."""
+    return seed_of(str(seed).encode() + b"".join(row[name].contiguous().numpy().tobytes() for name in sorted(row)))
 
 
 def make_augmentation(

@@ -8,6 +8,7 @@ from hf_transfer.data.collators import PaddingCollator
 from hf_transfer.data.image_augmentation import ImageAugmentation
 from hf_transfer.data.series_augmentation import SeriesAugmentation
 from hf_transfer.data.views import AUGMENTATIONS, ViewCollator, make_augmentation
+from hf_transfer.data.visits import VISIT_COLUMN, Visit
 from hf_transfer.objective import Objective
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from tests import tiny
@@ -77,13 +78,63 @@ def test_series_come_with_their_mask_and_domain():
     assert torch.equal(batch["view_attention_mask"], batch["attention_mask"])
 
 
-def test_seed_and_batch_decide_the_draws_and_nothing_else(rows):
+def test_seed_and_row_decide_the_draws_and_nothing_else(rows):
     first = VIEWS(rows)["view_pixel_values"]
     torch.rand(3)
-    assert torch.equal(VIEWS(rows)["view_pixel_values"], first)
-    assert not torch.equal(VIEWS(rows[::-1])["view_pixel_values"].flip(0), first)
+    assert torch.equal(VIEWS(rows[::-1])["view_pixel_values"].flip(0), first)
+    assert torch.equal(VIEWS(rows[2:3])["view_pixel_values"], first[2:3])
     other = ViewCollator(default_data_collator, ImageAugmentation(), seed=1)
     assert not torch.equal(other(rows)["view_pixel_values"], first)
+
+
+def test_the_visit_decides_where_it_is_told(rows):
+    def view(row: int, *visit: int) -> torch.Tensor:
+        return VIEWS([{**rows[row], VISIT_COLUMN: Visit(*visit)}])["view_pixel_values"]
+
+    first = view(0, 5, 0, 0)
+    assert torch.equal(view(0, 5, 0, 0), first)
+    for other in ((6, 0, 0), (5, 1, 0), (5, 0, 1)):
+        assert not torch.equal(view(0, *other), first)
+    assert VIEWS([{**rows[0], VISIT_COLUMN: Visit(0, 0, 0)}]).keys() == VIEWS(rows[:1]).keys()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("change", ["mask", "drop"])
+def test_the_rest_of_the_batch_and_its_padding_change_no_token(side, change):
+    tokenizer = tiny.tokenizer()
+    tokenizer.padding_side = side
+    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    augmentation, _ = make_augmentation(["input_ids"], {"strong_share": 0.5, "change": change}, tokenizer)
+    collator = ViewCollator(DataCollatorWithPadding(tokenizer), augmentation)
+    texts = sorted((text for text, _ in tiny.SENTENCES[:6]), key=len)
+    features = [{**tokenizer(text), VISIT_COLUMN: Visit(row, 2, 0)} for row, text in enumerate(texts)]
+    batch, alone = collator(features), collator(features[:1])
+    for name in ("view_input_ids", "view_attention_mask"):
+        count = alone[name].shape[1]
+        assert count < batch[name].shape[1], "the short row is padded in the batch"
+        part = batch[name][0, :count] if side == "right" else batch[name][0, -count:]
+        assert torch.equal(part, alone[name][0])
+
+
+def test_the_padding_of_a_series_stays_and_changes_no_step():
+    features = [{"past_values": torch.randn(n, 2), VISIT_COLUMN: Visit(n, 0, 0)} for n in (5, 40)]
+    collator = ViewCollator(PaddingCollator("past_values"), SeriesAugmentation(), first="strong")
+    batch, alone = collator(features), collator(features[:1])
+    assert torch.equal(batch["past_values"][0, :5], alone["past_values"][0])
+    assert not batch["past_values"][0, 5:].any()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_shows_a_row_anew_at_any_batch_size(tmp_path, digits, workers):
+    """Four rows, three epochs: twelve different pictures, and the same ones in batches of one and of four."""
+    shown = {}
+    for size in (1, 4):
+        settings = {"per_device_train_batch_size": size, "max_steps": 12 // size, "dataloader_num_workers": workers}
+        seen = Seen()
+        trainer(tmp_path, digits.select(range(4)), {"seen": seen}, **settings).train()
+        shown[size] = torch.cat([second for _, second in seen.batches])
+    assert len(shown[1].flatten(1).unique(dim=0)) == 12
+    assert torch.equal(shown[1], shown[4])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -140,6 +191,7 @@ def test_collators_of_ones_own_stay(tmp_path, digits):
         ({"augmentation": {"second": None}}, r"\['seen'\] compare two views: .* as `second`"),
         ({"augmentation": {"first": "mighty"}}, "`first` should be one of"),
         ({"augmentation": "strong"}, "`augmentation` should be a mapping"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "should not be batch_rebalance"),
         ({"augmentation": {}, "data_collator": VIEWS}, "give `augmentation` or a ViewCollator, not both"),
         (
             {"data_collator": ViewCollator(default_data_collator, ImageAugmentation(), second=None)},
