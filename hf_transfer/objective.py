@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import IGNORED_LABEL as IGNORED_LABEL
+from hf_transfer.core.task_loss import SINGLE_LABEL
+
 SOURCE, TARGET = 0, 1
-IGNORED_LABEL = -100
-"""The label of a row whose class is unknown or must not be read (unlabelled target rows in domain adaptation)."""
 
 NEEDS = frozenset(
     {"labels", "domain", "environments", "hidden_states", "teacher", "views", "episodes", "global_batch"}
@@ -55,6 +56,8 @@ class View:
     """The view of the second augmented copy of the same rows, when an objective needs it."""
     model: nn.Module | None = None
     """The model in training, for objectives on its weights."""
+    problem_type: str | None = None
+    """One of `hf_transfer.core.task_loss.PROBLEM_TYPES`; None where it has to be told from the labels."""
 
     def rows(self, keep: Tensor) -> View:
         """The same view restricted to the rows where `keep` ([B], bool) is true."""
@@ -114,6 +117,9 @@ class Objective(nn.Module):
     runs_views: ClassVar[bool] = True
     """With the need `views`: False where only the inputs of the second copy are read, so that the model need not run
     on it."""
+    tasks: ClassVar[frozenset[str]] = frozenset({SINGLE_LABEL})
+    """The problem types (`hf_transfer.core.task_loss.PROBLEM_TYPES`) that the formula is defined for; a run of another
+    one is refused. A formula that reads features, weights or `row_losses` alone is defined for `ANY_PROBLEM`."""
     label_space: ClassVar[str] = "closed"
     """Which target classes the method is made for: those of the source, "partial" (only some of them) or "open" (also
     others)."""

@@ -23,12 +23,13 @@ from transformers.utils import logging
 from hf_transfer.checkpoints import check_writable, last_complete_checkpoint
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
-    check_class_labels,
     check_environments,
+    check_labels,
     check_not_empty,
     check_two_domains,
     column_values,
     label_column,
+    label_numbers,
 )
 from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
@@ -252,8 +253,9 @@ class TransferTrainer(Trainer):
 
     def _check_labels(self, model: TransferModel, dataset: Dataset, name: str) -> None:
         column = label_column(dataset, name)
-        if model.config.num_labels > 1 and model.config.problem_type in (None, "single_label_classification"):
-            check_class_labels(dataset, column, model.config.num_labels, name)
+        values = label_numbers(dataset, column, name)
+        problem_type = model.settle_problem_type(values, f"column `{column}` of the {name} dataset")
+        check_labels(dataset, column, problem_type, model.config.num_labels, name)
 
     # Data.
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import ModelOutput
 
+from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of, task_loss
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
 from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
 from hf_transfer.functional.ema import frozen_copy
@@ -71,6 +72,18 @@ def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
 def alternates(spec: Mapping[str, Any] | None) -> bool:
     """Whether the steps of one of these objectives alternate, so that AlternatingTrainer trains them."""
     return alternating_name(make_objectives(spec)) is not None
+
+
+def check_tasks(objectives: Mapping[str, Objective], problem_type: str) -> None:
+    """Raises ValueError when an objective's formula is not defined for the problem type of the run."""
+    for name, objective in objectives.items():
+        if problem_type not in objective.tasks:
+            defined = sorted(one for one in REGISTRY if problem_type in objective_class(one).tasks)
+            raise ValueError(
+                f"the objective `{name}` is defined for {', '.join(sorted(objective.tasks))}, and this is "
+                f"{problem_type} (by the model's `problem_type` and `num_labels`, or its labels). Defined for it: "
+                f"{', '.join(defined)}. An objective of your own says so by `tasks`."
+            )
 
 
 def label_spaces(spec: Mapping[str, Any] | None) -> set[str]:
@@ -140,6 +153,8 @@ class TransferModel(nn.Module):
         self.needs = self.needs.union(*(state.needs for state in self.beside.values()))
         self.alternating = alternating_name(self.objectives)
         self.reads_head = supervision == "labels" or len(self.objectives) > 0
+        if supervision == "labels" and (declared := declared_problem_type(self.config)) is not None:
+            check_tasks(self.objectives, declared)
         self.shifts_labels = supervision == "model" and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
             self.teacher = frozen_copy(model)
@@ -250,24 +265,31 @@ class TransferModel(nn.Module):
     def task_loss(self, logits: Tensor, labels: Tensor | None) -> Tensor | None:
         """Mean loss of the rows that have a label; None without labels, a zero with a graph when no row has one.
 
-        As the config's `problem_type` says: binary cross-entropy for multi-label classification, mean squared error
-        for regression (also where `num_labels` is 1 or the labels are floats), otherwise cross-entropy.
+        Which loss, `hf_transfer.core.task_loss` says.
         """
         if labels is None:
             return None
-        config = self.config
-        is_multi_label = config.problem_type == "multi_label_classification"
-        is_regression = config.problem_type == "regression" or config.num_labels == 1 or labels.is_floating_point()
-        if not is_multi_label and not is_regression:
-            known = (labels != IGNORED_LABEL).sum().clamp(min=1)
-            summed = F.cross_entropy(
-                logits, labels, ignore_index=IGNORED_LABEL, reduction="sum", label_smoothing=self.label_smoothing
-            )
-            return summed / known
-        known = labels.reshape(len(labels), -1)[:, 0] != IGNORED_LABEL
-        outputs, targets = logits.reshape(labels.shape)[known], labels[known].to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits if is_multi_label else F.mse_loss
-        return loss(outputs, targets, reduction="sum") / max(1, targets.numel())
+        return task_loss(logits, labels, problem_type_of(self.config, labels), self.label_smoothing)
+
+    def settle_problem_type(self, labels: Tensor | np.ndarray, name: str = "labels") -> str:
+        """Decide what kind of problem a data set's labels are, and keep it in the model's configuration.
+
+        There no single batch that looks otherwise changes it, and a saved model has it.
+
+        Args:
+            labels: [N] or [N, C], of the whole data set.
+            name: of the labels, for the message.
+
+        Raises:
+            ValueError: labels that are not those of the model, or an objective or label smoothing that is not defined
+                for this kind of problem.
+        """
+        problem_type = problem_type_of(self.config, labels, name)
+        check_tasks(self.objectives, problem_type)
+        if self.label_smoothing and problem_type != SINGLE_LABEL:
+            raise ValueError(f"`label_smoothing_factor` is defined for {SINGLE_LABEL}, and this is {problem_type}.")
+        unwrap_peft(self.model).config.problem_type = problem_type
+        return problem_type
 
     def _view(
         self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None, with_extras: bool
@@ -296,6 +318,7 @@ class TransferModel(nn.Module):
         features = self._head.take(outputs.logits, joined.get("attention_mask")).float()
         hidden = _in_float32(outputs.get("hidden_states"))
         view = View(features, logits, labels, domain, self.progress, joined, hidden, model=self.model)
+        view = _with(view, problem_type=declared_problem_type(self.config))
         if "teacher" in needs:
             view = _with(view, teacher=self._teacher_view(joined, labels, domain, "hidden_states" in needs))
         if "views" in needs:
@@ -438,4 +461,5 @@ def _gathered(view: View) -> View:
         teacher=None if view.teacher is None else _gathered(view.teacher),
         views=None if view.views is None else _gathered(view.views),
         model=view.model,
+        problem_type=view.problem_type,
     )

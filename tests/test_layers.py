@@ -13,6 +13,7 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.r
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 FLOORS = [
+    {"core"},
     {"version", "functional", "objective"},
     {"collision", "registration", "models", "data", "model_anatomy"},
     {"hub", "model_surgery"},

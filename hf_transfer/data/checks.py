@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from datasets import Dataset
+from transformers.utils import logging
 
+from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET
+
+logger = logging.get_logger(__name__)
 
 LABEL_COLUMNS = ("labels", "label", "label_ids")
 """The names under which a Hugging Face collator accepts labels."""
@@ -38,6 +42,64 @@ def label_column(dataset: Dataset, name: str) -> str:
         f"{dataset.column_names}. "
         'Rename yours: dataset.rename_column("your_column", "labels").'
     )
+
+
+def label_numbers(dataset: Dataset, column: str, name: str) -> np.ndarray:
+    """The labels, [N] or [N, C], as numbers.
+
+    Raises:
+        ValueError: they are words, or rows have different numbers of them.
+    """
+    try:
+        values = column_values(dataset, column)
+    except ValueError as error:
+        raise ValueError(
+            f"column `{column}` of the {name} dataset should hold as many labels in every row."
+        ) from error
+    if values.dtype.kind not in "iubf":
+        raise ValueError(
+            f"column `{column}` of the {name} dataset should hold class numbers, got {values.dtype}: "
+            f'use dataset.class_encode_column("{column}").'
+        )
+    return values
+
+
+def check_labels(dataset: Dataset, column: str, problem_type: str, num_labels: int, name: str) -> None:
+    """The values of a label column are possible ones of the problem type.
+
+    A number to predict that is exactly `IGNORED_LABEL` means a row without a label; where that is not the target of a
+    domain adaptation, it is told.
+
+    Raises:
+        ValueError: a class outside the model's, a label that does not lie in [0, 1] where several hold at once, a
+            number that is not finite, or a row some of whose labels are unknown.
+    """
+    if problem_type == SINGLE_LABEL:
+        check_class_labels(dataset, column, num_labels, name)
+        return
+    values = column_values(dataset, column)
+    values = values.reshape(len(values), -1)
+    unknown = values == IGNORED_LABEL
+    where = f"column `{column}` of the {name} dataset"
+    _refuse_rows(unknown.any(axis=1) & ~unknown.all(axis=1), f"{where} holds labels of which some are {IGNORED_LABEL}")
+    if problem_type == MULTI_LABEL:
+        outside = ~unknown & ~((values >= 0) & (values <= 1))
+        _refuse_rows(outside.any(axis=1), f"{where} holds labels outside 0..1 ({problem_type})")
+        return
+    _refuse_rows(~np.isfinite(values.astype(float)).all(axis=1), f"{where} holds numbers that are not finite")
+    if "domain" in dataset.column_names:
+        unknown = unknown[column_values(dataset, "domain") != TARGET]
+    if unknown.any():
+        logger.warning(
+            f"{where}: {int(unknown.all(axis=1).sum())} of {len(values)} rows have the number {IGNORED_LABEL}, which "
+            "means no label: they are not trained on. If it is a value, shift or scale the numbers."
+        )
+
+
+def _refuse_rows(wrong: np.ndarray, complaint: str) -> None:
+    if wrong.any():
+        rows = np.flatnonzero(wrong)
+        raise ValueError(f"{complaint}: {len(rows)} rows, the first is row {rows[0]}. Mend them or leave them out.")
 
 
 def check_class_labels(dataset: Dataset, column: str, num_labels: int, name: str) -> None:

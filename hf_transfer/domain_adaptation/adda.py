@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
@@ -58,6 +59,7 @@ class ADDA(AlternatingObjective):
     """
 
     paper = "1702.05464"
+    tasks = ANY_PROBLEM
     needs = frozenset({"domain"})
 
     def __init__(self, hidden_size: int = 500, source_share: float = 0.5, weight: float = 1.0):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View, no_loss
 
@@ -54,6 +55,7 @@ class AFN(Objective):
     """
 
     paper = "1811.07456"
+    tasks = ANY_PROBLEM
     needs = frozenset({"domain"})
 
     def __init__(self, step: float = 1.0, norm: float | None = None, weight: float = 0.05):

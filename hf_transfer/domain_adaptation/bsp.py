@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View, no_loss
@@ -42,6 +43,7 @@ class BSP(Objective):
     """
 
     paper = "https://proceedings.mlr.press/v97/chen19i.html"
+    tasks = ANY_PROBLEM
     needs = frozenset({"domain", "global_batch"})
 
     def __init__(self, k: int = 1, weight: float = 2e-4):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import certainty_weights, gradient_reversal, warm_start_coefficient
@@ -69,6 +70,7 @@ class CDAN(Objective):
     """
 
     paper = "1705.10667"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "global_batch"})
 
     def __init__(

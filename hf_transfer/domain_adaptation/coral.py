@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.objective import Objective, View, no_loss
 
@@ -41,6 +42,7 @@ class CORAL(Objective):
     """
 
     paper = "1607.01719"
+    tasks = ANY_PROBLEM
     needs = frozenset({"domain", "global_batch"})
 
     def forward(self, view: View) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.adda import PlainDiscriminator
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN, images_of
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
@@ -46,6 +47,7 @@ class CyCADA(CycleGAN):
     """
 
     paper = "1711.03213"
+    tasks = frozenset({SINGLE_LABEL})
 
     def __init__(
         self,

@@ -4,9 +4,9 @@
                                         + lambda (|G_ts G_st s - s| + |G_st G_ts t - t|)
                                         + lambda identity (|G_ts s - s| + |G_st t - t|)
     judge      D_s, D_t descend    loss = 1/2 (D_t(t) - 1)^2 + 1/2 D_t(b_t)^2 + the same of D_s
-    task       the model descends  loss = CE(s, y) + weight * CE(G_st s, y), the second from `starts_at` on
+    task       the model descends  loss = L(s, y) + weight * L(G_st s, y), the second from `starts_at` on
 
-All terms are means. b are translated images, half of them from a buffer of earlier ones.
+All terms are means, L is the task loss. b are translated images, half of them from a buffer of earlier ones.
 
 Paper: Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV 2017,
 https://huggingface.co/papers/1703.10593. lambda 10, identity .5, buffer 50, width 64 and 6 blocks as there.
@@ -25,7 +25,7 @@ from datasets import Dataset, Features, Image
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from hf_transfer.domain_adaptation.sources import labelled_cross_entropy
+from hf_transfer.core.task_loss import ANY_PROBLEM, problem_type_of_outputs, task_loss
 from hf_transfer.domain_adaptation.translation_networks import (
     Generator,
     ImageBuffer,
@@ -60,6 +60,7 @@ class CycleGAN(AlternatingObjective):
     """
 
     paper = "1703.10593"
+    tasks = ANY_PROBLEM
     needs = frozenset({"labels", "domain"})
 
     def __init__(
@@ -136,14 +137,15 @@ class CycleGAN(AlternatingObjective):
         return 0.5 * (real + past)
 
     def translated_task(self, view: View) -> Tensor:
-        """The model's weighted cross entropy on translated source images; it does not reach the generators."""
+        """The model's weighted task loss on translated source images; it does not reach the generators."""
         if view.progress < self.starts_at:
             return no_loss(view)
         source = view.source
         with torch.no_grad():
             translated = self.to_target(source.inputs[PIXELS])
         logits = view.model(**{**source.inputs, PIXELS: translated}).logits.float()
-        return self.weight * labelled_cross_entropy(logits, source.labels)
+        problem_type = view.problem_type or problem_type_of_outputs(logits, source.labels)
+        return self.weight * task_loss(logits, source.labels, problem_type)
 
     @torch.no_grad()
     def translate(self, dataset: Dataset, batch_size: int = 256) -> Dataset:

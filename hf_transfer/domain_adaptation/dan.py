@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.kernels import (
     MEAN_DISTANCE_SCALES,
@@ -61,6 +62,7 @@ class DAN(Objective):
     """
 
     paper = "1502.02791"
+    tasks = ANY_PROBLEM
     needs = frozenset({"domain", "global_batch"})
 
     def __init__(self, scales: Sequence[float] = MEAN_DISTANCE_SCALES, linear: bool = False, weight: float = 1.0):

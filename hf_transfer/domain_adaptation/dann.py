@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
@@ -34,6 +35,7 @@ class DANN(Objective):
     """
 
     paper = "1505.07818"
+    tasks = ANY_PROBLEM
     needs = frozenset({"domain", "global_batch"})
 
     def __init__(

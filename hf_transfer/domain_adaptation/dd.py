@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.domain_adaptation.adversarial_head import AdversarialHead
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
@@ -37,6 +38,7 @@ class DD(Objective):
     """
 
     paper = "1904.05801"
+    tasks = frozenset({REGRESSION})
     needs = frozenset({"domain"})
 
     def __init__(

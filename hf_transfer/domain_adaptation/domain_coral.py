@@ -17,6 +17,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.coral import covariance
 from hf_transfer.domain_adaptation.sources import environments_of
 from hf_transfer.objective import Objective, View, no_loss
@@ -46,6 +47,7 @@ class DomainCORAL(Objective):
     """
 
     paper = "2007.01434"
+    tasks = ANY_PROBLEM
     needs = frozenset({"environments", "global_batch"})
 
     def forward(self, view: View) -> Tensor:

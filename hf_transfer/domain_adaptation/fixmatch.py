@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
 from hf_transfer.functional.keyword_checks import require_share
 from hf_transfer.objective import Objective, View, no_loss
@@ -28,6 +29,7 @@ class FixMatch(Objective):
     """
 
     paper = "2001.07685"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "views"})
 
     def __init__(self, threshold: float = 0.95, weight: float = 1.0):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.objective import Objective, View, no_loss
@@ -34,6 +35,7 @@ class FlexMatch(Objective):
     """
 
     paper = "2110.08263"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "views"})
 
     def __init__(self, threshold: float = 0.95, memory: int = 2048, weight: float = 1.0):

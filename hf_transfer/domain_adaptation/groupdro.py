@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.sources import labelled_rows
 from hf_transfer.functional.environments import environment_means, row_risks
 from hf_transfer.functional.keyword_checks import require_positive
@@ -34,6 +35,7 @@ class GroupDRO(Objective):
     """
 
     paper = "1911.08731"
+    tasks = ANY_PROBLEM
     needs = frozenset({"labels", "environments", "global_batch"})
 
     def __init__(self, num_environments: int = 2, step_size: float = 0.01, weight: float = 1.0):
@@ -55,7 +57,7 @@ class GroupDRO(Objective):
         labelled = labelled_rows(view)
         if not len(labelled.labels):
             return no_loss(view)
-        losses = row_risks(labelled.logits, labelled.labels)
+        losses = row_risks(labelled.logits, labelled.labels, view.problem_type)
         present, risks = environment_means(losses, labelled.domain)
         if present.min() < 0 or present.max() >= self.num_environments:
             raise ValueError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, prediction_entropy, warm_start_coefficient
@@ -36,6 +37,7 @@ class IWAN(Objective):
     """
 
     paper = "1803.09210"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "global_batch"})
     label_space = "partial"
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.kernels import (
     MEAN_DISTANCE_SCALES,
@@ -73,6 +74,7 @@ class JAN(Objective):
     """
 
     paper = "1605.06636"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "global_batch"})
 
     def __init__(

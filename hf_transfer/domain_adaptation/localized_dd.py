@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
@@ -51,6 +52,7 @@ class LocalizedDD(Objective):
     """
 
     paper = "2008.06242"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"labels", "domain"})
 
     def __init__(

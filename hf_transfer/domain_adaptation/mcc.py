@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional import certainty_weights
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View, no_loss
@@ -45,6 +46,7 @@ class MCC(Objective):
     """
 
     paper = "1912.03699"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "global_batch"})
 
     def __init__(self, temperature: float = 2.5, weight: float = 1.0):

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters, head_parameters
 from hf_transfer.domain_adaptation.sources import labelled_cross_entropy
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
@@ -47,6 +48,7 @@ class MCD(AlternatingObjective):
     """
 
     paper = "1712.02560"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"labels", "domain"})
 
     def __init__(self, num_k: int = 4, source_share: float = 0.0, weight: float = 1.0):

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.adversarial_head import AdversarialHead
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
@@ -72,6 +73,7 @@ class MDD(Objective):
     """
 
     paper = "1904.05801"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain"})
 
     def __init__(

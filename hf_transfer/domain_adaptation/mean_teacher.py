@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import target_view_pair
 from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
@@ -36,6 +37,7 @@ class MeanTeacher(Objective):
     """
 
     paper = "1703.01780"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "views"})
 
     def __init__(self, momentum: float = 0.999, threshold: float = 0.0, ramp_until: float = 0.4, weight: float = 1.0):

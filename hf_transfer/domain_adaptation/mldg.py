@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.sources import labelled_rows
 from hf_transfer.functional.environments import row_risks
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
@@ -41,6 +42,7 @@ class MLDG(Objective):
     """
 
     paper = "1710.03463"
+    tasks = ANY_PROBLEM
     needs = frozenset({"labels", "environments"})
 
     def __init__(
@@ -68,8 +70,8 @@ class MLDG(Objective):
         in_test = torch.isin(labelled.domain, environments[drawn.to(environments.device)])
         train, test = labelled.rows(~in_test), labelled.rows(in_test)
         inner, moved = self.virtual_step(train, view.model)
-        outer = row_risks(call(view.model, moved, test), test.labels).mean()
-        return inner + self.beta * outer - row_risks(labelled.logits, labelled.labels).mean()
+        outer = row_risks(call(view.model, moved, test), test.labels, view.problem_type).mean()
+        return inner + self.beta * outer - row_risks(labelled.logits, labelled.labels, view.problem_type).mean()
 
     def virtual_step(self, train: View, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         """The meta-train loss, and the trainable parameters by name after one step down its gradient."""
@@ -78,7 +80,7 @@ class MLDG(Objective):
         exact = not self.first_order
         with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
             logits = call(model, parameters, train) if exact else train.logits
-            loss = row_risks(logits, train.labels).mean()
+            loss = row_risks(logits, train.labels, train.problem_type).mean()
         gradients = torch.autograd.grad(
             loss, list(parameters.values()), create_graph=exact, retain_graph=True, allow_unused=True
         )

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
 from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
@@ -47,6 +48,7 @@ class NoisyStudent(Objective):
     """
 
     paper = "1911.04252"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain"})
 
     def __init__(

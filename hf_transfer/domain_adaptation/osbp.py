@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.mdd import log_one_minus_probability
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
@@ -48,6 +49,7 @@ class OSBP(Objective):
     """
 
     paper = "1804.10427"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain"})
     label_space = "open"
 

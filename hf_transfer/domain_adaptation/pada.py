@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
@@ -42,6 +43,7 @@ class PADA(Objective):
     """
 
     paper = "1808.04205"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"labels", "domain", "global_batch"})
     label_space = "partial"
 

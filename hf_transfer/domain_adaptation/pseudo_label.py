@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.objective import Objective, View, no_loss
@@ -29,6 +30,7 @@ class PseudoLabel(Objective):
     """
 
     paper = "https://www.kaggle.com/blobs/download/forum-message-attachment-files/746/pseudo_label_final.pdf"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain"})
 
     def __init__(self, threshold: float = 0.95, ramp_until: float = 0.4, weight: float = 1.0):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.objective import Objective, View, no_loss
@@ -71,6 +72,7 @@ class RSD(Objective):
     """
 
     paper = "https://proceedings.mlr.press/v139/chen21u.html"
+    tasks = ANY_PROBLEM
     needs = frozenset({"domain", "global_batch"})
 
     def __init__(self, bases_mismatch: float = 0.1, weight: float = 1e-3):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.mean_teacher import MeanTeacher
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.objective import View, no_loss
@@ -48,6 +49,7 @@ class SelfEnsembling(MeanTeacher):
     """
 
     paper = "1706.05208"
+    tasks = frozenset({SINGLE_LABEL})
 
     def __init__(self, momentum: float = 0.99, threshold: float = 0.968, balance: float = 0.005, weight: float = 3.0):
         super().__init__(momentum, threshold, weight=weight)

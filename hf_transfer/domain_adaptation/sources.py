@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transfer.core.task_loss import known_rows
 from hf_transfer.objective import IGNORED_LABEL, View
 
 
@@ -28,8 +29,7 @@ def labelled_rows(view: View) -> View:
     if view.labels is None:
         raise ValueError("this batch has no labels: an environment's risk needs a `labels` column.")
     environments_of(view)
-    labels = view.labels.reshape(len(view.labels), -1)
-    return view.rows((labels != IGNORED_LABEL).all(dim=1))
+    return view.rows(known_rows(view.labels))
 
 
 def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.sources import labelled_rows
 from hf_transfer.functional.environments import environment_means, row_risks
 from hf_transfer.functional.keyword_checks import require_share
@@ -29,6 +30,7 @@ class VREx(Objective):
     """
 
     paper = "2003.00688"
+    tasks = ANY_PROBLEM
     needs = frozenset({"labels", "environments", "global_batch"})
 
     def __init__(self, starts_at: float = 0.1, weight: float = 10.0):
@@ -40,5 +42,6 @@ class VREx(Objective):
         labelled = labelled_rows(view)
         if view.progress < self.starts_at or not len(labelled.labels):
             return no_loss(view)
-        _, risks = environment_means(row_risks(labelled.logits, labelled.labels), labelled.domain)
+        losses = row_risks(labelled.logits, labelled.labels, view.problem_type)
+        _, risks = environment_means(losses, labelled.domain)
         return risks.var(correction=0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.few_shot.episodic import EpisodicObjective
 
 
@@ -20,6 +21,7 @@ class Matching(EpisodicObjective):
     """Cross entropy of the attention that a class's support rows get; keywords as `EpisodicObjective`."""
 
     paper = "1606.04080"
+    tasks = frozenset({SINGLE_LABEL})
 
     @staticmethod
     def log_probabilities(support: Tensor, queries: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.few_shot.episodic import EpisodicObjective
 
 
@@ -18,6 +19,7 @@ class Prototypical(EpisodicObjective):
     """Cross entropy over the distances to the classes' mean features; keywords as `EpisodicObjective`."""
 
     paper = "1703.05175"
+    tasks = frozenset({SINGLE_LABEL})
 
     @staticmethod
     def log_probabilities(support: Tensor, queries: Tensor) -> Tensor:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transfer.core.task_loss import problem_type_of_outputs, row_losses
 
-def row_risks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss of every row, [B]: cross entropy for integer labels, mean squared error for float ones.
+
+def row_risks(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+    """The task loss of every row, [B].
 
     Args:
         logits: [B, C].
-        labels: [B] integers, or floats [B] or [B, C].
+        labels: [B] or [B, C].
+        problem_type: of the run; told from the labels when left out.
     """
-    if labels.is_floating_point():
-        return (logits - labels.reshape(logits.shape)).square().mean(dim=1)
-    return F.cross_entropy(logits, labels, reduction="none")
+    return row_losses(logits, labels, problem_type or problem_type_of_outputs(logits, labels))
 
 
 def environment_means(values: Tensor, environment: Tensor) -> tuple[Tensor, Tensor]:

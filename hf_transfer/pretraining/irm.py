@@ -2,9 +2,9 @@
 
     loss = (1/E) sum_e || d/dw R_e(w * logits) at w = 1 ||^2,   R_e = mean task loss of environment e
 
-The derivative with respect to the scale w has a closed form, mean_b (sum_c p_bc z_bc - z_by) for cross entropy and
-2 mean_b mean_c (z - y) z for squared error, so no second backward pass is needed. The penalty counts after the share
-`starts_at` of the training.
+The derivative with respect to the scale w has a closed form, mean_b (sum_c p_bc z_bc - z_by) for cross entropy,
+mean_b mean_c (sigmoid(z) - y) z for several labels and 2 mean_b mean_c (z - y) z for squared error, so no second
+backward pass is needed. The penalty counts after the share `starts_at` of the training.
 
 Paper: Arjovsky et al., "Invariant Risk Minimization", https://huggingface.co/papers/1907.02893 (IRMv1). 500 of 5,000
 steps without the penalty as in the DomainBed benchmark.
@@ -12,24 +12,32 @@ steps without the penalty as in the DomainBed benchmark.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM, REGRESSION, SINGLE_LABEL, problem_type_of_outputs
 from hf_transfer.domain_adaptation.sources import labelled_rows
 from hf_transfer.functional.environments import environment_means
 from hf_transfer.functional.keyword_checks import require_share
 from hf_transfer.objective import Objective, View, no_loss
 
 
-def scale_gradients(logits: Tensor, labels: Tensor) -> Tensor:
+def scale_gradients(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
     """d/dw of every row's loss at w * logits, w = 1; [B].
 
     Args:
         logits: [B, C].
-        labels: [B] integers (cross entropy), or floats [B] or [B, C] (mean squared error).
+        labels: [B] or [B, C].
+        problem_type: of the run; told from the labels when left out.
     """
-    if labels.is_floating_point():
-        return 2.0 * ((logits - labels.reshape(logits.shape)) * logits).mean(dim=1)
-    return (logits.softmax(dim=1) * logits).sum(dim=1) - logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    problem_type = problem_type or problem_type_of_outputs(logits, labels)
+    if problem_type == SINGLE_LABEL:
+        finite = logits.masked_fill(logits == -torch.inf, 0.0)  # a masked class has no mass
+        own = logits.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+        return (logits.softmax(dim=1) * finite).sum(dim=1) - own
+    targets = labels.reshape(logits.shape).to(logits.dtype)
+    errors = 2.0 * (logits - targets) if problem_type == REGRESSION else logits.sigmoid() - targets
+    return (errors * logits).mean(dim=1)
 
 
 class IRM(Objective):
@@ -44,6 +52,7 @@ class IRM(Objective):
     """
 
     paper = "1907.02893"
+    tasks = ANY_PROBLEM
     needs = frozenset({"labels", "environments", "global_batch"})
 
     def __init__(self, starts_at: float = 0.1, weight: float = 1.0):
@@ -55,5 +64,7 @@ class IRM(Objective):
         labelled = labelled_rows(view)
         if view.progress < self.starts_at or not len(labelled.labels):
             return no_loss(view)
-        _, gradients = environment_means(scale_gradients(labelled.logits, labelled.labels), labelled.domain)
+        _, gradients = environment_means(
+            scale_gradients(labelled.logits, labelled.labels, view.problem_type), labelled.domain
+        )
         return gradients.square().mean()

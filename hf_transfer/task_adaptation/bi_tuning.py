@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import from_all
@@ -57,6 +58,7 @@ class BiTuning(Objective):
     """
 
     paper = "2011.06182"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"labels", "views"})
     runs_views = False
 

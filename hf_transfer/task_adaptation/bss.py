@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View
 
@@ -45,6 +46,7 @@ class BSS(Objective):
     """
 
     paper = "https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html"
+    tasks = ANY_PROBLEM
     needs = frozenset({"global_batch"})
 
     def __init__(self, k: int = 1, weight: float = 1e-3):

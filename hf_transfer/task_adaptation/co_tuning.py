@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.model_anatomy import HeadInput
 from hf_transfer.objective import IGNORED_LABEL, Objective, View, no_loss
@@ -39,6 +40,7 @@ class CoTuning(Objective):
     """
 
     paper = "https://proceedings.neurips.cc/paper/2020/hash/c8067ad1937f728f51288b3eb986afaa-Abstract.html"
+    tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"labels", "global_batch"})
 
     def __init__(self, source_head: nn.Linear | str, temperature: float = 1.0, weight: float = 2.3):

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import ANY_PROBLEM, declared_problem_type
 from hf_transfer.functional.environments import row_risks
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.model_anatomy import head_parameter_names
@@ -42,6 +43,7 @@ class DELTA(Objective):
     """
 
     paper = "1901.09229"
+    tasks = ANY_PROBLEM
     needs = frozenset({"hidden_states", "teacher"})
 
     def __init__(
@@ -77,7 +79,7 @@ class DELTA(Objective):
                 first = slice(self.samples - rows)
                 inputs, labels = {name: value[first] for name, value in inputs.items()}, labels[first]
                 outputs = model(**inputs, output_hidden_states=True)
-                loss = row_risks(outputs.logits.float(), labels).sum()
+                loss = row_risks(outputs.logits.float(), labels, declared_problem_type(model.config)).sum()
                 gradients = torch.autograd.grad(loss, outputs.hidden_states, allow_unused=True)
                 for cost, state, gradient in zip(costs, outputs.hidden_states, gradients, strict=True):
                     if gradient is not None:

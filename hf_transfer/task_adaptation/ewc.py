@@ -2,10 +2,10 @@
 
     loss = strength/2 sum_i F_i (w_i - w0_i)^2,   F_i = E_x E_{y ~ p(y|x)} (d log p(y|x) / d w_i)^2 at w0
 
-F is the diagonal Fisher information of the starting model, with y drawn from the model's own predictions, so no
-label is read. It should be measured on the data the model comes from and with the head it knew them by: give that
-data as `source`, or store it with the model by `save_fisher` and name its folder as `fisher`. Without either F is
-measured on the training set.
+F is the diagonal Fisher information of the starting model, with y drawn from the model's own predictions (a class,
+several labels independently of each other, or numbers of variance 1), so no label is read. It should be measured on
+the data the model comes from and with the head it knew them by: give that data as `source`, or store it with the model
+by `save_fisher` and name its folder as `fisher`. Without either F is measured on the training set.
 
 Paper: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017,
 https://huggingface.co/papers/1612.00796. Strength 400 as in its Atari runs; it depends on the scale of F, so tune it.
@@ -17,10 +17,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import (
+    ANY_PROBLEM,
+    SINGLE_LABEL,
+    declared_problem_type,
+    draw_labels,
+    negative_log_likelihood,
+)
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.functional.weight_distance import half_squared_distance
 from hf_transfer.model_anatomy import backbone_parameter_names
@@ -48,6 +54,7 @@ class EWC(Objective):
     """
 
     paper = "1612.00796"
+    tasks = ANY_PROBLEM
 
     def __init__(
         self,
@@ -114,10 +121,13 @@ def estimate_fisher(
     parameters = named_parameters(model, backbone_parameter_names(model) if names is None else names)
     information = {name: torch.zeros_like(value) for name, value in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
+    # a model of several outputs that declares nothing and has seen no labels is taken for a classifier
+    problem_type = declared_problem_type(model.config) or SINGLE_LABEL
     rows = 0
     with evaluating(model):
         for row in _single_rows(batches, model.device, samples):
-            loss = _sampled_loss(model(**row).logits, generator, model.config.problem_type == "regression")
+            logits = model(**row).logits.float()
+            loss = negative_log_likelihood(logits, draw_labels(logits, problem_type, generator), problem_type)
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             rows += 1
             for name, gradient in zip(parameters, gradients, strict=True):
@@ -153,13 +163,3 @@ def _single_rows(batches: Iterable[Mapping[str, Tensor]], device: torch.device, 
             yield {name: value[i : i + 1] for name, value in inputs.items()}
         if not remaining:
             return
-
-
-def _sampled_loss(logits: Tensor, generator: torch.Generator, is_regression: bool) -> Tensor:
-    """-log p(y|x) of a y drawn from p; a regression model stands for a Gaussian of unit variance."""
-    logits = logits.float()
-    if is_regression or logits.shape[1] == 1:
-        noise = torch.randn(logits.shape, generator=generator).to(logits.device)
-        return 0.5 * (logits - (logits.detach() + noise)).square().sum()
-    drawn = torch.multinomial(logits.detach().softmax(dim=1).cpu(), 1, generator=generator).squeeze(1)
-    return F.cross_entropy(logits, drawn.to(logits.device), reduction="sum")

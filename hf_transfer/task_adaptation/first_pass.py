@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from hf_transfer.objective import IGNORED_LABEL
+from hf_transfer.core.task_loss import known_rows
 
 NOT_INPUTS = ("labels", "label", "domain")
 
@@ -16,7 +16,7 @@ NOT_INPUTS = ("labels", "label", "domain")
 def labelled_batches(
     dataloader: Iterable[Mapping[str, Tensor]], device: torch.device
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """(model inputs, labels) of the rows that have a class label; batches without any are passed over.
+    """(model inputs, labels) of the rows that have a label; batches without any are passed over.
 
     Raises:
         ValueError: a batch has no `labels`.
@@ -24,7 +24,7 @@ def labelled_batches(
     for batch in dataloader:
         if "labels" not in batch:
             raise ValueError(f"this objective measures on labelled data; the batch has only {sorted(batch)}.")
-        known = batch["labels"] != IGNORED_LABEL
+        known = known_rows(batch["labels"])
         if known.any():
             inputs = {name: value[known].to(device) for name, value in model_inputs(batch).items()}
             yield inputs, batch["labels"][known].to(device)

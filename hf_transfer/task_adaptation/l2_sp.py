@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.functional.weight_distance import half_squared_distance
 from hf_transfer.model_anatomy import backbone_parameter_names, head_parameter_names
@@ -31,6 +32,7 @@ class L2SP(Objective):
     """
 
     paper = "1802.01483"
+    tasks = ANY_PROBLEM
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.01, weight: float = 1.0):
         super().__init__(weight)

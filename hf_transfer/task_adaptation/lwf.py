@@ -4,7 +4,9 @@
 
 f0 and head0 are the starting model and its pre-trained head, frozen; head starts as head0 and is trained along.
 Without a `source_head` the model's own logits are compared, which is right where old and new classes are the same.
-KL differs from the paper's cross entropy by a constant and is 0 at the start.
+KL differs from the paper's cross entropy by a constant and is 0 at the start. Of a model of several labels or of a
+regression it is that of Bernoulli distributions or of Gaussians; a `source_head` is always one of classes, or of a
+single number.
 
 Paper: Li and Hoiem, "Learning without Forgetting", ECCV 2016, https://huggingface.co/papers/1606.09282. T = 2 as in
 the paper, weight 4 as in later releases; no factor T^2.
@@ -12,28 +14,39 @@ the paper, weight 4 as in later releases; no factor T^2.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import ANY_PROBLEM, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.objective import Objective, View
 from hf_transfer.task_adaptation.source_head import copy_source_head
 
 
-def distillation(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """Mean of KL(softmax(teacher / T) || softmax(logits / T)) over the rows, a scalar; the teacher is detached.
+def distillation(
+    logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0, problem_type: str | None = None
+) -> Tensor:
+    """Mean of KL(teacher / T || logits / T) over the rows, a scalar; the teacher is detached.
 
-    A single output is that of a regression, the mean of a Gaussian of variance T^2: KL = ((z0 - z) / T)^2 / 2.
+    Of two categorical distributions for classes; of several labels the sum of their Bernoulli ones; of numbers, the
+    means of Gaussians of variance T^2, KL = sum_c ((z0 - z)_c / T)^2 / 2.
 
     Args:
         logits: [B, C].
         teacher_logits: [B, C].
         temperature: T.
+        problem_type: of the outputs; a regression for a single one, else classes, when left out.
     """
-    if logits.shape[1] == 1:
-        return ((logits - teacher_logits.detach()) / temperature).square().mean() / 2
-    teacher = (teacher_logits.detach() / temperature).log_softmax(dim=1)
-    return F.kl_div((logits / temperature).log_softmax(dim=1), teacher, reduction="batchmean", log_target=True)
+    problem_type = problem_type or (REGRESSION if logits.shape[1] == 1 else SINGLE_LABEL)
+    logits, teacher_logits = logits / temperature, teacher_logits.detach() / temperature
+    if problem_type == REGRESSION:
+        return (logits - teacher_logits).square().sum(dim=1).mean() / 2
+    if problem_type == MULTI_LABEL:  # each label is a choice between a logit and 0
+        logits, teacher_logits = (torch.stack([z, torch.zeros_like(z)], dim=-1) for z in (logits, teacher_logits))
+    log_p, log_q = logits.log_softmax(dim=-1), teacher_logits.log_softmax(dim=-1)
+    # a class that the teacher rules out (-inf) adds 0 log 0 = 0
+    gap = (log_q - log_p).masked_fill(log_q == -torch.inf, 0.0)
+    return (log_q.exp() * gap).flatten(start_dim=1).sum(dim=1).mean()
 
 
 class LwF(Objective):
@@ -50,6 +63,7 @@ class LwF(Objective):
     """
 
     paper = "1606.09282"
+    tasks = ANY_PROBLEM
     needs = frozenset({"teacher"})
 
     def __init__(self, temperature: float = 2.0, source_head: nn.Linear | str | None = None, weight: float = 4.0):
@@ -68,6 +82,6 @@ class LwF(Objective):
 
     def forward(self, view: View) -> Tensor:
         if self.old_head is None:
-            return distillation(view.logits, view.teacher.logits, self.temperature)
+            return distillation(view.logits, view.teacher.logits, self.temperature, view.problem_type)
         teacher_logits = self.frozen_head(view.teacher.features)
         return distillation(self.old_head(view.features), teacher_logits, self.temperature)

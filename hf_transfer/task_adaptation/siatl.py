@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.model_anatomy import backbone_of, unwrap_peft
 from hf_transfer.objective import Objective, View, no_loss
@@ -42,6 +43,7 @@ class SiATL(Objective):
     """
 
     paper = "1902.10547"
+    tasks = ANY_PROBLEM
 
     def __init__(self, mask_token_id: int | None = None, decay: float = 0.5, weight: float = 0.2):
         super().__init__(weight)
