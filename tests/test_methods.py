@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForImageClassification, default_data_collator
 
 from hf_transfer.alternating_trainer import AlternatingTrainer
+from hf_transfer.core.task_loss import ANY_PROBLEM, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.model_anatomy import unwrap_peft
 from hf_transfer.objective import AlternatingObjective
 from hf_transfer.trainer import TransferConfig, TransferTrainer
@@ -28,16 +29,35 @@ def base(tmp_path_factory) -> str:
     return str(folder)
 
 
+LABELS = {
+    SINGLE_LABEL: lambda digit: digit,
+    MULTI_LABEL: lambda digit: [digit % 2, int(digit > 4), int(digit == 0)],
+    REGRESSION: lambda digit: digit,  # whole numbers
+}
+"""What the label of a digit is, by the problem type."""
+HEADS = {
+    SINGLE_LABEL: {},
+    MULTI_LABEL: {"num_labels": 3, "ignore_mismatched_sizes": True},
+    REGRESSION: {"num_labels": 1, "ignore_mismatched_sizes": True},
+}
+
+
+def problem_of(cls) -> str:
+    """The problem type that a method is tried on in every row of the matrix."""
+    return SINGLE_LABEL if SINGLE_LABEL in cls.tasks else REGRESSION
+
+
 @pytest.fixture(scope="module")
 def rows_for(digits):
-    """24 real digits (three batches) as an objective needs them, by its class."""
+    """24 real digits (three batches) as an objective needs them, by its class and the problem type."""
     rows = digits.select(range(24))
-    environments, domains = tiny.with_column(rows, "domain", [0, 1] * 12), tiny.two_domains(rows)
 
-    def choose(cls):
+    def choose(cls, problem_type):
+        labels = [LABELS[problem_type](digit) for digit in rows.with_format(None)["labels"]]
+        ready = tiny.with_column(rows, "labels", labels)
         if "environments" in cls.needs:
-            return environments
-        return domains if "domain" in cls.needs else rows
+            return tiny.with_column(ready, "domain", [0, 1] * 12)
+        return tiny.two_domains(ready) if "domain" in cls.needs else ready
 
     return choose
 
@@ -56,10 +76,13 @@ def keywords_for(name: str, base: str) -> dict:
     return {keyword: value for keyword, value in small.items() if keyword in accepted}
 
 
-def make(name: str, folder, base: str, rows_for, *, lora: bool = False, **changes) -> TransferTrainer:
+def make(
+    name: str, folder, base: str, rows_for, *, lora: bool = False, problem_type: str | None = None, **changes
+) -> TransferTrainer:
     torch.manual_seed(0)
-    model = AutoModelForImageClassification.from_pretrained(base)
     cls = objective_class(name)
+    problem_type = problem_type or problem_of(cls)
+    model = AutoModelForImageClassification.from_pretrained(base, **HEADS[problem_type])
     args = TransferConfig(
         output_dir=str(folder),
         objectives={name: keywords_for(name, base)},
@@ -76,7 +99,7 @@ def make(name: str, folder, base: str, rows_for, *, lora: bool = False, **change
     return family(
         tiny.with_lora(model) if lora else model,
         args,
-        train_dataset=rows_for(cls),
+        train_dataset=rows_for(cls, problem_type),
         data_collator=with_second_view if "views" in cls.needs else default_data_collator,
     )
 
@@ -125,3 +148,27 @@ def test_it_composes_with_lora(name, tmp_path, base, rows_for, digits):
     pixels = tiny.batch_of(digits)["pixel_values"]
     expected = trainer.adapted_model.eval()(pixel_values=pixels).logits
     torch.testing.assert_close(loaded(pixels).logits, expected)
+
+
+@pytest.mark.parametrize("problem_type", [MULTI_LABEL, REGRESSION])
+@pytest.mark.parametrize("name", IMAGE_METHODS)
+def test_several_labels_and_numbers_train_or_are_refused(name, problem_type, tmp_path, base, rows_for):
+    """Labels are whole numbers of either kind, and no configuration says which it is."""
+    if problem_type not in objective_class(name).tasks:
+        # some are refused by their own words where the head already tells
+        with pytest.raises(
+            ValueError, match=rf"`{name}` is defined for .*, and this is {problem_type}.*Defined for it: .*l2_sp"
+        ):
+            make(name, tmp_path, base, rows_for, problem_type=problem_type)
+        return
+    trainer = make(name, tmp_path, base, rows_for, problem_type=problem_type)
+    trainer.train()
+    assert_learned(trainer, name)
+    assert trainer.adapted_model.config.problem_type == problem_type
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_objective_says_what_it_is_defined_for(name):
+    """In its own words, not by the default of objectives that nobody thought about."""
+    cls = objective_class(name)
+    assert "tasks" in vars(cls) and cls.tasks and cls.tasks <= ANY_PROBLEM

@@ -169,7 +169,9 @@ def with_column(dataset: Dataset, name: str, values: list) -> Dataset:
 def two_domains(rows: Dataset) -> Dataset:
     """The first half as the labelled source, the second half as the unlabelled target."""
     half = len(rows) // 2
-    labels = rows.with_format(None)["labels"][:half] + [IGNORED_LABEL] * (len(rows) - half)
+    labels = list(rows.with_format(None)["labels"])
+    unknown = [IGNORED_LABEL] * len(labels[0]) if isinstance(labels[0], list) else IGNORED_LABEL
+    labels = labels[:half] + [unknown] * (len(rows) - half)
     return with_column(with_column(rows, "labels", labels), "domain", [0] * half + [1] * (len(rows) - half))
 
 
