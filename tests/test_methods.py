@@ -144,7 +144,8 @@ def test_it_composes_with_lora(name, tmp_path, base, rows_for, digits):
         if not value.requires_grad:
             assert torch.equal(value, start[key]), f"{key} is frozen and moved"
     trainer.save_model(tmp_path / "adapter")
-    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "adapter").eval()
+    head = HEADS[problem_of(objective_class(name))]
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "adapter", **head).eval()
     pixels = tiny.batch_of(digits)["pixel_values"]
     expected = trainer.adapted_model.eval()(pixel_values=pixels).logits
     torch.testing.assert_close(loaded(pixels).logits, expected)
@@ -155,7 +156,6 @@ def test_it_composes_with_lora(name, tmp_path, base, rows_for, digits):
 def test_several_labels_and_numbers_train_or_are_refused(name, problem_type, tmp_path, base, rows_for):
     """Labels are whole numbers of either kind, and no configuration says which it is."""
     if problem_type not in objective_class(name).tasks:
-        # some are refused by their own words where the head already tells
         with pytest.raises(
             ValueError, match=rf"`{name}` is defined for .*, and this is {problem_type}.*Defined for it: .*l2_sp"
         ):
