@@ -3,7 +3,18 @@ import dataclasses
 import pytest
 import torch
 
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective, View, check_needs, no_loss
+from hf_transfer.objective import (
+    IGNORED_LABEL,
+    SOURCE,
+    TARGET,
+    AlternatingObjective,
+    Objective,
+    Phase,
+    View,
+    alternating_name,
+    check_needs,
+    no_loss,
+)
 
 
 def make_view(**changes) -> View:
@@ -34,6 +45,13 @@ def test_source_and_target_are_the_rows_of_either_domain():
         assert side.inputs["temperature"] == 2.0
     assert view.source.labels.tolist() == [0, 1, 0]
     assert view.target.labels.tolist() == [IGNORED_LABEL] * 2
+    assert view.source.domain.tolist() == [0] * 3 and view.target.domain.tolist() == [1] * 2
+
+
+def test_the_numbers_that_data_sets_hold():
+    """What `domain` columns hold, and the label that collators give to tokens without one."""
+    assert (SOURCE, TARGET) == (0, 1)
+    assert IGNORED_LABEL == -100 == torch.nn.CrossEntropyLoss().ignore_index
 
 
 def test_rows_carry_the_gradient_to_the_rows_they_came_from():
@@ -93,3 +111,33 @@ def test_needs_are_collected_and_checked():
     assert asked == {"labels", "teacher", "domain"}
     with pytest.raises(ValueError, match=r"objective `two` needs \['labls'\], accepted: \['domain'"):
         check_needs({"one": Asks("labels"), "two": Asks("labls")})
+
+
+def test_what_an_objective_is_unless_it_says_otherwise():
+    assert Objective().weight == 1.0 and Objective(weight=0).weight == 0
+    assert (Objective.label_space, Objective.runs_views, Objective.needs) == ("closed", True, frozenset())
+    assert View(torch.zeros(1, 2), torch.zeros(1, 3)).progress == 0.0
+
+
+# Objectives whose steps alternate.
+
+
+def test_the_loss_of_an_alternating_objective_is_that_of_its_phase():
+    objective, view = AlternatingObjective(), make_view()
+    with pytest.raises(NotImplementedError, match=r"AlternatingObjective should define `phases\(progress\)`"):
+        objective.phases(0.0)
+    with pytest.raises(RuntimeError, match="AlternatingObjective has no phase: train it with AlternatingTrainer"):
+        objective(view)
+    objective.phase = Phase("pull", lambda model: [], lambda view: view.features.sum() + view.progress)
+    assert objective(view).item() == 30.25
+    objective.phase = Phase("task", lambda model: [])
+    assert objective(view).item() == 0
+    assert (objective.phase.steps, objective.phase.joins_task, objective.phase.runs_model) == (1, False, True)
+
+
+def test_the_steps_of_one_objective_can_alternate():
+    first, second, plain = AlternatingObjective(), AlternatingObjective(), Objective()
+    assert alternating_name({"one": plain}) is None
+    assert alternating_name({"one": plain, "two": first}) == "two"
+    with pytest.raises(ValueError, match=r"the steps of one objective can alternate, got \['two', 'three'\]"):
+        alternating_name({"one": plain, "two": first, "three": second})
