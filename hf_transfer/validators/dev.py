@@ -63,7 +63,7 @@ def density_ratios(features: np.ndarray, domain: np.ndarray, seed: int = 0) -> n
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         classifier.fit(features[fitted], domain[fitted] == TARGET)
         odds = np.exp(classifier.decision_function(features[weighed]).clip(-30, 30))
-        counts = np.bincount(domain[fitted].astype(int), minlength=2)
+        counts = np.bincount(domain[fitted].astype(int))
         ratios[weighed] = odds * counts[SOURCE] / counts[TARGET]
     return ratios[domain == SOURCE]
 
@@ -72,5 +72,5 @@ def controlled_mean(weights: np.ndarray, losses: np.ndarray) -> float:
     """Mean of weights * losses with the weights, whose mean should be 1, as control variate."""
     weighted = weights * losses
     variance = weights.var()
-    eta = -np.mean((weighted - weighted.mean()) * (weights - weights.mean())) / variance if variance > 0 else 0.0
+    eta = -np.cov(weighted, weights, ddof=0)[0, 1] / variance if variance > 0 else 0.0
     return float(weighted.mean() + eta * weights.mean() - eta)

@@ -37,7 +37,7 @@ def held_out_supremum(
     Raises:
         ValueError: a domain has fewer than two rows.
     """
-    features = standardised(features)
+    features, answers = standardised(features.detach()), answers.detach()
     first = torch.from_numpy(split_halves(domain.numpy(force=True), seed)).to(domain.device)
     values = []
     for fitted, counted in ((first, ~first), (~first, first)):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import hf_transfer.validators.dd as module
 from hf_transfer.validators.dd import dd, held_out_disparity
 
 
@@ -20,7 +21,7 @@ def test_like_domains_have_no_disparity_and_distant_ones_much():
 
 
 def test_the_score_is_minus_source_error_minus_disparity_in_shares_of_the_range(monkeypatch):
-    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 20)
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
     features, answers, domain = clouds(3.0)
     labels = (answers + 0.1 * torch.randn(answers.shape, generator=torch.Generator().manual_seed(1)))[:, 0]
     known = labels[domain == 0].tolist()
@@ -34,8 +35,35 @@ def test_the_score_is_minus_source_error_minus_disparity_in_shares_of_the_range(
     assert dd(features, answers, domain, hidden) == found, "no label of the target is read"
     with torch.no_grad():
         assert dd(features, 40 * answers - 7, domain, 40 * labels - 7) == pytest.approx(found, abs=1e-3)
-        both = torch.cat([answers, answers], dim=1)
-        assert dd(features, both, domain, torch.stack([labels, labels], dim=1)) == pytest.approx(found, abs=0.05)
+
+
+def test_each_number_of_a_label_has_its_own_range(monkeypatch):
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
+    features, answers, domain = clouds(1.0)
+    answers = torch.cat([answers, features[:, 1:]], dim=1)
+    labels = answers + 0.1 * torch.randn(answers.shape, generator=torch.Generator().manual_seed(1))
+    scale, offset = torch.tensor([1.0, 50.0]), torch.tensor([0.0, -7.0])
+    found = dd(features, answers, domain, labels)
+    assert dd(features, answers * scale + offset, domain, labels * scale + offset) == pytest.approx(found, abs=1e-4)
+    with pytest.raises(ValueError, match="all labels are the same"):
+        dd(features, answers, domain, torch.stack([labels[:, 0], torch.ones(160)], dim=1))
+
+
+def test_the_disparity_against_the_formula(monkeypatch):
+    """What is ascended and what is counted, for outputs of f' and answers of four rows with two numbers."""
+    asked = {}
+    monkeypatch.setattr(module, "held_out_supremum", lambda *values: asked.update(values=values))
+    held_out_disparity(torch.zeros(4, 1), torch.zeros(4, 2), torch.zeros(4))
+    surrogate, gap, seed = asked["values"][3:]
+    generator = torch.Generator().manual_seed(0)
+    adversarial, answers = torch.randn(4, 2, generator=generator), torch.rand(4, 2, generator=generator)
+    expected = [
+        sum(abs(p - a) for p, a in zip(*row)) / 2 for row in zip(adversarial.sigmoid().tolist(), answers.tolist())
+    ]
+    assert gap(adversarial, answers).tolist() == pytest.approx(expected)
+    found = surrogate(adversarial, answers, torch.tensor([1, 0, 1, 1])).item()
+    assert found == pytest.approx((expected[0] + expected[2] + expected[3]) / 3 - expected[1])
+    assert seed == 0
 
 
 def test_what_it_cannot_score(evaluation_set):

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from hf_transfer.validators.dev import controlled_mean, density_ratios, dev
+from hf_transfer.validators.rows import split_halves
 
 
 def shifted(count=2000, shift=1.0, seed=0):
@@ -22,6 +24,35 @@ def test_the_density_ratio_is_found():
     assert found.mean() == pytest.approx(1.0, abs=0.15)
 
 
+def test_each_half_is_weighed_by_the_classifier_of_the_other():
+    features, domain = shifted(20)
+    domain[:7] = 1  # 13 source rows and 27 target rows
+    first = split_halves(domain, 4)
+    expected = np.zeros(40)
+    for fitted, weighed in ((first, ~first), (~first, first)):
+        mean, deviation = features[fitted].mean(axis=0), features[fitted].std(axis=0)
+        classifier = LogisticRegression().fit((features[fitted] - mean) / deviation, domain[fitted])
+        target = classifier.predict_proba((features[weighed] - mean) / deviation)[:, 1]
+        sizes = [(domain[fitted] == value).sum() for value in (0, 1)]
+        expected[weighed] = sizes[0] / sizes[1] * target / (1 - target)
+    assert density_ratios(features, domain, 4) == pytest.approx(expected[domain == 0])
+
+
+def test_a_row_far_out_has_a_ratio_that_is_finite():
+    features, domain = shifted(20)
+    features[0, 0], features[1, 0] = 1e6, -1e6
+    ratios = density_ratios(features, domain)
+    assert ratios.max() == pytest.approx(np.exp(30)) and ratios.min() == pytest.approx(np.exp(-30))
+
+
+def test_source_rows_without_a_label_are_left_out(evaluation_set):
+    features, logits, domain, labels = evaluation_set
+    labels[[2, 5, 9]] = -100
+    kept = torch.tensor([row not in (2, 5, 9) for row in range(40)])
+    expected = dev(features[kept], logits[kept], domain[kept], labels[kept])
+    assert dev(features, logits, domain, labels) == pytest.approx(expected)
+
+
 def test_unequal_domain_sizes_do_not_scale_the_ratio():
     features, domain = shifted(shift=0.0)
     kept = np.concatenate([np.arange(2000), np.arange(2000, 2500)])
@@ -32,7 +63,7 @@ def test_the_control_variate_against_the_formula():
     weights, losses = np.array([0.5, 1.5, 2.0, 0.4]), np.array([1.0, 0.2, 0.1, 0.7])
     eta = -np.cov(weights * losses, weights)[0, 1] / np.var(weights, ddof=1)
     assert controlled_mean(weights, losses) == pytest.approx(np.mean(weights * losses) + eta * weights.mean() - eta)
-    assert controlled_mean(np.ones(4), losses) == pytest.approx(losses.mean())
+    assert controlled_mean(np.full(4, 2.0), losses) == pytest.approx(2 * losses.mean()), "without variance no control"
 
 
 def test_it_estimates_the_target_risk():

@@ -33,5 +33,7 @@ def test_against_both_folds_written_out(monkeypatch):
     def gap(adversarial, answers):
         return (adversarial - answers).abs().squeeze(1)
 
+    default, zero = (held_out_supremum(features, answers, domain, surrogate, gap, *seed) for seed in ((), (0,)))
     found = held_out_supremum(features, answers, domain, surrogate, gap, seed=5)
+    assert default == zero != found
     assert found == pytest.approx(sum(counted).item() / 2, abs=1e-6)

@@ -1,6 +1,9 @@
+import math
+
 import pytest
 import torch
 
+import hf_transfer.validators.mdd as module
 from hf_transfer.validators.mdd import held_out_disparity, mdd
 
 
@@ -20,7 +23,8 @@ def test_like_domains_have_no_disparity_and_distant_ones_much():
     assert far > 0.4, "the adversary can flip nearly all of a distant target"
 
 
-def test_the_score_is_minus_source_error_minus_disparity():
+def test_the_score_is_minus_source_error_minus_disparity(monkeypatch):
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
     features, logits, domain = clouds(3.0)
     labels = (features[:, 0] > 0).long()
     labels[:16] = 1 - labels[:16]
@@ -29,7 +33,26 @@ def test_the_score_is_minus_source_error_minus_disparity():
     assert mdd(features, logits, domain, labels) == pytest.approx(expected)
 
 
-def test_it_is_repeatable_and_works_without_gradients():
+def test_the_disparity_against_the_formula(monkeypatch):
+    """What is ascended and what is counted, for logits of f' and of f on four rows."""
+    asked = {}
+    monkeypatch.setattr(module, "held_out_supremum", lambda *values: asked.update(values=values))
+    held_out_disparity(torch.zeros(4, 1), torch.zeros(4, 3), torch.zeros(4))
+    surrogate, gap, seed = asked["values"][3:]
+    adversarial, logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    logits[0] = adversarial[0]
+    said, p = logits.argmax(dim=1).tolist(), adversarial.softmax(dim=1).tolist()
+    assert gap(adversarial, logits).tolist() == [max(row) != row[y] for row, y in zip(p, said)]
+    assert gap(adversarial, logits).tolist() == [False, True, True, True]
+    log_p = [math.log(row[y]) for row, y in zip(p, said)]
+    log_q = [math.log(1 - row[y]) for row, y in zip(p, said)]
+    found = surrogate(adversarial, logits, torch.tensor([1, 0, 1, 1])).item()
+    assert found == pytest.approx((log_q[0] + log_q[2] + log_q[3]) / 3 + log_p[1], abs=1e-6)
+    assert seed == 0
+
+
+def test_it_is_repeatable_and_works_without_gradients(monkeypatch):
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
     features, logits, domain = clouds(1.0)
     labels = (features[:, 0] > 0).long()
     with torch.no_grad():

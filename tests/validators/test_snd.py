@@ -18,6 +18,7 @@ def test_value_against_the_formula_on_target_rows_only(evaluation_set, monkeypat
         q = torch.stack([row @ other / 0.1 for j, other in enumerate(units) if j != i]).softmax(0)
         total -= sum(x * math.log(x) for x in q.tolist()) / len(units)
     assert snd(features, logits, domain, labels, temperature=0.1) == pytest.approx(total)
+    assert snd(features, logits, domain) == snd(features, logits, domain, temperature=0.05)
 
 
 def test_clusters_are_denser_than_scattered_predictions():

@@ -16,6 +16,29 @@ def test_every_validator_scores_what_it_is_said_to(evaluation_set, monkeypatch):
         assert isinstance(find_validator(name)(features, logits, domain, torch.randn(40, 3)), float)
 
 
+@pytest.mark.parametrize("name", VALIDATORS)
+def test_outputs_in_low_precision_are_scored_in_full(evaluation_set, monkeypatch, name):
+    """The outputs also carry a graph, as those of a model do."""
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
+    features, logits, domain, labels = evaluation_set
+    low = [values.bfloat16() for values in (features, logits)]
+    full = [values.float() if name in ("mdd", "dd") else values.double() for values in low]
+    labels = logits.double() if name == "dd" else labels
+    score = find_validator(name)(*[values.requires_grad_() for values in low], domain, labels)
+    assert score == pytest.approx(find_validator(name)(*full, domain, labels), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["dd", "dev", "mdd"])
+def test_the_seed_of_the_halves_is_0_where_none_is_given(evaluation_set, monkeypatch, name):
+    monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
+    features, logits, domain, labels = evaluation_set
+    labels = logits + features[:, :1] if name == "dd" else labels
+    default, first, second = (
+        find_validator(name)(features, logits, domain, labels, **seed) for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    assert default == first != second
+
+
 def test_the_usual_one_and_the_one_that_is_asked_for():
     assert choose_validator(None, "classes") == "information_maximization"
     assert choose_validator(None, "numbers") == "dev" and choose_validator("dd", "numbers") == "dd"
@@ -27,7 +50,7 @@ def test_the_usual_one_and_the_one_that_is_asked_for():
     [
         ("entropy", "numbers", "`entropy` does not work for numbers, .*accepted: dev, dd, source_risk"),
         ("dd", "classes", "`dd` does not work for classes, .*accepted: information_maximization, dev, "),
-        ("dev", "several labels", "`dev` does not work for several labels, .*none does"),
+        ("dev", "several labels", "`dev` does not work for several labels, which this model predicts; none does"),
         ("luck", "numbers", "unknown validator `luck`"),
     ],
 )
