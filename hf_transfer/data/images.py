@@ -1,4 +1,7 @@
-"""From an `image` column to the `pixel_values` a model reads, once for the whole dataset."""
+"""From an `image` column to the `pixel_values` a model reads, once for the whole dataset.
+
+Every command reads pictures by `read_image`: any mode that Pillow knows becomes 8 bits a channel by its depth.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,86 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset, Features, Image, Value
 from PIL import Image as PILImage
 from transformers import ViTImageProcessorPil
+from transformers.utils import logging
+
+from hf_transfer.data.columns import row_name
+
+logger = logging.get_logger(__name__)
+
+SIXTEEN_BITS = 65535
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+SIXTEEN_BIT_FORMATS = ("PNG", "PPM")
+"""Formats whose deepest grey has 16 bits; some versions of Pillow give it as the 32-bit mode I."""
+TWELVE_BITS = 4095
+
+
+def eight_bits(image: PILImage.Image, num_channels: int) -> PILImage.Image:
+    """A picture as 8-bit grey (L) or colour (RGB), scaled by its depth; what is transparent becomes white.
+
+    Args:
+        image: of any mode.
+        num_channels: 1 for grey, colour otherwise.
+
+    Raises:
+        ValueError: 32-bit or floating-point pixels, which say nothing of what is white, or a mode without colours.
+    """
+    mode = "L" if num_channels == 1 else "RGB"
+    if image.mode in DEEP_MODES or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS):
+        values = np.asarray(image).astype(np.float64)
+        if 0 < values.max(initial=0) <= TWELVE_BITS:
+            logger.warning_once(
+                "a 16-bit picture uses 12 bits or fewer, and is scaled by 16: if they all do, they come out dark; "
+                "multiply their values by 16, or save them with 8 bits."
+            )
+        return PILImage.fromarray(np.round(values * (255 / SIXTEEN_BITS)).astype(np.uint8)).convert(mode)
+    if image.mode in ("I", "F"):
+        kind = "32-bit whole numbers" if image.mode == "I" else "floating-point numbers"
+        raise ValueError(
+            f"its pixels are {kind} (mode {image.mode}), which do not say what is black and what is white: scale them "
+            "to 8 or 16 bits and save them so"
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA") if image.mode != "La" else image.convert("LA").convert("RGBA")
+        paper = PILImage.new("RGBA", image.size, "white")
+        image = PILImage.alpha_composite(paper, image)
+    if image.mode == "LAB" and mode == "L":
+        image = image.convert("RGB")
+    return image.convert(mode)
+
+
+def read_image(cell: Any, num_channels: int, name: str) -> PILImage.Image:
+    """The picture of one cell as `eight_bits` gives it.
+
+    Args:
+        cell: a picture, or what a column of undecoded pictures holds: {"bytes": ..., "path": ...}.
+        num_channels: 1 for grey, colour otherwise.
+        name: of the row, for the message; a path says more and replaces it.
+
+    Raises:
+        ValueError: no picture, one that is damaged or cannot be read in 8 bits; its file or row is named.
+    """
+    name = (cell.get("path") if isinstance(cell, dict) else getattr(cell, "filename", None)) or name
+    if cell is None:
+        raise ValueError(f"{name} has no picture: leave the row out.")
+    try:
+        return eight_bits(Image().decode_example(cell) if isinstance(cell, dict) else cell, num_channels)
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise ValueError(f"cannot read the picture {name}: {error}. Mend it, or leave it out.") from error
+
+
+def undecoded(dataset: Dataset, column: str) -> Dataset:
+    """The dataset with a picture column that gives bytes and paths, so that who opens them can name the damaged."""
+    return dataset.cast_column(column, Image(decode=False)) if isinstance(dataset.features[column], Image) else dataset
 
 
 def to_pixel_values(
     image: PILImage.Image, size: int, num_channels: int, mean: float = 0.5, std: float = 0.5
 ) -> np.ndarray:
     """[num_channels, size, size] float32, (value / 255 - mean) / std, resized bilinearly where the size differs."""
-    image = image.convert("L" if num_channels == 1 else "RGB")
+    image = eight_bits(image, num_channels)
     if image.size != (size, size):
         image = image.resize((size, size), PILImage.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.float32).reshape(size, size, num_channels).transpose(2, 0, 1) / 255.0
@@ -75,19 +148,21 @@ def with_pixel_values(dataset: Dataset, size: int, num_channels: int, image_colu
         num_channels: 1 for grey, 3 for colour.
 
     Raises:
-        ValueError: there is no such image column.
+        ValueError: there is no such image column, or a picture cannot be read.
     """
     if image_column not in dataset.column_names:
         raise ValueError(f"the dataset has no image column `{image_column}`; it has {dataset.column_names}.")
     kept = {name: feature for name, feature in dataset.features.items() if name != image_column}
 
-    def convert(rows: dict) -> dict:
-        images = rows[image_column]
+    def convert(rows: dict, places: list[int]) -> dict:
+        names = [row_name(dataset, place, image_column) for place in places]
+        images = [read_image(cell, num_channels, name) for cell, name in zip(rows[image_column], names)]
         return {"pixel_values": [to_pixel_values(image, size, num_channels).tobytes() for image in images]}
 
-    ready = dataset.with_format(None).map(
+    ready = undecoded(dataset.with_format(None), image_column).map(
         convert,
         batched=True,
+        with_indices=True,
         remove_columns=[image_column],
         features=Features({**kept, "pixel_values": Value("binary")}),
         desc="Reading images",

@@ -6,20 +6,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset, Image
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
-from hf_transfer.data.columns import without_labels
-from hf_transfer.data.images import PixelReader, with_pixel_values
+from hf_transfer.data.columns import row_name, without_labels
+from hf_transfer.data.images import PixelReader, read_image, undecoded, with_pixel_values
 from hf_transfer.data.language_blocks import language_blocks
+from hf_transfer.data.text_length import check_vocabulary, longest_text, text_positions
 from hf_transfer.data.time_series import series_shape
 from hf_transfer.data.trajectories import TrajectoryProcessor, trajectory_shape, windows
 
 READY_COLUMNS = ("pixel_values", "input_ids", "input_values", "past_values", "inputs_embeds")
 """A dataset with one of these already holds model inputs."""
+ROWS_AT_ONCE = 10_000
 TIMM = "timm_wrapper"
 """The kind of every model of timm's, whose configuration does not say how many channels it reads."""
 
@@ -73,7 +75,9 @@ def prepare(
         raise ValueError(f"columns {columns} hold text, and the model's folder has no tokenizer to read them.")
     if block_size is not None:
         return _in_blocks(dataset, config, processor, columns, block_size)
-    return _with_tokens(dataset, processor, columns, longest_text(config, processor, max_length))
+    ready = _with_tokens(dataset, processor, columns, longest_text(config, processor, max_length))
+    check_vocabulary(_largest(ready), processor, config)
+    return ready
 
 
 def check_modality(dataset: Dataset, config: PreTrainedConfig) -> None:
@@ -121,10 +125,15 @@ def check_trajectories(dataset: Dataset, config: PreTrainedConfig) -> None:
 def _in_blocks(dataset: Dataset, config: PreTrainedConfig, tokenizer: Any, columns: list[str], block_size: int):
     if len(columns) != 1:
         raise ValueError(f"`block_size` joins the texts of one column, got {columns}: name one by `text_columns`.")
-    places = getattr(config, "max_position_embeddings", None)
+    places = text_positions(config)
     if places is not None and block_size > places:
-        raise ValueError(f"`block_size={block_size}` is more than the model's `max_position_embeddings={places}`.")
-    return language_blocks(dataset, tokenizer, block_size, columns[0])
+        raise ValueError(
+            f"`block_size={block_size}` is more than the {places} tokens that the model has positions for "
+            f"(`max_position_embeddings={config.get_text_config().max_position_embeddings}`)."
+        )
+    blocks = language_blocks(dataset, tokenizer, block_size, columns[0])
+    check_vocabulary(_largest(blocks), tokenizer, config)
+    return blocks
 
 
 def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, processor: Any) -> Dataset:
@@ -132,15 +141,21 @@ def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, pro
     config = getattr(config, "vision_config", config)
     if processor is None:
         return with_pixel_values(dataset, _image_size(config), config.num_channels, column)
-    mode = "L" if getattr(config, "num_channels", 3) == 1 else "RGB"
-    # As tensors: the processor of timm's models makes nothing else.
-    first = np.asarray(processor(dataset[0][column].convert(mode), return_tensors="pt")["pixel_values"][0])
+    channels = getattr(config, "num_channels", 3)
+    dataset = undecoded(dataset, column)
 
-    def convert(rows: dict) -> dict:
-        pixels = processor([image.convert(mode) for image in rows[column]], return_tensors="pt")["pixel_values"]
+    def pixels_of(cells: list, places: list[int]) -> Any:
+        pictures = [read_image(cell, channels, row_name(dataset, place, column)) for cell, place in zip(cells, places)]
+        # As tensors: the processor of timm's models makes nothing else.
+        return processor(pictures, return_tensors="pt")["pixel_values"]
+
+    first = np.asarray(pixels_of([dataset[0][column]], [0])[0])
+
+    def convert(rows: dict, places: list[int]) -> dict:
+        pixels = pixels_of(rows[column], places)
         return {"pixel_values": [np.asarray(image, dtype=np.float32).tobytes() for image in pixels]}
 
-    ready = dataset.map(convert, batched=True, remove_columns=[column], desc="Reading images")
+    ready = dataset.map(convert, batched=True, with_indices=True, remove_columns=[column], desc="Reading images")
     return _with_labels(ready).with_transform(PixelReader(*first.shape))
 
 
@@ -170,13 +185,6 @@ def _text_columns(dataset: Dataset) -> list[str]:
     return columns
 
 
-def longest_text(config: PreTrainedConfig, tokenizer: Any, max_length: int | None) -> int | None:
-    """The least of what is asked for, what the tokenizer allows and what the model has positions for."""
-    limits = (max_length, tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
-    # A tokenizer that knows no limit says 10^30.
-    return min((limit for limit in limits if limit is not None and limit < LARGE_INTEGER), default=None)
-
-
 def _with_tokens(dataset: Dataset, tokenizer: Any, columns: list[str], max_length: int | None) -> Dataset:
     rest = [name for name in dataset.column_names if name not in LABEL_COLUMNS]
 
@@ -184,6 +192,13 @@ def _with_tokens(dataset: Dataset, tokenizer: Any, columns: list[str], max_lengt
         return tokenizer(*(rows[name] for name in columns), truncation=True, max_length=max_length)
 
     return _with_labels(dataset.map(tokenize, batched=True, remove_columns=rest, desc="Reading text"))
+
+
+def _largest(ready: Dataset) -> list[int]:
+    """The largest token number of every part of a table."""
+    parts = ready.with_format("arrow").select_columns(["input_ids"]).iter(batch_size=ROWS_AT_ONCE)
+    values = [pc.max(pc.list_flatten(part["input_ids"])).as_py() for part in parts]
+    return [value for value in values if value is not None]
 
 
 def _with_labels(dataset: Dataset) -> Dataset:

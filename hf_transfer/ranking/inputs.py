@@ -15,13 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset
-from PIL import Image
+from datasets import Dataset, Image
+from PIL import Image as PILImage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
-from hf_transfer.data.prepare import longest_text
+from hf_transfer.data.columns import row_name
+from hf_transfer.data.images import read_image, undecoded
+from hf_transfer.data.text_length import check_vocabulary, longest_text
 from hf_transfer.objective import IGNORED_LABEL
 
 TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
@@ -60,8 +62,7 @@ def choose_columns(
         ValueError: no rows, no label column, no column the model could read, or several it might mean.
     """
     check_not_empty(dataset, "given")
-    # A tensor format would decode pictures to arrays; a transform on the fly makes the columns that count.
-    row = dataset[0] if dataset.format["type"] == "custom" else dataset.with_format(None)[0]
+    row = plain_rows(dataset)[0]
     label = choose_label(row, label_column)
     candidates = {name: value for name, value in row.items() if name != label}
     if input_columns is not None:
@@ -75,6 +76,17 @@ def choose_columns(
     if set(ready) - COMPANIONS:
         return Columns(label, tuple(ready), "ready", labels_every_token(row, label))
     return choose_raw(candidates, label, model)
+
+
+def plain_rows(dataset: Dataset) -> Dataset:
+    """The rows as Python values, pictures undecoded; a transform on the fly makes the columns that count."""
+    if dataset.format["type"] == "custom":
+        return dataset
+    # A tensor format would decode pictures to arrays.
+    dataset = dataset.with_format(None)
+    for name, feature in dataset.features.items():
+        dataset = undecoded(dataset, name) if isinstance(feature, Image) else dataset
+    return dataset
 
 
 def labels_every_token(row: dict[str, Any], label: str) -> bool:
@@ -112,7 +124,7 @@ def choose_raw(candidates: dict[str, Any], label: str, model: nn.Module) -> Colu
 
 def kind_of(value: Any, model: nn.Module) -> str | None:
     """What a raw value is: "image", "text", "words", "series" (only for a model of series) or None."""
-    if isinstance(value, Image.Image):
+    if isinstance(value, PILImage.Image) or (isinstance(value, dict) and set(value) == {"bytes", "path"}):
         return "image"
     if isinstance(value, str):
         return "text"
@@ -141,17 +153,37 @@ def make_batches(
         max_length = longest_text(model.config, processor, max_length)
     make_inputs = None if columns.kind == "words" else input_maker(columns, processor, model, max_length)
 
-    def collate(rows: list[dict[str, Any]]) -> Batch:
+    def collate(numbered: list[tuple[int, dict[str, Any]]]) -> Batch:
+        rows = [row for _, row in numbered]
         labels = [row[columns.label] for row in rows]
         if columns.kind == "words":
-            return align_words(rows, labels, columns, processor, forward_arguments(model), max_length)
+            return align_words(rows, labels, columns, processor, model, max_length)
+        if columns.kind == "image":
+            name = columns.inputs[0]
+            rows = [{name: read_image(row[name], channels, row_name(dataset, place, name))} for place, row in numbered]
         return make_inputs(rows), label_tensor(labels)
 
+    channels = getattr(model.config, "num_channels", 3)
     if dataset.format["type"] != "custom":
         names = [*columns.inputs, columns.label]
-        dataset = dataset.with_format("torch" if columns.kind == "ready" else None, columns=names)
+        dataset = dataset.with_format("torch", columns=names) if columns.kind == "ready" else plain_rows(dataset)
+        dataset = dataset if columns.kind == "ready" else dataset.with_format(None, columns=names)
     places = range(len(dataset)) if order is None else order.tolist()
-    return DataLoader(dataset, batch_size, sampler=places, collate_fn=collate, num_workers=num_workers)
+    loader = {"sampler": places, "collate_fn": collate, "num_workers": num_workers}
+    return DataLoader(NumberedRows(dataset), batch_size, **loader)
+
+
+class NumberedRows:
+    """Rows of a data set with their places, so that what is wrong with one can be named."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, places: list[int]) -> list[tuple[int, dict[str, Any]]]:
+        return list(zip(places, self.dataset.__getitems__(places)))
 
 
 def longest_first(dataset: Dataset, columns: Columns) -> Tensor:
@@ -191,13 +223,12 @@ def input_maker(
     if columns.kind == "series":
         return lambda rows: stack_series([row[columns.inputs[0]] for row in rows], accepted)
     if columns.kind == "image":
-        mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
-        name = columns.inputs[0]
-        return lambda rows: dict(processor([row[name].convert(mode) for row in rows], return_tensors="pt"))
+        return lambda rows: dict(processor([row[columns.inputs[0]] for row in rows], return_tensors="pt"))
 
     def tokenize(rows):
         texts = [[row[name] for row in rows] for name in columns.inputs]
         encoded = processor(*texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+        check_vocabulary([int(encoded["input_ids"].max())], processor, model.config)
         return {name: value for name, value in encoded.items() if name in accepted}
 
     return tokenize
@@ -251,7 +282,7 @@ def align_words(
     labels: list[Any],
     columns: Columns,
     tokenizer: Any,
-    accepted: set[str],
+    model: nn.Module,
     max_length: int | None,
 ) -> Batch:
     """Inputs of split words and labels [B, T]: the first token of a word carries its label, others the ignored one."""
@@ -259,6 +290,7 @@ def align_words(
     encoded = tokenizer(
         words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
     )
+    check_vocabulary([int(encoded["input_ids"].max())], tokenizer, model.config)
     aligned = torch.full(encoded["input_ids"].shape, IGNORED_LABEL)
     for row in range(len(rows)):
         previous = None
@@ -266,5 +298,5 @@ def align_words(
             if word is not None and word != previous:
                 aligned[row, place] = int(labels[row][word])
             previous = word
-    inputs = {name: value for name, value in encoded.items() if name in accepted}
-    return inputs, aligned
+    accepted = forward_arguments(model)
+    return {name: value for name, value in encoded.items() if name in accepted}, aligned

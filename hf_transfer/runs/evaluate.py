@@ -14,6 +14,7 @@ from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty, label_column
 from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
 from hf_transfer.data.prepare import check_modality, prepare
+from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
 from hf_transfer.family_trainers import PretrainingTrainer
 from hf_transfer.runs.arguments import ModelArguments
@@ -97,7 +98,7 @@ def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block
     """Mean loss of a token of the joined text, and its exponential."""
     loaded = load_model(arguments, allow_new_weights=False)
     processor = load_processor(arguments, loaded.config)
-    block_size = block_size or getattr(loaded.config, "max_position_embeddings", None)
+    block_size = block_size or text_positions(loaded.config)
     if block_size is None:
         raise ValueError("the model's configuration names no longest text: give `block_size`.")
     ready = prepare(rows, loaded.config, processor, block_size=block_size, keep_labels=False)

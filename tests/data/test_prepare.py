@@ -1,11 +1,12 @@
 import pytest
 import torch
 from datasets import Dataset
-from transformers import default_data_collator
+from transformers import RobertaConfig, RobertaModel, default_data_collator
 
 from hf_transfer.data.bundled import optical_digits
 from hf_transfer.data.images import image_processor, with_pixel_values
 from hf_transfer.data.prepare import prepare
+from hf_transfer.ranking.inputs import choose_columns, make_batches
 from tests import tiny
 
 
@@ -70,3 +71,33 @@ def test_text_without_a_tokenizer_is_refused(texts):
 def test_nothing_to_read_is_refused():
     with pytest.raises(ValueError, match=r"found no image column and 0 text columns in \['age', 'label'\]"):
         prepare(Dataset.from_dict({"age": [3], "label": [0]}), tiny.bert().config, tiny.tokenizer())
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(texts):
+    small = tiny.bert()
+    small.resize_token_embeddings(20)
+    with pytest.raises(ValueError, match=r"embeddings for 0 to 19 .*the tokenizer that the model was saved with"):
+        prepare(texts, small.config, tiny.tokenizer())
+    columns = choose_columns(texts, small)
+    with pytest.raises(ValueError, match="embeddings for 0 to 19"):
+        list(make_batches(texts, columns, tiny.tokenizer(), small, batch_size=8))
+
+
+def test_a_tokenizer_whose_last_tokens_do_not_occur_is_fine(texts):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens([f"<unused {place}>" for place in range(200)])
+    assert len(prepare(texts, tiny.bert().config, tokenizer)) == 6
+
+
+@pytest.mark.parametrize("way", ["prepare", "rank"])
+def test_a_long_text_is_cut_to_what_roberta_reads(way):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = RobertaModel(RobertaConfig(**sizes, vocab_size=200, max_position_embeddings=34))
+    texts = Dataset.from_dict({"text": ["Call me Ishmael. " * 30], "label": [0]})
+    if way == "prepare":
+        ids = torch.tensor(prepare(texts, model.config, tiny.tokenizer())["input_ids"][:])
+    else:
+        columns = choose_columns(texts, model)
+        ids = next(iter(make_batches(texts, columns, tiny.tokenizer(), model, batch_size=1)))[0]["input_ids"]
+    assert ids.shape == (1, 32)
+    model(input_ids=ids)
