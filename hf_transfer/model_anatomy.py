@@ -6,11 +6,15 @@ with `num_labels` outputs is where features end and logits begin. With PEFT both
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
@@ -83,14 +87,80 @@ def base_layer(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
-def head_weight(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Weight [C, D] and bias [C] (zeros where it has none) of the last linear head in training.
+def head_in_use(model: nn.Module) -> nn.Module:
+    """The last linear head that runs, with what adapters it carries: of PEFT's copies of a head the active one."""
+    resting: set[int] = set()
+    for wrapper in unwrap_peft(model).modules():
+        if isinstance(wrapper, ModulesToSaveWrapper):
+            parts = {"": wrapper.original_module, **wrapper.modules_to_save}
+            active = next(iter([] if wrapper.disable_adapters else wrapper.active_adapters), "")
+            del parts[active if active in parts else ""]
+            resting.update(id(module) for part in parts.values() for module in part.modules())
+    return [head for head in linear_heads(model) if id(head) not in resting][-1]
 
-    Of a head with an adapter on it they are those under the adapter.
+
+def apply_head(model: nn.Module, features: Tensor, detached: bool = False) -> Tensor:
+    """What the head in use, adapters included, makes of other features: [B, D] -> [B, C] float32.
+
+    Args:
+        model: a Hugging Face model or PEFT model with a linear head.
+        features: [B, D].
+        detached: the head's own parameters receive no gradient.
     """
-    layers = [base_layer(head) for head in linear_heads(model)]
-    layer = next((one for one in reversed(layers) if one.weight.requires_grad), layers[-1])
-    return layer.weight, layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+    head = head_in_use(model)
+    dtype = base_layer(head).weight.dtype
+    inputs = features.to(dtype) if dtype.is_floating_point else features
+    if not detached:
+        return head(inputs).float()
+    fixed = {name: parameter.detach() for name, parameter in head.named_parameters()}
+    return functional_call(head, fixed, (inputs,)).float()
+
+
+@torch.no_grad()
+def head_weight(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight [C, D] and bias [C] (zeros where it has none) of the head in use, adapters included; float32, detached.
+
+    They are read from the outputs: of the head on 0 and on the unit vectors.
+    """
+    head = head_in_use(model)
+    was_training = head.training
+    head.eval()
+    try:
+        bias, *columns = apply_head(model, _zero_and_units(base_layer(head)))
+    finally:
+        head.train(was_training)
+    return (torch.stack(columns) - bias).T, bias
+
+
+@torch.no_grad()
+def check_head_is_linear(model: nn.Module, reader: str) -> None:
+    """Refuse a head whose adapter has a nonlinearity, for those who read its weights.
+
+    Raises:
+        ValueError: with random weights the head is not linear.
+    """
+    head = copy.deepcopy(head_in_use(model)).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in head.parameters():
+        if parameter.is_floating_point():
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(drawn / max(1, parameter.shape[-1]) ** 0.5)
+    width = base_layer(head).in_features
+    weight = base_layer(head).weight
+    first, second = torch.randn(2, width, generator=generator).to(weight.device)
+    inputs = torch.stack([first * 0, first, second, first + second])
+    zero, one, other, both = head(inputs.to(weight.dtype) if weight.is_floating_point() else inputs).float()
+    if not torch.allclose(one + other, both + zero, rtol=0.05, atol=0.05):
+        raise ValueError(
+            f"{reader} reads the weights of the classifier, and the adapter on it is not linear: leave the classifier "
+            "out of `target_modules` and name it in `modules_to_save`."
+        )
+
+
+def _zero_and_units(layer: nn.Linear) -> Tensor:
+    """[D + 1, D]: a row of zeros and the unit vectors."""
+    units = torch.eye(layer.in_features, device=layer.weight.device)
+    return torch.cat([torch.zeros_like(units[:1]), units])
 
 
 def rest_frozen_batch_norms(model: nn.Module) -> None:

@@ -15,13 +15,18 @@ from transformers import (
 
 from hf_transfer.model_anatomy import (
     HeadInput,
+    apply_head,
     backbone_of,
     backbone_parameter_names,
+    check_head_is_linear,
     feature_width,
     head_parameter_names,
+    head_weight,
     linear_heads,
     unwrap_peft,
 )
+from hf_transfer.tuners.difference import DifferenceConfig
+from hf_transfer.tuners.residual import ResidualConfig
 from tests import tiny
 
 BUILDERS = {**tiny.TEXT_MODELS, **tiny.IMAGE_MODELS}
@@ -108,6 +113,61 @@ def test_lora_on_the_head_itself(sentences):
     features, logits = watch(model, inputs_for("bert", None, sentences))
     assert features.shape == (6, feature_width(model)) == (6, 16)
     torch.testing.assert_close(head(features), logits)
+
+
+def with_adapted_head(kind: str):
+    """A tiny BERT whose head carries an adapter that has moved."""
+    torch.manual_seed(0)
+    model = tiny.bert(num_labels=3)
+    if kind == "saved, the second of two active":
+        model = tiny.with_lora(model)
+        model.add_adapter("other", model.peft_config["default"])
+        model.set_adapter("other")
+    elif kind == "saved, switched off":
+        model = tiny.with_lora(model)
+        model.base_model.disable_adapter_layers()
+    elif kind == "difference":
+        config = DifferenceConfig(target_modules=["classifier"], bias_only=True, modules_to_save=None)
+        model = get_peft_model(model, config)
+    elif kind != "plain":
+        changes = {"use_dora": True} if kind == "dora" else {}
+        model = tiny.with_lora(model, target_modules=["query", "classifier"], modules_to_save=None, **changes)
+    for name, parameter in model.named_parameters():
+        if "classifier" in name:
+            torch.nn.init.normal_(parameter)
+    return model.eval()
+
+
+ADAPTED_HEADS = ["plain", "lora", "dora", "difference", "saved, the second of two active", "saved, switched off"]
+
+
+@pytest.mark.parametrize("kind", ADAPTED_HEADS)
+def test_the_head_in_use_is_called_with_its_adapters(kind, sentences):
+    model = with_adapted_head(kind)
+    features, logits = watch(model, inputs_for("bert", None, sentences))
+    torch.testing.assert_close(apply_head(model, features), logits)
+    weight, bias = head_weight(model)
+    torch.testing.assert_close(features @ weight.T + bias, logits)
+    check_head_is_linear(model, "this test")
+
+
+def test_a_detached_head_gives_gradients_to_the_features_alone(sentences):
+    model = with_adapted_head("lora")
+    features = torch.randn(2, 16, requires_grad=True)
+    apply_head(model, features, detached=True).square().sum().backward()
+    assert features.grad.abs().min() > 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_head_in_low_precision_reads_float32_features():
+    model = tiny.bert(num_labels=3).bfloat16()
+    assert apply_head(model, torch.randn(2, 16)).dtype == torch.float32
+
+
+def test_weights_of_a_nonlinear_head_are_refused():
+    model = get_peft_model(tiny.bert(), ResidualConfig(r=4, target_modules=["classifier"]))
+    with pytest.raises(ValueError, match="the adapter on it is not linear"):
+        check_head_is_linear(model, "This test")
 
 
 @pytest.mark.parametrize("name, head", [("bert", "classifier"), ("gpt2", "score")])

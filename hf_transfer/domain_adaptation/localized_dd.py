@@ -32,7 +32,7 @@ from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.model_anatomy import linear_heads
+from hf_transfer.model_anatomy import apply_head
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective, View, no_loss
 
 
@@ -53,7 +53,7 @@ class LocalizedDD(Objective):
 
     paper = "2008.06242"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"labels", "domain"})
+    needs = frozenset({"labels", "domain", "global_batch"})
 
     def __init__(
         self,
@@ -80,27 +80,25 @@ class LocalizedDD(Objective):
         nn.init.zeros_(self.delta.weight)
         nn.init.zeros_(self.delta.bias)
 
-    def adversary(self, features: Tensor, head: nn.Linear) -> Tensor:
-        """Logits [B, C] of h' on features [B, D]; `head` itself receives no gradient."""
-        bias = None if head.bias is None else head.bias.detach()
-        return F.linear(features, head.weight.detach(), bias) + self.delta(features)
+    def adversary(self, features: Tensor, model: nn.Module) -> Tensor:
+        """Logits [B, C] of h' on features [B, D]; the head of `model` itself receives no gradient."""
+        return apply_head(model, features, detached=True) + self.delta(features)
 
-    def excess_risk(self, view: View, head: nn.Linear) -> Tensor:
+    def excess_risk(self, view: View) -> Tensor:
         """max(0, E_source CE(h'(x), y) - r) on the labelled source rows, features detached; a scalar."""
         known = (view.domain == SOURCE) & (view.labels != IGNORED_LABEL)
         if not known.any():
             return no_loss(view)
-        risk = F.cross_entropy(self.adversary(view.features[known].detach(), head), view.labels[known])
+        risk = F.cross_entropy(self.adversary(view.features[known].detach(), view.model), view.labels[known])
         return torch.relu(risk - self.radius)
 
     def forward(self, view: View) -> Tensor:
         if not has_both_domains(view):
             return no_loss(view)
-        head = linear_heads(view.model)[-1]
         coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
-        adversarial = self.adversary(gradient_reversal(view.features, coefficient), head)
+        adversarial = self.adversary(gradient_reversal(view.features, coefficient), view.model)
         source, target = view.domain == SOURCE, view.domain == TARGET
         disparity = margin_disparity_discrepancy(
             view.logits[source], adversarial[source], view.logits[target], adversarial[target], self.margin
         )
-        return self.penalty * self.excess_risk(view, head) - disparity
+        return self.penalty * self.excess_risk(view) - disparity

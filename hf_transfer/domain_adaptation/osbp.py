@@ -12,14 +12,13 @@ https://huggingface.co/papers/1804.10427. t = .5 as in the paper.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.mdd import log_one_minus_probability
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.model_anatomy import linear_heads
+from hf_transfer.model_anatomy import apply_head
 from hf_transfer.objective import Objective, View, no_loss
 
 
@@ -70,7 +69,6 @@ class OSBP(Objective):
         target = view.target
         if not len(target.features):
             return no_loss(view)
-        head = linear_heads(view.model)[-1]
         coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
-        logits = F.linear(gradient_reversal(target.features, coefficient), head.weight, head.bias)
+        logits = apply_head(view.model, gradient_reversal(target.features, coefficient))
         return unknown_class_loss(logits, self.unknown)

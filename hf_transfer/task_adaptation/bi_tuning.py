@@ -8,6 +8,9 @@ keys of every class, Q_y those of class y: features h' (first term) and projecti
 copy of model and projector, f' <- m f' + (1 - m) f, gives the second augmented copy of a row. The task's cross
 entropy stays beside it. Several processes put all their keys into every queue, and count every labelled row alike.
 
+In the released code the queue of the first term holds the keys h' of the present batch already, one step earlier than
+here; the queue of the second term holds the keys z' of earlier batches in both.
+
 Paper: Zhong et al., "Bi-tuning of Pre-trained Representations", 2021, https://huggingface.co/papers/2011.06182.
 T = .07, K = 40, m = .999, 128 projected dimensions and weight 1 as in the released code.
 """
@@ -22,7 +25,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import from_all
-from hf_transfer.model_anatomy import HeadInput, head_weight
+from hf_transfer.model_anatomy import HeadInput, check_head_is_linear, head_weight
 from hf_transfer.objective import IGNORED_LABEL, Objective, View, no_loss
 
 
@@ -54,7 +57,8 @@ class BiTuning(Objective):
         weight: factor of this term in the training loss.
 
     Raises:
-        ValueError: a keyword is out of its range; at `build`, the model is no classifier.
+        ValueError: a keyword is out of its range; at `build`, the model is no classifier or an adapter makes its head
+            nonlinear.
     """
 
     paper = "2011.06182"
@@ -83,6 +87,7 @@ class BiTuning(Objective):
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
         if num_labels < 2:
             raise ValueError(f"Bi-Tuning needs a classifier with at least 2 classes, got num_labels={num_labels}.")
+        check_head_is_linear(model, "Bi-Tuning")
         self.projector = nn.Linear(feature_dim, self.projection_dim)
         self.key_projector = averaged_copy(self.projector)
         self.key_model = averaged_copy(model)
@@ -109,7 +114,7 @@ class BiTuning(Objective):
             return no_loss(view)
         labels, features = view.labels[known], view.features[known]
         weight, bias = head_weight(view.model)
-        classes = torch.cat([weight, bias.unsqueeze(1)], dim=1).detach().float()
+        classes = torch.cat([weight, bias.unsqueeze(1)], dim=1)
         at_classifier = class_contrast(
             F.normalize(classes, dim=1)[labels], _with_one(features), self.feature_queue, labels, self.temperature
         )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
 from hf_transfer.objective import IGNORED_LABEL, View
@@ -79,3 +80,12 @@ def make_view_pair(make_view):
         return replace(first, views=replace(second, domain=first.domain, labels=first.labels))
 
     return make
+
+
+@pytest.fixture
+def lora_on_the_head(tiny_model):
+    """`tiny_model` with a LoRA on its classifier that has moved."""
+    config = LoraConfig(target_modules=["query", "classifier"], r=2)
+    model = get_peft_model(tiny_model, config)
+    torch.nn.init.normal_(tiny_model.classifier.lora_B["default"].weight)
+    return model

@@ -27,12 +27,19 @@ def built(**keywords):
 
 def test_the_adversary_starts_at_the_head_and_moves_along(model_view, tiny_model):
     objective, view = built(), model_view()
-    torch.testing.assert_close(objective.adversary(view.features, tiny_model.classifier), view.logits)
+    torch.testing.assert_close(objective.adversary(view.features, tiny_model), view.logits)
     with torch.no_grad():
         tiny_model.classifier.weight.add_(1.0)
-    torch.testing.assert_close(
-        objective.adversary(view.features, tiny_model.classifier), tiny_model.classifier(view.features)
-    )
+    torch.testing.assert_close(objective.adversary(view.features, tiny_model), tiny_model.classifier(view.features))
+
+
+def test_the_adversary_starts_at_a_head_with_an_adapter(make_view, lora_on_the_head):
+    view = make_view(feature_dim=8)
+    logits = lora_on_the_head.get_base_model().classifier(view.features)
+    adversarial = built().adversary(view.features, lora_on_the_head)
+    torch.testing.assert_close(adversarial, logits)
+    adversarial.sum().backward()
+    assert all(parameter.grad is None for parameter in lora_on_the_head.parameters())
 
 
 @pytest.mark.parametrize("radius", [0.01, 100.0])
@@ -79,7 +86,7 @@ def estimate(source, target, tiny_model, make_view):
         optimizer.zero_grad()
         objective(view).backward()
         optimizer.step()
-    adversarial = objective.adversary(features, tiny_model.classifier)
+    adversarial = objective.adversary(features, tiny_model)
     disagrees = (adversarial.argmax(1) != view.logits.argmax(1)).float()
     return (disagrees[domain == 1].mean() - disagrees[domain == 0].mean()).item()
 

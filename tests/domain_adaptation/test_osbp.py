@@ -48,3 +48,14 @@ def test_bad_input_raises():
         OSBP(max_reversal=0)
     with pytest.raises(ValueError, match="2 known classes"):
         OSBP().build(None, 8, 2)
+
+
+def test_an_adapter_on_the_head_counts_and_learns(make_view, lora_on_the_head):
+    view = replace(make_view(feature_dim=8), model=lora_on_the_head)
+    objective = OSBP()
+    objective.build(lora_on_the_head, 8, 4)
+    loss = objective(view)
+    head = lora_on_the_head.get_base_model().classifier
+    torch.testing.assert_close(loss, unknown_class_loss(head(view.features[view.domain == 1])))
+    loss.backward()
+    assert head.lora_A["default"].weight.grad.abs().max() > 0 and head.base_layer.weight.grad is None

@@ -1,11 +1,14 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
 
 from hf_transfer.objective import View
 from hf_transfer.task_adaptation.bi_tuning import BiTuning, class_contrast
+from hf_transfer.tuners.residual import ResidualConfig
 
 CLASSES, KEYS, WIDTH = 3, 4, 8
 
@@ -77,6 +80,27 @@ def test_the_objective_joins_both_heads(built, tiny_model):
     loss.backward()
     assert built.projector.weight.grad.abs().sum() > 0 and tiny_model.bert.pooler.dense.weight.grad.abs().sum() > 0
     assert head.weight.grad is None and all(p.grad is None for p in built.key_model.parameters())
+
+
+def test_the_classes_are_those_of_an_adapted_head(tiny_model):
+    model = get_peft_model(tiny_model, LoraConfig(target_modules=["classifier"], r=2))
+    head = tiny_model.classifier
+    torch.nn.init.normal_(head.lora_B["default"].weight)
+    objective = BiTuning(queue_size=KEYS, projection_dim=5)
+    objective.build(model, WIDTH, CLASSES)
+    merged = head.base_layer.weight + head.get_delta_weight("default")
+    view = replace(view_of(tiny_model), model=model)
+    loss = objective(view)
+    plain = torch.nn.Linear(WIDTH, CLASSES)
+    plain.weight, plain.bias = torch.nn.Parameter(merged.detach()), head.base_layer.bias
+    tiny_model.classifier = plain
+    torch.testing.assert_close(objective(replace(view, model=tiny_model)), loss)
+
+
+def test_a_head_with_a_nonlinear_adapter_is_refused(tiny_model):
+    model = get_peft_model(tiny_model, ResidualConfig(r=2, target_modules=["classifier"]))
+    with pytest.raises(ValueError, match="Bi-Tuning reads the weights of the classifier"):
+        BiTuning().build(model, WIDTH, CLASSES)
 
 
 def test_the_newest_keys_replace_the_oldest_of_their_class_and_the_encoder_follows(built, tiny_model):
