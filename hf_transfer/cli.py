@@ -35,7 +35,7 @@ def main() -> None:
         app()
     except ImportError as error:
         sys.exit(installation.stand_in(sys.argv[1:], error))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         typer.secho(f"hf-transfer: {' '.join(str(error).split())}", err=True, fg="red")
         sys.exit(2)
 

@@ -119,6 +119,8 @@ class Objective(nn.Module):
     tasks: ClassVar[frozenset[str]] = frozenset({SINGLE_LABEL})
     """The problem types (`hf_transfer.core.task_loss.PROBLEM_TYPES`) that the formula is defined for; a run of another
     one is refused. A formula that reads features, weights or `row_losses` alone is defined for `ANY_PROBLEM`."""
+    rows_per_domain: ClassVar[int] = 1
+    """The least rows of each domain or environment that a batch needs; fewer give it nothing to compare."""
     label_space: ClassVar[str] = "closed"
     """Which target classes the method is made for: those of the source, "partial" (only some of them) or "open" (also
     others)."""

@@ -21,11 +21,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_transfer.checkpoints import check_writable, last_complete_checkpoint
+from hf_transfer.core.diverged import TrainingDiverged, at_step, infinite_terms
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
     check_environments,
     check_labels,
     check_not_empty,
+    check_rows_of_domains,
     check_two_domains,
     column_values,
     label_column,
@@ -195,6 +197,7 @@ class TransferTrainer(Trainer):
         args.label_names = args.label_names or ["labels"]
         if train_dataset is not None:
             self.check_dataset(model, train_dataset)
+            check_rows_of_domains(model.objectives, train_dataset, args)
         self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))
         if args.n_gpu > 1:
             # Its threads would share the hook that reads the features.
@@ -377,7 +380,14 @@ class TransferTrainer(Trainer):
 
     def training_step(self, *args, **kwargs) -> Tensor:
         """As the Trainer's; resting layers keep no gradient, so that neither clipping nor the optimizer sees one."""
-        loss = super().training_step(*args, **kwargs)
+        try:
+            loss = super().training_step(*args, **kwargs)
+            # In float16 the scaler of gradients passes such a step over by itself.
+            if self.accelerator.scaler is None and not torch.isfinite(loss):
+                raise infinite_terms(loss, self._term_sums)
+        except TrainingDiverged as error:
+            last = last_complete_checkpoint(self.args.output_dir)
+            raise at_step(error, self.state.global_step + 1, last) from error
         self.layer_freezing.drop_gradients()
         return loss
 

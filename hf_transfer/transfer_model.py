@@ -14,11 +14,11 @@ from peft import PeftModel, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from transformers import PreTrainedModel
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import ModelOutput
 
+from hf_transfer.core.diverged import failed_decomposition
 from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of, task_loss
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
 from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
@@ -345,7 +345,11 @@ class TransferModel(nn.Module):
         losses = {}
         with torch.autocast(view.features.device.type, enabled=False):
             for name, objective in self.objectives.items():
-                losses[name] = objective(everywhere if "global_batch" in objective.needs else view)
+                seen = everywhere if "global_batch" in objective.needs else view
+                try:
+                    losses[name] = objective(seen)
+                except torch.linalg.LinAlgError as error:
+                    raise failed_decomposition(name, seen.features, error) from error
         return losses
 
     @torch.no_grad()
@@ -443,14 +447,12 @@ def _split_copies(view: View, rows: int) -> View:
 
 
 def _gathered(view: View) -> View:
-    """The rows of all processes. The gradient of a loss computed alike everywhere comes out as on one process."""
+    """The rows of all processes."""
     if not has_several():
         return view
 
     def rows(value: Tensor | None, differentiable: bool = False) -> Tensor | None:
-        if value is None:
-            return None
-        return torch.cat(all_gather(value.contiguous())) if differentiable else from_all(value)
+        return None if value is None else from_all(value, differentiable)
 
     return View(
         rows(view.features, differentiable=True),

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from tests import distributed_runs
 
 TUNED = list(distributed_runs.TUNED)
-NAMES = ["cross_entropy", "adversarial", "accumulated", "alternating", "thawing", "measured", "bi_tuning", *TUNED]
+NAMES = ["cross_entropy", "adversarial", "whole_batch", "accumulated", "alternating", "thawing", "measured"]
+NAMES += ["bi_tuning", *TUNED]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,13 @@ def test_the_keys_of_all_processes_enter_the_queues(two):
     counts = torch.bincount(labels[labels >= 0], minlength=10)
     places = two[0]["bi_tuning"]["objectives.bi_tuning.places"]
     assert torch.equal(places, counts % distributed_runs.QUEUE_SIZE)
+
+
+def test_flexmatch_remembers_the_rows_of_all_processes(two):
+    recent = two[0]["whole_batch"]["objectives.flexmatch.recent"]
+    shown = distributed_runs.STEPS * 8
+    assert len(recent) < shown and 0 < (recent == 10).sum() < len(recent)
+    assert torch.equal(recent, two[1]["whole_batch"]["objectives.flexmatch.recent"])
 
 
 @pytest.mark.parametrize("name", ["difference", "reopened"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET
+from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 
 logger = logging.get_logger(__name__)
 
@@ -137,6 +138,31 @@ def check_two_domains(domains: Sequence[int] | np.ndarray) -> None:
             "datasets, "
             "or pass the target as `target_dataset`."
         )
+
+
+def check_rows_of_domains(objectives: Mapping[str, Objective], dataset: Dataset, args: TrainingArguments) -> None:
+    """A batch has as many rows of each domain as its statistics need: one row has no covariance.
+
+    Args:
+        objectives: by name.
+        dataset: the training rows; without a `domain` column nothing is checked.
+        args: batch size and number of processes.
+
+    Raises:
+        ValueError: an objective would never have anything to compare.
+    """
+    if "domain" not in dataset.column_names or args.train_sampling_strategy != "random":
+        return
+    domains = len(np.unique(column_values(dataset, "domain")))
+    for name, objective in objectives.items():
+        processes = args.world_size if "global_batch" in objective.needs else 1
+        if args.train_batch_size // domains * processes < objective.rows_per_domain:
+            least = domains * -(-objective.rows_per_domain // processes)
+            raise ValueError(
+                f"objective `{name}` needs at least {objective.rows_per_domain} rows of each of the {domains} domains "
+                f"in a batch, and a batch of {args.train_batch_size * processes} has fewer: it would be 0 throughout. "
+                f"Set per_device_train_batch_size to at least {least}."
+            )
 
 
 def check_domain_sizes(domains: np.ndarray, share: int) -> None:

@@ -44,8 +44,9 @@ class CORAL(Objective):
     paper = "1607.01719"
     tasks = ANY_PROBLEM
     needs = frozenset({"domain", "global_batch"})
+    rows_per_domain = 2
 
     def forward(self, view: View) -> Tensor:
-        if not has_both_domains(view, at_least=2):
+        if not has_both_domains(view, at_least=self.rows_per_domain):
             return no_loss(view)
         return correlation_alignment(view.source.features, view.target.features)

@@ -64,6 +64,7 @@ class DAN(Objective):
     paper = "1502.02791"
     tasks = ANY_PROBLEM
     needs = frozenset({"domain", "global_batch"})
+    rows_per_domain = 2
 
     def __init__(self, scales: Sequence[float] = MEAN_DISTANCE_SCALES, linear: bool = False, weight: float = 1.0):
         super().__init__(weight)
@@ -74,6 +75,6 @@ class DAN(Objective):
         self.linear = linear
 
     def forward(self, view: View) -> Tensor:
-        if not has_both_domains(view, at_least=2):
+        if not has_both_domains(view, at_least=self.rows_per_domain):
             return no_loss(view)
         return multi_kernel_mmd(view.source.features, view.target.features, self.scales, self.linear)

@@ -49,6 +49,7 @@ class DomainCORAL(Objective):
     paper = "2007.01434"
     tasks = ANY_PROBLEM
     needs = frozenset({"environments", "global_batch"})
+    rows_per_domain = 2
 
     def forward(self, view: View) -> Tensor:
         environment = environments_of(view)

@@ -36,7 +36,7 @@ class FlexMatch(Objective):
 
     paper = "2110.08263"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "views"})
+    needs = frozenset({"domain", "views", "global_batch"})
 
     def __init__(self, threshold: float = 0.95, memory: int = 2048, weight: float = 1.0):
         super().__init__(weight)

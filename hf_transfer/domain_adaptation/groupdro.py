@@ -11,6 +11,8 @@ https://huggingface.co/papers/1911.08731. Step size .01 as in the paper.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -45,13 +47,19 @@ class GroupDRO(Objective):
         self.step_size = step_size
 
     def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.register_buffer("q", torch.full((self.num_environments,), 1.0 / self.num_environments))
+        # Logarithms, because the weight of an easy environment falls below the smallest float in a long training.
+        self.register_buffer("log_q", torch.full((self.num_environments,), -math.log(self.num_environments)))
+
+    @property
+    def q(self) -> Tensor:
+        """The environments' weights, [E]; they sum to 1."""
+        return self.log_q.exp()
 
     @torch.no_grad()
     def ascend(self, present: Tensor, risks: Tensor) -> None:
         """One step of the weights towards the environments [E] with high risks [E]."""
-        self.q[present] *= torch.exp(self.step_size * risks.to(self.q.dtype))
-        self.q /= self.q.sum()
+        self.log_q[present] += self.step_size * risks.to(self.log_q.dtype)
+        self.log_q -= self.log_q.logsumexp(dim=0)
 
     def forward(self, view: View) -> Tensor:
         labelled = labelled_rows(view)
@@ -65,5 +73,5 @@ class GroupDRO(Objective):
                 "set `num_environments`."
             )
         self.ascend(present, risks)
-        weights = self.q[present] / self.q[present].sum()
+        weights = self.log_q[present].softmax(dim=0)
         return (weights * risks).sum() - losses.mean()

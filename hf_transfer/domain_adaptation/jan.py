@@ -76,6 +76,7 @@ class JAN(Objective):
     paper = "1605.06636"
     tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"domain", "global_batch"})
+    rows_per_domain = 2
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class JAN(Objective):
         self.linear = linear
 
     def forward(self, view: View) -> Tensor:
-        if not has_both_domains(view, at_least=2):
+        if not has_both_domains(view, at_least=self.rows_per_domain):
             return no_loss(view)
         source, target = ((domain.features, domain.logits.softmax(dim=1)) for domain in (view.source, view.target))
         return joint_mmd(source, target, self.scales, self.prediction_width, self.linear)

@@ -20,16 +20,26 @@ from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.objective import Objective, View, no_loss
 
+SAME_DIRECTION = {torch.float64: 1e-12}
+"""How far the cosine of two directions may be from 1 for them to be the same, by the precision of the features."""
+SAME_IN_LESS = 1e-8
 
-def principal_basis(features: Tensor) -> Tensor:
+
+def principal_basis(features: Tensor, precision: torch.dtype | None = None) -> Tensor:
     """Orthonormal basis of the row space in the order of the singular values, [B, D] -> [D, rank].
 
     Rows that depend on others are folded away first: the gradient of singular vectors divides by the gaps between
     singular values, and zeros have none.
+
+    Args:
+        features: [B, D].
+        precision: in which they were computed, below whose rounding error a singular value counts as zero; that of
+            `features` when left out.
     """
+    tolerance = max(features.shape) * torch.finfo(precision or features.dtype).eps
     with torch.no_grad():
         _, values, right = torch.linalg.svd(features.T, full_matrices=False)
-        rank = int((values > 1e-10 * values[0]).sum())
+        rank = int((values > tolerance * values[0]).sum())
     return torch.linalg.svd(features.T @ right[:rank].T, full_matrices=False).U
 
 
@@ -42,22 +52,34 @@ def representation_subspace_distance(source: Tensor, target: Tensor, bases_misma
         bases_mismatch: factor of the second term.
 
     Raises:
-        ValueError: the subspaces share several directions exactly, as they must when n + m > D + 1.
+        ValueError: the subspaces share several directions exactly, as they must when n + m > D + 1 or when the
+            features of both domains vary in few directions.
     """
-    source_basis, target_basis = principal_basis(source.double()), principal_basis(target.double())
-    p, cosines, q_transposed = torch.linalg.svd(source_basis.T @ target_basis, full_matrices=False)
-    shared = int((cosines > 1.0 - 1e-12).sum())
+    bases = [principal_basis(features.double(), features.dtype) for features in (source, target)]
+    p, cosines, q_transposed = torch.linalg.svd(bases[0].T @ bases[1], full_matrices=False)
+    shared = int((cosines > 1.0 - SAME_DIRECTION.get(source.dtype, SAME_IN_LESS)).sum())
     if shared > 1:
-        raise ValueError(
-            f"the features of both domains share {shared} directions exactly, which leaves the principal directions "
-            f"undefined: RSD needs batches with at most as many rows as features ({source.shape[1]}); here "
-            f"{len(source)} + {len(target)}."
-        )
+        raise ValueError(_shared_directions(shared, source, target, [basis.shape[1] for basis in bases]))
     # The sine's slope is infinite at angle 0; the offset bounds it at 1e4.
     sines = (1.0 - cosines.square()).clamp_min(1e-8).sqrt()
     rows = min(len(p), q_transposed.shape[1])
     mismatch = (p[:rows].abs() - q_transposed.T[:rows].abs()).norm()
     return (sines.sum() + bases_mismatch * mismatch).to(source.dtype)
+
+
+def _shared_directions(shared: int, source: Tensor, target: Tensor, ranks: list[int]) -> str:
+    rows, width = (len(source), len(target)), source.shape[1]
+    what = f"the features of both domains share {shared} directions exactly, which leaves the principal directions "
+    if sum(rows) > width + 1:
+        return (
+            f"{what}undefined: RSD needs batches with at most as many rows as features ({width}); here "
+            f"{rows[0]} + {rows[1]}."
+        )
+    return (
+        f"{what}undefined: the {rows[0]} source rows span {ranks[0]} directions of {width} and the {rows[1]} target "
+        f"rows {ranks[1]}, and they overlap. The features vary in few directions: use fewer rows in a batch than they "
+        "have, or another objective."
+    )
 
 
 class RSD(Objective):

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.mean_teacher import MeanTeacher
+from hf_transfer.domain_adaptation.self_training import target_view_pair
 from hf_transfer.functional.keyword_checks import require_non_negative
-from hf_transfer.objective import View, no_loss
+from hf_transfer.functional.processes import from_all
+from hf_transfer.objective import TARGET, View, no_loss
 
 EPS = 1e-6
 
@@ -57,8 +59,16 @@ class SelfEnsembling(MeanTeacher):
         self.balance = balance
 
     def forward(self, view: View) -> Tensor:
-        if not len(view.target.logits):
+        target_view_pair(view)
+        is_target = view.domain == TARGET
+        expected, confident = torch.zeros_like(view.views.logits), torch.zeros_like(is_target)
+        if is_target.any():
+            _, expected[is_target], confident[is_target] = self.compared(view)
+        # The balance of the classes is one of the whole batch: the rows of all processes, of which each has as many.
+        counted = from_all(is_target.long()).bool()
+        if not counted.any():
             return no_loss(view)
-        predicted, expected, confident = self.compared(view)
+        predicted = from_all(view.views.logits.softmax(dim=1), differentiable=True)[counted]
+        expected, confident = from_all(expected)[counted], from_all(confident.long())[counted]
         consistency = ((predicted - expected).square().mean(dim=1) * confident).mean()
         return consistency + self.balance * confident.to(torch.float32).mean() * class_balance(predicted)

@@ -3,8 +3,9 @@
     loss = (1/E) sum_e (R_e - mean R)^2,   R_e = mean task loss of environment e
 
 It counts after the share `starts_at` of the training. Paper: Krueger et al., "Out-of-Distribution Generalization via
-Risk Extrapolation", ICML 2021, https://huggingface.co/papers/2003.00688. Weight 10 and 500 of 5,000 steps without
-the penalty as in the DomainBed benchmark.
+Risk Extrapolation", ICML 2021, https://huggingface.co/papers/2003.00688. Weight 10 as in the DomainBed benchmark,
+where the penalty has weight 1 in the first 500 of 5,000 steps and 10 afterwards, when Adam starts anew; here it has
+none before.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 
 def has_several() -> bool:
@@ -12,10 +13,28 @@ def has_several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def from_all(rows: Tensor) -> Tensor:
-    """The rows [B, ...] of all processes in their order, [P B, ...], without a gradient; every process has as many."""
+def from_all(rows: Tensor, differentiable: bool = False) -> Tensor:
+    """The rows [B, ...] of all processes in their order, [P B, ...]; every process has as many.
+
+    Args:
+        rows: of this process.
+        differentiable: gradients reach the rows of every process, so that the gradient of a loss computed alike
+            everywhere comes out as on one process; otherwise the result has none.
+    """
     if not has_several():
         return rows
+    if differentiable:
+        return torch.cat(all_gather(rows.contiguous()))
     pieces = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(pieces, rows.contiguous())
     return torch.cat(pieces)
+
+
+def share_of_all(count: Tensor) -> Tensor:
+    """What a mean over `count` items of this process counts beside those of the others, whose numbers may differ.
+
+    Gradients are averaged over processes: the average of share times mean is the mean over all items. On one process
+    it is 1.
+    """
+    counts = from_all(count.reshape(1).float())
+    return count.float() / counts.mean().clamp_min(torch.finfo(counts.dtype).tiny)

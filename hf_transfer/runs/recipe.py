@@ -14,7 +14,7 @@ def run_recipe(run: Callable[[Arguments], dict[str, float]]) -> None:
     """Run with this process's arguments, `[CONFIG.yaml] [--key value ...]`; a mistake in them exits with one line."""
     try:
         metrics = run(parse_arguments())
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         raise SystemExit(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
     state = PartialState()
     if state.is_main_process:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.functional.processes import from_all
+from hf_transfer.functional.processes import from_all, share_of_all
 from hf_transfer.model_anatomy import HeadInput, check_head_is_linear, head_weight
 from hf_transfer.objective import IGNORED_LABEL, Objective, View, no_loss
 
@@ -109,7 +109,8 @@ class BiTuning(Objective):
         feature_keys, projected_keys = self._keys(view.views)
         new_keys = tuple(from_all(part) for part in (feature_keys, projected_keys, view.labels))
         self._new_keys.append(new_keys)
-        known, known_anywhere = view.labels != IGNORED_LABEL, new_keys[2] != IGNORED_LABEL
+        known = view.labels != IGNORED_LABEL
+        share = share_of_all(known.sum())
         if not known.any():
             return no_loss(view)
         labels, features = view.labels[known], view.features[known]
@@ -122,8 +123,6 @@ class BiTuning(Objective):
         at_projector = class_contrast(
             projected, projected_keys[known], self.projection_queue, labels, self.temperature
         )
-        # Gradients are averaged over processes, whose numbers of labelled rows may differ.
-        share = known.float().mean() / known_anywhere.float().mean()
         return share * (at_classifier + at_projector)
 
     @torch.no_grad()

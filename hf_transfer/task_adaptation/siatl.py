@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
+from hf_transfer.functional.processes import share_of_all
 from hf_transfer.model_anatomy import backbone_of, unwrap_peft
 from hf_transfer.objective import Objective, View, no_loss
 from hf_transfer.task_adaptation.first_pass import evaluating
@@ -80,17 +81,25 @@ class SiATL(Objective):
         else:
             asked, targets = is_real & (torch.rand(tokens.shape, device=tokens.device) < HIDDEN_SHARE), tokens
             states = backbone_of(view.model)(**{**view.inputs, "input_ids": self._hide(tokens, asked)})[0].float()
+        share = share_of_all(asked.sum())
         if not asked.any():
             return no_loss(view)
-        embeddings = unwrap_peft(view.model).get_input_embeddings().weight.float()
-        logits = F.linear(self.transform(states[asked]), embeddings, self.bias)
-        return self.decay**view.progress * F.cross_entropy(logits, targets[asked])
+        logits = F.linear(self.transform(states[asked]), token_embeddings(view.model).float(), self.bias)
+        return self.decay**view.progress * share * F.cross_entropy(logits, targets[asked])
 
     def _hide(self, tokens: Tensor, asked: Tensor) -> Tensor:
         drawn = torch.rand(tokens.shape, device=tokens.device)
         other = torch.randint_like(tokens, len(self.bias))
         hidden = torch.where(drawn < MASKED, self.mask_token_id, torch.where(drawn < REPLACED, other, tokens))
         return torch.where(asked, hidden, tokens)
+
+
+def token_embeddings(model: nn.Module) -> Tensor:
+    """Embeddings [V, D] of all tokens, with what adapters they carry."""
+    embeddings = unwrap_peft(model).get_input_embeddings()
+    if type(embeddings) is nn.Embedding:
+        return embeddings.weight
+    return embeddings(torch.arange(embeddings.weight.shape[0], device=embeddings.weight.device))
 
 
 @torch.no_grad()

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset
@@ -6,10 +8,12 @@ from hf_transfer.data.checks import (
     check_class_labels,
     check_domain_sizes,
     check_not_empty,
+    check_rows_of_domains,
     check_two_domains,
     column_values,
     label_column,
 )
+from hf_transfer.transfer_model import make_objectives
 
 
 @pytest.fixture
@@ -95,3 +99,15 @@ def test_a_domain_smaller_than_half_a_batch():
         check_domain_sizes(domains, 5)
     with pytest.raises(ValueError, match="the source has 9 rows and each batch takes 16"):
         check_domain_sizes(domains, 16)
+
+
+@pytest.mark.parametrize("name", ["coral", "dan", "jan", "domain_coral", "irm"])
+def test_a_statistic_of_one_row_a_domain_is_refused(name):
+    objectives = make_objectives({name: {}})
+    dataset = Dataset.from_dict({"domain": [0, 1, 0, 1]})
+    args = SimpleNamespace(train_sampling_strategy="random", train_batch_size=2, world_size=1)
+    with pytest.raises(ValueError, match=f"`{name}` needs at least 2 rows of each.*to at least 4"):
+        check_rows_of_domains(objectives, dataset, args)
+    check_rows_of_domains(objectives, dataset, SimpleNamespace(**{**vars(args), "train_batch_size": 4}))
+    check_rows_of_domains(objectives, dataset, SimpleNamespace(**{**vars(args), "world_size": 2}))
+    check_rows_of_domains(make_objectives({"dann": {}}), dataset, args)

@@ -49,6 +49,18 @@ def test_the_hard_environment_gains_weight(sources):
     assert objective.q[2] > 0.99
 
 
+def test_a_weight_may_fall_below_the_smallest_float(sources):
+    objective, view = built(step_size=100.0), sources()
+    easy = torch.zeros(11, 4).scatter(1, view.labels.unsqueeze(1), torch.where(view.domain == 0, 9.0, -9.0)[:, None])
+    for _ in range(20):
+        objective(replace(view, logits=easy))
+    assert objective.q[0] == 0 and objective.q[2] == pytest.approx(1.0)
+    alone = view.rows(view.domain == 0)
+    loss = objective(alone)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-6) and alone.logits.isfinite().all()
+
+
 def test_two_batches_before_one_backward(sources):
     objective = built()
     (objective(sources()) + objective(sources(seed=3))).backward()

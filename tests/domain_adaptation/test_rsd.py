@@ -45,6 +45,23 @@ def test_dependent_rows_have_a_finite_gradient():
     assert source.grad.isfinite().all()
 
 
+def test_a_row_that_is_the_mean_of_two_others_in_float32():
+    source, target = (rows.float() for rows in pair(4, 4, width=32))
+    source[3] = (source[0] + source[1]) / 2
+    source.requires_grad_()
+    assert principal_basis(source.double(), torch.float32).shape == (32, 3)
+    representation_subspace_distance(source, target).backward()
+    assert source.grad.abs().max() < 100
+
+
+def test_features_of_low_rank_are_told_from_too_many_rows():
+    generator = torch.Generator().manual_seed(0)
+    narrow = torch.randn(4, 32, generator=generator)
+    source, target = (torch.randn(6, 4, generator=generator) @ narrow for _ in range(2))
+    with pytest.raises(ValueError, match="the 6 source rows span 4 directions of 32 and the 6 target rows 4"):
+        representation_subspace_distance(source, target)
+
+
 def test_the_objective_compares_the_domains(make_view):
     view = make_view(2, 3)
     expected = representation_subspace_distance(view.features[view.domain == 0], view.features[view.domain == 1])
@@ -56,5 +73,5 @@ def test_bad_input_raises():
     with pytest.raises(ValueError, match="`bases_mismatch`"):
         RSD(bases_mismatch=-1)
     source, target = pair(6, 6)
-    with pytest.raises(ValueError, match="share 3 directions exactly"):
+    with pytest.raises(ValueError, match="share 3 directions exactly.*at most as many rows"):
         representation_subspace_distance(source, target)
