@@ -24,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # --max_steps and --max-steps are one option, in every command
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
     help="Transferability in deep learning: pre-train, rank, adapt, evaluate and publish Hugging Face models.",
 )
 OWN_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -65,7 +67,10 @@ def adapt(
     ] = None,
     explain: Annotated[bool, typer.Option(help="List the arguments.")] = False,
 ) -> None:
-    """Adapt a model to a task, or with `--target_dataset` to a domain: [CONFIG.yaml] [--key value ...]."""
+    """Adapt a model to a task, or with `--target_dataset` to a domain: [CONFIG.yaml] [--key value ...].
+
+    With a target every batch is half source and half target: `--per_device_train_batch_size 16` is 8 + 8.
+    """
     from hf_transfer.runs.adapt import run_adaptation
 
     fixed = {}
@@ -152,7 +157,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
     dataset: Annotated[str, typer.Option(help="Labelled rows: bundled name, Hub id, folder or file.")],
     split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
-    task: Annotated[str, typer.Option(help="Kind of head.")] = "image-classification",
+    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
     block_size: Annotated[int | None, typer.Option(min=2, help="Tokens in a block, for text-generation.")] = None,
@@ -177,7 +182,7 @@ def divergence(
     target: Annotated[str, typer.Option(help="Likewise.")],
     source_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
     target_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
-    task: Annotated[str, typer.Option(help="Kind of head.")] = "image-classification",
+    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
     splits: Annotated[int, typer.Option(min=1, help="Random halves to average over.")] = 5,
     slack: Annotated[float, typer.Option(help="Nats that a localised hypothesis may lose on the source.")] = 0.05,
     max_samples: Annotated[int, typer.Option(min=4, help="At most so many random rows of each.")] = 1000,

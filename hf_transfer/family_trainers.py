@@ -114,6 +114,10 @@ class DomainAdaptationTrainer(TransferTrainer):
             check_label_spaces(train_dataset, target_dataset, made_for)
         # all processes together: a statistic of the batch counts a row that two of them hold twice
         check_domain_sizes(column_values(dataset, "domain"), args.train_batch_size * args.world_size // 2)
+        half = args.per_device_train_batch_size // 2
+        logger.warning(
+            f"Every batch of {args.per_device_train_batch_size} rows is {half} of the source and {half} of the target."
+        )
 
     @staticmethod
     def validator_metric(args: TransferConfig) -> str:

@@ -79,6 +79,15 @@ def plain(text: str) -> str:
 # rank
 
 
+def test_dashes_and_underscores_are_one_in_every_command(here, run):
+    assert run("rank", "vit", "--dataset", "digits", "--max_samples", "40", "--output_dir", "r").code == 0
+    assert Ranking.load("r").settings["dataset_rows"] == 40
+    assert run("evaluate", "vit", "--dataset", "digits", "--batch_size", "40").code == 0
+    assert run(*(word.replace("_", "-") if word.startswith("--") else word for word in ADAPT)).code == 0
+    assert run(*ADAPT, "--overwrite", "--from_ranking", "nowhere").code == 2
+    assert "--from-ranking" in plain(run("adapt", "--help").out)
+
+
 def test_rank_prints_and_saves_the_ranking(here, run):
     result = run("rank", "flow", "vit", "--dataset", "digits", "--output-dir", "ranking")
     assert result.code == 0
@@ -275,7 +284,7 @@ def test_evaluate_gives_what_adapt_gave(here, run):
     [
         (["headless", "--dataset", "digits"], "`headless` lacks weights for image-classification"),
         (["three", "--dataset", "digits"], "the evaluation dataset has 10 classes and the model 3"),
-        (["bert", "--dataset", "digits"], "Bert models have no head for it; choose another model or another `task`"),
+        (["bert", "--dataset", "digits"], "`image` holds images, and a bert model reads none"),
         (["bert", "--dataset", "digits", "--task", "text-classification"], "`image` holds images, and a bert model"),
         (["vit", "--dataset", "books.csv"], "the model's folder has no tokenizer"),
         (["vit", "--dataset", "nowhere"], "cannot load the dataset `nowhere`"),

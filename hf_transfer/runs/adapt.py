@@ -22,9 +22,11 @@ from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments,
 from hf_transfer.runs.data import RunData, load_data
 from hf_transfer.runs.domain_report import DomainReport
 from hf_transfer.runs.guard import is_guarded, reference_folder
+from hf_transfer.runs.ignored import check_nothing_is_ignored
 from hf_transfer.runs.models import AUTO_CLASSES, OWN_TASKS, TRAJECTORY_TASK
 from hf_transfer.runs.rounds import run_rounds
 from hf_transfer.runs.start import collator_for, start, trajectory_settings
+from hf_transfer.runs.task import with_task
 from hf_transfer.runs.train import (
     accuracy_metric,
     dataset_fact,
@@ -57,6 +59,7 @@ def run_adaptation(arguments: Arguments) -> dict[str, float]:
         ValueError: unusable data, model or arguments; all before any training.
         FileExistsError: `output_dir/model` exists and neither `resume` nor `overwrite` was given.
     """
+    arguments = with_task(arguments)
     model_args, data_args, run_args, config = arguments
     if run_args.student_rounds:
         check_output(run_args, config)
@@ -67,7 +70,9 @@ def run_adaptation(arguments: Arguments) -> dict[str, float]:
 
 def make_adaptation(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
     """The trainer of an adaptation, ready to train, and its data. Raises as `run_adaptation`."""
+    arguments = with_task(arguments)
     model_args, data_args, run_args, config = arguments
+    check_nothing_is_ignored(arguments)
     check_output(run_args, config)
     raw = load_data(data_args, config.seed, label_spaces(config.objectives))
     if raw.test is not None:
@@ -99,6 +104,7 @@ def run_pretraining(arguments: Arguments) -> dict[str, float]:
 
     Returns, raises and writes as `run_adaptation`.
     """
+    arguments = with_task(arguments, pretraining=True)
     model_args, data_args, run_args, config = arguments
     if model_args.task not in PRETRAINING_TASKS:
         return run_adaptation(arguments)
@@ -109,11 +115,13 @@ def run_pretraining(arguments: Arguments) -> dict[str, float]:
 
 def make_pretraining(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
     """The trainer of a pre-training, ready to train, and its data. Raises as `run_pretraining`."""
+    arguments = with_task(arguments, pretraining=True)
     model_args, data_args, run_args, config = arguments
     if model_args.task not in PRETRAINING_TASKS:
         return make_adaptation(arguments)
     if data_args.target_dataset is not None:
         raise ValueError(f"`target_dataset` is for domain adaptation; {model_args.task} reads `dataset` alone.")
+    check_nothing_is_ignored(arguments)
     check_output(run_args, config)
     raw = load_data(data_args, config.seed)
     set_seed(config.seed)

@@ -35,9 +35,12 @@ class ModelArguments:
             "`attn_implementation: sdpa` in it makes the softmax twin."
         },
     )
-    task: str = field(
-        default="image-classification",
-        metadata={"help": "Kind of head: a key of hf_transfer.runs.models.AUTO_CLASSES."},
+    task: str | None = field(
+        default=None,
+        metadata={
+            "help": "Kind of head: a key of hf_transfer.runs.models.AUTO_CLASSES; left out, the one that model and "
+            "data say."
+        },
     )
     peft: dict | None = field(
         default=None,
@@ -93,7 +96,10 @@ class DataArguments:
     )
     target_dataset: str | None = field(
         default=None,
-        metadata={"help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read."},
+        metadata={
+            "help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read. Every batch is "
+            "half source and half target: a batch size of 16 is 8 + 8."
+        },
     )
     target_split: str | None = field(default=None, metadata={"help": "Its split."})
     target_options: dict | None = field(

@@ -29,6 +29,7 @@ from hf_transfer.hub import atomic_folder, check_can_write
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import AUTO_CLASSES, LacksWeights, load_model, load_processor
 from hf_transfer.runs.start import collator_for
+from hf_transfer.runs.task import find_task
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
 TASKS = [task for task in AUTO_CLASSES if task.endswith("-classification")]
@@ -95,7 +96,7 @@ def run_divergence(
     *,
     source_split: str | None = None,
     target_split: str | None = None,
-    task: str = "image-classification",
+    task: str | None = None,
     splits: int = 5,
     slack: float = 0.05,
     max_samples: int = 1000,
@@ -116,7 +117,7 @@ def run_divergence(
         target: likewise.
         source_split: which split of it.
         target_split: likewise.
-        task: one of `TASKS`, whose features are read.
+        task: one of `TASKS`, whose features are read; left out, what model and rows say.
         splits: random halves to average over.
         slack: nats that a localised hypothesis may lose on the source.
         max_samples: at most so many random rows of each data set.
@@ -134,7 +135,7 @@ def run_divergence(
     require_positive(splits=splits, slack=slack)
     if max_samples < LEAST_ROWS:
         raise ValueError(f"`max_samples` should be at least {LEAST_ROWS}, got {max_samples}.")
-    if task not in TASKS:
+    if task is not None and task not in TASKS:
         raise ValueError(
             f"divergences are of features of a classifier: `task` should be one of {TASKS}, got `{task}`."
         )
@@ -142,6 +143,7 @@ def run_divergence(
         check_can_write(output_dir, overwrite=overwrite)
     raw = {"source": (source, source_split), "target": (target, target_split)}
     data = {role: some_rows(load(*asked), role, max_samples, seed) for role, asked in raw.items()}
+    task = task or find_task(ModelArguments(model=model), lambda: data["source"])
     check_request(len(data["source"]), len(data["target"]), splits, slack)
     names = class_names(data["source"])
     if names is not None:

@@ -20,6 +20,7 @@ from hf_transfer.family_trainers import PretrainingTrainer
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.start import collator_for
+from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.runs.train import accuracy_metric
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
@@ -29,7 +30,7 @@ def run_evaluation(
     dataset: str,
     *,
     split: str | None = None,
-    task: str = "image-classification",
+    task: str | None = None,
     batch_size: int = 64,
     max_length: int | None = None,
     block_size: int | None = None,
@@ -42,7 +43,7 @@ def run_evaluation(
         model: folder or Hub id of a model with a head for the task.
         dataset: bundled name, Hub id, folder or file of rows, labelled for a classifier.
         split: which split of it; test where it has several.
-        task: a key of `hf_transfer.runs.models.AUTO_CLASSES`.
+        task: a key of `hf_transfer.runs.models.AUTO_CLASSES`; left out, what model and rows say.
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
         block_size: for text-generation, see `language_blocks`; as many tokens as the model has places for when left
@@ -53,9 +54,14 @@ def run_evaluation(
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
     """
-    arguments = ModelArguments(model=model, task=task)
     rows = load(dataset, split, usual_split="test")
     check_not_empty(rows, "evaluation")
+    task = task or find_evaluation_task(ModelArguments(model=model), lambda: rows)
+    arguments = ModelArguments(model=model, task=task)
+    if block_size is not None and task != "text-generation":
+        raise ValueError(f"`block_size` cuts text for text-generation, and this task is {task}: leave it out.")
+    if max_length is not None and task == "text-generation":
+        raise ValueError("`max_length` is not read for text-generation, whose texts are joined: give `block_size`.")
     if task == "text-generation":
         return _perplexity(arguments, rows, batch_size, block_size)
     label_column(rows, "evaluation")

@@ -42,6 +42,8 @@ AUTO_CLASSES = {
     TRAJECTORY_TASK: "DecisionFlowformer",
 }
 """Kind of head -> the Auto class that has it, or the class of ours where transformers has no Auto class."""
+DEFAULT_TASK = "image-classification"
+"""Of a model that is loaded by itself; a run asks model and data, see `hf_transfer.runs.task`."""
 OWN_TASKS = ("time-series-classification", TRAJECTORY_TASK)
 IMAGE_TASKS = ("image-classification", "masked-image-modeling")
 
@@ -79,12 +81,13 @@ def load_model(
         ValueError: the folder or Hub id is not a model, lacks weights, cannot be converted, or the adapter's type is
             unknown.
     """
-    loader = auto_class(arguments.task)
+    task = arguments.task or DEFAULT_TASK
+    loader = auto_class(task)
     labels: dict[str, Any] = {"num_labels": outputs, "problem_type": "regression"} if outputs else {}
     if class_names:
         labels = {"id2label": dict(enumerate(class_names)), "label2id": {n: i for i, n in enumerate(class_names)}}
     if arguments.architecture is not None:
-        model = from_architecture(loader, {**arguments.architecture, **labels}, arguments.task)
+        model = from_architecture(loader, {**arguments.architecture, **labels}, task)
     else:
         try:
             if not labels and is_adapter(Path(arguments.model)):
@@ -98,11 +101,10 @@ def load_model(
             )
         except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
             reason = headless_kind(error) or error
-            raise ValueError(f"cannot load `{arguments.model}` for {arguments.task}: {reason}") from error
+            raise ValueError(f"cannot load `{arguments.model}` for {task}: {reason}") from error
         if report["missing_keys"] and not allow_new_weights:
             raise LacksWeights(
-                f"`{arguments.model}` lacks weights for {arguments.task} ({sorted(report['missing_keys'])[:3]}): "
-                "adapt it first."
+                f"`{arguments.model}` lacks weights for {task} ({sorted(report['missing_keys'])[:3]}): adapt it first."
             )
     model = convert_model(model, arguments.converters)
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
@@ -202,7 +204,7 @@ def load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
     """
     if arguments.task in OWN_TASKS:
         return None
-    is_image = arguments.task in IMAGE_TASKS
+    is_image = (arguments.task or DEFAULT_TASK) in IMAGE_TASKS
     loader = AutoImageProcessor if is_image else AutoTokenizer
     try:
         if arguments.model is not None:

@@ -1,0 +1,143 @@
+"""Which task a run has when nobody says: what the model's configuration reads; where that leaves a doubt, the rows.
+
+A BERT folder reads text and a ViT images, whatever the rows are; rows that the model cannot read are refused later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from datasets import Dataset, Image, Value
+from peft import PeftConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+)
+from transformers.utils import logging
+
+from hf_transfer.data.bundled import load
+from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.ranking.adapters import is_adapter
+from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments
+from hf_transfer.runs.models import AUTO_CLASSES, TRAJECTORY_TASK, new_config
+
+logger = logging.get_logger(__name__)
+
+TASKS = {
+    "image": "image-classification",
+    "text": "text-classification",
+    "time_series": "time-series-classification",
+    "trajectory": TRAJECTORY_TASK,
+}
+"""What is read -> the task with labels."""
+COLUMNS = {"pixel_values": "image", "input_ids": "text", "past_values": "time_series", "actions": "trajectory"}
+CLASSIFIERS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
+LANGUAGE_HEADS = {"ForMaskedLM": "fill-mask", "ForCausalLM": "text-generation", "LMHeadModel": "text-generation"}
+
+
+def with_task(arguments: Arguments, pretraining: bool = False) -> Arguments:
+    """The arguments of a run with the task that they leave out; where they give one, as they are.
+
+    Args:
+        arguments: of the run.
+        pretraining: rows without labels ask for masked images, masked or causal text.
+
+    Raises:
+        ValueError: model and data leave the task open.
+    """
+    model_args, data_args, run_args, config = arguments
+    if model_args.task is not None:
+        return arguments
+
+    def rows() -> Dataset:
+        return load(
+            data_args.dataset, data_args.split, config=data_args.dataset_config, options=data_args.dataset_options
+        )
+
+    task = find_task(model_args, rows, pretraining, data_args)
+    logger.info(f"`task` is {task}, as model and data say.")
+    return replace(model_args, task=task), data_args, run_args, config
+
+
+def find_task(
+    model_args: ModelArguments,
+    rows: Callable[[], Dataset],
+    pretraining: bool = False,
+    data_args: DataArguments | None = None,
+) -> str:
+    """The task, a key of `AUTO_CLASSES`. Arguments and errors as `with_task`; `rows` is asked in doubt only."""
+    config = configuration_of(model_args)
+    kinds = set(TASKS) if config is None else kinds_of(config)
+    if data_args is not None and (data_args.trajectories or data_args.dataset == "trajectories"):
+        kinds &= {"trajectory"}
+    data = rows() if len(kinds) > 1 or (pretraining and kinds) else None
+    if len(kinds) > 1:
+        kinds &= kinds_of_rows(data)
+    if len(kinds) != 1:
+        raise ValueError(
+            f"`task` cannot be told from {model_args.model or model_args.architecture} and the data: give one of "
+            f"{sorted(AUTO_CLASSES)}."
+        )
+    (kind,) = kinds
+    if not pretraining or kind in ("trajectory", "time_series") or set(LABEL_COLUMNS) & set(data.column_names):
+        return TASKS[kind]
+    if kind == "image":
+        return "masked-image-modeling"
+    if (task := language_task(config)) is None:
+        raise ValueError("`task` should say how to pre-train on text: fill-mask or text-generation.")
+    return task
+
+
+def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]) -> str:
+    """The task of a saved model: that of a causal language model by its head, of others as `find_task`."""
+    config = configuration_of(model_args)
+    if config is not None and language_task(config) == "text-generation":
+        return "text-generation"
+    return find_task(model_args, rows)
+
+
+def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:
+    """The configuration that a run starts from; None where it cannot be read, which loading the model will tell."""
+    if model_args.architecture is not None:
+        return new_config(dict(model_args.architecture))
+    try:
+        name = model_args.model
+        if is_adapter(Path(name)):
+            name = PeftConfig.from_pretrained(name).base_model_name_or_path
+        return AutoConfig.from_pretrained(name, trust_remote_code=model_args.trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def kinds_of(config: PreTrainedConfig) -> set[str]:
+    """What models of this configuration can read and classify: keys of `TASKS`."""
+    if hasattr(config, "modality"):
+        return {config.modality} & set(TASKS)
+    own = getattr(config, "auto_map", None) or {}
+    return {
+        kind
+        for kind, auto_class in CLASSIFIERS.items()
+        if type(config) in auto_class._model_mapping or auto_class.__name__ in own
+    }
+
+
+def kinds_of_rows(rows: Dataset) -> set[str]:
+    """What the rows hold: at most one of the keys of `TASKS`."""
+    for name, kind in COLUMNS.items():
+        if name in rows.column_names:
+            return {kind}
+    features = [feature for name, feature in rows.features.items() if name not in LABEL_COLUMNS]
+    if any(isinstance(feature, Image) for feature in features):
+        return {"image"}
+    is_text = any(isinstance(feature, Value) and feature.dtype in ("string", "large_string") for feature in features)
+    return {"text"} if is_text else set()
+
+
+def language_task(config: PreTrainedConfig | None) -> str | None:
+    """How the saved language model was trained; None for other heads."""
+    names = getattr(config, "architectures", None) or []
+    return next((task for ending, task in LANGUAGE_HEADS.items() for name in names if name.endswith(ending)), None)
