@@ -17,7 +17,7 @@ from torch import Tensor
 from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
 from hf_transfer.objective import SOURCE, TARGET
 from hf_transfer.validators.held_out import held_out_supremum
-from hf_transfer.validators.rows import labelled_source, target_rows
+from hf_transfer.validators.rows import target_rows
 from hf_transfer.validators.source_accuracy import source_accuracy
 
 
@@ -34,7 +34,6 @@ def mdd(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor 
     Raises:
         ValueError: there is no `domain`, no class labels, or fewer than two rows of either domain.
     """
-    labelled_source(domain, labels)
     target_rows(features, domain)
     source_error = 1.0 - source_accuracy(features, logits, domain, labels)
     return -(source_error + held_out_disparity(features.float(), logits.float(), domain, seed))

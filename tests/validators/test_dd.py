@@ -45,6 +45,9 @@ def test_each_number_of_a_label_has_its_own_range(monkeypatch):
     scale, offset = torch.tensor([1.0, 50.0]), torch.tensor([0.0, -7.0])
     found = dd(features, answers, domain, labels)
     assert dd(features, answers * scale + offset, domain, labels * scale + offset) == pytest.approx(found, abs=1e-4)
+    low, high = labels[domain == 0].amin(dim=0), labels[domain == 0].amax(dim=0)
+    shares = [(values - low) / (high - low) for values in (answers, labels)]
+    assert dd(features, shares[0], domain, shares[1]) == pytest.approx(found, abs=1e-4)
     with pytest.raises(ValueError, match="all labels are the same"):
         dd(features, answers, domain, torch.stack([labels[:, 0], torch.ones(160)], dim=1))
 
@@ -61,8 +64,8 @@ def test_the_disparity_against_the_formula(monkeypatch):
         sum(abs(p - a) for p, a in zip(*row)) / 2 for row in zip(adversarial.sigmoid().tolist(), answers.tolist())
     ]
     assert gap(adversarial, answers).tolist() == pytest.approx(expected)
-    found = surrogate(adversarial, answers, torch.tensor([1, 0, 1, 1])).item()
-    assert found == pytest.approx((expected[0] + expected[2] + expected[3]) / 3 - expected[1])
+    found = surrogate(adversarial, answers, torch.tensor([1, 0, 1, 0])).item()
+    assert found == pytest.approx((expected[0] + expected[2] - expected[1] - expected[3]) / 2)
     assert seed == 0
 
 

@@ -51,6 +51,14 @@ def test_the_disparity_against_the_formula(monkeypatch):
     assert seed == 0
 
 
+def test_the_adversary_is_fitted_in_float32(evaluation_set, monkeypatch):
+    features, logits, domain, labels = evaluation_set
+    asked = []
+    monkeypatch.setattr(module, "held_out_disparity", lambda *values: asked.extend(values) or 0.0)
+    mdd(features.bfloat16(), logits.bfloat16(), domain, labels, seed=3)
+    assert [values.dtype for values in asked[:2]] == [torch.float32] * 2 and asked[3] == 3
+
+
 def test_it_is_repeatable_and_works_without_gradients(monkeypatch):
     monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
     features, logits, domain = clouds(1.0)
@@ -63,5 +71,7 @@ def test_missing_labels_or_rows_raise(evaluation_set):
     features, logits, domain, labels = evaluation_set
     with pytest.raises(ValueError, match="`labels` is None"):
         mdd(features, logits, domain)
+    with pytest.raises(ValueError, match="`domain` is None"):
+        mdd(features, logits, None, labels)
     with pytest.raises(ValueError, match="target rows"):
         mdd(features, logits, torch.zeros(40), labels)

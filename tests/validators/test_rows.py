@@ -21,6 +21,10 @@ def test_halves_are_of_each_domain_and_repeatable():
     assert (half == split_halves(domain, seed=3)).all() and (half != split_halves(domain, seed=4)).any()
 
 
+def test_two_rows_of_a_domain_are_enough():
+    assert split_halves(np.array([0, 1, 1, 0]), seed=0).reshape(2, 2).sum() == 2
+
+
 def test_missing_rows_raise():
     domain = torch.tensor([1, 1])
     with pytest.raises(ValueError, match="`domain` is None"):

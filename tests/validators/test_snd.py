@@ -34,5 +34,6 @@ def test_bad_input_raises(evaluation_set):
     features, logits, domain, _ = evaluation_set
     with pytest.raises(ValueError, match="`temperature`"):
         snd(features, logits, domain, temperature=0)
+    assert snd(features[:2], logits[:2], None) == 0, "each has one neighbour"
     with pytest.raises(ValueError, match="only one"):
         snd(features[:1], logits[:1], None)
