@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from hf_transfer.core.task_loss import REGRESSION, problem_type_of
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
     check_domain_sizes,
@@ -21,6 +23,7 @@ from hf_transfer.data.checks import (
     check_two_domains,
     column_values,
     label_column,
+    label_numbers,
 )
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
@@ -30,11 +33,6 @@ from hf_transfer.transfer_model import TransferModel
 from hf_transfer.validators import WORKING, choose_validator, find_validator
 
 logger = logging.get_logger(__name__)
-
-NO_VALIDATOR = (
-    "no validator works for {}, which this model predicts: leave `load_best_model_at_end` out, or name another "
-    "`metric_for_best_model`."
-)
 
 
 class PretrainingTrainer(TransferTrainer):
@@ -96,13 +94,11 @@ class DomainAdaptationTrainer(TransferTrainer):
         dataset, validation = hold_out_source(
             join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
         )
-        self.predicts = what_is_predicted(model, column_values(dataset, label_column(dataset, "training")))
-        args.validator = choose_validator(args.validator, self.predicts)
-        self.validator = None if args.validator is None else find_validator(args.validator)
-        if args.metric_for_best_model in (None, "loss") and self.validator is None:
-            if args.load_best_model_at_end:
-                raise ValueError(NO_VALIDATOR.format(self.predicts))
-        elif args.metric_for_best_model in (None, "loss"):
+        labels = label_numbers(dataset, label_column(dataset, "training"), "training")
+        self.problem_type = what_is_predicted(model, labels)
+        args.validator = choose_validator(args.validator, self.problem_type)
+        self.validator = find_validator(args.validator)
+        if args.metric_for_best_model in (None, "loss"):
             args.metric_for_best_model = self.validator_metric(args)
             args.greater_is_better = True
         if kwargs.get("eval_dataset") is None:
@@ -137,7 +133,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         """The ordinary evaluation where there is a dataset for it, and the validator's score beside it."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         name = self.validator_metric(self.args)
-        if metric_key_prefix == "eval" and name not in metrics and self.validator is not None:
+        if metric_key_prefix == "eval" and name not in metrics:
             metrics[name] = self.validate()
             self.log({name: metrics[name]})
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -146,30 +142,22 @@ class DomainAdaptationTrainer(TransferTrainer):
     def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
         """Puts the validator's score among the metrics of one dataset before callbacks (early stopping) see them."""
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if description == "Evaluation" and metric_key_prefix == "eval" and self.validator is not None:
+        if description == "Evaluation" and metric_key_prefix == "eval":
             output.metrics[self.validator_metric(self.args)] = self.validate()
         return output
 
     def validate(self) -> float:
-        """The validator's score of the present model; no target label is read. Higher is better.
-
-        Raises:
-            ValueError: there is none for what the model predicts.
-        """
-        if self.validator is None:
-            raise ValueError(NO_VALIDATOR.format(self.predicts))
-        return score(self.validator, self.validation_outputs())
+        """The validator's score of the present model; no target label is read. Higher is better."""
+        return score(self.validator, self.validation_outputs(), self.problem_type)
 
     def validate_by_all(self) -> dict[str, float]:
-        """The score of every validator that works for what the model predicts, of one pass over the rows; those that
-        the data does not allow are left out.
+        """The score of every validator that is defined for the problem type, of one pass over the rows; those that the
+        data does not allow are left out.
         """
-        if self.validator is None:
-            return {}
         outputs, scores = self.validation_outputs(), {}
-        for name in sorted(WORKING[self.predicts]):
+        for name in sorted(WORKING[self.problem_type]):
             try:
-                scores[name] = score(find_validator(name), outputs)
+                scores[name] = score(find_validator(name), outputs, self.problem_type)
             except ValueError as error:
                 logger.info(f"the validator `{name}` cannot be computed: {error}")
         return scores
@@ -195,8 +183,8 @@ class DomainAdaptationTrainer(TransferTrainer):
         logits, features = (torch.from_numpy(values) for values in output.predictions)
         domain = torch.from_numpy(column_values(rows, "domain"))
         labels = torch.from_numpy(column_values(rows, column))
-        if self.predicts == "numbers":
-            labels = labels.to(logits.dtype)  # a regression's labels may be whole numbers
+        if self.problem_type == REGRESSION:
+            labels = labels.to(logits.dtype)  # they may be whole numbers
         return features, logits, domain, labels
 
     def _load_best_model(self) -> None:
@@ -213,22 +201,25 @@ class DomainAdaptationTrainer(TransferTrainer):
 
 
 def what_is_predicted(model: PreTrainedModel | PeftModel | TransferModel, labels: np.ndarray) -> str:
-    """A key of `hf_transfer.validators.WORKING`, as `TransferModel.task_loss` reads the labels."""
-    config = model.config
-    if config.problem_type == "multi_label_classification":
-        return "several labels"
-    is_regression = config.problem_type == "regression" or config.num_labels == 1 or labels.dtype.kind == "f"
-    return "numbers" if is_regression else "classes"
+    """The problem type of the model on these labels, [N] or [N, C]: a key of `hf_transfer.validators.WORKING`."""
+    return problem_type_of(model.config, labels, "the labels of the training dataset")
 
 
-def score(validator: Callable[..., float], outputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
+def score(
+    validator: Callable[..., float], outputs: tuple[Tensor, Tensor, Tensor, Tensor], problem_type: str | None = None
+) -> float:
     """What the validator says of a model's outputs; minus infinity where training has diverged.
 
-    A score that is not a number would stay the best for ever: nothing is greater.
+    A score that is not a number would stay the best for ever: nothing is greater. Logits of -inf are no divergence: a
+    model rules classes out by them, though not all of a row's.
     """
-    if not all(values.isfinite().all() for values in outputs[:2]):
+    features, logits = outputs[:2]
+    ruled_out = logits == -math.inf
+    if not features.isfinite().all() or not (logits.isfinite() | ruled_out).all() or ruled_out.all(dim=1).any():
         return -math.inf
-    return float(validator(*outputs))
+    reads_kind = "problem_type" in inspect.signature(validator).parameters
+    value = float(validator(*outputs, **({"problem_type": problem_type} if reads_kind else {})))
+    return -math.inf if math.isnan(value) else value
 
 
 def hold_out_source(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:

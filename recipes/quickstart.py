@@ -58,7 +58,7 @@ from hf_transfer.hub import (
     write_card,
 )
 from hf_transfer.ranking import Ranking
-from hf_transfer.runs.train import accuracy_metric, read_results, save_run, training_facts
+from hf_transfer.runs.train import metrics_of, read_results, save_run, training_facts
 
 IMAGE_SIZE = 32
 ARCHITECTURE = {
@@ -237,7 +237,7 @@ class Quickstart:
                 objectives=TASK_METHODS[method],
                 train_dataset=self.target["train"],
                 eval_dataset=self.target["test"],
-                compute_metrics=accuracy_metric(),
+                compute_metrics=metrics_of(model.config),
                 processing_class=self.processor,
             )
 
@@ -270,7 +270,7 @@ class Quickstart:
                 train_dataset=self.source,
                 target_dataset=self.target["unlabelled"],
                 eval_dataset=self.target["test"],
-                compute_metrics=accuracy_metric(),
+                compute_metrics=metrics_of(model.config),
                 processing_class=self.processor,
             )
 
@@ -332,7 +332,7 @@ class Quickstart:
     def accuracy_of(self, folder: Path) -> float:
         """Test accuracy of a saved model, read back from its folder."""
         model = AutoModelForImageClassification.from_pretrained(folder)
-        test = {"eval_dataset": self.target["test"], "compute_metrics": accuracy_metric()}
+        test = {"eval_dataset": self.target["test"], "compute_metrics": metrics_of(model.config)}
         trainer = TransferTrainer(model, self.config("reload", 1, 50), **test)
         return trainer.evaluate()["eval_accuracy"]
 

@@ -13,6 +13,7 @@ from hf_transfer.family_trainers import (
     TaskAdaptationTrainer,
     hold_out_source,
     join_domains,
+    score,
 )
 from hf_transfer.objective import IGNORED_LABEL, Objective
 from hf_transfer.transfer_model import TransferModel
@@ -312,7 +313,7 @@ def test_a_domain_that_is_neither_source_nor_target(tmp_path, source):
 def test_every_validator_of_one_pass(tmp_path, source, target):
     trainer = adapt(tmp_path, source, target, objectives={})
     scores = trainer.validate_by_all()
-    assert scores.keys() == set(WORKING["classes"])
+    assert scores.keys() == set(WORKING["single_label_classification"])
     for name in ("entropy", "information_maximization", "source_accuracy"):
         trainer.validator = find_validator(name)
         assert scores[name] == pytest.approx(trainer.validate(), abs=1e-6)
@@ -494,25 +495,38 @@ def test_the_validators_of_a_regression(numbers, source):
     assert trainer.validate() == pytest.approx(expected, abs=1e-6)
     scores = trainer.validate_by_all()
     assert scores.keys() == {"dev", "dd", "source_risk"} and np.isfinite(list(scores.values())).all()
-    with pytest.raises(ValueError, match="`snd` does not work for numbers.*accepted: dev, dd, source_risk"):
+    with pytest.raises(ValueError, match="`snd` is not defined for regression.*accepted: dev, dd, source_risk"):
         numbers(validator="snd")
 
 
-def test_several_labels_at_once_have_no_validator(tmp_path, digits):
-    rows = tiny.with_column(digits, "labels", [[1.0, 0.0]] * 64)
+def test_several_labels_at_once_are_validated_by_their_own_risk(tmp_path, digits):
+    several = [[label % 2, int(label > 4)] for label in digits.with_format(None)["labels"]]  # whole numbers
+    rows = tiny.with_column(digits, "labels", several)
+    model = tiny.vit(2, problem_type="multi_label_classification")
+    args = config(tmp_path, validator="source_risk")
     sets = {"train_dataset": rows.select(range(32)), "target_dataset": rows.select(range(32, 64))}
-    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    trainer = DomainAdaptationTrainer(model, args, objectives={}, **sets)
+    batch = tiny.batch_of(rows, 32)
+    with torch.no_grad():
+        logits = trainer.adapted_model.eval()(batch["pixel_values"]).logits
+    expected = -torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"].float()).item()
+    assert trainer.validate() == pytest.approx(expected, abs=1e-6)
+    assert trainer.validate_by_all().keys() == {"dev", "source_risk"}
+    with pytest.raises(ValueError, match="`entropy` is not defined for multi_label_classification.*dev, source_risk"):
+        DomainAdaptationTrainer(model, config(tmp_path, validator="entropy"), objectives={}, **sets)
 
-    def trainer(**changes) -> DomainAdaptationTrainer:
-        model = tiny.vit(2, problem_type="multi_label_classification")
-        return DomainAdaptationTrainer(model, config(tmp_path, **changes), objectives={}, **sets)
 
-    plain = trainer()
-    assert plain.evaluate() == {} and plain.validate_by_all() == {}
-    with pytest.raises(ValueError, match="no validator works for several labels"):
-        plain.validate()
-    with pytest.raises(ValueError, match="leave `load_best_model_at_end` out"):
-        trainer(**best)
+def test_classes_that_a_model_rules_out_are_no_divergence(tmp_path, source, target):
+    trainer = adapt(tmp_path, source, target)
+    outputs = list(trainer.validation_outputs())
+    outputs[1][:, 3] = -torch.inf
+    known = torch.where(outputs[3] == 3, 0, outputs[3])
+    for name in WORKING["single_label_classification"]:
+        assert np.isfinite(score(find_validator(name), (*outputs[:3], known), trainer.problem_type)), name
+    outputs[1][5] = -torch.inf  # no class is left
+    assert score(find_validator("entropy"), tuple(outputs)) == -np.inf
+    outputs[1][5] = torch.inf
+    assert score(find_validator("entropy"), tuple(outputs)) == -np.inf
 
 
 def test_a_model_that_has_diverged_scores_worst(tmp_path, source, target):

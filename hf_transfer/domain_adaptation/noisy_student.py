@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
@@ -111,7 +110,9 @@ def confident_soft_cross_entropy(logits: Tensor, teacher_logits: Tensor, thresho
         A scalar.
     """
     expected = teacher_logits.detach().softmax(dim=1)
-    losses = F.cross_entropy(logits, expected, reduction="none")
+    # a class that neither model gives any mass (-inf) adds 0 log 0 = 0
+    log_p = logits.log_softmax(dim=1).masked_fill((logits == -torch.inf) & (expected == 0), 0.0)
+    losses = -(expected * log_p).sum(dim=1)
     return (losses * (expected.max(dim=1).values >= threshold)).mean()
 
 

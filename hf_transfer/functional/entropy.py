@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def prediction_entropy(logits: Tensor) -> Tensor:
-    """Entropy of every prediction in nats: H_i = -sum_c p_ic log p_ic, with p = softmax(logits).
+    """Entropy of every prediction in nats: H_i = -sum_c p_ic log p_ic, with p = softmax(logits) and 0 log 0 = 0.
 
     Args:
-        logits: [B, C].
+        logits: [B, C]; -inf for classes that a model rules out.
 
     Returns:
         [B], each in [0, log C].
     """
     log_p = torch.log_softmax(logits, dim=-1)
-    return -(log_p.exp() * log_p).sum(dim=-1)
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(dim=-1)
 
 
 def certainty_weights(logits: Tensor) -> Tensor:

@@ -28,9 +28,8 @@ from hf_transfer.runs.rounds import run_rounds
 from hf_transfer.runs.start import collator_for, start, trajectory_settings
 from hf_transfer.runs.task import with_task
 from hf_transfer.runs.train import (
-    accuracy_metric,
     dataset_fact,
-    regression_metrics,
+    metrics_of,
     save_run,
     save_translation,
     training_facts,
@@ -85,7 +84,7 @@ def make_adaptation(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
     common: dict[str, Any] = {
         "train_dataset": data.train,
         "eval_dataset": data.test,
-        "compute_metrics": accuracy_metric() if raw.class_names else regression_metrics if raw.outputs else None,
+        "compute_metrics": metrics_of(model.config),
         "processing_class": processor,
         "data_collator": collator_for(
             model_args.task, processor, data.train, getattr(model.config, "pad_token_id", 0)

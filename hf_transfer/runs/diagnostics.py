@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.checks import column_values
 from hf_transfer.evaluation.plots import EMBEDDINGS, Cloud, confusion_counts, plot_confusion, plot_domains, plot_losses
 from hf_transfer.family_trainers import DomainAdaptationTrainer
@@ -43,7 +44,7 @@ class Diagnostics:
     def _cloud(self) -> tuple[Cloud, np.ndarray]:
         """The rows under the present model, and their labels, -100 on the target."""
         features, logits, domain, labels = self.trainer.validation_outputs(self.rows)
-        answers = logits[:, 0] if self.trainer.predicts == "numbers" else logits.argmax(dim=1)
+        answers = logits.argmax(dim=1) if self.trainer.problem_type == SINGLE_LABEL else logits[:, 0]
         return Cloud(features.numpy(), answers.numpy(), domain.numpy()), labels.numpy()
 
     def draw(self, test: Dataset | None) -> list[PlotFact]:
@@ -73,7 +74,7 @@ class Diagnostics:
     def _confusions(self, after: Cloud, labels: np.ndarray, test: Dataset | None) -> dict[str, np.ndarray]:
         """Of the source rows, and of the test rows where they have class labels."""
         classes = self.trainer.transfer_model.config.num_labels
-        if labels.ndim != 1 or labels.dtype.kind != "i" or classes < 2:
+        if self.trainer.problem_type != SINGLE_LABEL:
             return {}
         source = after.domain == SOURCE
         counts = {"source": confusion_counts(labels[source], after.answers[source], classes)}

@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
+from hf_transfer.core.task_metrics import METRICS
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty, label_column
 from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
@@ -21,7 +22,7 @@ from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.start import collator_for
 from hf_transfer.runs.task import find_evaluation_task
-from hf_transfer.runs.train import accuracy_metric
+from hf_transfer.runs.train import metrics_of
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 
 
@@ -36,8 +37,11 @@ def run_evaluation(
     block_size: int | None = None,
     few_shot: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Loss and accuracy of a saved classifier, accuracy of few-shot classification by a model's features, or loss and
-    perplexity of a causal language model (text-generation).
+    """Measure a model on rows.
+
+    Loss and the metrics of its problem type (`hf_transfer.core.task_metrics`) of a saved classifier or regression;
+    accuracy of few-shot classification by a model's features; or loss and perplexity of a causal language model
+    (text-generation).
 
     Args:
         model: folder or Hub id of a model with a head for the task.
@@ -79,12 +83,12 @@ def run_evaluation(
             loaded,
             config,
             eval_dataset=ready,
-            compute_metrics=accuracy_metric(),
+            compute_metrics=metrics_of(loaded.config),
             data_collator=collator,
         )
         trainer.check_dataset(trainer.transfer_model, ready)
         metrics = trainer.evaluate()
-    return {name: metrics[f"eval_{name}"] for name in ("loss", "accuracy")}
+    return {name: metrics[f"eval_{name}"] for name in ("loss", *METRICS[trainer.transfer_model.config.problem_type])}
 
 
 def _few_shot(

@@ -83,8 +83,6 @@ def reference_folder(run: Callable[[Arguments], Any], trainer: DomainAdaptationT
         raise ValueError(
             "`guard` and `source_only` compare an adaptation with source only: give a `target_dataset` and objectives."
         )
-    if trainer.validator is None:
-        raise ValueError(f"`guard` and `source_only` go by a validator, and none works for {trainer.predicts}.")
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise ValueError("`guard` and `source_only` exchange the weights of models: use DDP, not FSDP or DeepSpeed.")
     if run_args.source_only is not None:

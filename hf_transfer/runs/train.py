@@ -12,11 +12,12 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
-from transformers import EvalPrediction, PreTrainedModel
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel
 
 from hf_transfer.converters import conversions_of, converter
+from hf_transfer.core.task_loss import problem_type_of
+from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.bundled import BUNDLED
-from hf_transfer.evaluation.metrics import load_metric
 from hf_transfer.hub import DatasetFact, MethodFact, RunFacts, atomic_folder, write_card
 from hf_transfer.model_anatomy import unwrap_peft
 from hf_transfer.models.short_names import packaged_name
@@ -26,27 +27,18 @@ from hf_transfer.tuners.difference import DifferenceConfig, changed_parameters
 RESULTS_FILE = "results.json"
 
 
-def accuracy_metric() -> Callable[[EvalPrediction], dict[str, float]]:
-    """`compute_metrics` of a Trainer: accuracy over the rows that have a label."""
-    metric = load_metric("accuracy", keep_in_memory=True)  # several processes would share its cache file
+def metrics_of(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str, float]]:
+    """`compute_metrics` of a Trainer: those of the model's problem type, over the rows that have a label.
+
+    Args:
+        config: of the model; a trainer settles the `problem_type` in it before it evaluates anything.
+    """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        known = prediction.label_ids >= 0
-        classes = np.argmax(prediction.predictions, axis=-1)
-        return metric.compute(predictions=classes[known], references=prediction.label_ids[known])
+        labels = np.asarray(prediction.label_ids)
+        return task_metrics(prediction.predictions, labels, problem_type_of(config, labels))
 
     return compute
-
-
-def regression_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """`compute_metrics` of a Trainer for numbers: mean absolute error, and the share of the variance explained."""
-    labels = np.asarray(prediction.label_ids, dtype=np.float64)
-    errors = np.asarray(prediction.predictions, dtype=np.float64).reshape(labels.shape) - labels
-    spread = np.square(labels - labels.mean(axis=0)).sum()
-    return {
-        "mean_absolute_error": float(np.abs(errors).mean()),
-        "r_squared": float(1 - np.square(errors).sum() / spread) if spread else 0.0,
-    }
 
 
 def training_facts(trainer: TransferTrainer) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 Every validator is a pure function `(features, logits, domain, labels=None) -> float` of one evaluation set:
 features [N, D], logits [N, C], domain [N] (0 = source, 1 = target; None where all rows are target rows) and the labels
-([N] classes, or floats [N] or [N, C] of a regression), of which only those of source rows are ever read.
+([N] classes, or [N] or [N, C] of a regression or of several labels), of which only those of source rows are ever read.
+Those that measure the task's own loss also take `problem_type`.
 """
 
 from collections.abc import Callable
 
+from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.functional.registered import registered
 
 VALIDATORS = {
@@ -21,31 +23,31 @@ VALIDATORS = {
 }
 """Name -> "module:function", imported when asked for."""
 WORKING = {
-    "classes": ("information_maximization", "dev", "entropy", "mdd", "snd", "source_accuracy", "source_risk"),
-    "numbers": ("dev", "dd", "source_risk"),
-    "several labels": (),
+    SINGLE_LABEL: ("information_maximization", "dev", "entropy", "mdd", "snd", "source_accuracy", "source_risk"),
+    REGRESSION: ("dev", "dd", "source_risk"),
+    MULTI_LABEL: ("dev", "source_risk"),
 }
-"""What a model predicts -> the validators that can score it, the usual one first."""
+"""Problem type -> the validators that are defined for it, the usual one first."""
 
 
-def choose_validator(name: str | None, predicts: str) -> str | None:
-    """The validator that is asked for, or else the usual one for what the model predicts; None where there is none.
+def choose_validator(name: str | None, problem_type: str) -> str:
+    """The validator that is asked for, or else the usual one for the problem type.
 
     Args:
         name: a key of `VALIDATORS`, or None.
-        predicts: a key of `WORKING`.
+        problem_type: a key of `WORKING`.
 
     Raises:
-        ValueError: no validator has this name, or it cannot score what the model predicts.
+        ValueError: no validator has this name, or it is not defined for the problem type.
     """
-    working = WORKING[predicts]
+    working = WORKING[problem_type]
     if name is None:
-        return working[0] if working else None
+        return working[0]
     find_validator(name)
     if name not in working:
-        accepted = f"accepted: {', '.join(working)}" if working else "none does"
         raise ValueError(
-            f"the validator `{name}` does not work for {predicts}, which this model predicts; {accepted}."
+            f"the validator `{name}` is not defined for {problem_type}, which this model does; accepted: "
+            f"{', '.join(working)}."
         )
     return name
 

@@ -3,7 +3,7 @@
     risk = mean(w l) + eta mean(w) - eta,   eta = -Cov(w l, w) / Var(w)
     score = -risk
 
-l is the loss of a labelled source row: cross entropy for classes, squared error for numbers. w = q(f)/p(f) is the
+l is the task loss of a labelled source row: cross entropy, squared error for numbers. w = q(f)/p(f) is the
 density ratio of its features, from a logistic regression of the domains: (n_source / n_target) P(target | f) /
 P(source | f). The control variate eta leaves the mean alone (E w = 1) and takes variance out. Each half of the rows is
 weighted by the classifier fitted on the other half.
@@ -27,16 +27,24 @@ from hf_transfer.objective import SOURCE, TARGET
 from hf_transfer.validators.rows import labelled_source, split_halves, target_rows
 
 
-def dev(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor | None = None, seed: int = 0) -> float:
-    """Minus the estimated target risk: cross entropy in nats, or mean squared error.
+def dev(
+    features: Tensor,
+    logits: Tensor,
+    domain: Tensor | None,
+    labels: Tensor | None = None,
+    seed: int = 0,
+    problem_type: str | None = None,
+) -> float:
+    """Minus the estimated target risk: (binary) cross entropy in nats, or mean squared error.
 
     Args:
         features: [N, D].
         logits: [N, C].
         domain: [N], 0 = source, 1 = target.
-        labels: [N] classes, or floats [N] or [N, C] to predict; those of source rows are read. Give source rows that
-            were not trained on.
+        labels: [N] classes, or [N] or [N, C] numbers or several labels; those of source rows are read. Give source
+            rows that were not trained on.
         seed: of the split into halves.
+        problem_type: of the task; told from the labels when left out.
 
     Raises:
         ValueError: there is no `domain`, no labels, or fewer than two rows of either domain.
@@ -45,7 +53,7 @@ def dev(features: Tensor, logits: Tensor, domain: Tensor | None, labels: Tensor 
     target_rows(features, domain)
     kept = rows | (domain == TARGET)
     weights = density_ratios(features[kept].double().numpy(force=True), domain[kept].numpy(force=True), seed)
-    losses = row_risks(logits[rows].double(), labels[rows]).numpy(force=True)
+    losses = row_risks(logits[rows].double(), labels[rows], problem_type).numpy(force=True)
     return -controlled_mean(weights, losses)
 
 

@@ -28,6 +28,6 @@ def source_accuracy(features: Tensor, logits: Tensor, domain: Tensor | None, lab
         ValueError: there is no `domain`, no labels, or no labelled source row; or the labels are not class numbers.
     """
     rows = labelled_source(domain, labels)
-    if labels.is_floating_point():
+    if labels.is_floating_point() or labels.ndim != 1:
         raise ValueError("this validator counts right classes, and the labels are numbers to predict.")
     return (logits[rows].argmax(dim=1) == labels[rows]).double().mean().item()

@@ -63,3 +63,12 @@ def test_bad_input_raises(make_view):
         MCC().build(None, 7, 1)
     with pytest.raises(ValueError, match="`domain`"):
         MCC()(replace(make_view(), domain=None))
+
+
+def test_a_class_that_is_ruled_out_confuses_nothing():
+    logits = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    masked = minimum_class_confusion(logits + torch.tensor([0.0, -torch.inf, 0.0, 0.0]))
+    rest = minimum_class_confusion(logits[:, [0, 2, 3]])
+    torch.testing.assert_close(masked, rest * 3 / 4)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (masked, rest * 3 / 4)]
+    torch.testing.assert_close(*gradients)

@@ -135,3 +135,10 @@ def test_a_round_without_a_model_is_an_error(tmp_path):
         noisy_student(lambda folder, teacher: None, tmp_path)
     with pytest.raises(ValueError, match="`rounds` should be positive, got 0"):
         noisy_student(lambda folder, teacher: None, tmp_path, rounds=0)
+
+
+def test_a_class_that_both_rule_out_adds_nothing():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    masked = logits + torch.tensor([0.0, -torch.inf, 0.0, 0.0])
+    expected = confident_soft_cross_entropy(logits[:, [0, 2, 3]], logits[:, [0, 2, 3]] * 2, 0.0)
+    torch.testing.assert_close(confident_soft_cross_entropy(masked, masked * 2, 0.0), expected)

@@ -34,3 +34,10 @@ def test_unlabelled_rows_give_no_loss(make_view):
 def test_an_invalid_keyword_raises():
     with pytest.raises(ValueError, match="`starts_at`"):
         VREx(starts_at=1.0)
+
+
+def test_environments_of_several_labels_with_equal_risks_cost_nothing(sources):
+    """At logits of 0 every label costs log 2, however many of a row's hold; squared errors would differ."""
+    labels = (torch.arange(44).reshape(11, 4) % 3 == 0).float()
+    view = replace(sources(), logits=torch.zeros(11, 4), labels=labels, problem_type="multi_label_classification")
+    assert VREx()(view).item() == pytest.approx(0.0, abs=1e-12)

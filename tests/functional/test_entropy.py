@@ -27,3 +27,13 @@ def test_certainty_weights_sum_to_the_batch_and_carry_no_gradient():
     weights = certainty_weights(logits)
     assert not weights.requires_grad
     assert weights.tolist() == pytest.approx([2 * 1.5 / 3.5, 2 * 2.0 / 3.5])
+
+
+def test_a_class_that_is_ruled_out_adds_nothing():
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    masked = logits + torch.tensor([0.0, -torch.inf, 0.0, 0.0])
+    entropy, expected = prediction_entropy(masked), prediction_entropy(logits[:, [0, 2, 3]])
+    torch.testing.assert_close(entropy, expected)
+    gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (entropy, expected)]
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(certainty_weights(masked), certainty_weights(logits[:, [0, 2, 3]]))

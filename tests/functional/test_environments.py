@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -20,3 +22,15 @@ def test_risks_of_classes_and_of_numbers():
     assert row_risks(logits, labels).tolist() == pytest.approx(expected)
     assert row_risks(logits, torch.tensor([[0.0, 0.0], [2.0, 1.0]])).tolist() == pytest.approx([0.625, 0.5])
     assert row_risks(logits[:, :1], torch.tensor([0.0, 1.0])).tolist() == pytest.approx([0.25, 1.0])
+
+
+def test_risks_of_several_labels_are_their_binary_cross_entropy():
+    """0.693 each at logits of 0, where a squared error would say .5."""
+    logits, labels = torch.zeros(2, 2), torch.tensor([[0, 1], [1, 1]])
+    for form in (labels, labels.float()):
+        assert row_risks(logits, form).tolist() == pytest.approx([math.log(2)] * 2)
+    assert row_risks(logits, labels, "regression").tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_risks_of_whole_numbers_to_predict():
+    assert row_risks(torch.tensor([[0.5], [2.0]]), torch.tensor([1, 4])).tolist() == pytest.approx([0.25, 4.0])

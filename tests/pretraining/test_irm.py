@@ -10,11 +10,19 @@ from hf_transfer.pretraining.irm import IRM, invariance_penalty, scale_gradients
 ENVIRONMENT = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 2])
 
 
-def batch(regression=False, progress=0.5):
+LABELS = {
+    "classes": lambda generator: torch.randint(4, (10,), generator=generator),
+    "numbers": lambda generator: torch.randn(10, generator=generator),
+    "whole numbers": lambda generator: torch.randint(9, (10,), generator=generator),
+    "several labels": lambda generator: torch.randint(2, (10, 4), generator=generator),
+}
+
+
+def batch(kind="classes", progress=0.5):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(10, 1 if regression else 4, generator=generator).requires_grad_()
-    labels = torch.randn(10, generator=generator) if regression else torch.randint(4, (10,), generator=generator)
+    logits = torch.randn(10, 1 if "numbers" in kind else 4, generator=generator).requires_grad_()
     features = torch.zeros(10, 2, requires_grad=True)
+    labels = LABELS[kind](generator)
     return View(features=features, logits=logits, labels=labels, domain=ENVIRONMENT, progress=progress)
 
 
@@ -27,8 +35,10 @@ def naive_penalty(view):
             rows = torch.nonzero(view.domain == e).flatten()[half::2]
             scale = torch.ones(1, requires_grad=True)
             logits = scale * view.logits[rows]
-            if view.labels.is_floating_point():
-                risk = F.mse_loss(logits.squeeze(1), view.labels[rows])
+            if view.labels.ndim == 2:
+                risk = F.binary_cross_entropy_with_logits(logits, view.labels[rows].float())
+            elif logits.shape[1] == 1:
+                risk = F.mse_loss(logits.squeeze(1), view.labels[rows].float())
             else:
                 risk = F.cross_entropy(logits, view.labels[rows])
             gradients += torch.autograd.grad(risk, scale, create_graph=True)
@@ -36,9 +46,9 @@ def naive_penalty(view):
     return total
 
 
-@pytest.mark.parametrize("regression", [False, True])
-def test_value_and_gradient_against_double_backward(regression):
-    view, naive = batch(regression), batch(regression)
+@pytest.mark.parametrize("kind", LABELS)
+def test_value_and_gradient_against_double_backward(kind):
+    view, naive = batch(kind), batch(kind)
     loss, expected = IRM()(view), naive_penalty(naive)
     torch.testing.assert_close(loss, expected)
     loss.backward()
@@ -83,3 +93,11 @@ def test_the_penalty_waits_and_needs_labels():
 def test_an_invalid_keyword_raises():
     with pytest.raises(ValueError, match="`starts_at`"):
         IRM(starts_at=-0.1)
+
+
+def test_a_class_that_is_ruled_out_adds_nothing():
+    view = batch()
+    labels = view.labels.masked_fill(view.labels == 3, 0)
+    mask = torch.tensor([0.0, 0.0, 0.0, -torch.inf])
+    masked = IRM()(replace(view, logits=view.logits + mask, labels=labels))
+    torch.testing.assert_close(masked, IRM()(replace(view, logits=view.logits[:, :3], labels=labels)))

@@ -80,7 +80,7 @@ def no_training(monkeypatch) -> None:
 
 def test_task_adaptation_writes_a_model_its_card_and_its_results(here):
     metrics = adapt(*DIGITS, "--output_dir", "out", "--objectives", "{l2_sp: {}, bss: {weight: 0.01}}")
-    assert metrics.keys() == {"loss", "accuracy"}
+    assert metrics.keys() == {"loss", "accuracy", "macro_f1"}
     assert read_results("out/model") == metrics
     model = AutoModelForImageClassification.from_pretrained("out/model")
     assert model.config.id2label[7] == "7"
@@ -119,7 +119,7 @@ def test_domain_adaptation_is_chosen_by_a_target(here):
     every = ["--eval_strategy", "steps", "--eval_steps", "1", "--save_steps", "1", "--load_best_model_at_end", "true"]
     rest = [word for word in QUICK if word not in ("--save_strategy", "no")]
     metrics = adapt(*DOMAIN, *rest, *every, "--objectives", "{cdan: {}, mcc: {}}", "--output_dir", "out")
-    assert metrics.keys() == {"loss", "accuracy", "information_maximization"}
+    assert metrics.keys() == {"loss", "accuracy", "macro_f1", "information_maximization"}
     card = Path("out/model/README.md").read_text()
     assert "target, unlabelled" in card and "CDAN" in card and "MCC" in card
 
@@ -138,7 +138,7 @@ def test_numbers_are_predicted_and_their_errors_measured(here):
     Dataset.from_dict(rows).to_json("lengths.json")
     arguments = ["--model", "bert", "--task", "text-classification", "--dataset", "lengths.json", "--test_rows", "5"]
     metrics = adapt(*arguments, *QUICK, "--output_dir", "out")
-    assert metrics.keys() == {"loss", "mean_absolute_error", "r_squared"}
+    assert metrics.keys() == {"loss", "mean_squared_error", "mean_absolute_error", "r_squared"}
     config = AutoModelForSequenceClassification.from_pretrained("out/model").config
     assert config.num_labels == 1 and config.problem_type == "regression"
 

@@ -93,3 +93,24 @@ def test_few_shot_by_the_features_of_a_model_with_other_classes(here):
     assert metrics == run_evaluation("three", "digits", few_shot=settings, batch_size=7)
     with pytest.raises(ValueError, match=r"`few_shot` has no \['way'\]"):
         run_evaluation("three", "digits", few_shot={"way": 4})
+
+
+@pytest.mark.parametrize(
+    "problem_type, labels, metrics",
+    [
+        ("multi_label_classification", [[0, 1, 0], [1, 1, 0]], {"exact_match", "micro_f1", "macro_f1"}),
+        ("regression", [[0.5, 1.5, 2.0], [1.0, 0.5, 2.5]], {"mean_squared_error", "mean_absolute_error", "r_squared"}),
+    ],
+)
+def test_several_labels_and_numbers_have_their_own_metrics(here, problem_type, labels, metrics):
+    save_text_model(here / "other", tiny.bert(problem_type=problem_type))
+    Dataset.from_dict({"text": ["Call me Ishmael.", "Do cats eat bats?"], "label": labels}).to_json("rows.json")
+    found = run_evaluation("other", "rows.json", task="text-classification")
+    assert found.keys() == {"loss", *metrics} and np.isfinite(list(found.values())).all()
+
+
+def test_whole_numbers_of_a_regression_are_numbers(here):
+    save_text_model(here / "stars", tiny.bert(1, problem_type="regression"))
+    Dataset.from_dict({"text": ["Emma", "Alice", "Dinah"], "label": [1, 5, 3]}).to_csv("stars.csv", index=False)
+    found = run_evaluation("stars", "stars.csv", task="text-classification")
+    assert found["mean_squared_error"] == pytest.approx(found["loss"]) and "accuracy" not in found

@@ -10,11 +10,10 @@ from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.converters import convert_model
 from hf_transfer.hub import MetricFact, RunFacts
 from hf_transfer.runs.train import (
-    accuracy_metric,
     dataset_fact,
     keywords_of,
+    metrics_of,
     read_results,
-    regression_metrics,
     save_run,
     save_translation,
     training_facts,
@@ -29,16 +28,14 @@ def trainer(tmp_path, digits):
     return TaskAdaptationTrainer(tiny.vit(), config, train_dataset=digits)
 
 
-def test_accuracy_is_over_the_rows_with_a_label():
+def test_the_metrics_are_those_of_the_models_problem():
+    config = tiny.vit(2).config
     logits = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    assert accuracy_metric()(EvalPrediction(logits, np.array([0, 0, -100]))) == {"accuracy": 0.5}
-
-
-def test_regression_is_measured_against_the_formulas():
-    outputs, labels = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 3.0, 5.0])
-    metrics = regression_metrics(EvalPrediction(outputs, labels))
-    assert metrics == {"mean_absolute_error": pytest.approx(2 / 3), "r_squared": pytest.approx(1 - 2 / 8)}
-    assert regression_metrics(EvalPrediction(outputs, np.ones(3)))["r_squared"] == 0
+    found = metrics_of(config)(EvalPrediction(logits, np.array([0, 0, -100])))
+    assert found == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
+    compute = metrics_of(config)
+    config.problem_type = "regression"  # as a trainer settles it
+    assert compute(EvalPrediction(logits, np.zeros((3, 2))))["mean_absolute_error"] == 0.5
 
 
 def test_converters_are_methods_of_the_card(tmp_path, digits):

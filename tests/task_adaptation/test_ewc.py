@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from hf_transfer.task_adaptation.ewc import EWC, save_fisher
+from hf_transfer.task_adaptation.ewc import EWC, estimate_fisher, save_fisher
+from tests import tiny
 
 
 def batches(rows=6, size=4):
@@ -52,6 +53,26 @@ def test_the_drawn_fisher_comes_near_the_exact_one(tiny_model):
     exact = exact_fisher(tiny_model, batch["input_ids"])
     for name in ("bert.pooler.dense.weight", "bert.encoder.layer.0.output.dense.weight"):
         assert (objective.fisher[name].sum() / exact[name].sum()).item() == pytest.approx(1.0, abs=0.35)
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_several_labels_and_numbers_are_drawn_as_their_own(problem_type):
+    """Of labels log p is a sum: E (d log p)^2 = sum_c p_c (1 - p_c) (d z_c)^2; of numbers sum_c (d z_c)^2."""
+    torch.manual_seed(0)
+    model = tiny.bert(problem_type=problem_type).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(20)
+    tokens = torch.randint(200, (2, 5))
+    found = estimate_fisher(model, [{"input_ids": tokens}] * 100, samples=200)
+    name = "bert.pooler.dense.weight"
+    exact = 0.0
+    for row in tokens:
+        logits = model(input_ids=row.unsqueeze(0)).logits[0]
+        for z in logits:
+            (gradient,) = torch.autograd.grad(z, dict(model.named_parameters())[name], retain_graph=True)
+            variance = 1.0 if problem_type == "regression" else (z.sigmoid() * (1 - z.sigmoid())).item()
+            exact += variance * gradient.square().sum().item() / len(tokens)
+    assert found[name].sum().item() == pytest.approx(exact, rel=0.2)
 
 
 def test_the_source_is_read_instead_of_the_training_set_and_no_more_than_asked(tiny_model):

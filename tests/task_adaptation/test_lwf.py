@@ -60,3 +60,29 @@ def test_a_regression_model_keeps_its_old_answers():
     assert loss.item() == pytest.approx(((1 - 3) / 2) ** 2 / 2 / 2)
     loss.backward()
     torch.testing.assert_close(z.grad, torch.tensor([[-0.25], [0.0]]))
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_the_divergence_of_each_kind_of_prediction(problem_type):
+    generator = torch.Generator().manual_seed(0)
+    logits, teacher = torch.randn(5, 3, generator=generator), torch.randn(5, 3, generator=generator)
+
+    def distribution(z):
+        if problem_type == "regression":
+            return torch.distributions.Normal(z, 2.0)
+        if problem_type == "multi_label_classification":
+            return torch.distributions.Bernoulli(logits=z / 2)
+        return torch.distributions.Categorical(logits=z / 2)
+
+    divergence = torch.distributions.kl_divergence(distribution(teacher), distribution(logits))
+    expected = divergence.reshape(5, -1).sum(dim=1).mean()
+    torch.testing.assert_close(distillation(logits, teacher, 2.0, problem_type), expected)
+
+
+def test_a_class_that_the_teacher_rules_out_adds_nothing():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([0.0, -torch.inf, 0.0, 0.0])
+    assert distillation(logits + mask, logits + mask).item() == 0
+    torch.testing.assert_close(
+        distillation(logits * 2 + mask, logits + mask), distillation(logits[:, [0, 2, 3]] * 2, logits[:, [0, 2, 3]])
+    )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.validators import VALIDATORS, WORKING, choose_validator, find_validator
 
 
@@ -10,9 +11,9 @@ def test_every_validator_scores_what_it_is_said_to(evaluation_set, monkeypatch):
     monkeypatch.setattr("hf_transfer.functional.hypotheses.STEPS", 2)
     features, logits, domain, labels = evaluation_set
     assert set(VALIDATORS) == {name for names in WORKING.values() for name in names}
-    for name in WORKING["classes"]:
+    for name in WORKING[SINGLE_LABEL]:
         assert isinstance(find_validator(name)(features, logits, domain, labels), float)
-    for name in WORKING["numbers"]:
+    for name in WORKING[REGRESSION]:
         assert isinstance(find_validator(name)(features, logits, domain, torch.randn(40, 3)), float)
 
 
@@ -40,18 +41,26 @@ def test_the_seed_of_the_halves_is_0_where_none_is_given(evaluation_set, monkeyp
 
 
 def test_the_usual_one_and_the_one_that_is_asked_for():
-    assert choose_validator(None, "classes") == "information_maximization"
-    assert choose_validator(None, "numbers") == "dev" and choose_validator("dd", "numbers") == "dd"
-    assert choose_validator(None, "several labels") is None
+    assert choose_validator(None, SINGLE_LABEL) == "information_maximization"
+    assert choose_validator(None, REGRESSION) == "dev" and choose_validator("dd", REGRESSION) == "dd"
+    assert choose_validator(None, MULTI_LABEL) == "dev"
 
 
 @pytest.mark.parametrize(
     "name, predicts, message",
     [
-        ("entropy", "numbers", "`entropy` does not work for numbers, .*accepted: dev, dd, source_risk"),
-        ("dd", "classes", "`dd` does not work for classes, .*accepted: information_maximization, dev, "),
-        ("dev", "several labels", "`dev` does not work for several labels, which this model predicts; none does"),
-        ("luck", "numbers", "unknown validator `luck`"),
+        ("entropy", REGRESSION, "`entropy` is not defined for regression, .*accepted: dev, dd, source_risk"),
+        (
+            "dd",
+            SINGLE_LABEL,
+            "`dd` is not defined for single_label.*accepted: information_maximization, dev, ",
+        ),
+        (
+            "mdd",
+            MULTI_LABEL,
+            "`mdd` is not defined for multi_label.*which this model does; accepted: dev, source_risk",
+        ),
+        ("luck", REGRESSION, "unknown validator `luck`"),
     ],
 )
 def test_one_that_does_not_work(name, predicts, message):
