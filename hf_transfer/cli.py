@@ -209,11 +209,15 @@ def push(
     private: Annotated[bool | None, typer.Option(help="Visibility of a new repository.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch; main by default.")] = None,
     commit_message: Annotated[str, typer.Option()] = "Upload model with hf_transfer",
+    base_model: Annotated[
+        str | None, typer.Option(help="Of an adapter: the Hub id of its base, in place of the local folder.")
+    ] = None,
 ) -> None:
     """Publish a model folder on the Hub."""
     from hf_transfer.hub import push_folder
 
-    commit = push_folder(folder, repo_id, private=private, revision=revision, commit_message=commit_message)
+    options = {"private": private, "revision": revision, "base_model": base_model}
+    commit = push_folder(folder, repo_id, commit_message=commit_message, **options)
     typer.echo(f"Published: {commit.commit_url}")
 
 

@@ -1,6 +1,13 @@
 """To and from the Hugging Face Hub: atomic saves, model cards, push and pull."""
 
 from hf_transfer.collision import refuse_if_broken
+from hf_transfer.hub.adapter import (
+    adapter_class_names,
+    complete_adapter,
+    find_base,
+    is_adapter_folder,
+    loadable_adapter,
+)
 from hf_transfer.hub.atomic import atomic_folder, check_can_write
 from hf_transfer.hub.card import (
     DatasetFact,
@@ -13,9 +20,10 @@ from hf_transfer.hub.card import (
     software_versions,
     write_card,
 )
+from hf_transfer.hub.disk import removed_on_failure
 from hf_transfer.hub.errors import HubError, explain_hub_error
 from hf_transfer.hub.pull import local_model_folder, pull_model
-from hf_transfer.hub.push import check_can_push, check_model_folder, push_folder
+from hf_transfer.hub.push import check_base_is_public, check_can_push, check_model_folder, push_command, push_folder
 
 refuse_if_broken()
 
@@ -27,15 +35,23 @@ __all__ = [
     "PlotFact",
     "RunFacts",
     "TableFact",
+    "adapter_class_names",
     "atomic_folder",
+    "check_base_is_public",
     "check_can_push",
     "check_can_write",
     "check_card",
     "check_model_folder",
+    "complete_adapter",
     "explain_hub_error",
+    "find_base",
+    "is_adapter_folder",
+    "loadable_adapter",
     "local_model_folder",
     "pull_model",
+    "push_command",
     "push_folder",
+    "removed_on_failure",
     "software_versions",
     "write_card",
 ]

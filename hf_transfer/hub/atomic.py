@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from hf_transfer.hub.disk import removed_on_failure
+
 _AT_CURRENT_DIRECTORY = {"linux": -100, "darwin": -2}
 _SWAP_FUNCTION = {"linux": "renameat2", "darwin": "renameatx_np"}
 _SWAP_FLAG = 2  # RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS
@@ -36,6 +38,7 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
     Raises:
         FileExistsError: `path` is a file, or a folder that is not empty and `overwrite` is False.
         PermissionError: nothing can be written beside `path`.
+        OSError: the disk is full.
 
     Example:
         >>> with atomic_folder("flowformer-base", overwrite=True) as staging:
@@ -44,9 +47,12 @@ def atomic_folder(path: str | os.PathLike, overwrite: bool = False) -> Iterator[
     target = Path(path).expanduser().resolve()
     staging = _open_staging(target, overwrite)
     try:
-        yield staging
-        _flush(staging)
-        _put_in_place(staging, target, overwrite)
+        with removed_on_failure(
+            staging, f"Make room beside {target}, then save again: `--resume` trains no step twice."
+        ):
+            yield staging
+            _flush(staging)
+            _put_in_place(staging, target, overwrite)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+
+from hf_transfer.hub.adapter import is_hub_id
 
 CARD_NAME = "README.md"
+MARK = "hf_transfer"
+"""The tag of every card that is written here."""
+_LOADING = re.compile(r'(\.from_pretrained\()"[^"\n]*"')
 _ARXIV_ID = re.compile(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+/\d{7}")
 _VERSIONED = ("hf-transferability", "torch", "transformers", "peft", "accelerate", "datasets", "huggingface-hub")
 
@@ -90,6 +93,7 @@ class RunFacts:
     loads_with: str = "transformers"  # or "peft" for an adapter
     imports_from: str = ""  # module of `auto_class`, where that is not the library in `loads_with`
     load_options: Mapping[str, Any] = field(default_factory=dict)  # keywords of `from_pretrained`
+    needs_hf_transfer: str = ""  # what the package registers without which loading fails; empty where nothing does
     base_model: str | None = None
     license: str | None = None
     language: str | Sequence[str] | None = None
@@ -163,14 +167,35 @@ def card_metadata(facts: RunFacts) -> ModelCardData:
         model_name=facts.model_name,
         pipeline_tag=facts.task,
         library_name=facts.loads_with,
-        base_model=facts.base_model if _is_hub_id(facts.base_model) else None,
+        base_model=facts.base_model if is_hub_id(facts.base_model) else None,
         license=facts.license,
         language=facts.language if isinstance(facts.language, str) or facts.language is None else list(facts.language),
         datasets=[data.hub_id for data in facts.datasets if data.hub_id] or None,
         metrics=list(dict.fromkeys(metric.name for metric in facts.metrics)) or None,
-        tags=["hf_transfer", "transfer-learning", *(_slug(method.name) for method in facts.methods), *facts.tags],
+        tags=[MARK, "transfer-learning", *(_slug(method.name) for method in facts.methods), *facts.tags],
         eval_results=[_eval_result(facts.task, metric) for metric in facts.metrics] or None,
     )
+
+
+def card_on_hub(folder: str | os.PathLike, repo_id: str) -> str | None:
+    """The card of a model folder as it has to read on the Hub: named, and loaded, by the repository.
+
+    Args:
+        folder: with a card.
+        repo_id: what users will pass to `from_pretrained`.
+
+    Returns:
+        The text; None for a card that was not written here, which stays as it is.
+    """
+    card = check_card(folder)
+    if MARK not in (card.data.tags or ()):
+        return None
+    name = repo_id.split("/")[-1]
+    card.text = re.sub(r"^# .*$", f"# {name}", card.text, count=1, flags=re.MULTILINE)
+    card.text = _LOADING.sub(lambda found: f'{found[1]}"{repo_id}"', card.text, count=1)
+    if card.data.model_name is not None:
+        card.data.model_name = name
+    return str(card)
 
 
 def check_card(folder: str | os.PathLike) -> ModelCard:
@@ -201,17 +226,6 @@ def _eval_result(task: str, metric: MetricFact) -> EvalResult:
         # NumPy and torch scalars do not belong into YAML.
         metric_value=round(float(metric.value), 6),
     )
-
-
-def _is_hub_id(name: str | None) -> bool:
-    """A local folder is named in the text of the card, but the Hub refuses it as `base_model`."""
-    if not name or Path(name).is_dir():
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def _copy_plot(folder: Path, plot: PlotFact) -> tuple[str, str]:

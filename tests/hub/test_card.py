@@ -98,13 +98,21 @@ def test_papers_become_links(tmp_path: Path, paper: str, link: str) -> None:
 
 
 def test_loading_is_shown_with_the_import_it_needs(tmp_path: Path) -> None:
-    text = card(tmp_path, model_id="lab/digits")
+    text = card(tmp_path, model_id="lab/digits", needs_hf_transfer="Flowformer")
     code = text.split("```python\n")[1].split("```")[0]
-    assert "import hf_transfer" in code
+    assert "import hf_transfer  # registers Flowformer: without it loading fails\n" in code
+    assert "pip install hf-transferability" in text
     assert "from transformers import AutoModelForImageClassification\n" in code
     assert 'AutoModelForImageClassification.from_pretrained("lab/digits")' in code
     compile(code, "card", "exec")
     assert "from peft import AutoPeftModel\n" in card(tmp_path, loads_with="peft", auto_class="AutoPeftModel")
+
+
+def test_nothing_is_imported_that_loading_does_not_need(tmp_path: Path) -> None:
+    text = card(tmp_path, model_id="lab/digits")
+    assert "```python\nfrom transformers import AutoModelForImageClassification\n" in text
+    assert "pip install transformers\n" in text and "without it" not in text
+    assert "pip install peft transformers\n" in card(tmp_path, loads_with="peft", auto_class="AutoPeftModel")
 
 
 def test_tables_and_plots(tmp_path: Path) -> None:

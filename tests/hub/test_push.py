@@ -1,5 +1,6 @@
 """Pushing over real HTTP: what arrives, what is asked first, and what every failure says."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, ModelCard, constants
+from peft import AutoPeftModel, LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
-from hf_transfer.hub import HubError, check_can_push, push_folder, retry
+from hf_transfer.hub import HubError, check_can_push, push_command, push_folder, retry
 
 RELOAD = """
 import hf_transfer, torch
@@ -26,7 +28,9 @@ def quick(monkeypatch) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """All files but the card, which names the repository on the Hub."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "README.md"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def sent(hub, method: str, part: str) -> list[str]:
@@ -97,11 +101,88 @@ def test_private_is_never_pushed_into_a_public_repository(hub, tiny_model: Path)
     assert "config.json" not in hub.files("lab/tiny")
 
 
-def test_checkpoints_stay_here(hub, tiny_model: Path) -> None:
-    (tiny_model / "checkpoint-10").mkdir()
-    (tiny_model / "checkpoint-10" / "optimizer.pt").write_bytes(b"large")
+def test_what_only_a_resumed_training_reads_stays_here(hub, tiny_model: Path) -> None:
+    names = [
+        "checkpoint-10/optimizer.pt",
+        "training_args.bin",
+        "objectives.safetensors",
+        "resume.json",
+        "scheduler.pt",
+    ]
+    names += ["trainer_state.json", "rng_state.pth", "runs/events", "source_only/model/config.json"]
+    names += ["figures/a.png"]
+    for name in [*names, "plots/losses.png"]:
+        (tiny_model / name).parent.mkdir(parents=True, exist_ok=True)
+        (tiny_model / name).write_bytes(b"large")
     push_folder(tiny_model, "lab/tiny")
-    assert not any("checkpoint" in path for path in hub.files("lab/tiny"))
+    assert not set(names) & set(hub.files("lab/tiny"))
+    assert "plots/losses.png" in hub.files("lab/tiny")
+
+
+def test_the_card_on_the_hub_loads_the_repository(hub, tiny_model: Path) -> None:
+    before = (tiny_model / "README.md").read_text()
+    assert 'from_pretrained("tiny")' in before
+    push_folder(tiny_model, "lab/other")
+    card = hub.files("lab/other")["README.md"].decode()
+    assert 'from_pretrained("lab/other")' in card and "\n# other\n" in card
+    assert ModelCard(card).data.model_name == "other"
+    assert (tiny_model / "README.md").read_text() == before, "the folder's own card still loads the folder"
+
+
+def test_a_card_of_somebody_elses_hand_stays_as_it_is(hub, tiny_model: Path) -> None:
+    text = '---\nlicense: mit\n---\n# Mine\nLike `AutoModel.from_pretrained("lab/base")`.\n'
+    (tiny_model / "README.md").write_text(text)
+    push_folder(tiny_model, "lab/tiny")
+    assert hub.files("lab/tiny")["README.md"].decode() == text
+
+
+class TestAdapters:
+    """An adapter is published only where everybody can have its base."""
+
+    @pytest.fixture
+    def adapter(self, tiny_model: Path, tmp_path: Path) -> Path:
+        model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
+        folder = tmp_path / "adapter"
+        get_peft_model(model, LoraConfig(target_modules=["query"])).save_pretrained(folder)
+        shutil.copy(tiny_model / "README.md", folder)
+        return folder
+
+    def test_on_a_local_base_is_refused(self, hub, adapter: Path) -> None:
+        with pytest.raises(ValueError, match=r"is an adapter of the folder `.*tiny` of this machine.*--base-model"):
+            push_folder(adapter, "lab/adapter")
+        assert not hub.store.repos
+
+    def test_on_a_base_that_was_never_saved_is_refused(self, hub, adapter: Path) -> None:
+        rename_base(adapter, None)
+        with pytest.raises(ValueError, match="of a model that was never saved"):
+            push_folder(adapter, "lab/adapter")
+        rename_base(adapter, "/gone/away")
+        with pytest.raises(ValueError, match="of the folder `/gone/away`"):
+            push_folder(adapter, "lab/adapter")
+        assert not hub.store.repos
+
+    def test_on_a_base_of_the_hub_loads_for_everybody(self, hub, adapter: Path, tiny_model: Path) -> None:
+        with pytest.raises(HubError, match="no such repository"):
+            push_folder(adapter, "lab/adapter", base_model="lab/base")
+        push_folder(tiny_model, "lab/base")
+        push_folder(adapter, "lab/adapter", base_model="lab/base")
+        config = json.loads(hub.files("lab/adapter")["adapter_config.json"])
+        assert config["base_model_name_or_path"] == "lab/base" and config["target_modules"] == ["query"]
+        assert AutoPeftModel.from_pretrained("lab/adapter", num_labels=3).config.num_labels == 3
+
+    def test_a_whole_model_has_no_base(self, hub, tiny_model: Path) -> None:
+        with pytest.raises(ValueError, match="`base_model` is for adapters"):
+            push_folder(tiny_model, "lab/tiny", base_model="lab/base")
+
+
+def rename_base(adapter: Path, base: str | None) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": base}))
+
+
+def test_the_command_that_pushes() -> None:
+    assert push_command("out/my model", "lab/tiny") == "hf-transfer push 'out/my model' lab/tiny"
+    assert push_command("out", "lab/tiny", private=True).endswith("lab/tiny --private")
 
 
 def test_trouble_of_the_hub_at_any_step_is_outlived(hub, tiny_model: Path) -> None:
@@ -165,6 +246,7 @@ class TestBeforeAnythingIsSent:
     def test_no_model(self, hub, tmp_path: Path) -> None:
         self.refused(ValueError, "neither config.json nor adapter_config.json", tmp_path)
         (tmp_path / "config.json").write_text("{}")
+        (tmp_path / "training_args.bin").write_bytes(b"no weights")
         self.refused(ValueError, "no weights", tmp_path)
 
     def test_no_card(self, hub, tiny_model: Path) -> None:
