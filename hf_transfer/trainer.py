@@ -7,20 +7,26 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from hf_transfer.checkpoints import check_writable, last_complete_checkpoint
+from hf_transfer.checkpoints import (
+    check_length,
+    check_record,
+    check_writable,
+    is_finished,
+    last_complete_checkpoint,
+)
 from hf_transfer.core.diverged import TrainingDiverged, at_step, infinite_terms
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
@@ -39,6 +45,7 @@ from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, VisitedRows, VisitSampler
 from hf_transfer.model_anatomy import layer_places, unwrap_peft
 from hf_transfer.objective import Objective
+from hf_transfer.publishing_trainer import PublishingTrainer
 from hf_transfer.task_adaptation.layer_freezing import LayerFreezing
 from hf_transfer.task_adaptation.layer_rates import parameter_groups
 from hf_transfer.task_adaptation.schedule import make_schedules
@@ -148,7 +155,7 @@ class TransferConfig(TrainingArguments):
             )
 
 
-class TransferTrainer(Trainer):
+class TransferTrainer(PublishingTrainer):
     """`transformers.Trainer` over a TransferModel: any Hugging Face model, any objectives, with or without PEFT.
 
     Checkpoints are ordinary Hugging Face folders plus `objectives.safetensors`, and a resumed run equals a straight
@@ -218,6 +225,9 @@ class TransferTrainer(Trainer):
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
         self.train_collator = self._choose_train_collator()
+        self.resumed_from: str | None = None
+        if args.push_to_hub:
+            self.check_publishable()
         self.add_callback(TransferCallback(self))
         for callback in adapter_callbacks(model.model):
             self.add_callback(callback)
@@ -325,9 +335,25 @@ class TransferTrainer(Trainer):
         """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, if there is one."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
-        if not resume_from_checkpoint:
+        self.resumed_from = resume_from_checkpoint or None
+        if resume_from_checkpoint:
+            check_record(resume_from_checkpoint, self.record)
+            is_whole_here = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+            if is_whole_here and is_finished(resume_from_checkpoint, self.args):
+                return self._finished(resume_from_checkpoint)
+        else:
             self._prepare_objectives()
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _finished(self, checkpoint: str) -> TrainOutput:
+        """The end of a training that has no step left; the Trainer itself would take one more."""
+        logger.warning(f"{checkpoint} is the end of this training: no step is left.")
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        self._load_from_checkpoint(checkpoint)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        return TrainOutput(self.state.global_step, float(np.mean(losses)) if losses else math.nan, {})
 
     def _prepare_objectives(self) -> None:
         for objective in self.transfer_model.objectives.values():
@@ -420,20 +446,6 @@ class TransferTrainer(Trainer):
 
     # Folders.
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
-            # A checkpoint that is written anew is incomplete until its state, the last file, is there again.
-            (folder / TRAINER_STATE_NAME).unlink(missing_ok=True)
-        self.transfer_model.save_pretrained(folder, state_dict=state_dict)
-        processor = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if processor is not None:
-            processor.save_pretrained(folder)
-        torch.save(self.args, folder / TRAINING_ARGS_NAME)
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -465,6 +477,12 @@ class TransferCallback(TrainerCallback):
 
     def __init__(self, trainer: TransferTrainer):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer.resumed_from is not None:
+            is_constant = args.lr_scheduler_type.value.startswith("constant")
+            follows_share = self.trainer.transfer_model.objectives or self.trainer.schedules
+            check_length(self.trainer.resumed_from, state.max_steps, is_constant and not follows_share)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         # On a resumed run with two processes accelerate's own set_epoch does not reach the sampler.

@@ -25,6 +25,7 @@ from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
 from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.functional.processes import from_all, has_several
 from hf_transfer.functional.registered import registered
+from hf_transfer.hub import complete_adapter
 from hf_transfer.model_anatomy import HeadInput, feature_width, rest_frozen_batch_norms, unwrap_peft
 from hf_transfer.model_surgery import kept_beside
 from hf_transfer.objective import IGNORED_LABEL, Objective, Phase, View, alternating_name, check_needs
@@ -370,6 +371,8 @@ class TransferModel(nn.Module):
         state = self.state_dict() if state_dict is None else state_dict
         inner = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         self.model.save_pretrained(path, state_dict=inner if state_dict is not None else None, **kwargs)
+        if isinstance(self.model, PeftModel) and kwargs.get("is_main_process", True):
+            complete_adapter(path, self.config.id2label if self.reads_head else None)
         # Copies, because the safetensors format refuses a teacher's tied weights.
         own = {name: value.to("cpu", copy=True).contiguous() for name, value in state.items() if _is_own(name)}
         if own and kwargs.get("is_main_process", True):

@@ -22,6 +22,8 @@ FLOORS = [
     {"pretraining", "task_adaptation", "multi_model", "few_shot", "tuners"},
     {"validators"},
     {"transfer_model", "converters", "checkpoints"},
+    {"card_facts"},
+    {"publishing_trainer"},
     {"trainer"},
     {"family_trainers"},
     {"alternating_trainer"},

@@ -323,13 +323,13 @@ def test_objectives_prepare_once_and_not_again_when_resuming(tmp_path, digits):
             Prepared.calls += 1
             self.seen = sum(len(batch["labels"]) for batch in dataloader)
 
-    args = config(tmp_path, save_strategy="steps", save_steps=2, max_steps=2)
+    args = config(tmp_path, save_strategy="steps", save_steps=2, max_steps=3)
     trainer = TransferTrainer(tiny.vit(), args, train_dataset=digits, objectives={"one": Prepared()})
     trainer.train()
     assert Prepared.calls == 1 and trainer.transfer_model.objectives["one"].seen == len(digits)
     args = config(tmp_path, max_steps=3)
     resumed = TransferTrainer(tiny.vit(), args, train_dataset=digits, objectives={"one": Prepared()})
-    resumed.train(resume_from_checkpoint=True)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert Prepared.calls == 1
 
 

@@ -23,6 +23,8 @@ from hf_transfer.hub.adapter import is_hub_id
 CARD_NAME = "README.md"
 MARK = "hf_transfer"
 """The tag of every card that is written here."""
+SIGNATURE = "This card was written from the run itself."
+"""In the text of the template."""
 _LOADING = re.compile(r'(\.from_pretrained\()"[^"\n]*"')
 _ARXIV_ID = re.compile(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+/\d{7}")
 _VERSIONED = ("hf-transferability", "torch", "transformers", "peft", "accelerate", "datasets", "huggingface-hub")
@@ -188,7 +190,7 @@ def card_on_hub(folder: str | os.PathLike, repo_id: str) -> str | None:
         The text; None for a card that was not written here, which stays as it is.
     """
     card = check_card(folder)
-    if MARK not in (card.data.tags or ()):
+    if not is_written_here(card):
         return None
     name = repo_id.split("/")[-1]
     card.text = re.sub(r"^# .*$", f"# {name}", card.text, count=1, flags=re.MULTILINE)
@@ -196,6 +198,11 @@ def card_on_hub(folder: str | os.PathLike, repo_id: str) -> str | None:
     if card.data.model_name is not None:
         card.data.model_name = name
     return str(card)
+
+
+def is_written_here(card: ModelCard) -> bool:
+    """Whether `write_card` wrote a card. PEFT replaces the tags of every card that it finds, and leaves the text."""
+    return MARK in (card.data.tags or ()) or SIGNATURE in card.text
 
 
 def check_card(folder: str | os.PathLike) -> ModelCard:

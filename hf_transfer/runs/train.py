@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
-from peft import PeftConfig, PeftModel
-from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel
+from peft import PeftModel
+from transformers import EvalPrediction, PreTrainedConfig
 
-from hf_transfer.converters import conversions_of, converter
+from hf_transfer.card_facts import adapter_facts, keywords_of, training_facts
 from hf_transfer.core.task_loss import problem_type_of
 from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.bundled import BUNDLED
-from hf_transfer.hub import DatasetFact, MethodFact, RunFacts, atomic_folder, write_card
-from hf_transfer.model_anatomy import unwrap_peft
-from hf_transfer.models.short_names import packaged_name
+from hf_transfer.hub import DatasetFact, RunFacts, atomic_folder, complete_adapter, write_card
 from hf_transfer.trainer import TransferTrainer
-from hf_transfer.tuners.difference import DifferenceConfig, changed_parameters
 
 RESULTS_FILE = "results.json"
+__all__ = [
+    "RESULTS_FILE",
+    "adapter_facts",
+    "dataset_fact",
+    "keywords_of",
+    "metrics_of",
+    "read_results",
+    "save_run",
+    "save_translation",
+    "training_facts",
+]
 
 
 def metrics_of(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str, float]]:
@@ -41,55 +48,6 @@ def metrics_of(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str,
     return compute
 
 
-def training_facts(trainer: TransferTrainer) -> dict[str, Any]:
-    """What the trainer knows of a run, as keywords of `RunFacts`: methods with papers, settings, base model."""
-    args = trainer.args
-    return {
-        "base_model": packaged_name(unwrap_peft(trainer.adapted_model).config._name_or_path or "") or None,
-        "methods": [
-            MethodFact(type(method).__name__, method.paper, keywords_of(method))
-            for method in (*trainer.transfer_model.objectives.values(), *trainer.schedules)
-        ]
-        + [
-            MethodFact(name, converter(name).paper, keywords)
-            for name, keywords in conversions_of(trainer.adapted_model).items()
-        ]
-        + adapter_facts(trainer.adapted_model),
-        "hyper_parameters": {
-            "learning_rate": args.learning_rate,
-            "head_learning_rate_multiplier": args.head_learning_rate_multiplier,
-            "lr_scheduler_type": str(args.lr_scheduler_type.value),
-            "max_steps": trainer.state.max_steps,
-            "train_batch_size": trainer.get_total_train_batch_size(args),
-            "weight_decay": args.weight_decay,
-            "seed": args.seed,
-            "num_processes": args.world_size,
-        },
-    }
-
-
-def adapter_facts(model: PreTrainedModel | PeftModel) -> list[MethodFact]:
-    """The adapter of a PEFT model with the settings that are not its defaults, and how much a difference changes."""
-    if not isinstance(model, PeftModel):
-        return []
-    config = model.active_peft_config
-    own = {one.name: one for one in fields(config) if one.name not in PeftConfig.__dataclass_fields__}
-    chosen = {name: getattr(config, name) for name, one in own.items() if getattr(config, name) != one.default}
-    keywords = {name: value for name, value in chosen.items() if isinstance(value, int | float | str)}
-    if isinstance(config, DifferenceConfig):
-        keywords["changed"] = str(changed_parameters(model))
-    return [MethodFact(type(config).__name__.removesuffix("Config"), getattr(config, "paper", ""), keywords)]
-
-
-def keywords_of(objective: Any) -> dict[str, Any]:
-    """The plain-valued attributes of an objective: its hyper-parameters."""
-    return {
-        name: value
-        for name, value in vars(objective).items()
-        if isinstance(value, int | float | str) and not name.startswith("_") and name != "training"
-    }
-
-
 def save_run(
     trainer: TransferTrainer,
     folder: str | Path,
@@ -101,6 +59,9 @@ def save_run(
     if trainer.is_world_process_zero():
         with atomic_folder(folder, overwrite=overwrite) as staging:
             trainer.adapted_model.save_pretrained(staging)
+            if isinstance(trainer.adapted_model, PeftModel):
+                names = trainer.transfer_model.config.id2label if trainer.transfer_model.reads_head else None
+                complete_adapter(staging, names)
             if trainer.processing_class is not None:
                 trainer.processing_class.save_pretrained(staging)
             (staging / RESULTS_FILE).write_text(json.dumps(dict(results), indent=2) + "\n")
