@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 from peft import PeftModel
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
+from transformers.utils import logging
 from transformers.utils.hub import PushInProgress
 
 from hf_transfer.card_facts import card_of, keywords_of
 from hf_transfer.checkpoints import record_of, write_record
 from hf_transfer.hub import check_base_is_public, push_folder, removed_on_failure, write_card
 from hf_transfer.hub.card import CARD_NAME, is_written_here
+
+logger = logging.get_logger(__name__)
 
 DRAFTS = ("Model Card for Model ID", "has been generated automatically")
 """Words of the drafts that PEFT and the Trainer write, which a true card replaces."""
@@ -148,6 +153,16 @@ class PublishingTrainer(Trainer):
             self.push_in_progress.jobs.append(job)
         else:
             self.push_in_progress = PushInProgress([job])
+
+    def _finished(self, checkpoint: str) -> TrainOutput:
+        """The end of a training that has no step left; the Trainer itself would take one more."""
+        logger.warning(f"{checkpoint} is the end of this training: no step is left.")
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        self._load_from_checkpoint(checkpoint)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
+        return TrainOutput(self.state.global_step, float(np.mean(losses)) if losses else math.nan, {})
 
     @cached_property
     def record(self) -> dict[str, Any]:

@@ -7,18 +7,14 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from hf_transfer.checkpoints import (
@@ -345,16 +341,6 @@ class TransferTrainer(PublishingTrainer):
         else:
             self._prepare_objectives()
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
-
-    def _finished(self, checkpoint: str) -> TrainOutput:
-        """The end of a training that has no step left; the Trainer itself would take one more."""
-        logger.warning(f"{checkpoint} is the end of this training: no step is left.")
-        self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-        self._load_from_checkpoint(checkpoint)
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
-            self._load_best_model()
-        losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
-        return TrainOutput(self.state.global_step, float(np.mean(losses)) if losses else math.nan, {})
 
     def _prepare_objectives(self) -> None:
         for objective in self.transfer_model.objectives.values():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
 
 from hf_transfer import TaskAdaptationTrainer, TransferConfig
 from hf_transfer.checkpoints import RECORD, check_length
@@ -73,7 +73,7 @@ def test_the_same_run_goes_on_without_a_word(finished, digits, heard):
 
 
 def test_a_finished_run_takes_no_step_more(finished, digits):
-    straight = load_file(finished / "checkpoint-2" / "model.safetensors")
+    straight = AutoModelForImageClassification.from_pretrained(finished / "checkpoint-2").state_dict()
     again = trainer(finished, digits)
     output = again.train(resume_from_checkpoint=True)
     assert output.global_step == again.state.global_step == 2
