@@ -150,11 +150,14 @@ class DomainAdaptationTrainer(TransferTrainer):
         """The validator's score of the present model; no target label is read. Higher is better."""
         return score(self.validator, self.validation_outputs(), self.problem_type)
 
-    def validate_by_all(self) -> dict[str, float]:
+    def validate_by_all(self, outputs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None) -> dict[str, float]:
         """The score of every validator that is defined for the problem type, of one pass over the rows; those that the
         data does not allow are left out.
+
+        Args:
+            outputs: of `validation_outputs`, where they are at hand.
         """
-        outputs, scores = self.validation_outputs(), {}
+        outputs, scores = self.validation_outputs() if outputs is None else outputs, {}
         for name in sorted(WORKING[self.problem_type]):
             try:
                 scores[name] = score(find_validator(name), outputs, self.problem_type)

@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from torch import Tensor
+from transformers.utils import logging
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.evaluation.class_shares import ClassShares
 from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import RunArguments
 from hf_transfer.runs.diagnostics import Diagnostics
 from hf_transfer.runs.guard import SOURCE_ONLY, GuardVerdict, choose
 from hf_transfer.trainer import TransferTrainer
+
+logger = logging.get_logger(__name__)
+
+NOT_COMPARED = (
+    "This model was not compared with source only, so that nothing says whether adapting was better than not to: "
+    "`guard: true` trains source only first and compares, `source_only: FOLDER` compares with one that is trained."
+)
 
 
 class DomainReport:
@@ -32,6 +43,8 @@ class DomainReport:
         self.keep_adapted = run_args.keep_adapted
         self.verdict: GuardVerdict | None = None
         self.scores: dict[str, float] = {}
+        self.class_shares: dict[str, list[float]] = {}
+        self.warnings: list[str] = []
         wanted = self.has_domains and run_args.diagnostics
         self.diagnostics = Diagnostics(trainer, run_args.embedding) if wanted else None
 
@@ -40,12 +53,33 @@ class DomainReport:
         if self.reference is not None:
             self.verdict = choose(self.trainer, self.reference, self.keep_adapted)
         if self.has_domains:
-            scores = self.trainer.validate_by_all()
+            outputs = self.trainer.validation_outputs()
+            scores = self.trainer.validate_by_all(outputs)
             self.scores = {name: value for name, value in scores.items() if math.isfinite(value)}
+            self.warn(outputs)
+
+    def warn(self, outputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        """Say what cannot be told from the scores: whether adapting was better than not to, and odd class shares."""
+        model = self.trainer.transfer_model
+        if self.verdict is None and model.objectives:
+            self.warnings.append(NOT_COMPARED)
+        if self.trainer.problem_type == SINGLE_LABEL:
+            names = [str(model.config.id2label[place]) for place in range(model.config.num_labels)]
+            shares = ClassShares.of(*outputs[1:])
+            self.class_shares = dict(
+                zip(names, ([p, q] for p, q in zip(shares.source.tolist(), shares.target.tolist())))
+            )
+            self.warnings += shares.warnings(names, {one.label_space for one in model.objectives.values()})
+        for warning in self.warnings:
+            logger.warning(warning)
 
     def results(self) -> dict[str, Any]:
         """What joins the metrics in `results.json`."""
         found: dict[str, Any] = {"validators": self.scores} if self.scores else {}
+        if self.class_shares:
+            found["class_shares"] = {"of": ["source labels", "target predictions"], **self.class_shares}
+        if self.warnings:
+            found["warnings"] = self.warnings
         if self.verdict is not None:
             found |= {"kept": self.verdict.kept, "guard": self.verdict.to_dict()}
         return found
@@ -57,6 +91,7 @@ class DomainReport:
             rows = [[name, score] for name, score in self.scores.items()]
             chosen = self.trainer.args.validator
             caption = f"Higher is better. `{chosen}` is the run's validator; none reads target labels."
+            caption = " ".join([caption, *self.warnings])
             tables.append(TableFact("Label-free validators", ["validator", "score"], rows, caption))
         facts: dict[str, Any] = {"tables": tables}
         if self.diagnostics is not None:

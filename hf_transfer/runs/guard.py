@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.evaluation.class_shares import FAR, ClassShares, distance_of_shares
 from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import Arguments, RunArguments
@@ -41,9 +43,22 @@ class GuardVerdict:
     adapted: float
     source_only: float
     kept: str
+    share_distance: float | None = None
+    """How far apart the class shares are that both predict on the target; None where there are no classes."""
 
     def in_words(self) -> str:
-        """One sentence."""
+        """What was kept and why, and whether the validator can be relied on."""
+        return self._choice() + self._doubt()
+
+    def _doubt(self) -> str:
+        if self.share_distance is None or self.share_distance < FAR:
+            return ""
+        return (
+            f" The class shares that they predict on the target are far apart (distance {self.share_distance:.2f} of "
+            "1), and no validator without target labels can tell which are right: check on some labelled target rows."
+        )
+
+    def _choice(self) -> str:
         scores = f"`{self.validator}`: adapted {self.adapted:.4f}, source only {self.source_only:.4f}"
         is_worse = not self.adapted >= self.source_only
         if self.kept == SOURCE_ONLY:
@@ -120,17 +135,25 @@ def choose(trainer: DomainAdaptationTrainer, folder: Path, keep_adapted: bool) -
         folder: of the source-only model.
         keep_adapted: whatever the validator says.
     """
-    adapted_score = trainer.validate()
+    adapted_score, adapted_shares = trainer.validate(), predicted_shares(trainer)
     with kept_weights(trainer):
         load_reference(trainer, folder)
-        reference_score = trainer.validate()
+        reference_score, reference_shares = trainer.validate(), predicted_shares(trainer)
     is_better = adapted_score >= reference_score or math.isnan(reference_score)
     kept = ADAPTED if is_better or keep_adapted else SOURCE_ONLY
     if kept == SOURCE_ONLY:
         load_reference(trainer, folder)
-    verdict = GuardVerdict(trainer.args.validator, adapted_score, reference_score, kept)
+    apart = None if adapted_shares is None else distance_of_shares(adapted_shares, reference_shares)
+    verdict = GuardVerdict(trainer.args.validator, adapted_score, reference_score, kept, apart)
     logger.warning(verdict.in_words())
     return verdict
+
+
+def predicted_shares(trainer: DomainAdaptationTrainer) -> torch.Tensor | None:
+    """Shares [C] of the classes that the present model predicts on the target; None where it predicts none."""
+    if trainer.problem_type != SINGLE_LABEL:
+        return None
+    return ClassShares.of(*trainer.validation_outputs()[1:]).target
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import equal
 from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.guard import GuardVerdict
 from hf_transfer.runs.train import read_results
 from hf_transfer.trainer import TransferTrainer
 from tests.runs.folders import QUICK, digits
@@ -60,6 +62,7 @@ def test_a_worse_adaptation_gives_way_to_source_only(here, scores, caplog):
     assert same("out", "out/source_only")
     results = read_results("out/model")
     assert results["kept"] == "source only"
+    assert 0 <= results["guard"].pop("share_distance") <= 1
     assert results["guard"] == {
         "validator": "information_maximization", "adapted": 0.1, "source_only": 0.4, "kept": "source only"
     }  # fmt: skip
@@ -72,8 +75,13 @@ def test_a_worse_adaptation_gives_way_to_source_only(here, scores, caplog):
 def test_a_better_adaptation_is_kept_as_if_nobody_had_asked(here, scores):
     """The guard changes neither the training nor what comes after it; a saved source-only run is compared with too."""
     adapt("--output_dir", "plain")
+    assert "was not compared with source only" in read_results("plain/model")["warnings"][0]
+    assert "`guard: true` trains source only first" in Path("plain/model/README.md").read_text()
     scores(0.4, 0.1)
     adapt("--output_dir", "out", "--guard")
+    assert not any("not compared" in warning for warning in read_results("out/model").get("warnings", []))
+    source, target = zip(*(read_results("out/model")["class_shares"][str(digit)] for digit in range(10)))
+    assert sum(source) == pytest.approx(1) == sum(target)
     assert same("out", "plain") and not same("out", "out/source_only")
     assert read_results("out/model")["kept"] == "adapted"
     assert "; the adapted model is kept." in Path("out/model/README.md").read_text()
@@ -131,3 +139,11 @@ def test_what_cannot_be_compared(here):
         adapt("--output_dir", "out", "--keep_adapted")
     with pytest.raises(ValueError, match="give a `target_dataset` and objectives"):
         adapt("--output_dir", "out", "--guard", "--objectives", "{}")
+
+
+def test_two_models_that_predict_other_class_shares_leave_a_doubt():
+    """A validator prefers even predictions: 70.6 % right over 82.0 % where the target has 85 % of one class."""
+    sure = GuardVerdict("information_maximization", 0.4, 0.1, "adapted", 0.05)
+    doubtful = replace(sure, share_distance=0.38)
+    assert sure.in_words().endswith("the adapted model is kept.")
+    assert "(distance 0.38 of 1), and no validator without target labels can tell" in doubtful.in_words()
