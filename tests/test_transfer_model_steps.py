@@ -100,7 +100,43 @@ def test_only_models_that_predict_the_next_token_have_no_use_for_the_first_label
         (bart, 5),
     ):
         assert TransferModel(inner, supervision="model").label_count(labels) == count
+    other = GPT2LMHeadModel(tiny.gpt2().config)
+    other.loss_type = "ForMaskedLM"
+    assert TransferModel(other, supervision="model").label_count(labels) == 5
     assert TransferModel(tiny.gpt2()).label_count(labels[:, 0]) == 2
+
+
+def test_class_numbers_of_any_integer_type(batch):
+    model = TransferModel(tiny.bert())
+    expected = model(**batch).loss
+    assert model(**{**batch, "labels": batch["labels"].to(torch.uint8)}).loss == expected
+
+
+def test_the_loss_of_the_model_itself_beside_objectives(batch):
+    inner = tiny.bert()
+    output = TransferModel(inner, {"one": Probe(weight=2.0)}, supervision="model")(**batch)
+    torch.testing.assert_close(output.losses["task"], inner(**batch).loss.detach())
+    torch.testing.assert_close(output.loss, output.losses["task"] + 2 * output.losses["one"])
+
+
+def test_objectives_are_held_to_the_problem_type_where_labels_are_read():
+    with pytest.raises(ValueError, match="the objective `one` is defined for single_label_classification"):
+        TransferModel(tiny.bert(num_labels=1), {"one": Probe()})
+    TransferModel(tiny.bert(num_labels=1), {"one": Probe()}, supervision="model")
+    model = TransferModel(tiny.bert(), {"one": Probe()})
+    with pytest.raises(ValueError, match="and this is multi_label_classification"):
+        model.settle_problem_type(torch.ones(4, 3))
+    assert (
+        model.settle_problem_type(torch.tensor([0, 2])) == model.config.problem_type == "single_label_classification"
+    )
+
+
+def test_label_smoothing_is_of_classes():
+    with pytest.raises(ValueError, match="`label_smoothing_factor` is defined for single_label_classification"):
+        TransferModel(tiny.bert(), label_smoothing=0.1).settle_problem_type(torch.ones(4, 3))
+    kinds = [TransferModel(tiny.bert()).settle_problem_type(torch.ones(4, 3))]
+    kinds.append(TransferModel(tiny.bert(), label_smoothing=0.1).settle_problem_type(torch.tensor([0, 1])))
+    assert kinds == ["multi_label_classification", "single_label_classification"]
 
 
 # Second copies, processes, resting modules.
@@ -138,6 +174,26 @@ def test_copies_carry_the_domain_of_their_rows(digits):
     for one in (view, view.views):
         assert one.domain.tolist() == [0, 0, 1, 1] and one.progress == 0.5 and one.model is model.model
         assert one.problem_type == "single_label_classification"
+
+
+def test_what_is_kept_beside_the_model_is_told_of_the_domains(digits):
+    class State(torch.nn.Module):
+        needs = frozenset()
+        told = []
+
+        def begin(self, domain):
+            self.told.append(None if domain is None else domain.tolist())
+
+    batch = tiny.batch_of(digits, 2)
+    copies = {"view_pixel_values": batch["pixel_values"]}
+    model = TransferModel(tiny.vit(), {"one": Probe("views")})
+    model.beside["state"] = State()
+    domain = torch.tensor([0, 1])
+    model(**batch, domain=domain, **copies)
+    model(**batch, **copies)
+    assert State.told == [[0, 1, 0, 1], None], "in training it stays for the backward pass"
+    model.eval()(**batch, domain=domain)
+    assert State.told[2:] == [[0, 1], None], "and not after an evaluation"
 
 
 def test_a_global_batch_holds_the_rows_of_all_processes(batch, monkeypatch):

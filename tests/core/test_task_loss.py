@@ -18,6 +18,7 @@ from hf_transfer.core.task_loss import (
     predicted,
     probabilities,
     problem_type_of,
+    problem_type_of_outputs,
     row_losses,
     task_loss,
 )
@@ -144,3 +145,11 @@ def test_the_likelihood_is_summed_over_rows_and_labels(problem_type):
     constant = logits.numel() * 0.5 * np.log(2 * np.pi) if problem_type == REGRESSION else 0.0
     expected = -distribution.log_prob(labels.to(logits.dtype)).sum() - constant
     torch.testing.assert_close(negative_log_likelihood(logits, labels, problem_type), expected)
+
+
+def test_outputs_without_a_configuration_are_told_from_their_labels():
+    classes, numbers = torch.tensor([0, 1, 1]), torch.tensor([[0.5, 2.0]] * 3)
+    assert problem_type_of_outputs(torch.zeros(3, 2), classes) == SINGLE_LABEL
+    assert problem_type_of_outputs(torch.zeros(3, 2), numbers) == REGRESSION
+    assert problem_type_of_outputs(torch.zeros(3, 1), numbers[:, 0]) == REGRESSION
+    assert problem_type_of_outputs(torch.zeros(3, 2), numbers.clamp(0, 1).round()) == MULTI_LABEL
