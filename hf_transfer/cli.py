@@ -77,7 +77,11 @@ def adapt(
     if from_ranking is not None:
         from hf_transfer.ranking import Ranking
 
-        fixed = {"model": Ranking.load(from_ranking).best.model, "architecture": None}
+        fixed = {
+            "model": Ranking.load(from_ranking).best.model,
+            "architecture": None,
+            "from_ranking": str(from_ranking),
+        }
     _run(run_adaptation, context.args, explain, **fixed)
 
 

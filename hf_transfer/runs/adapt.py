@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from peft import PeftModel
 from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -17,22 +16,21 @@ from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.data.checks import label_column
 from hf_transfer.evaluation.offline_rl import check_environment, evaluate_trajectory_model
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
-from hf_transfer.hub import MetricFact, RunFacts, check_can_push, check_can_write, push_folder
+from hf_transfer.hub import HubError, check_can_push, check_can_write, push_command, push_folder
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
+from hf_transfer.runs.card import HELD_OUT_FILE, LOG_FILE, held_out_of, run_card, training_log
 from hf_transfer.runs.data import RunData, load_data
 from hf_transfer.runs.domain_report import DomainReport
-from hf_transfer.runs.guard import is_guarded, reference_folder
+from hf_transfer.runs.guard import SOURCE_ONLY, is_guarded, reference_folder
 from hf_transfer.runs.ignored import check_nothing_is_ignored
-from hf_transfer.runs.models import AUTO_CLASSES, OWN_TASKS, TRAJECTORY_TASK
+from hf_transfer.runs.models import TRAJECTORY_TASK
 from hf_transfer.runs.rounds import run_rounds
 from hf_transfer.runs.start import collator_for, start, trajectory_settings
 from hf_transfer.runs.task import with_task
 from hf_transfer.runs.train import (
-    dataset_fact,
     metrics_of,
     save_run,
     save_translation,
-    training_facts,
 )
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from hf_transfer.transfer_model import alternates, label_spaces
@@ -216,44 +214,27 @@ def finish(
         hidden = ("_runtime", "_per_second", "_preparation_time", "epoch")
         metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)}
     metrics |= further(metrics)
-    facts = RunFacts(
-        model_name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
-        task=model_args.task,
-        auto_class=AUTO_CLASSES[model_args.task] if model_args.peft is None else "AutoPeftModel",
-        loads_with="transformers" if model_args.peft is None else "peft",
-        imports_from=OWN_MODULE if model_args.task in OWN_TASKS and model_args.peft is None else "",
-        load_options=load_options(trainer),
-        model_id=config.hub_model_id or "",
-        metrics=[
-            MetricFact(name, value, test_name(data_args)) for name, value in metrics.items() if math.isfinite(value)
-        ],
-        datasets=used_datasets(data_args, data),
-        **{**training_facts(trainer), **report.card_facts(data.test)},
-    )
     folder = Path(config.output_dir) / MODEL_FOLDER
     results = {**metrics, **report.results()}
-    save_run(trainer, folder, results, facts, overwrite=run_args.resume or run_args.overwrite)
+    source_only = reference if report.verdict is not None and report.verdict.kept == SOURCE_ONLY else None
+    facts = run_card(trainer, arguments, data, metrics, report.card_facts(data.test), folder, source_only)
+    records = {LOG_FILE: training_log(trainer), HELD_OUT_FILE: held_out_of(data_args, data, config.seed)}
+    save_run(trainer, folder, results, facts, overwrite=run_args.resume or run_args.overwrite, records=records)
     save_translation(trainer, folder.parent / TRANSLATION_FOLDER, data.train)
     if config.push_to_hub and trainer.is_world_process_zero():
-        push_folder(folder, trainer.hub_model_id, private=config.hub_private_repo, token=config.hub_token)
+        publish(folder, trainer)
     return metrics
 
 
-def load_options(trainer: TransferTrainer) -> dict[str, Any]:
-    """What `from_pretrained` has to be told: the base of an adapter may have a head of another size."""
-    if not isinstance(trainer.adapted_model, PeftModel) or not trainer.transfer_model.reads_head:
-        return {}
-    return {"num_labels": trainer.transfer_model.config.num_labels, "ignore_mismatched_sizes": True}
+def publish(folder: Path, trainer: TransferTrainer) -> None:
+    """Push a saved model.
 
-
-def used_datasets(data_args: DataArguments, data: RunData) -> list:
-    """The datasets of a run as the card names them."""
-    named = [(data_args.dataset, "source" if data.target is not None else "training", data.train)]
-    if data_args.target_dataset:
-        named.append((data_args.target_dataset, "target, unlabelled", data.target))
-    return [dataset_fact(name, role, len(dataset)) for name, role, dataset in named]
-
-
-def test_name(data_args: DataArguments) -> str:
-    """What the metrics were measured on."""
-    return data_args.test_dataset or data_args.target_dataset or data_args.dataset
+    Raises:
+        HubError: the Hub refused or could not be reached; the message names the command that pushes it later.
+    """
+    config = trainer.args
+    try:
+        push_folder(folder, trainer.repository, private=config.hub_private_repo, token=config.hub_token)
+    except (HubError, ValueError) as error:
+        command = push_command(folder, trainer.repository, config.hub_private_repo)
+        raise HubError(f"{error} The model is saved whole in `{folder}`; to publish it later: {command}") from error

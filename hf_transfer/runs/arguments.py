@@ -141,6 +141,10 @@ class RunArguments:
 
     resume: bool = field(default=False, metadata={"help": "Go on from the newest complete checkpoint of output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Replace what is in output_dir."})
+    from_ranking: str | None = field(
+        default=None,
+        metadata={"help": "Folder of the saved ranking that the model was chosen by, which the card then shows."},
+    )
     student_rounds: int = field(
         default=0,
         metadata={

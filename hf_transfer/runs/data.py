@@ -18,6 +18,8 @@ from hf_transfer.data.splits import scarce_split
 from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.runs.arguments import DataArguments
 
+ROW = "_row_of_the_dataset"
+
 
 @dataclass(frozen=True)
 class RunData:
@@ -26,6 +28,8 @@ class RunData:
     train: Dataset
     target: Dataset | None
     test: Dataset | None
+    held_out: tuple[int, ...] = ()
+    """Where the test rows were held out of the target or the training data: their numbers in it."""
 
     @property
     def class_names(self) -> list[str] | None:
@@ -68,7 +72,8 @@ class RunData:
             *(
                 None if d is None else prepare(d, config, processor, **keywords)
                 for d in (self.train, self.target, self.test)
-            )
+            ),
+            held_out=self.held_out,
         )
 
 
@@ -95,28 +100,32 @@ def load_data(arguments: DataArguments, seed: int = 0, label_spaces: Collection[
         target = load(arguments.target_dataset, arguments.target_split, **of_target)
     if target is not None:
         check_label_spaces(train, target, label_spaces)
-    test = None
+    test, held_out = None, ()
     if arguments.test_dataset or arguments.test_split:
         name = arguments.test_dataset or arguments.dataset
         keywords = own if name == arguments.dataset else of_target if name == arguments.target_dataset else {}
         test = load(name, arguments.test_split, usual_split="test", **keywords)
     if test is None and arguments.test_rows:
         if target is not None:
-            target, test = _held_out(target, arguments.test_rows, seed)
+            target, test, held_out = _held_out(target, arguments.test_rows, seed)
         elif arguments.labels_per_class is None:
-            train, test = _held_out(train, arguments.test_rows, seed)
+            train, test, held_out = _held_out(train, arguments.test_rows, seed)
     if arguments.labels_per_class is not None:
         rows = arguments.test_rows if test is None and arguments.test_rows else 0
-        split = scarce_split(train, arguments.labels_per_class, rows, seed)
+        split = scarce_split(train.add_column(ROW, list(range(len(train)))), arguments.labels_per_class, rows, seed)
+        held_out = tuple(split["test"][ROW]) if rows else held_out
+        split = split.remove_columns(ROW)
         train, test = split["train"], split["test"] if rows else test
     named = named_label_column(train)
     if test is not None and named is not None:
         test = numbered_as(test, train.features[named].names, "test")
-    return RunData(train, target, test)
+    return RunData(train, target, test, held_out)
 
 
-def _held_out(dataset: Dataset, rows: int, seed: int) -> tuple[Dataset, Dataset]:
+def _held_out(dataset: Dataset, rows: int, seed: int) -> tuple[Dataset, Dataset, tuple[int, ...]]:
+    """What is left, what is held out, and the numbers of the latter in the dataset."""
     if rows >= len(dataset):
         raise ValueError(f"`test_rows` should be less than the {len(dataset)} rows it is held out of, got {rows}.")
     split = dataset.train_test_split(test_size=rows, seed=seed)
-    return split["train"], split["test"]
+    numbers = Dataset.from_dict({ROW: range(len(dataset))}).train_test_split(test_size=rows, seed=seed)
+    return split["train"], split["test"], tuple(numbers["test"][ROW])

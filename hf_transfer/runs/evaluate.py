@@ -18,6 +18,7 @@ from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
 from hf_transfer.family_trainers import PretrainingTrainer
+from hf_transfer.hub.adapter import are_made_up
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.start import collator_for
@@ -129,10 +130,16 @@ def numbered_as_model(rows: Dataset, config: PreTrainedConfig) -> Dataset:
     column = named_label_column(rows)
     if column is None:
         return rows
-    if names != [f"LABEL_{place}" for place in range(config.num_labels)]:
+    if not are_made_up(names):
         return numbered_as(rows, names, "evaluation")
     rows = number_words(rows)
-    count = rows.features[column].num_classes
-    if count != config.num_labels:
-        raise ValueError(f"the evaluation dataset has {count} classes and the model {config.num_labels}.")
+    classes = rows.features[column].names
+    if len(classes) != config.num_labels:
+        raise ValueError(f"the evaluation dataset has {len(classes)} classes and the model {config.num_labels}.")
+    if classes != [str(place) for place in range(len(classes))]:
+        raise ValueError(
+            f"the model was saved without the names of its classes, so which of its outputs is `{classes[0]}` is not "
+            "known, and a set of the same size need not be the same set. Write the names in the order of its outputs "
+            "into the model (`id2label` in config.json, or adapt it again), or give labels as the numbers of outputs."
+        )
     return rows

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import peft
 import transformers
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
@@ -20,10 +22,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
+from transformers.utils import find_adapter_config_file, logging
 
 from hf_transfer.converters import convert_model
 from hf_transfer.data.images import image_processor
+from hf_transfer.hub import adapter_class_names, loadable_adapter
+from hf_transfer.hub.adapter import named_base
 from hf_transfer.model_anatomy import linear_heads
 from hf_transfer.models import flowformer
 from hf_transfer.ranking.adapters import head_size, is_adapter
@@ -89,25 +93,49 @@ def load_model(
     if arguments.architecture is not None:
         model = from_architecture(loader, {**arguments.architecture, **labels}, task)
     else:
+        adapter = local_adapter(arguments.model)
         try:
-            if not labels and is_adapter(Path(arguments.model)):
-                labels = head_size(Path(arguments.model))
-            model, report = loader.from_pretrained(
-                arguments.model,
-                ignore_mismatched_sizes=True,
-                trust_remote_code=arguments.trust_remote_code,
-                output_loading_info=True,
-                **labels,
-            )
+            if adapter is not None:
+                labels = labels or adapter_labels(adapter)
+            with nullcontext(arguments.model) if adapter is None else loadable_adapter(adapter) as place:
+                model, report = loader.from_pretrained(
+                    place,
+                    ignore_mismatched_sizes=True,
+                    trust_remote_code=arguments.trust_remote_code,
+                    output_loading_info=True,
+                    **labels,
+                )
         except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
             reason = headless_kind(error) or error
-            raise ValueError(f"cannot load `{arguments.model}` for {task}: {reason}") from error
+            base = "" if adapter is None else f", an adapter of `{named_base(adapter)}`,"
+            raise ValueError(f"cannot load `{arguments.model}`{base} for {task}: {reason}") from error
         if report["missing_keys"] and not allow_new_weights:
             raise LacksWeights(
                 f"`{arguments.model}` lacks weights for {task} ({sorted(report['missing_keys'])[:3]}): adapt it first."
             )
     model = convert_model(model, arguments.converters)
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
+
+
+def local_adapter(name: str) -> Path | None:
+    """The folder of an adapter, pulled where it is on the Hub; None for a whole model."""
+    if Path(name).is_dir():
+        return Path(name) if is_adapter(Path(name)) else None
+    try:
+        config = find_adapter_config_file(name)
+    except (OSError, ValueError):  # what is wrong with the name is said where the model is loaded
+        return None
+    if config is None or (Path(config).parent / "config.json").exists():
+        return None
+    return Path(snapshot_download(name, allow_patterns=["adapter_*", "config.json"]))
+
+
+def adapter_labels(folder: Path) -> dict[str, Any]:
+    """The classes of an adapter's head: their names where it was saved with them, otherwise how many there are."""
+    names = adapter_class_names(folder)
+    if names is None:
+        return head_size(folder)
+    return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
 
 
 def from_architecture(loader: Any, settings: dict[str, Any], task: str) -> PreTrainedModel:

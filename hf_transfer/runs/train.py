@@ -54,8 +54,18 @@ def save_run(
     results: Mapping[str, Any],
     facts: RunFacts | None,
     overwrite: bool = False,
+    records: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write model, card and `results.json` as one folder that is there whole or not at all; main process only."""
+    """Write model, card and `results.json` as one folder that is there whole or not at all; main process only.
+
+    Args:
+        trainer: with the model.
+        folder: where to.
+        results: of `results.json`.
+        facts: of the card; None writes none.
+        overwrite: replace what is there.
+        records: further JSON files by their names; those that are None are left out.
+    """
     if trainer.is_world_process_zero():
         with atomic_folder(folder, overwrite=overwrite) as staging:
             trainer.adapted_model.save_pretrained(staging)
@@ -65,6 +75,9 @@ def save_run(
             if trainer.processing_class is not None:
                 trainer.processing_class.save_pretrained(staging)
             (staging / RESULTS_FILE).write_text(json.dumps(dict(results), indent=2) + "\n")
+            for name, record in (records or {}).items():
+                if record is not None:
+                    (staging / name).write_text(json.dumps(record) + "\n")
             if facts is not None:
                 write_card(staging, facts)
     PartialState().wait_for_everyone()

@@ -5,9 +5,11 @@ from datasets import Dataset
 from transformers import AutoModelForImageClassification, PreTrainedConfig
 
 from hf_transfer.data.images import with_pixel_values
+from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import numbered_as_model, run_evaluation
 from tests import tiny
-from tests.runs.folders import digits, save_books, save_image_folder, save_image_model, save_text_model
+from tests.runs.folders import QUICK, digits, save_books, save_image_folder, save_image_model, save_text_model
 
 
 def named_config(*names: str) -> PreTrainedConfig:
@@ -72,10 +74,46 @@ def test_numbers_are_taken_as_they_are():
     assert numbered_as_model(rows, named_config("cat", "cow")) is rows
 
 
-def test_words_are_numbered_for_a_model_without_names(here):
+def test_words_are_refused_for_a_model_without_names(here):
     save_books(here / "words.csv", words=True)
-    metrics = run_evaluation("bert", "words.csv", task="text-classification")
-    assert 0 <= metrics["accuracy"] <= 1
+    with pytest.raises(ValueError, match="without the names of its classes, so which of its outputs is `alice`"):
+        run_evaluation("bert", "words.csv", task="text-classification")
+    digits_in_words = Dataset.from_dict({"text": ["Emma", "Alice"], "label": ["0", "1"]})
+    assert numbered_as_model(digits_in_words, PreTrainedConfig(num_labels=2))["label"][:] == [0, 1]
+
+
+@pytest.fixture
+def adapter(here):
+    """An adapter that was trained by relative paths on three named classes."""
+    save_books(here / "words.csv", words=True)
+    lora = ["--peft", "{peft_type: LORA, target_modules: [query]}", "--learning_rate", "0.05", *QUICK]
+    words = ["--model", "bert", "--task", "text-classification", "--dataset", "words.csv"]
+    run_adaptation(parse_arguments([*words, *lora, "--max_steps", "30", "--output_dir", "out"]))
+    return here / "out" / "model"
+
+
+def test_an_adapter_knows_its_classes_from_every_directory(adapter, tmp_path_factory, monkeypatch, here):
+    every = run_evaluation(str(adapter), str(here / "words.csv"), task="text-classification")
+    two = Dataset.from_csv(str(here / "words.csv")).filter(lambda row: row["label"] != "alice")
+    two.to_csv(here / "two.csv", index=False)
+    mean = {"accuracy": 0.0}
+    parts = {"two.csv": len(two), "one.csv": len(tiny.SENTENCES) - len(two)}
+    Dataset.from_csv(str(here / "words.csv")).filter(lambda row: row["label"] == "alice").to_csv(here / "one.csv")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    for name, rows in parts.items():
+        found = run_evaluation(str(adapter), str(here / name), task="text-classification")["accuracy"]
+        mean["accuracy"] += found * rows / len(tiny.SENTENCES)
+    assert mean["accuracy"] == pytest.approx(every["accuracy"]) and every["accuracy"] > 0.4
+    Dataset.from_dict({"text": ["Emma"], "label": ["dune"]}).to_csv(here / "other.csv", index=False)
+    with pytest.raises(ValueError, match="none of the 3 .*: dune"):
+        run_evaluation(str(adapter), str(here / "other.csv"), task="text-classification")
+
+
+def test_the_base_of_an_adapter_is_named_where_it_is_missing(adapter, here):
+    config = adapter / "adapter_config.json"
+    config.write_text(config.read_text().replace(str((here / "bert").resolve()), "/gone/away"))
+    with pytest.raises(ValueError, match="an adapter of `/gone/away`"):
+        run_evaluation(str(adapter), "words.csv", task="text-classification")
 
 
 def test_a_model_with_names_reads_a_folder_without_every_class(here):

@@ -1,0 +1,136 @@
+"""What the card of a run says beside what its trainer knows: data, where the test rows come from, ranking, guard."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hf_transfer.card_facts import loading_facts, training_facts
+from hf_transfer.data.fingerprint import fingerprint
+from hf_transfer.evaluation.plots import plot_losses
+from hf_transfer.hub import DatasetFact, MetricFact, PlotFact, RunFacts, TableFact
+from hf_transfer.ranking import Ranking
+from hf_transfer.runs.arguments import Arguments, DataArguments
+from hf_transfer.runs.data import RunData
+from hf_transfer.runs.train import dataset_fact
+from hf_transfer.trainer import TransferTrainer
+
+LOG_FILE = "training_log.json"
+HELD_OUT_FILE = "held_out.json"
+LOSSES = "losses.png"
+
+
+def run_card(
+    trainer: TransferTrainer,
+    arguments: Arguments,
+    data: RunData,
+    metrics: Mapping[str, float],
+    report: Mapping[str, Any],
+    folder: Path,
+    source_only: Path | None = None,
+) -> RunFacts:
+    """The facts of a finished run.
+
+    Args:
+        trainer: with the model that is kept.
+        arguments: of the run.
+        data: prepared rows.
+        metrics: measured on the test rows.
+        report: facts of a domain adaptation, such as tables and pictures.
+        folder: where the model is saved.
+        source_only: folder of the source-only model, where the guard kept it in place of the adapted one.
+    """
+    model_args, data_args, run_args, config = arguments
+    facts = {**loading_facts(trainer), **training_facts(trainer), **report}
+    limits = {name: getattr(data_args, name) for name in ("max_length", "block_size", "labels_per_class")}
+    facts["hyper_parameters"] = {
+        **facts["hyper_parameters"],
+        **{name: value for name, value in limits.items() if value is not None},
+    }
+    if source_only is not None:
+        facts |= facts_of_source_only(source_only, facts, Path(config.output_dir))
+    name, split = test_name(data_args), test_split(data_args)
+    return RunFacts(
+        model_name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
+        model_id=str(folder),
+        metrics=[MetricFact(metric, value, name, split) for metric, value in metrics.items() if math.isfinite(value)],
+        datasets=used_datasets(data_args, data),
+        ranking=ranking_table(run_args.from_ranking),
+        **{**facts, "task": model_args.task},
+    )
+
+
+def used_datasets(data_args: DataArguments, data: RunData) -> list[DatasetFact]:
+    """The datasets of a run as the card names them, the test rows too."""
+    named = [(data_args.dataset, "source" if data.target is not None else "training", data.train)]
+    if data_args.target_dataset:
+        named.append((data_args.target_dataset, "target, unlabelled", data.target))
+    facts = [dataset_fact(name, role, len(rows)) for name, role, rows in named]
+    if data.test is not None:
+        note = f"fingerprint {fingerprint(data.test)}"
+        if data.held_out:
+            note += f"; rows {test_split(data_args)}, their numbers are in {HELD_OUT_FILE}"
+        facts.append(replace(dataset_fact(test_name(data_args), "test", len(data.test)), note=note))
+    return facts
+
+
+def test_name(data_args: DataArguments) -> str:
+    """What the metrics were measured on."""
+    if data_args.test_split and not data_args.test_dataset:
+        return data_args.dataset
+    return data_args.test_dataset or data_args.target_dataset or data_args.dataset
+
+
+def test_split(data_args: DataArguments) -> str:
+    """Which rows of it: a split of its own, or what part of the data they were held out of."""
+    if data_args.test_dataset or data_args.test_split:
+        return data_args.test_split or "test"
+    return "held out of the target" if data_args.target_dataset else "held out of the training data"
+
+
+def ranking_table(folder: str | None) -> TableFact | None:
+    """The ranking that the model was chosen by."""
+    if folder is None:
+        return None
+    ranking = Ranking.load(folder)
+    rows = [[row.model, row.score, row.layer, row.parameters] for row in ranking.scored]
+    columns = ["model", ranking.score, "layer", "parameters"]
+    return TableFact("The ranking that the model was chosen by", columns, rows, " ".join(ranking.in_words()))
+
+
+def held_out_of(data_args: DataArguments, data: RunData, seed: int) -> dict[str, Any] | None:
+    """Which rows were held out for the test, so that others can leave the same ones out; None where none were."""
+    if not data.held_out:
+        return None
+    named = {"dataset": test_name(data_args), "what": test_split(data_args), "seed": seed}
+    return {**named, "fingerprint": fingerprint(data.test), "rows": list(data.held_out)}
+
+
+def training_log(trainer: TransferTrainer) -> dict[str, Any]:
+    """Settings and losses of a training, for whoever shows this model later."""
+    facts = training_facts(trainer)
+    return {"hyper_parameters": facts["hyper_parameters"], "log_history": trainer.state.log_history}
+
+
+def facts_of_source_only(folder: Path, facts: Mapping[str, Any], output_dir: Path) -> dict[str, Any]:
+    """Settings and losses of the source-only training in place of those of the adaptation.
+
+    Args:
+        folder: of the source-only model.
+        facts: of the adaptation.
+        output_dir: where the picture goes.
+    """
+    plots = [plot for plot in facts.get("plots", ()) if Path(plot.path).name != LOSSES]
+    path = folder / LOG_FILE
+    if not path.is_file():  # a run of an earlier version
+        return {"plots": plots, "hyper_parameters": {}}
+    log = json.loads(path.read_text())
+    picture = output_dir / "figures" / f"source_only_{LOSSES}"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    if plots and plot_losses(log["log_history"], picture):
+        plots.insert(0, PlotFact(picture, "Loss of the source-only training"))
+    return {"plots": plots, "hyper_parameters": log["hyper_parameters"]}
