@@ -6,7 +6,8 @@ The head wants p_u = t for every target row; the features, behind the gradient r
 to known or to unknown. Give the model one class more than the source has: `num_labels = known + 1`, unknown last.
 
 Paper: Saito et al., "Open Set Domain Adaptation by Backpropagation", ECCV 2018,
-https://huggingface.co/papers/1804.10427. t = .5 as in the paper.
+https://huggingface.co/papers/1804.10427. t = .5 as in the paper. Its released code reverses with a coefficient of 1
+from the first step on, `warm_start=None` here; ours grows to it, because a random head has no boundary to push from.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class OSBP(Objective):
     Args:
         unknown: t, the probability of "unknown" that the head is trained to give target rows, in (0, 1).
         max_reversal: final coefficient of the reversed gradient.
-        warm_start: how fast the coefficient grows with the progress of the training.
+        warm_start: how fast the coefficient grows with the progress of the training; None for `max_reversal` throughout.
         weight: factor of this term in the training loss.
 
     Raises:
@@ -52,11 +53,19 @@ class OSBP(Objective):
     needs = frozenset({"domain"})
     label_space = "open"
 
-    def __init__(self, unknown: float = 0.5, max_reversal: float = 1.0, warm_start: float = 10.0, weight: float = 1.0):
+    def __init__(
+        self,
+        unknown: float = 0.5,
+        max_reversal: float = 1.0,
+        warm_start: float | None = 10.0,
+        weight: float = 1.0,
+    ):
         super().__init__(weight)
         if not 0 < unknown < 1:
             raise ValueError(f"`unknown` should be in (0, 1), got {unknown}.")
-        require_positive(max_reversal=max_reversal, warm_start=warm_start)
+        require_positive(max_reversal=max_reversal)
+        if warm_start is not None:
+            require_positive(warm_start=warm_start)
         self.unknown = unknown
         self.max_reversal = max_reversal
         self.warm_start = warm_start
@@ -69,6 +78,8 @@ class OSBP(Objective):
         target = view.target
         if not len(target.features):
             return no_loss(view)
-        coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
+        coefficient = self.max_reversal
+        if self.warm_start is not None:
+            coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
         logits = apply_head(view.model, gradient_reversal(target.features, coefficient))
         return unknown_class_loss(logits, self.unknown)

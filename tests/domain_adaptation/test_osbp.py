@@ -50,6 +50,13 @@ def test_bad_input_raises():
         OSBP().build(None, 8, 2)
 
 
+def test_the_reversal_of_the_released_code_is_1_from_the_start(make_view, tiny_model):
+    view, naive = (replace(make_view(feature_dim=8, progress=0.0), model=tiny_model) for _ in range(2))
+    OSBP(warm_start=None)(view).backward()
+    unknown_class_loss(tiny_model.classifier(naive.features[naive.domain == 1])).backward()
+    torch.testing.assert_close(view.features.grad, -naive.features.grad)
+
+
 def test_an_adapter_on_the_head_counts_and_learns(make_view, lora_on_the_head):
     view = replace(make_view(feature_dim=8), model=lora_on_the_head)
     objective = OSBP()
