@@ -79,7 +79,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     measured = {
         "co_tuning": {"source_head": torch.nn.Linear(16, RELATED_CLASSES)},
         "ewc": {"samples": 20, "strength": 10.0},
-        "delta": {"samples": 20, "attention_temperature": 0.01},
+        "delta": {"samples": 20},
     }
     args = config(folder / "alternating", batch_size)
     alternating = AlternatingTrainer(tiny.vit(), args, train_dataset=tiny.two_domains(rows), objectives={"mcd": {}})

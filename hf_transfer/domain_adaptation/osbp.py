@@ -41,7 +41,7 @@ class OSBP(Objective):
     Args:
         unknown: t, the probability of "unknown" that the head is trained to give target rows, in (0, 1).
         max_reversal: final coefficient of the reversed gradient.
-        warm_start: how fast the coefficient grows with the progress of the training; None for `max_reversal` throughout.
+        warm_start: how fast the coefficient grows with the progress; None for `max_reversal` throughout.
         weight: factor of this term in the training loss.
 
     Raises:

@@ -1,15 +1,17 @@
 """DELTA: the hidden states stay near the starting model's, channel by channel as each channel matters.
 
     loss = alpha/2 sum_layers E_x sum_c D w_c mean_t (h_tc(x) - h0_tc(x))^2 + beta/2 sum_head ||v||^2
-    w = softmax over the channels of (the loss that losing channel c costs) / attention_temperature
+    w = softmax over the channels of z / attention_temperature,   z = (cost - mean cost) / deviation of the costs
 
 t runs over the places of a map or the real tokens of a text. The factor D (channels) makes equal attention w = 1/D
-the plain squared distance. The cost of losing a channel is measured before training on the labelled training set, to
-first order: - E_x sum_t h_tc dL/dh_tc. The paper switches every channel off in turn, which for transformers is
-thousands of passes over the data.
+the plain squared distance. The cost of a channel is what losing it adds to the loss of a linear classifier that is
+first fitted on the frozen features; it is measured before training, to second order (`channel_attention`). The paper
+switches every channel off in turn, which for transformers is thousands of passes over the data.
 
 Paper: Li et al., "DELTA: DEep Learning Transfer using Feature Map with Attention for Convolutional Networks", ICLR
-2019, https://huggingface.co/papers/1901.09229. alpha = beta = .01 and the temperature of 5 as in later releases.
+2019, https://huggingface.co/papers/1901.09229. beta = .01, the temperature of 5 and the standardised costs as in later
+releases. These sum over a batch of 48 rows with alpha = .01; here it is the mean over the rows with alpha = .48, so
+that neither the size of a batch nor the number of processes changes its strength.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from hf_transfer.core.task_loss import ANY_PROBLEM, declared_problem_type
-from hf_transfer.functional.environments import row_risks
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.model_anatomy import head_parameter_names
 from hf_transfer.objective import Objective, View, no_loss
-from hf_transfer.task_adaptation.first_pass import all_differentiable, evaluating, labelled_batches
+from hf_transfer.task_adaptation.channel_attention import channel_costs, channels_last
+from hf_transfer.task_adaptation.first_pass import evaluating
 from hf_transfer.task_adaptation.starting_point import named_parameters
 
 
@@ -32,7 +34,7 @@ class DELTA(Objective):
     """Attention-weighted distance of all hidden states from the starting model's.
 
     Args:
-        alpha: strength on the hidden states, >= 0.
+        alpha: strength on the hidden states, >= 0; 48 times that of code which sums over a batch of 48.
         beta: strength on the head's weights, >= 0.
         attention_temperature: how evenly channels are attended to; large is even.
         samples: how many labelled rows the attention is measured on.
@@ -48,7 +50,7 @@ class DELTA(Objective):
 
     def __init__(
         self,
-        alpha: float = 0.01,
+        alpha: float = 0.48,
         beta: float = 0.01,
         attention_temperature: float = 5.0,
         samples: int = 512,
@@ -72,23 +74,11 @@ class DELTA(Objective):
 
     def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:
         """Measure the channels' attention on the first `samples` labelled rows."""
-        costs = [torch.zeros_like(self.attention.get_buffer(str(layer))) for layer in range(self.num_layers)]
-        rows = 0
-        with evaluating(model), all_differentiable(model):
-            for inputs, labels in labelled_batches(dataloader, model.device):
-                first = slice(self.samples - rows)
-                inputs, labels = {name: value[first] for name, value in inputs.items()}, labels[first]
-                outputs = model(**inputs, output_hidden_states=True)
-                loss = row_risks(outputs.logits.float(), labels, declared_problem_type(model.config)).sum()
-                gradients = torch.autograd.grad(loss, outputs.hidden_states, allow_unused=True)
-                for cost, state, gradient in zip(costs, outputs.hidden_states, gradients, strict=True):
-                    if gradient is not None:
-                        cost.sub_(channels_last(state.detach() * gradient).sum(dim=(0, 1)))
-                rows += len(labels)
-                if rows == self.samples:
-                    break
-        for layer, cost in enumerate(costs):
-            attention = (cost / max(1, rows) / self.attention_temperature).softmax(dim=0)
+        for layer, cost in enumerate(channel_costs(model, dataloader, self.samples)):
+            spread = cost.std(correction=0)
+            # Where the loss reads no channel of a layer all costs are 0, and all channels matter alike.
+            standardised = (cost - cost.mean()) / spread if spread > 0 else torch.zeros_like(cost)
+            attention = (standardised / self.attention_temperature).softmax(dim=0)
             self.attention.get_buffer(str(layer)).copy_(attention)
 
     def forward(self, view: View) -> Tensor:
@@ -134,11 +124,6 @@ def widths_of_maps(model: nn.Module, size: tuple[int, int]) -> list[int]:
     with evaluating(model):
         states = model(pixel_values=picture, output_hidden_states=True).hidden_states
     return [channels_last(state).shape[-1] for state in states]
-
-
-def channels_last(state: Tensor) -> Tensor:
-    """[B, T, D], from tokens [B, T, D] or a map [B, D, H, W]."""
-    return state if state.ndim == 3 else state.flatten(start_dim=2).transpose(1, 2)
 
 
 def mean_over_places(values: Tensor, mask: Tensor | None) -> Tensor:
