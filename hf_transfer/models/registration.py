@@ -2,6 +2,7 @@
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
@@ -12,7 +13,9 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
+    ViTImageProcessorPil,
 )
+from transformers.utils import is_torchvision_available
 
 from hf_transfer.models.flowformer import (
     DecisionFlowformer,
@@ -54,6 +57,17 @@ def register() -> None:
     AutoConfig.register(FlowformerConfig.model_type, FlowformerConfig, exist_ok=True)
     for auto_class, model_class in AUTO_CLASSES.items():
         auto_class.register(FlowformerConfig, model_class, exist_ok=True)
+    AutoImageProcessor.register(FlowformerConfig, image_processor_classes=_image_processors(), exist_ok=True)
     AutoConfig.register(LeNetConfig.model_type, LeNetConfig, exist_ok=True)
     AutoModel.register(LeNetConfig, LeNetModel, exist_ok=True)
     AutoModelForImageClassification.register(LeNetConfig, LeNetForImageClassification, exist_ok=True)
+
+
+def _image_processors() -> dict[str, type]:
+    """ViT's by backend: resizing, scaling and normalising, all that an image Flowformer needs."""
+    processors = {"pil": ViTImageProcessorPil}
+    if is_torchvision_available():
+        from transformers import ViTImageProcessor
+
+        processors["torchvision"] = ViTImageProcessor
+    return processors

@@ -190,8 +190,8 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     if attention is not None:
         config._attn_implementation = attention
         if kind == "flowformer":
-            # transformers does not save it, and weights trained with one attention are wrong under another
-            config.trained_attention = attention
+            # as the model itself does on save: weights trained with one attention are wrong under another
+            config.trained_attention = "flow" if attention == "flow" else "sdpa"
     return config
 
 

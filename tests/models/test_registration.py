@@ -1,5 +1,7 @@
 """Importing hf_transfer is enough for the Auto classes and for PEFT; registering twice is nothing."""
 
+import json
+
 import pytest
 import torch
 from peft import (
@@ -12,10 +14,15 @@ from peft import (
     get_peft_model,
 )
 from peft.utils import constants
-from transformers import AttentionInterface, AutoConfig
+from PIL import Image
+from transformers import AttentionInterface, AutoConfig, AutoImageProcessor, ViTImageProcessorPil, pipeline
 
 import hf_transfer  # noqa: F401
-from hf_transfer.models.flowformer import FlowformerForCausalLM, FlowformerForSequenceClassification
+from hf_transfer.models.flowformer import (
+    FlowformerForCausalLM,
+    FlowformerForImageClassification,
+    FlowformerForSequenceClassification,
+)
 from hf_transfer.models.registration import register
 from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 
@@ -25,6 +32,22 @@ def test_registering_again_changes_nothing():
     register()
     assert type(AutoConfig.for_model("flowformer")).__name__ == "FlowformerConfig"
     assert "flow" in AttentionInterface().valid_keys()
+
+
+def test_the_image_processor_is_known(tmp_path):
+    """A folder whose processor does not name its class, as older ones, is read by the model's."""
+    FlowformerForImageClassification(tiny_config("image", num_channels=3)).save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(tmp_path)
+    stored = tmp_path / "preprocessor_config.json"
+    for named in (True, False):
+        if not named:
+            fields = json.loads(stored.read_text())
+            del fields["image_processor_type"]
+            stored.write_text(json.dumps(fields))
+        processor = AutoImageProcessor.from_pretrained(tmp_path)
+        assert isinstance(processor, ViTImageProcessorPil) and processor.size["height"] == 8
+    classify = pipeline("image-classification", model=str(tmp_path))
+    assert len(classify(Image.new("RGB", (20, 12)))) == 3
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,23 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.masking_utils import AttentionMaskInterface, bidirectional_mask_function, causal_mask_function
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+from transformers.utils import logging
 
 from .cache_flowformer import FlowAttentionCacheLayer
 from .flow_attention import flow_attention
+from .flow_compatibility import OUTPUT_ATTENTIONS_ERROR, PACKED_ERROR, guard_flow_attention
+from .packing_flowformer import Packing
 from .positions_flowformer import apply_rotary
+
+logger = logging.get_logger(__name__)
 
 CACHE_ERROR = (
     "Flow attention needs as many queries as keys when causal, got {queries} queries and {keys} keys: it cannot read "
     "a key-value cache, which lacks the past queries. Pass `use_cache=False`."
 )
+# what other models hand to their attention function that has no meaning without a product per pair of tokens
+PER_PAIR_TERMS = ("position_bias", "s_aux", "sinks", "indices", "block_indices")
+PACKED_INPUT = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx")
 
 
 def flow_attention_forward(
@@ -36,12 +44,17 @@ def flow_attention_forward(
     `scaling` has no meaning without a softmax over products; `dropout` acts on the output, for want of weights.
     `cache_layer` continues from its state and stores the new one.
 
+    Cross-attention is right where all queries may see each other. A module, or its configuration, that is such a one
+    says so by `allows_flow_cross_attention = True`.
+
     Raises:
-        ValueError: a key-value cache under causal attention, a decoder's cross-attention, or a mask that is not one
-            boolean per token.
+        ValueError: a key-value cache under causal attention, a cross-attention that does not declare itself, a mask
+            that is not one boolean per token, several documents in a row, a term per pair of tokens (a relative
+            bias, sinks), or `output_attentions`.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     _check_call(module, query, key, attention_mask, causal)
+    _check_terms(module, kwargs)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -69,17 +82,39 @@ def _is_cross_attention(module: nn.Module) -> bool:
 def _check_call(module: nn.Module, query: Tensor, key: Tensor, attention_mask: Tensor | None, causal: bool) -> None:
     if causal and query.shape[2] != key.shape[2]:
         raise ValueError(CACHE_ERROR.format(queries=query.shape[2], keys=key.shape[2]))
+    owners = (module, getattr(module, "config", None))
     # a decoder's attention that is not causal is the one that reads the encoder
-    if not causal and any(getattr(part, "is_decoder", False) for part in (module, getattr(module, "config", None))):
+    crosses = _is_cross_attention(module) or query.shape[2] != key.shape[2]
+    crosses = crosses or any(getattr(owner, "is_decoder", False) for owner in owners)
+    if not causal and crosses and not any(getattr(owner, "allows_flow_cross_attention", False) for owner in owners):
         raise ValueError(
-            "Flow attention is no cross-attention for a decoder: its flows sum over all queries, so a token would see "
-            "later ones. Use another `attn_implementation` for models that read an encoder."
+            f"Flow attention is no cross-attention for a decoder, got one in {type(module).__name__}: its flows sum "
+            "over all queries, so a token would see later ones. Use another `attn_implementation`, or, where all "
+            "queries may see each other, set `allows_flow_cross_attention = True` on that module."
         )
     if attention_mask is not None and attention_mask.dim() != 2:
         raise ValueError(
             "Flow attention takes a padding mask of shape [batch, length], got "
             f"{tuple(attention_mask.shape)}: a mask per pair of tokens has no meaning without pairs."
         )
+
+
+def _check_terms(module: nn.Module, terms: dict) -> None:
+    name = type(module).__name__
+    found = [term for term in PER_PAIR_TERMS if terms.get(term) is not None]
+    if found:
+        raise ValueError(
+            f"Flow attention has no term per pair of tokens, which {name} adds as {found}: without it the model would "
+            "be another one. Use another `attn_implementation`."
+        )
+    packed = [term for term in PACKED_INPUT if terms.get(term) is not None]
+    # bounds of a single document bound nothing
+    if packed and any(term == "seq_idx" or terms[term].numel() > 2 for term in packed):
+        raise ValueError(PACKED_ERROR.format(name=name, found=packed[0]))
+    if terms.get("output_attentions"):
+        raise ValueError(OUTPUT_ATTENTIONS_ERROR.format(name=name))
+    if terms.get("softcap") is not None:
+        logger.warning_once(f"Flow attention has no logits for {name} to cap: `softcap` changes nothing under it.")
 
 
 def _options_of(module: nn.Module) -> dict:
@@ -130,6 +165,7 @@ def register_flow_attention() -> None:
     """Make `attn_implementation="flow"` known to every transformers model; calling it again changes nothing."""
     AttentionInterface.register("flow", flow_attention_forward)
     AttentionMaskInterface.register("flow", flow_attention_mask)
+    guard_flow_attention()
 
 
 register_flow_attention()
@@ -162,13 +198,14 @@ class FlowformerAttention(nn.Module):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        self.head_dim = hidden_size // num_heads
+        width = config.attention_size or hidden_size
+        self.head_dim = width // num_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = config.is_causal
-        self.q_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(hidden_size, hidden_size)
+        self.q_proj = nn.Linear(hidden_size, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden_size, width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, hidden_size, bias=config.out_bias)
 
     def forward(
         self,
@@ -176,8 +213,10 @@ class FlowformerAttention(nn.Module):
         attention_mask: Tensor | None = None,
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         past_key_values: Cache | None = None,
+        packing: Packing | None = None,
         **kwargs,
     ) -> tuple[Tensor, Tensor | None]:
+        """`packing` gives each document of a packed row, which flow attention would run together, a row of its own."""
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
             projection(hidden_states).view(shape).transpose(1, 2)
@@ -189,10 +228,14 @@ class FlowformerAttention(nn.Module):
             kwargs["cache_layer"] = self._cache_layer(past_key_values)
         elif past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
+        if packing is not None:
+            query, key, value = (packing.unpack(states) for states in (query, key, value))
+            attention_mask = packing.mask
         interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         options = {"dropout": dropout, "scaling": self.scaling, **kwargs}
         output, weights = interface(self, query, key, value, attention_mask, **options)
+        output = output if packing is None else packing.pack(output)
         return self.o_proj(output.flatten(2)), weights
 
     def _cache_layer(self, past_key_values: Cache) -> FlowAttentionCacheLayer:

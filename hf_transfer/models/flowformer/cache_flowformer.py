@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
+from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin
 
 from .flow_state import FlowState
 
@@ -84,3 +84,13 @@ class FlowAttentionCacheLayer(CacheLayerMixin):
 
 # A state that never grows serves a static cache as it is, as transformers does for its own recurrent layers.
 STATIC_LAYER_TYPE_MAPPING[FlowAttentionCacheLayer._layer_type] = FlowAttentionCacheLayer
+
+
+def cached_rows(cache: Cache | None) -> int | None:
+    """The batch size of a cache's first layer, flow state or keys and values; None where it holds nothing yet."""
+    layer = cache.layers[0] if cache is not None and cache.layers else None
+    if layer is None or not getattr(layer, "is_initialized", False):
+        return None
+    state = getattr(layer, "state", None)
+    tensor = getattr(layer, "keys", None) if state is None else state.num_tokens
+    return tensor.shape[0] if torch.is_tensor(tensor) else None

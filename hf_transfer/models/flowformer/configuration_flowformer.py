@@ -51,6 +51,29 @@ PROBABILITIES = (
     "mask_ratio",
 )
 
+# fields of other architectures that change the computation: kept as attributes here, they would change nothing
+FOREIGN = {
+    "num_key_value_heads": "every head has its own keys and values (`num_attention_heads`)",
+    "head_dim": "the width of a head follows from `attention_size` or `hidden_size`, and `num_attention_heads`",
+    "rope_scaling": "rotary positions have `rope_theta` alone",
+    "rope_parameters": "rotary positions have `rope_theta` alone",
+    "partial_rotary_factor": "rotary positions turn whole heads",
+    "sliding_window": "flow attention reads the whole sequence",
+    "attention_bias": "biases are `qkv_bias` and `out_bias`",
+    "mlp_bias": "the MLP has biases",
+    "attention_dropout": "it is called `attention_probs_dropout_prob`",
+    "dropout": "it is called `hidden_dropout_prob`",
+    "hidden_dropout": "it is called `hidden_dropout_prob`",
+    "activation_function": "it is called `hidden_act`",
+    "layer_norm_epsilon": "it is called `layer_norm_eps`",
+    "rms_norm_eps": "norms are `norm_type` with `layer_norm_eps`",
+    "num_layers": "it is called `num_hidden_layers`",
+    "num_heads": "it is called `num_attention_heads`",
+    "embed_dim": "it is called `hidden_size`",
+    "d_model": "it is called `hidden_size`",
+    "add_cross_attention": "it reads no encoder",
+}
+
 
 @strict
 class FlowformerConfig(PreTrainedConfig):
@@ -64,19 +87,32 @@ class FlowformerConfig(PreTrainedConfig):
             ImageNet shape of the paper); a 2x2 convolution of stride 2 between stages. They then define `hidden_size`
             (the last) and `num_hidden_layers` (the sum); `num_attention_heads` and `intermediate_size` are one number
             for all stages or a list of one a stage. `intermediate_size=None` means four times the stage's width.
-        feature_map, competition_clamp, flow_eps: of flow attention, see `flow_attention`.
-        norm_type, norm_position: `"layer_norm"` or `"batch_norm"` (the UEA recipe), before or after each branch.
+        downsample_norm: a norm before each convolution between stages; the released ImageNet code has none.
+        feature_map, competition_clamp, flow_eps: of flow attention, see `flow_attention`; the released codes have
+            `"shifted_relu"` on the Long Range Arena, and clamps of their own: 10 for trajectories, 5 for language
+            modelling, 1 for images, none (30 here) for time series and the Long Range Arena.
+        attention_size: width of queries, keys and values where it is not that of the layer.
+        qkv_bias, out_bias: biases of the projections; the Long Range Arena's have none.
+        norm_type, norm_position: `"layer_norm"` or `"batch_norm"`, before or after each branch. The UEA recipe names
+            batch norm, but its released code has layer norms after each branch and one at the end (`final_norm`).
+        final_norm: a norm after the last layer; `None` means where norms come before each branch.
+        scale_embeddings: projected time steps times sqrt(width), as the released UEA code does. That code also attends
+            to padding, so that its outputs depend on how far a series was padded: ours never do.
         position_embedding_type: `"learned"`, `"sinusoidal"`, `"rotary"` or `"none"`.
-        layer_scale_init_value, scale_attention_branch: learned scale of the MLP branch (paper: 1e-3 on ImageNet), and
-            of the attention branch too if asked; `None` switches it off.
+        layer_scale_init_value, scale_attention_branch: learned scale of the MLP branch (ImageNet: 1e-3 in the paper,
+            1e-5 in the released training), and of the attention branch too if asked; `None` switches it off.
         initializer_range, linear_initializer_range: deviation of the initial tables (words, positions, tokens), and of
             the matrices, where `None` means sqrt(2 / (inputs + outputs)), which small models need.
         pooling: how sequence heads read the sequence: mean of real tokens, first one (a [CLS]), last one, or (time
             series) all tokens flattened with padding zeroed.
+        class_token, classifier_hidden_size: of `FlowformerForSequenceClassification`, a learned token in front of each
+            row and the width of a hidden layer before its `classifier`, both as on the Long Range Arena.
         stem: `"patch"`, one strided convolution, or `"conv"`, 3x3 convolutions of stride 2 (patch_size a power of 2).
         mask_ratio, norm_pix_loss, decoder_*: masked image modelling (MAE).
         num_input_channels, prediction_length, scale_inputs: time series.
         state_dim, act_dim, max_episode_length, action_tanh, discrete_actions: trajectories.
+        trained_attention: `"flow"` or `"sdpa"` (any softmax attention), written by `save_pretrained`; a model loads
+            with it unless another `attn_implementation` is asked for.
     """
 
     model_type = "flowformer"
@@ -95,6 +131,9 @@ class FlowformerConfig(PreTrainedConfig):
     competition_clamp: float = 1.0
     flow_eps: float = 1e-6
     qkv_bias: bool = True
+    out_bias: bool = True
+    attention_size: int | None = None
+    trained_attention: str | None = None
 
     hidden_act: str = "gelu"
     hidden_dropout_prob: float | int = 0.0
@@ -105,6 +144,8 @@ class FlowformerConfig(PreTrainedConfig):
     scale_attention_branch: bool = False
     norm_type: str = "layer_norm"
     norm_position: str = "pre"
+    final_norm: bool | None = None
+    downsample_norm: bool = True
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
     linear_initializer_range: float | None = None
@@ -112,6 +153,8 @@ class FlowformerConfig(PreTrainedConfig):
     rope_theta: float | int = 10000.0
     max_position_embeddings: int = 512
     pooling: str = "mean"
+    class_token: bool = False
+    classifier_hidden_size: int | None = None
     use_cache: bool = True
 
     vocab_size: int = 30522
@@ -135,6 +178,7 @@ class FlowformerConfig(PreTrainedConfig):
     num_input_channels: int = 1
     prediction_length: int = 24
     scale_inputs: bool = True
+    scale_embeddings: bool = False
 
     state_dim: int = 17
     act_dim: int = 4
@@ -150,6 +194,9 @@ class FlowformerConfig(PreTrainedConfig):
         return cls(**{**SIZES[size], **kwargs})
 
     def __post_init__(self, **kwargs):
+        foreign = [f"`{name}`: {why}" for name, why in FOREIGN.items() if kwargs.get(name)]
+        if foreign:
+            raise ValueError(f"FlowformerConfig has no {'; '.join(foreign)}.")
         if self.hidden_sizes is not None and self.depths is not None and self.hidden_sizes and self.depths:
             self.hidden_size = self.hidden_sizes[-1]
             self.num_hidden_layers = sum(self.depths)
@@ -162,6 +209,11 @@ class FlowformerConfig(PreTrainedConfig):
         """What each layer keeps in a cache: the constant flow state, or keys and values for the softmax twin."""
         flow = self._attn_implementation in (None, "flow")
         return ["flow_attention" if flow else "full_attention"] * self.num_hidden_layers
+
+    @property
+    def has_final_norm(self) -> bool:
+        """A norm after the last layer."""
+        return self.norm_position == "pre" if self.final_norm is None else self.final_norm
 
     @property
     def stages(self) -> list[dict[str, int]]:
@@ -195,6 +247,11 @@ class FlowformerConfig(PreTrainedConfig):
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1, got {getattr(self, name)}.")
+        for name in ("attention_size", "classifier_hidden_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` should be at least 1 or None, got {getattr(self, name)}.")
+        if self.trained_attention not in (None, "flow", "sdpa"):
+            raise ValueError(f"`trained_attention` should be 'flow', 'sdpa' or None, got {self.trained_attention!r}.")
         for name in PROBABILITIES:
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` should be in [0, 1), got {getattr(self, name)}.")
@@ -210,6 +267,8 @@ class FlowformerConfig(PreTrainedConfig):
             )
         if self.pooling == "flatten" and self.modality != "time_series":
             raise ValueError(f"`pooling='flatten'` needs `modality='time_series'`, got {self.modality!r}.")
+        if self.class_token and (self.modality != "text" or self.pooling != "first"):
+            raise ValueError("`class_token=True` needs `modality='text'` and `pooling='first'`, which reads it.")
         if self.pooling == "first" and self.is_causal:
             raise ValueError("`pooling='first'` needs `is_causal=False`: the first causal token sees no other.")
 
@@ -228,10 +287,11 @@ class FlowformerConfig(PreTrainedConfig):
         for stage in self.stages:
             if stage["intermediate_size"] < 1:
                 raise ValueError(f"`intermediate_size` should be at least 1, got {stage['intermediate_size']}.")
-            if stage["num_heads"] < 1 or stage["hidden_size"] % stage["num_heads"]:
+            name = "hidden_size" if self.attention_size is None else "attention_size"
+            width = self.attention_size or stage["hidden_size"]
+            if stage["num_heads"] < 1 or width % stage["num_heads"]:
                 raise ValueError(
-                    f"`hidden_size` should be a multiple of `num_attention_heads`, got {stage['hidden_size']} and "
-                    f"{stage['num_heads']}."
+                    f"`{name}` should be a multiple of `num_attention_heads`, got {width} and {stage['num_heads']}."
                 )
         self._validate_positions()
 
@@ -244,7 +304,7 @@ class FlowformerConfig(PreTrainedConfig):
         if self.position_embedding_type == "rotary":
             if self.is_pyramid:
                 raise ValueError("A pyramid has positions at its first stage only: use learned or sinusoidal ones.")
-            head_dim = self.hidden_size // self.stages[0]["num_heads"]
+            head_dim = (self.attention_size or self.hidden_size) // self.stages[0]["num_heads"]
             if head_dim % (2 * axes):
                 raise ValueError(f"Rotary positions need a head width divisible by {2 * axes}, got {head_dim}.")
 

@@ -76,13 +76,17 @@ class FlowformerTextEmbeddings(nn.Module):
         **_,
     ) -> Tensor:
         if inputs_embeds is None:
-            inputs_embeds = look_up(self.word_embeddings, input_ids, "input_ids", "vocab_size")
+            inputs_embeds = self.embed(input_ids)
         hidden_states = self.positions(inputs_embeds, position_ids)
         # Tokenizers send token types by default: a model without a table for them has nothing to add.
         if self.token_types is not None:
             types = torch.zeros_like(position_ids) if token_type_ids is None else token_type_ids
             hidden_states = hidden_states + look_up(self.token_types, types, "token_type_ids", "type_vocab_size")
         return self.dropout(hidden_states)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Word embeddings [B, L, D] of ids [B, L]."""
+        return look_up(self.word_embeddings, input_ids, "input_ids", "vocab_size")
 
 
 class FlowformerConvStem(nn.Module):
@@ -166,7 +170,7 @@ class FlowformerImageEmbeddings(nn.Module):
         pixel_values = pixel_values.to(weight.dtype)
         if ids_keep is not None and self.is_conv_stem:
             # neighbouring patches overlap in a stem of 3x3 convolutions: hidden pixels must not leak into visible ones
-            pixel_values = pixel_values * self._visible_pixels(ids_keep, grid)
+            pixel_values = pixel_values * self._visible_pixels(ids_keep, grid).to(pixel_values.dtype)
         hidden_states = self.patches(pixel_values).flatten(2).transpose(1, 2)
         hidden_states = hidden_states + self._positions(grid, hidden_states)
         if ids_keep is not None:
@@ -202,6 +206,7 @@ class FlowformerTimeSeriesEmbeddings(nn.Module):
         super().__init__()
         size = config.stages[0]["hidden_size"]
         self.num_input_channels = config.num_input_channels
+        self.scale = size**0.5 if config.scale_embeddings else 1.0
         self.projection = nn.Linear(config.num_input_channels, size)
         self.positions = FlowformerPositions(config, config.max_position_embeddings, size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
@@ -242,7 +247,7 @@ class FlowformerTimeSeriesEmbeddings(nn.Module):
             raise ValueError(
                 "`past_values` holds NaN or infinite values: impute them, or mark those steps 0 in `attention_mask`."
             )
-        return self.projection(values)
+        return self.projection(values) * self.scale
 
 
 class FlowformerTrajectoryEmbeddings(nn.Module):
@@ -324,4 +329,5 @@ def rotary_of(config, coordinates: Tensor) -> tuple[Tensor, Tensor] | None:
     """What attention turns queries and keys by, for `position_embedding_type="rotary"`; coordinates [B or 1, L, K]."""
     if config.position_embedding_type != "rotary":
         return None
-    return rotary_embedding(coordinates, config.hidden_size // config.stages[0]["num_heads"], config.rope_theta)
+    width = config.attention_size or config.hidden_size
+    return rotary_embedding(coordinates, width // config.stages[0]["num_heads"], config.rope_theta)

@@ -3,9 +3,11 @@
     sigmoid: phi(x) = sigmoid(x)        phi'(x) = phi (1 - phi)
     elu:     phi(x) = elu(x) + 1        phi'(x) = min(phi, 1)
     relu:    phi(x) = max(x, 0)         phi'(x) = [phi > 0]
+    shifted_relu: phi(x) = max(x, 0) + 1e-6, the released code's on the Long Range Arena. With relu alone a token of a
+             narrow head may have no feature above 0 and then reads 0; shifted, it averages over all sources.
 
-The unbounded two are cut at `FEATURE_LIMIT`: flow attention does not change when all features of a head are scaled, so
-the cut only keeps products of features, and their squares, inside float32.
+The unbounded ones are cut at `FEATURE_LIMIT`: flow attention does not change when all features of a head are scaled,
+so the cut only keeps products of features, and their squares, inside float32.
 
 Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258; defaults are the authors' released ones.
 """
@@ -15,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FEATURE_MAPS = ("sigmoid", "elu", "relu")
+FEATURE_MAPS = ("sigmoid", "elu", "relu", "shifted_relu")
 FEATURE_LIMIT = 1e6
+FEATURE_SHIFT = 1e-6
 # exp(2 * 30) times any length, and 1 / eps^2, stay far inside float32
 MAX_COMPETITION_CLAMP = 30.0
 MIN_EPS = 1e-12
@@ -51,6 +54,8 @@ class FlowOptions(NamedTuple):
             return torch.sigmoid(inputs, out=out)
         if self.feature_map == "relu":
             return torch.clamp(inputs, 0, FEATURE_LIMIT, out=out)
+        if self.feature_map == "shifted_relu":
+            return torch.add(inputs.clamp(0, FEATURE_LIMIT), FEATURE_SHIFT, out=out)
         # exp(x) instead of elu(x) + 1 keeps the digits of small features
         return torch.where(inputs > 0, inputs.clamp(max=FEATURE_LIMIT) + 1, inputs.clamp(max=0).exp(), out=out)
 
@@ -62,6 +67,8 @@ class FlowOptions(NamedTuple):
             return torch.ops.aten.sigmoid_backward.grad_input(gradient, features, grad_input=out)
         if self.feature_map == "relu":
             return torch.mul(gradient, (features > 0) & (features < FEATURE_LIMIT), out=out)
+        if self.feature_map == "shifted_relu":
+            return torch.mul(gradient, (features > FEATURE_SHIFT) & (features < FEATURE_LIMIT), out=out)
         return torch.mul(gradient, torch.where(features <= FEATURE_LIMIT, features.clamp(max=1), 0), out=out)
 
     def strength(self, sent: Tensor, keep: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_flowformer import FlowformerConfig
-from .layers_flowformer import FlowformerLayer, make_norm
+from .layers_flowformer import FlowformerLayer, make_norm, normalize
 from .modeling_flowformer import FlowformerModel, FlowformerPreTrainedModel
 from .pooling_flowformer import classifier_dropout
 from .positions_flowformer import grid_coordinates, sinusoidal_embedding
@@ -94,7 +94,7 @@ class FlowformerMaskedImageDecoder(nn.Module):
         states = states + sinusoidal_embedding(coordinates, states.shape[-1]).to(states.dtype)
         for layer in self.layers:
             states = layer(states)
-        return self.predict(self.norm(states))
+        return self.predict(normalize(self.norm, states))
 
 
 class FlowformerForMaskedImageModeling(FlowformerPreTrainedModel):
@@ -181,11 +181,24 @@ class FlowformerForMaskedImageModeling(FlowformerPreTrainedModel):
         patches = pixel_values.unfold(2, size, size).unfold(3, size, size)
         return patches.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
-    def unpatchify(self, patches: Tensor) -> Tensor:
-        """Pixels of each patch [B, N, patch_size^2 * C] -> images [B, C, height, width]."""
-        size, grid = self.config.patch_size, self.config.image_size // self.config.patch_size
-        patches = patches.view(patches.shape[0], grid, grid, size, size, self.config.num_channels)
-        return patches.permute(0, 5, 1, 3, 2, 4).reshape(patches.shape[0], -1, grid * size, grid * size)
+    def unpatchify(self, patches: Tensor, image_size: tuple[int, int] | None = None) -> Tensor:
+        """Pixels of each patch [B, N, patch_size^2 * C] -> images [B, C, height, width].
+
+        `image_size` is (height, width), by default the configuration's square; give that of interpolated images.
+
+        Raises:
+            ValueError: another number of patches than an image of that size has.
+        """
+        size, default = self.config.patch_size, self.config.image_size
+        height, width = (default, default) if image_size is None else image_size
+        rows, columns = height // size, width // size
+        if patches.shape[1] != rows * columns:
+            raise ValueError(
+                f"An image of {height} x {width} has {rows * columns} patches, got {patches.shape[1]}: pass the "
+                "image's own size as `image_size=(height, width)`."
+            )
+        patches = patches.view(patches.shape[0], rows, columns, size, size, self.config.num_channels)
+        return patches.permute(0, 5, 1, 3, 2, 4).reshape(patches.shape[0], -1, rows * size, columns * size)
 
     def _loss(self, pixel_values: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
         target = self.patchify(pixel_values).to(logits.dtype)

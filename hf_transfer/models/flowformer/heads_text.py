@@ -1,6 +1,8 @@
 """Flowformer for text understanding: classification of sequences and tokens, question answering, multiple choice."""
 
+import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 from transformers.modeling_outputs import (
     MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
@@ -15,7 +17,11 @@ from .pooling_flowformer import classifier_dropout, pool
 
 
 class FlowformerForSequenceClassification(FlowformerPreTrainedModel):
-    """Pools real tokens (`config.pooling`), then dropout and one linear layer, `classifier`."""
+    """Pools real tokens (`config.pooling`), then dropout and one linear layer, `classifier`.
+
+    As in the authors' code for the Long Range Arena if asked: with `class_token` a learned token stands in front of
+    each row, for `pooling="first"`, and with `classifier_hidden_size` a layer with ReLU comes before `classifier`.
+    """
 
     required_modality = "text"
     accepts_loss_kwargs = False
@@ -24,9 +30,18 @@ class FlowformerForSequenceClassification(FlowformerPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.flowformer = FlowformerModel(config)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size)) if config.class_token else None
         self.dropout = classifier_dropout(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        size = config.classifier_hidden_size
+        self.dense = None if size is None else nn.Linear(config.hidden_size, size)
+        self.classifier = nn.Linear(config.hidden_size if size is None else size, config.num_labels)
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if module is self and self.class_token is not None:
+            init.normal_(self.class_token, std=self.config.initializer_range)
 
     @can_return_tuple
     def forward(
@@ -39,20 +54,43 @@ class FlowformerForSequenceClassification(FlowformerPreTrainedModel):
         labels: Tensor | None = None,  # [B]
         **kwargs,
     ) -> SequenceClassifierOutput:
-        outputs = self.flowformer(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            token_type_ids=token_type_ids,
-            **{"use_cache": False, **kwargs},
-        )
-        pooled = pool(outputs.last_hidden_state, attention_mask, self.config.pooling)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+            "token_type_ids": token_type_ids,
+        }
+        if self.class_token is not None:
+            inputs = self._with_class_token(**inputs)
+        outputs = self.flowformer(**inputs, **{"use_cache": False, "one_document_a_row": True, **kwargs})
+        pooled = pool(outputs.last_hidden_state, inputs["attention_mask"], self.config.pooling)
+        pooled = pooled if self.dense is None else nn.functional.relu(self.dense(pooled))
         logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def _with_class_token(self, input_ids, attention_mask, position_ids, inputs_embeds, token_type_ids) -> dict:
+        """The inputs with the class token in front, at position 0; the others move up by one."""
+        embeddings = self.flowformer.embeddings
+        embeddings.sequence_shape(input_ids=input_ids, inputs_embeds=inputs_embeds)
+        words = embeddings.embed(input_ids) if inputs_embeds is None else inputs_embeds
+        tokens = torch.cat((self.class_token.expand(words.shape[0], -1, -1).to(words.dtype), words), dim=1)
+        inputs = {"input_ids": None, "inputs_embeds": tokens}
+        if position_ids is not None:
+            position_ids = nn.functional.pad(position_ids + 1, (1, 0), value=0)
+        if token_type_ids is not None:
+            token_type_ids = nn.functional.pad(token_type_ids, (1, 0), value=0)
+        if attention_mask is not None:
+            attention_mask = nn.functional.pad(attention_mask, (1, 0), value=1)
+        return {
+            **inputs,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "token_type_ids": token_type_ids,
+        }
 
 
 class FlowformerForTokenClassification(FlowformerPreTrainedModel):
@@ -128,7 +166,7 @@ class FlowformerForQuestionAnswering(FlowformerPreTrainedModel):
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
             token_type_ids=token_type_ids,
-            **{"use_cache": False, **kwargs},
+            **{"use_cache": False, "one_document_a_row": True, **kwargs},
         )
         start_logits, end_logits = self.qa_outputs(outputs.last_hidden_state).unbind(-1)
         loss = None
@@ -177,7 +215,7 @@ class FlowformerForMultipleChoice(FlowformerPreTrainedModel):
         inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
         num_choices = next(iter(inputs.values())).shape[1] if inputs else 0
         inputs = {name: tensor.flatten(0, 1) for name, tensor in inputs.items()}
-        outputs = self.flowformer(**inputs, **{"use_cache": False, **kwargs})
+        outputs = self.flowformer(**inputs, **{"use_cache": False, "one_document_a_row": True, **kwargs})
         pooled = pool(outputs.last_hidden_state, inputs.get("attention_mask"), self.config.pooling)
         logits = self.classifier(self.dropout(pooled)).view(-1, num_choices)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels.to(logits.device))

@@ -45,7 +45,9 @@ class FlowformerForTimeSeriesClassification(FlowformerPreTrainedModel):
         labels: Tensor | None = None,  # [B]
         **kwargs,
     ) -> SequenceClassifierOutput:
-        outputs = self.flowformer(past_values=past_values, attention_mask=attention_mask, **kwargs)
+        outputs = self.flowformer(
+            past_values=past_values, attention_mask=attention_mask, one_document_a_row=True, **kwargs
+        )
         if self.config.pooling == "flatten":
             pooled = self._flatten(self.dropout(self.activation(outputs.last_hidden_state)), attention_mask)
         else:
@@ -124,7 +126,7 @@ class FlowformerForTimeSeriesPrediction(FlowformerPreTrainedModel):
         tokens = torch.cat((tokens, self.future_token.expand(tokens.shape[0], length, -1)), dim=1)
         if mask is not None:
             mask = torch.cat((mask, mask.new_ones(mask.shape[0], length)), dim=1)
-        outputs = self.flowformer(inputs_embeds=tokens, attention_mask=mask, **kwargs)
+        outputs = self.flowformer(inputs_embeds=tokens, attention_mask=mask, one_document_a_row=True, **kwargs)
         prediction = self.predict(outputs.last_hidden_state[:, -length:])
         loss = None
         if future_values is not None:

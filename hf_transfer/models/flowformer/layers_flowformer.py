@@ -41,6 +41,16 @@ def make_norm(config, hidden_size: int) -> nn.Module:
     return norm_class(hidden_size, eps=config.layer_norm_eps)
 
 
+def normalize(norm: nn.Module, hidden_states: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    """`norm` over real tokens; what `SyncBatchNorm.convert_sync_batchnorm` left in its place knows no mask."""
+    if not isinstance(norm, nn.SyncBatchNorm):
+        return norm(hidden_states, padding_mask)
+    real = hidden_states.new_ones(hidden_states.shape[:2]).bool() if padding_mask is None else padding_mask
+    output = torch.zeros_like(hidden_states)
+    output[real] = norm(hidden_states[real]).to(output.dtype)
+    return output
+
+
 class FlowformerLayerScale(nn.Module):
     """A learned factor per feature, initialised at `config.layer_scale_init_value`.
 
@@ -114,28 +124,28 @@ class FlowformerLayer(GradientCheckpointingLayer):
         padding_mask: Tensor | None = None,  # [B, L] boolean, True = real
         **kwargs,
     ) -> Tensor:
-        normed = self.attention_norm(hidden_states, padding_mask) if self.pre_norm else hidden_states
+        normed = normalize(self.attention_norm, hidden_states, padding_mask) if self.pre_norm else hidden_states
         branch, _ = self.attention(normed, attention_mask, **kwargs)
         hidden_states = hidden_states + self.drop_path(self.attention_scale(self.dropout(branch)))
         if not self.pre_norm:
-            hidden_states = self.attention_norm(hidden_states, padding_mask)
-        normed = self.mlp_norm(hidden_states, padding_mask) if self.pre_norm else hidden_states
+            hidden_states = normalize(self.attention_norm, hidden_states, padding_mask)
+        normed = normalize(self.mlp_norm, hidden_states, padding_mask) if self.pre_norm else hidden_states
         branch = self.mlp(normed)
         hidden_states = hidden_states + self.drop_path(self.mlp_scale(self.dropout(branch)))
         if not self.pre_norm:
-            hidden_states = self.mlp_norm(hidden_states, padding_mask)
+            hidden_states = normalize(self.mlp_norm, hidden_states, padding_mask)
         return hidden_states
 
 
 class FlowformerDownsample(nn.Module):
-    """Between two stages of a pyramid: norm, then a 2 x 2 convolution of stride 2 on the patch grid."""
+    """Between two stages of a pyramid: norm (if asked), then a 2 x 2 convolution of stride 2 on the patch grid."""
 
     def __init__(self, config, hidden_size: int, next_hidden_size: int):
         super().__init__()
-        self.norm = make_norm(config, hidden_size)
+        self.norm = make_norm(config, hidden_size) if config.downsample_norm else None
         self.reduction = nn.Conv2d(hidden_size, next_hidden_size, kernel_size=2, stride=2)
 
     def forward(self, hidden_states: Tensor, grid: tuple[int, int]) -> Tensor:
         """[B, h w, D] -> [B, h w / 4, D']."""
-        grid_states = self.norm(hidden_states).transpose(1, 2).unflatten(2, grid)
-        return self.reduction(grid_states).flatten(2).transpose(1, 2)
+        hidden_states = hidden_states if self.norm is None else normalize(self.norm, hidden_states)
+        return self.reduction(hidden_states.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)

@@ -9,18 +9,28 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, packed_sequence_mask_function
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention_flowformer import FlowformerAttention
-from .cache_flowformer import FlowAttentionCacheLayer
+from .cache_flowformer import FlowAttentionCacheLayer, cached_rows
 from .configuration_flowformer import FlowformerConfig
 from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings, rotary_of
-from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm
+from .flow_compatibility import OUTPUT_ATTENTIONS_ERROR
+from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm, normalize
+from .packing_flowformer import Packing, find_documents, positions_in_documents
 from .positions_flowformer import grid_coordinates
+
+logger = logging.get_logger(__name__)
+
+
+def kind(attention: str) -> str:
+    """ "flow", or "sdpa" for every implementation of softmax attention: they are one function."""
+    return "flow" if attention == "flow" else "sdpa"
 
 
 class FlowformerPreTrainedModel(PreTrainedModel):
@@ -57,8 +67,18 @@ class FlowformerPreTrainedModel(PreTrainedModel):
 
     def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
         """What is asked for, or else what the saved weights were trained with, or else flow attention."""
-        trained = getattr(self.config, "trained_attention", None)
+        trained = self.config.trained_attention
+        if trained is not None and requested_attention is not None and kind(trained) != kind(requested_attention):
+            logger.warning(
+                f"These weights were trained with {kind(trained)} attention and give other outputs under "
+                f"`attn_implementation={requested_attention!r}`: leave it out to have what they were trained with."
+            )
         return super().get_correct_attn_implementation(requested_attention or trained or "flow", is_init_check)
+
+    def save_pretrained(self, *args, **kwargs):
+        """As in transformers; the configuration then says which attention the weights belong to."""
+        self.config.trained_attention = kind(self.config._attn_implementation)
+        return super().save_pretrained(*args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -81,6 +101,10 @@ class FlowformerModel(FlowformerPreTrainedModel):
     Inputs by modality: text `input_ids` [B, L] or `inputs_embeds`; image `pixel_values` [B, C, height, width]; time
     series `past_values` [B, T, C]; trajectory `states`, `actions`, `returns_to_go`, `timesteps` [B, T, ...], which
     become three tokens a step. `attention_mask` is [B, L or T], 1 = real token; with a cache it covers the past too.
+
+    A row may hold several documents, packed without padding: `position_ids` that restart, `seq_idx` or
+    `cu_seq_lens_q`, as transformers' DataCollatorWithFlattening gives them. None of them sees another, under flow
+    attention and under softmax.
     """
 
     def __init__(self, config: FlowformerConfig):
@@ -98,7 +122,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
                 layers.append(FlowformerLayer(config, layer_idx, *sizes, drop_path=rates[layer_idx]))
         self.layers = nn.ModuleList(layers)
         self.downsamples = nn.ModuleList(downsamples)
-        self.norm = make_norm(config, config.hidden_size) if config.norm_position == "pre" else None
+        self.norm = make_norm(config, config.hidden_size) if config.has_final_norm else None
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -147,11 +171,32 @@ class FlowformerModel(FlowformerPreTrainedModel):
             "timesteps": timesteps,
         }
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        self._check_inputs(inputs, attention_mask)
-        past_key_values = self._cache_to_use(past_key_values, use_cache, kwargs.get("is_causal"))
+        bounds = {name: kwargs.pop(name, None) for name in ("seq_idx", "cu_seq_lens_q", "cu_seq_lens_k")}
+        one_document_a_row = kwargs.pop("one_document_a_row", False)
+        if isinstance(attention_mask, dict):
+            # generate() with a static cache makes the masks itself, one a type of layer; all layers are of one type
+            attention_mask = attention_mask[self.config.layer_types[0]]
+        self._check_inputs(inputs, attention_mask, {"position_ids": position_ids, **bounds})
+        if self.config._attn_implementation == "flow" and kwargs.get("output_attentions"):
+            raise ValueError(OUTPUT_ATTENTIONS_ERROR.format(name=type(self).__name__))
         if self.config.modality == "image":
+            self._cache_to_use(past_key_values, use_cache, kwargs.get("is_causal"))
             return self._forward_image(inputs, **kwargs)
-        return self._forward_sequence(inputs, attention_mask, position_ids, past_key_values, **kwargs)
+        (batch_size, length), device = self.embeddings.sequence_shape(**inputs)
+        if length == 0 or batch_size == 0:
+            raise ValueError(f"The sequence is empty: got {length} tokens in a batch of {batch_size}.")
+        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+        padding_mask = self._padding_mask(attention_mask, batch_size, past_length, length, device)
+        documents = None
+        # a mask per pair of tokens says by itself what is apart
+        if attention_mask is None or attention_mask.dim() != 4:
+            documents = find_documents((batch_size, length), position_ids, padding_mask=padding_mask, **bounds)
+        if documents is not None:
+            self._check_packed(past_key_values, one_document_a_row)
+            use_cache = False
+        past_key_values = self._cache_to_use(past_key_values, use_cache, kwargs.get("is_causal"), batch_size)
+        masks = {"attention_mask": attention_mask, "padding_mask": padding_mask, "documents": documents}
+        return self._forward_sequence(inputs, position_ids, past_key_values, **masks, **kwargs)
 
     def _forward_image(self, inputs: dict, **kwargs) -> BaseModelOutputWithPast:
         if "pixel_values" not in inputs:
@@ -170,27 +215,30 @@ class FlowformerModel(FlowformerPreTrainedModel):
         return self._run_layers(hidden_states, None, None, rotary, None, grid=grid, **kwargs)
 
     def _forward_sequence(
-        self, inputs: dict, attention_mask, position_ids, past_key_values, **kwargs
+        self, inputs: dict, position_ids, past_key_values, attention_mask, padding_mask, documents, **kwargs
     ) -> BaseModelOutputWithPast:
-        (batch_size, length), device = self.embeddings.sequence_shape(**inputs)
-        if length == 0 or batch_size == 0:
-            raise ValueError(f"The sequence is empty: got {length} tokens in a batch of {batch_size}.")
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        padding_mask = self._padding_mask(attention_mask, batch_size, past_length, length, device)
-        tokens_per_step = getattr(self.embeddings, "tokens_per_step", 1)
-        if position_ids is None:
+        (_, length), device = self.embeddings.sequence_shape(**inputs)
+        if position_ids is None and documents is not None:
+            position_ids = positions_in_documents(documents, padding_mask)
+        elif position_ids is None:
             position_ids = self._position_ids(padding_mask, attention_mask, past_key_values, length, device)
         hidden_states = self.embeddings(position_ids, padding_mask=padding_mask, **inputs)
+        tokens_per_step = getattr(self.embeddings, "tokens_per_step", 1)
         if tokens_per_step > 1:
             steps = torch.arange(tokens_per_step, device=device)
             position_ids = (position_ids[..., None] * tokens_per_step + steps).flatten(1)
-            padding_mask, attention_mask = (
-                None if mask is None else mask.repeat_interleave(tokens_per_step, dim=1)
-                for mask in (padding_mask, attention_mask)
+            padding_mask, attention_mask, documents = (
+                None if tensor is None else tensor.repeat_interleave(tokens_per_step, dim=1)
+                for tensor in (padding_mask, attention_mask, documents)
             )
-        layer_mask = padding_mask
-        if self.config._attn_implementation != "flow":
-            layer_mask = create_causal_mask(self.config, hidden_states, attention_mask, past_key_values)
+        if self.config._attn_implementation == "flow":
+            layer_mask = padding_mask
+            kwargs["packing"] = None if documents is None else Packing.of(documents, padding_mask)
+        else:
+            apart = None if documents is None else packed_sequence_mask_function(documents)
+            layer_mask = create_causal_mask(
+                self.config, hidden_states, attention_mask, past_key_values, and_mask_function=apart
+            )
         rotary = rotary_of(self.config, position_ids[..., None])
         return self._run_layers(hidden_states, layer_mask, padding_mask, rotary, past_key_values, **kwargs)
 
@@ -210,18 +258,36 @@ class FlowformerModel(FlowformerPreTrainedModel):
                 **kwargs,
             )
         if self.norm is not None:
-            hidden_states = self.norm(hidden_states, padding_mask)
+            hidden_states = normalize(self.norm, hidden_states, padding_mask)
         return BaseModelOutputWithPast(last_hidden_state=hidden_states, past_key_values=past_key_values)
 
-    def _check_inputs(self, inputs: dict, attention_mask: Tensor | None) -> None:
+    def _check_inputs(self, inputs: dict, attention_mask: Tensor | None, bounds: dict) -> None:
         accepted = self.embeddings.input_names
         foreign = [name for name in inputs if name not in accepted]
         if foreign:
             raise ValueError(f"A Flowformer for {self.config.modality} takes {list(accepted)}, got {foreign}.")
-        if self.config.modality == "image" and attention_mask is not None:
+        if self.config.modality != "image":
+            return
+        if attention_mask is not None:
             raise ValueError("An image has no padding: `attention_mask` has no meaning with `pixel_values`.")
+        given = [name for name, value in bounds.items() if value is not None]
+        if given:
+            raise ValueError(f"An image is one sequence of patches: {given} have no meaning with `pixel_values`.")
 
-    def _cache_to_use(self, past_key_values, use_cache, is_causal) -> Cache | None:
+    def _check_packed(self, past_key_values: Cache | None, one_document_a_row: bool) -> None:
+        if one_document_a_row:
+            raise ValueError(
+                "This head reads a row as one document, got several packed in a row (`position_ids` that restart, "
+                "`seq_idx` or `cu_seq_lens_q`): pad them to rows of their own (DataCollatorWithPadding)."
+            )
+        if past_key_values is not None:
+            raise ValueError("Packed documents have no common past: leave `past_key_values` out.")
+        if "flash" in self.config._attn_implementation:
+            raise ValueError(
+                "Packed documents need `attn_implementation` 'flow', 'sdpa', 'eager' or 'flex_attention'."
+            )
+
+    def _cache_to_use(self, past_key_values, use_cache, is_causal, batch_size: int | None = None) -> Cache | None:
         is_causal = self.config.is_causal if is_causal is None else is_causal
         if not is_causal or self.config.modality != "text":
             if past_key_values is not None:
@@ -233,6 +299,12 @@ class FlowformerModel(FlowformerPreTrainedModel):
             return None
         if past_key_values is None and use_cache:
             return DynamicCache(config=self.config)
+        rows = cached_rows(past_key_values)
+        if rows not in (None, batch_size):
+            raise ValueError(
+                f"`past_key_values` holds {rows} rows and the input {batch_size}: they should be the same rows. "
+                "`past_key_values.batch_repeat_interleave` and `batch_select_indices` change those of a cache."
+            )
         return past_key_values
 
     def _padding_mask(self, attention_mask, batch_size, past_length, length, device) -> Tensor | None:

@@ -1,5 +1,7 @@
 """attn_implementation="flow" on models that are not ours: masks honoured, causal and not, no key-value cache."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import (
@@ -7,15 +9,18 @@ from transformers import (
     AutoModelForCausalLM,
     BartConfig,
     BertConfig,
+    Gemma2Config,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
     MistralConfig,
     Qwen2Config,
     RobertaConfig,
+    T5Config,
     ViTConfig,
 )
 
-from hf_transfer.models.flowformer import flow_attention
+from hf_transfer.models.flowformer import attention_flowformer, flow_attention
 from hf_transfer.models.flowformer.attention_flowformer import flow_attention_forward
 
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
@@ -101,10 +106,14 @@ def test_patterns_it_cannot_express_are_refused():
         model(input_ids=torch.ones(1, 6, dtype=torch.long))
     model(input_ids=torch.ones(1, 3, dtype=torch.long), use_cache=False)  # a window of three holds all of three
     packed = torch.tensor([[0, 1, 0]])
-    with pytest.raises(ValueError, match="padding masks only"):
+    with pytest.raises(ValueError, match="packed documents apart"):
         model(input_ids=torch.ones(1, 3, dtype=torch.long), position_ids=packed, use_cache=False)
-    llama = AutoModel.from_config(CONFIGS["llama"], attn_implementation="flow")
+    # positions that jump are packed sequences to transformers' masks
+    jumps = torch.tensor([[0, 1, 5]])
     with pytest.raises(ValueError, match="padding masks only"):
+        model(input_ids=torch.ones(1, 3, dtype=torch.long), position_ids=jumps, use_cache=False)
+    llama = AutoModel.from_config(CONFIGS["llama"], attn_implementation="flow")
+    with pytest.raises(ValueError, match="packed documents apart"):
         llama(input_ids=torch.ones(1, 4, dtype=int), position_ids=torch.tensor([[0, 1, 0, 1]]), use_cache=False)
     with pytest.raises(ValueError, match="mask per pair"):
         llama(input_ids=torch.ones(1, 4, dtype=int), attention_mask=torch.zeros(1, 1, 4, 4), use_cache=False)
@@ -130,6 +139,9 @@ def test_the_interface_is_the_operation():
 def test_cross_attention_reads_a_source_of_another_length():
     module = torch.nn.Identity()
     query, key, mask = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 7, 4), torch.ones(1, 7, dtype=torch.bool)
+    with pytest.raises(ValueError, match="allows_flow_cross_attention"):
+        flow_attention_forward(module, query, key, key, mask, is_causal=False)
+    module.allows_flow_cross_attention = True
     output, _ = flow_attention_forward(module, query, key, key, mask, is_causal=False)
     torch.testing.assert_close(output, flow_attention(query, key, key).transpose(1, 2))
     with pytest.raises(ValueError, match="use_cache=False"):
@@ -139,6 +151,7 @@ def test_cross_attention_reads_a_source_of_another_length():
 def test_cross_attention_of_equal_lengths_masks_the_source_alone():
     class CrossAttention(torch.nn.Identity):
         is_causal = False
+        allows_flow_cross_attention = True
 
     query, key = torch.randn(2, 1, 2, 5, 4).unbind()
     mask = torch.tensor([[True, True, True, False, False]])
@@ -154,3 +167,34 @@ def test_a_decoder_that_reads_an_encoder_is_refused():
     with pytest.raises(ValueError, match="no cross-attention for a decoder"):
         model(ids, decoder_input_ids=ids, use_cache=False)
     assert model.encoder(ids).last_hidden_state.isfinite().all()
+
+
+def test_a_decoder_only_model_with_cross_attention_is_refused():
+    """GPT-2 does not say that it is a decoder; its queries would see later ones through the encoder's flows."""
+    config = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=31, add_cross_attention=True)
+    model = AutoModel.from_config(config, attn_implementation="flow").eval()
+    ids, encoded = torch.ones(1, 4, dtype=torch.long), torch.randn(1, 4, 16)
+    with pytest.raises(ValueError, match="no cross-attention for a decoder, got one in GPT2Attention"):
+        model(ids, encoder_hidden_states=encoded, use_cache=False)
+    assert model(ids, use_cache=False).last_hidden_state.isfinite().all()
+
+
+def test_terms_per_pair_of_tokens_are_refused():
+    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 31}
+    ids = torch.ones(1, 4, dtype=torch.long)
+    encoder = AutoModel.from_config(T5Config(**sizes), attn_implementation="flow").encoder
+    with pytest.raises(ValueError, match="position_bias"):
+        encoder(ids)
+    sinks = GptOssConfig(**SIZES, num_key_value_heads=2, head_dim=4, num_local_experts=2, num_experts_per_tok=1)
+    sinks.layer_types = ["full_attention"] * 2
+    with pytest.raises(ValueError, match="s_aux"):
+        AutoModel.from_config(sinks, attn_implementation="flow")(ids, use_cache=False)
+
+
+def test_a_cap_of_logits_is_told_to_have_no_effect(monkeypatch):
+    told = []
+    monkeypatch.setattr(attention_flowformer, "logger", SimpleNamespace(warning_once=told.append))
+    config = Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=4, pad_token_id=0)
+    model = AutoModel.from_config(config, attn_implementation="flow")
+    model(torch.ones(1, 4, dtype=torch.long), use_cache=False)
+    assert "`softcap` changes nothing" in told[0]

@@ -87,6 +87,16 @@ BAD = [
     ({"hidden_sizes": [8, 16], "depths": [1, 1]}, "modality='image'"),
     ({"modality": "image", "decoder_num_attention_heads": 3}, "decoder_hidden_size"),
     ({"position_embedding_type": "rotary", "num_attention_heads": 16}, "Rotary"),
+    ({"num_key_value_heads": 1}, "every head has its own keys"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_theta"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_theta"),
+    ({"sliding_window": 4}, "whole sequence"),
+    ({"d_model": 16}, "called `hidden_size`"),
+    ({"attention_size": 9}, "`attention_size` should be a multiple"),
+    ({"attention_size": 0}, "attention_size"),
+    ({"classifier_hidden_size": 0}, "classifier_hidden_size"),
+    ({"trained_attention": "softmax"}, "trained_attention"),
+    ({"class_token": True}, "pooling='first'"),
     ({"position_embedding_type": "sinusoidal", "hidden_size": 15, "num_attention_heads": 3}, "Sinusoidal"),
 ]
 

@@ -458,7 +458,11 @@ def test_bidirectional_exports_with_free_batch_and_length(masked):
         (((3, 4, 8), (3, 4, 8), (3, 4, 8)), {}, "batch, heads, length, dim"),
         (None, {"key_mask": torch.ones(2, 5, dtype=torch.bool)}, r"`key_mask` should be \(2, 4\), got \(2, 5\)"),
         (None, {"query_mask": torch.ones(2, 4)}, "boolean"),
-        (None, {"feature_map": "softmax"}, "`feature_map` should be one of sigmoid, elu, relu, got 'softmax'"),
+        (
+            None,
+            {"feature_map": "softmax"},
+            "`feature_map` should be one of sigmoid, elu, relu, shifted_relu",
+        ),
         (None, {"competition_clamp": 0.0}, "`competition_clamp`"),
         (None, {"competition_clamp": None}, "`competition_clamp`"),
         (None, {"eps": 0.0}, "`eps`"),

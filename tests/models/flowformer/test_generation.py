@@ -105,6 +105,16 @@ def test_a_static_cache_works():
     assert torch.equal(by_name, generate(model, inputs=prompt(), do_sample=False, past_key_values=cache))
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_static_cache_works_for_the_softmax_twin(padded):
+    model, ids = causal_model("sdpa"), prompt()
+    options = {"do_sample": False}
+    if padded:
+        options["attention_mask"] = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]])
+    expected = generate(model, inputs=ids, **options)
+    assert torch.equal(generate(model, inputs=ids, cache_implementation="static", **options), expected)
+
+
 def test_generation_from_embeddings():
     model = causal_model()
     embeddings = model.get_input_embeddings()(prompt())

@@ -205,6 +205,18 @@ class TestMaskedImageModeling:
         patches = model.patchify(images)
         assert torch.equal(patches[0, 5].view(2, 2, 3), images[0, :, 2:4, 2:4].permute(1, 2, 0))
         assert torch.equal(model.unpatchify(patches), images)
+        other = torch.randn(2, 3, 4, 12)
+        assert torch.equal(model.unpatchify(model.patchify(other), (4, 12)), other)
+        with pytest.raises(ValueError, match="has 16 patches, got 12"):
+            model.unpatchify(model.patchify(other))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_a_convolutional_stem_takes_half_precision(self, dtype):
+        model = self.model(stem="conv")
+        inputs = head_inputs(FlowformerForMaskedImageModeling, model.config)
+        expected = model(**inputs).loss
+        loss = model.to(dtype)(**inputs).loss
+        torch.testing.assert_close(loss.float(), expected, atol=0.1, rtol=0.1)
 
     @pytest.mark.parametrize("norm", [True, False])
     def test_the_loss_is_over_hidden_patches(self, norm):

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoModel
 
 import hf_transfer  # noqa: F401
-from hf_transfer.models.flowformer import FlowformerModel
+from hf_transfer.models.flowformer import FlowformerForSequenceClassification, FlowformerModel
 from tests.models.flowformer.tiny import LENGTH, tiny_config, tiny_inputs
 
 MODALITIES = ["text", "image", "time_series", "trajectory"]
@@ -340,3 +340,75 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub):
     assert {"config.json", "model.safetensors"} <= set(hub.files("lab/flow"))
     loaded = AutoModel.from_pretrained("lab/flow")
     torch.testing.assert_close(loaded.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("head", [FlowformerModel, FlowformerForSequenceClassification])
+@pytest.mark.parametrize(("attention", "recorded"), [("flow", "flow"), ("sdpa", "sdpa"), ("eager", "sdpa")])
+def test_a_model_comes_back_with_the_attention_it_was_saved_with(head, attention, recorded, tmp_path, caplog):
+    torch.manual_seed(0)
+    model = head(tiny_config(attn_implementation=attention)).eval()
+    inputs = tiny_inputs(model.config)
+    model.save_pretrained(tmp_path)
+    loaded = head.from_pretrained(tmp_path).eval()
+    assert loaded.config._attn_implementation == loaded.config.trained_attention == recorded
+    torch.testing.assert_close(loaded(**inputs)[0], model(**inputs)[0])
+    assert "were trained with" not in caplog.text
+    # another one is a choice that is told
+    other = "flow" if recorded == "sdpa" else "sdpa"
+    assert head.from_pretrained(tmp_path, attn_implementation=other).config._attn_implementation == other
+    assert f"trained with {recorded} attention" in caplog.text
+
+
+@pytest.mark.parametrize("attention", ["flow", "sdpa"])
+def test_synchronised_batch_norm_is_batch_norm_over_real_tokens(attention):
+    options = {"norm_type": "batch_norm", "norm_position": "pre", "attn_implementation": attention}
+    model, twin = (model_of("time_series", **options).train() for _ in range(2))
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+    inputs = tiny_inputs(twin.config)
+    for mask in (None, RIGHT_PADDING):
+        for ours in (model.train(), model.eval()):
+            theirs = twin.train(ours.training)
+            real = torch.ones(2, LENGTH, dtype=torch.bool) if mask is None else mask.bool()
+            output, expected = (each(**inputs, attention_mask=mask).last_hidden_state for each in (ours, theirs))
+            torch.testing.assert_close(output[real], expected[real], atol=1e-5, rtol=1e-4)
+    images = model_of("image", norm_type="batch_norm", hidden_sizes=[8, 16], depths=[1, 1])
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(images)
+    assert converted(**tiny_inputs(images.config)).last_hidden_state.isfinite().all()
+
+
+def test_attention_weights_exist_under_eager_alone():
+    inputs = tiny_inputs(tiny_config())
+    assert len(model_of(attn_implementation="eager")(**inputs, output_attentions=True).attentions) == 2
+    with pytest.raises(ValueError, match="no attention weights"):
+        model_of()(**inputs, output_attentions=True)
+
+
+@pytest.mark.parametrize("attention", ["flow", "sdpa"])
+def test_a_cache_of_other_rows_is_refused(attention):
+    model = model_of(is_causal=True, attn_implementation=attention)
+    ids = tiny_inputs(model.config)["input_ids"]
+    cache = model(ids, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="holds 2 rows and the input 1"):
+        model(ids[:1, :1], past_key_values=cache)
+    assert model(ids[:, :1], past_key_values=cache).last_hidden_state.shape == (2, 1, 16)
+
+
+def test_a_width_of_attention_unlike_the_layers():
+    fields = {"attention_size": 24, "qkv_bias": False, "out_bias": False, "position_embedding_type": "rotary"}
+    model = model_of(num_attention_heads=4, hidden_size=16, **fields).train()
+    shapes = {name: tuple(weight.shape) for name, weight in model.layers[0].attention.named_parameters()}
+    assert shapes == {f"{name}_proj.weight": (24, 16) for name in "qkv"} | {"o_proj.weight": (16, 24)}
+    model(**tiny_inputs(model.config)).last_hidden_state.square().sum().backward()
+
+
+def test_the_norm_at_the_end_is_a_choice():
+    assert model_of(norm_position="post").norm is None and model_of(norm_position="pre", final_norm=False).norm is None
+    output = model_of(norm_position="post", final_norm=True)(**tiny_inputs(tiny_config())).last_hidden_state
+    torch.testing.assert_close(output.mean(-1), torch.zeros(2, LENGTH), atol=1e-5, rtol=0)
+
+
+def test_projected_steps_are_scaled_by_the_root_of_the_width():
+    values = tiny_inputs(tiny_config("time_series"))["past_values"]
+    plain, scaled = (model_of("time_series", scale_embeddings=scale).embeddings for scale in (False, True))
+    torch.testing.assert_close(scaled.project(values, None), plain.project(values, None) * 4)

@@ -1,0 +1,107 @@
+"""Several documents in one row, as padding-free collators give them: where each begins, and rows of their own.
+
+A document begins where `position_ids` stop rising, where `seq_idx` changes and at each of `cu_seq_lens_q`
+(transformers' DataCollatorWithFlattening gives all three). Flow attention sums over its whole row, so inside attention
+each document goes into a padded row of its own, [B, H, L, D] -> [N, H, M, D] for N documents of at most M tokens, and
+comes back after it; everything else works on the packed row. Softmax attention takes a mask per pair instead.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .flow_compatibility import restarts
+
+
+class Packing(NamedTuple):
+    """Places of tokens: of a packed batch [B, L] in rows [N, M], and back."""
+
+    tokens: Tensor  # [N, M] int64, which of the B * L tokens; 0 in padding
+    mask: Tensor  # [N, M] bool, True = a real token
+    slots: Tensor  # [B, L] int64, which of the N * M places
+
+    @classmethod
+    def of(cls, documents: Tensor, padding_mask: Tensor | None) -> "Packing":
+        """From the number of each token's document in its row [B, L] and which tokens are real."""
+        rows = torch.arange(documents.shape[0], device=documents.device)[:, None]
+        # numbers run on from row to row
+        flat = (documents + rows * documents.shape[1]).flatten()
+        _, document, lengths = flat.unique_consecutive(return_inverse=True, return_counts=True)
+        starts = lengths.cumsum(0) - lengths
+        everything = torch.arange(flat.numel(), device=flat.device)
+        num_rows, longest = lengths.numel(), int(lengths.max())
+        slots = document * longest + everything - starts[document]
+        tokens = slots.new_zeros(num_rows * longest).scatter(0, slots, everything)
+        real = torch.ones_like(flat, dtype=torch.bool) if padding_mask is None else padding_mask.flatten()
+        mask = real.new_zeros(num_rows * longest).scatter(0, slots, real)
+        return cls(tokens.view(num_rows, -1), mask.view(num_rows, -1), slots.view_as(documents))
+
+    def unpack(self, states: Tensor) -> Tensor:
+        """[B, H, L, D] -> [N, H, M, D]."""
+        return states.transpose(1, 2).flatten(0, 1)[self.tokens].transpose(1, 2)
+
+    def pack(self, states: Tensor) -> Tensor:
+        """[N, M, H, D] -> [B, L, H, D]."""
+        return states.flatten(0, 1)[self.slots]
+
+
+def find_documents(
+    shape: tuple[int, int],
+    position_ids: Tensor | None,  # [B or 1, L]
+    seq_idx: Tensor | None,  # [B or 1, L]
+    cu_seq_lens_q: Tensor | None,  # [N + 1], 0 first and L last
+    cu_seq_lens_k: Tensor | None,
+    padding_mask: Tensor | None,  # [B, L] bool
+) -> Tensor | None:
+    """The number of each token's document in its row [B, L]; None where no row holds more than one.
+
+    Raises:
+        ValueError: bounds that do not fit the tokens, or packed input in a compiled graph, whose shapes would depend
+            on it.
+    """
+    if all(given is None for given in (seq_idx, cu_seq_lens_q, cu_seq_lens_k)) and shape[1] == 1:
+        return None
+    begins = None
+    if position_ids is not None:
+        begins = restarts(position_ids.expand(shape), padding_mask)
+    if seq_idx is not None:
+        if seq_idx.dim() != 2 or seq_idx.shape[1] != shape[1]:
+            raise ValueError(f"`seq_idx` should be of shape {tuple(shape)}, got {tuple(seq_idx.shape)}.")
+        changes = torch.zeros(tuple(shape), dtype=torch.bool, device=seq_idx.device)
+        changes[:, 1:] = seq_idx.diff(dim=1) != 0
+        begins = changes if begins is None else begins | changes
+    if cu_seq_lens_q is not None or cu_seq_lens_k is not None:
+        bounds = _begins_of_bounds(shape, cu_seq_lens_q, cu_seq_lens_k)
+        begins = bounds if begins is None else begins | bounds.to(begins.device)
+    if begins is None:
+        return None
+    if torch.compiler.is_compiling():
+        if seq_idx is not None or cu_seq_lens_q is not None:
+            raise ValueError("Packed documents cannot be compiled with Flowformer: pad them to rows of their own.")
+        torch._assert_async(~begins.any(), "Packed documents cannot be compiled with Flowformer: pad them.")
+        return None
+    return begins.cumsum(1) if begins.any() else None
+
+
+def _begins_of_bounds(shape, queries: Tensor | None, keys: Tensor | None) -> Tensor:
+    if queries is None or (keys is not None and not torch.equal(queries, keys)):
+        raise ValueError("`cu_seq_lens_q` and `cu_seq_lens_k` should be equal: queries and keys are the same tokens.")
+    bounds, (batch_size, length) = queries.tolist(), shape
+    if batch_size != 1 or bounds[0] != 0 or bounds[-1] != length or sorted(bounds) != bounds:
+        raise ValueError(
+            f"`cu_seq_lens_q` should rise from 0 to the length of one packed row, got {bounds} for "
+            f"{batch_size} rows of {length} tokens."
+        )
+    begins = torch.zeros(tuple(shape), dtype=torch.bool, device=queries.device)
+    begins[0, [bound for bound in bounds if 0 < bound < length]] = True
+    return begins
+
+
+def positions_in_documents(documents: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Positions [B, L] that count the real tokens of each document from 0."""
+    real = torch.ones_like(documents) if padding_mask is None else padding_mask.long()
+    before = real.cumsum(1) - real
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents.diff(dim=1) > 0
+    return before - torch.where(begins, before, 0).cummax(1).values
