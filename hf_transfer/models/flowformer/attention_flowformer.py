@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from .cache_flowformer import FlowAttentionCacheLayer
 from .flow_attention import flow_attention
-from .flow_compatibility import OUTPUT_ATTENTIONS_ERROR, PACKED_ERROR, guard_flow_attention
+from .flow_compatibility import PACKED_ERROR, guard_flow_attention
 from .packing_flowformer import Packing
 from .positions_flowformer import apply_rotary
 
@@ -49,8 +49,8 @@ def flow_attention_forward(
 
     Raises:
         ValueError: a key-value cache under causal attention, a cross-attention that does not declare itself, a mask
-            that is not one boolean per token, several documents in a row, a term per pair of tokens (a relative
-            bias, sinks), or `output_attentions`.
+            that is not one boolean per token, several documents in a row, or a term per pair of tokens (a
+            relative bias, sinks).
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     _check_call(module, query, key, attention_mask, causal)
@@ -111,8 +111,6 @@ def _check_terms(module: nn.Module, terms: dict) -> None:
     # bounds of a single document bound nothing
     if packed and any(term == "seq_idx" or terms[term].numel() > 2 for term in packed):
         raise ValueError(PACKED_ERROR.format(name=name, found=packed[0]))
-    if terms.get("output_attentions"):
-        raise ValueError(OUTPUT_ATTENTIONS_ERROR.format(name=name))
     if terms.get("softcap") is not None:
         logger.warning_once(f"Flow attention has no logits for {name} to cap: `softcap` changes nothing under it.")
 

@@ -65,8 +65,6 @@ FOREIGN = {
     "dropout": "it is called `hidden_dropout_prob`",
     "hidden_dropout": "it is called `hidden_dropout_prob`",
     "activation_function": "it is called `hidden_act`",
-    "layer_norm_epsilon": "it is called `layer_norm_eps`",
-    "rms_norm_eps": "norms are `norm_type` with `layer_norm_eps`",
     "num_layers": "it is called `num_hidden_layers`",
     "num_heads": "it is called `num_attention_heads`",
     "embed_dim": "it is called `hidden_size`",

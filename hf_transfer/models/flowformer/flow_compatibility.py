@@ -13,16 +13,15 @@ import sys
 import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface, PreTrainedModel
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 OWN_ATTENTION = {"softmax", "Softmax", "scaled_dot_product_attention"}
 PACKED_ERROR = (
     "{name} cannot keep packed documents apart under flow attention, whose flows sum over the whole row: `{found}` "
     "marks several documents in a row. Pad them to rows of their own (DataCollatorWithPadding), use a Flowformer, "
     "which restarts its state at each document, or use another `attn_implementation`."
-)
-OUTPUT_ATTENTIONS_ERROR = (
-    "{name} has no attention weights to give under flow attention, which makes no product per pair of tokens: leave "
-    "`output_attentions` out, or use `attn_implementation='eager'`."
 )
 
 
@@ -132,9 +131,17 @@ def _refuse_calls(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
     if model.config._attn_implementation != "flow":
         return
     if kwargs.get("output_attentions"):
-        raise ValueError(OUTPUT_ATTENTIONS_ERROR.format(name=type(model).__name__))
+        tell_of_no_weights(type(model).__name__)
     position_ids, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
     if mask is not None or not torch.is_tensor(position_ids) or position_ids.dim() != 2:
         return
     if not torch.compiler.is_compiling() and restarts(position_ids).any():
         raise ValueError(PACKED_ERROR.format(name=type(model).__name__, found="position_ids"))
+
+
+def tell_of_no_weights(name: str) -> None:
+    """A warning, as transformers gives for sdpa: a tuple of attention weights stays empty."""
+    logger.warning_once(
+        f"{name} has no attention weights to give under flow attention, which makes no product per pair of tokens: "
+        "`attentions` stays empty. Use `attn_implementation='eager'` on a model trained with softmax to see them."
+    )

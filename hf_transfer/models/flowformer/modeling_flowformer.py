@@ -20,7 +20,7 @@ from .attention_flowformer import FlowformerAttention
 from .cache_flowformer import FlowAttentionCacheLayer, cached_rows
 from .configuration_flowformer import FlowformerConfig
 from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings, rotary_of
-from .flow_compatibility import OUTPUT_ATTENTIONS_ERROR
+from .flow_compatibility import tell_of_no_weights
 from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm, normalize
 from .packing_flowformer import Packing, find_documents, positions_in_documents
 from .positions_flowformer import grid_coordinates
@@ -178,7 +178,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
             attention_mask = attention_mask[self.config.layer_types[0]]
         self._check_inputs(inputs, attention_mask, {"position_ids": position_ids, **bounds})
         if self.config._attn_implementation == "flow" and kwargs.get("output_attentions"):
-            raise ValueError(OUTPUT_ATTENTIONS_ERROR.format(name=type(self).__name__))
+            tell_of_no_weights(type(self).__name__)
         if self.config.modality == "image":
             self._cache_to_use(past_key_values, use_cache, kwargs.get("is_causal"))
             return self._forward_image(inputs, **kwargs)
