@@ -61,7 +61,7 @@ def test_a_run_says_all_of_it(here):
 
 
 def test_a_pretrained_text_model_says_how_long_its_texts_are(here):
-    save_text_model(here / "lm", masked_lm())
+    save_text_model(here / "lm", masked_lm(), mask_token="[MASK]")
     task = ["--model", "lm", "--task", "fill-mask", "--dataset", "books.csv", "--max_length", "9", *QUICK]
     run_pretraining(parse_arguments([*task, "--output_dir", "out"]))
     card = card_of("out")
@@ -72,7 +72,7 @@ def test_a_pretrained_text_model_says_how_long_its_texts_are(here):
 def test_the_ranking_that_chose_the_model_is_shown(tmp_path):
     scores = {"vit": 0.5, "three": 0.2}
     rows = tuple(
-        RankingRow(name, value, layer=-1, layers={-1: Score(value)}, parameters=10) for name, value in scores.items()
+        RankingRow(name, value, layer=-1, layers={-1: Score(value, 0.1)}, parameters=10) for name, value in scores.items()
     )
     Ranking(rows).save(tmp_path)
     table = ranking_table(str(tmp_path))
@@ -100,5 +100,4 @@ def test_a_failed_push_names_the_command_that_makes_up_for_it(here, hub, monkeyp
     push = ["--push_to_hub", "true", "--hub_model_id", "lab/digits", "--hub_private_repo", "true"]
     with pytest.raises(HubError, match=r"in trouble.* saved whole .*hf-transfer push out/model lab/digits --private"):
         run_adaptation(parse_arguments([*DIGITS, *push, "--output_dir", "out"]))
-    monkeypatch.undo()
     assert card_of("out").data.eval_results
