@@ -72,7 +72,8 @@ def test_a_pretrained_text_model_says_how_long_its_texts_are(here):
 def test_the_ranking_that_chose_the_model_is_shown(tmp_path):
     scores = {"vit": 0.5, "three": 0.2}
     rows = tuple(
-        RankingRow(name, value, layer=-1, layers={-1: Score(value, 0.1)}, parameters=10) for name, value in scores.items()
+        RankingRow(name, value, layer=-1, layers={-1: Score(value, 0.1)}, parameters=10)
+        for name, value in scores.items()
     )
     Ranking(rows).save(tmp_path)
     table = ranking_table(str(tmp_path))
