@@ -93,12 +93,20 @@ def _run(run, argv: list[str], explain: bool, **fixed) -> None:
 
     if explain:
         table = Table("argument", "default", "meaning")
+        table.columns[0].no_wrap = True
         for row in argument_help():
             table.add_row(*row)
         Console().print(table)
         typer.echo("Every field of transformers.TrainingArguments is an argument too.")
         return
-    _show(run(parse_arguments(argv, **fixed)))
+    arguments = parse_arguments(argv, **fixed)
+    try:
+        _show(run(arguments))
+    except KeyboardInterrupt:
+        from hf_transfer.runs.report import tell_interruption
+
+        tell_interruption(arguments[-1].output_dir, sys.argv[1:])
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -177,6 +185,27 @@ def evaluate(
     sizes = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size}
     episodes = None if few_shot is None else read_mapping(few_shot, "few_shot")
     _show(run_evaluation(model, dataset, split=split, task=task, few_shot=episodes, **sizes))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    dataset: Annotated[str, typer.Option(help="Rows: bundled name, Hub id, folder or file; labels are not read.")],
+    output: Annotated[Path, typer.Option(help="The csv file to write.")] = Path("predictions.csv"),
+    split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file.")] = False,
+) -> None:
+    """Predict rows without labels, into a csv file: class and probability, several labels, or numbers."""
+    # Options are keywords of `run_prediction` by the same names.
+    options = dict(locals())
+    from hf_transfer.runs.predict import run_prediction
+
+    options["text_columns"] = tuple(options.pop("text_column") or ())
+    typer.echo(f"Saved {run_prediction(**options)} predictions to {output}.")
 
 
 @app.command()

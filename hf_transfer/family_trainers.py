@@ -13,6 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
 from hf_transfer.core.task_loss import REGRESSION, problem_type_of
@@ -67,7 +68,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         train_dataset: the labelled source; or both domains in one dataset with a `domain` column (0 = source, 1 =
             target).
         target_dataset: the target; its labels, if it has any, are not used.
-        validation_rows: at most this many rows of each domain go into the validator.
+        validation_rows: at most this many rows of each domain go into the validator; replaces `args.validation_rows`.
         kwargs: everything else TransferTrainer takes.
 
     Raises:
@@ -86,11 +87,12 @@ class DomainAdaptationTrainer(TransferTrainer):
         train_dataset: Dataset,
         target_dataset: Dataset | None = None,
         objectives: Mapping[str, Objective | Mapping[str, Any] | None] | None = None,
-        validation_rows: int = 2000,
+        validation_rows: int | None = None,
         **kwargs: Any,
     ):
-        if validation_rows < 1:
-            raise ValueError(f"`validation_rows` should be at least 1, got {validation_rows}.")
+        limit = args.validation_rows if validation_rows is None else validation_rows
+        if limit < 1:
+            raise ValueError(f"`validation_rows` should be at least 1, got {limit}.")
         dataset, validation = hold_out_source(
             join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
         )
@@ -104,7 +106,10 @@ class DomainAdaptationTrainer(TransferTrainer):
         if kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = {}  # evaluation is then the validator alone
         super().__init__(model, args, train_dataset=dataset, objectives=objectives, **kwargs)
-        self.validation_dataset = self._validation_rows(validation, validation_rows)
+        self.validation_dataset = self._validation_rows(validation, limit)
+        self.keeps_outputs = False
+        self.kept_outputs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        """Those of `validation_outputs` while `keeps_outputs`: from when on the model no longer changes."""
         if target_dataset is not None:
             made_for = {one.label_space for one in self.transfer_model.objectives.values()}
             check_label_spaces(train_dataset, target_dataset, made_for)
@@ -171,11 +176,24 @@ class DomainAdaptationTrainer(TransferTrainer):
         Args:
             rows: some of the validation rows; all of them when left out.
         """
-        rows = self.validation_dataset if rows is None else rows
+        if rows is None and self.kept_outputs is not None:
+            return self.kept_outputs
+        outputs = self._outputs_of(self.validation_dataset if rows is None else rows)
+        if rows is None and self.keeps_outputs:
+            self.kept_outputs = outputs
+        return outputs
+
+    def train(self, *args: Any, **kwargs: Any):
+        """As TransferTrainer's; what was kept of the model before is forgotten."""
+        self.keeps_outputs, self.kept_outputs = False, None
+        return super().train(*args, **kwargs)
+
+    def _outputs_of(self, rows: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         column = label_column(rows, "validation")
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
         self.transfer_model.returns_features = True
+        self._close_prediction_bar()
         try:
             loader = self.get_test_dataloader(rows.remove_columns(column))
             output = self.evaluation_loop(loader, description="Prediction", prediction_loss_only=False)
@@ -183,12 +201,19 @@ class DomainAdaptationTrainer(TransferTrainer):
             self.args.dataloader_drop_last = drop_last
             self.preprocess_logits_for_metrics = preprocess
             self.transfer_model.returns_features = False
+            self._close_prediction_bar()
         logits, features = (torch.from_numpy(values) for values in output.predictions)
         domain = torch.from_numpy(column_values(rows, "domain"))
         labels = torch.from_numpy(column_values(rows, column))
         if self.problem_type == REGRESSION:
             labels = labels.to(logits.dtype)  # they may be whole numbers
         return features, logits, domain, labels
+
+    def _close_prediction_bar(self) -> None:
+        """A pass of its own has a bar of its own: the Trainer closes none before the whole evaluation is over."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ProgressCallback):
+                callback.on_predict(self.args, self.state, self.control)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

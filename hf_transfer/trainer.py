@@ -114,6 +114,13 @@ class TransferConfig(TrainingArguments):
             "better than it is."
         },
     )
+    validation_rows: int = field(
+        default=2000,
+        metadata={
+            "help": "Domain adaptation: at most so many rows of each domain are scored, once, by validators and guard "
+            "and for the pictures; fewer make the end of a run quicker and the scores less certain."
+        },
+    )
     validator: str | None = field(
         default=None,
         metadata={
@@ -203,6 +210,8 @@ class TransferTrainer(PublishingTrainer):
             self.check_dataset(model, train_dataset)
             check_rows_of_domains(model.objectives, train_dataset, args)
         self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))
+        if args.device.type == "cpu":
+            args.dataloader_pin_memory = False  # there is nothing to pin it for, and torch would warn at every loader
         if args.n_gpu > 1:
             # Its threads would share the hook that reads the features.
             logger.warning(

@@ -339,6 +339,22 @@ def test_divergence_prints_the_tables_it_saved(here, run, monkeypatch):
     assert "is not empty" in run("divergence", "vit", *words, "--output-dir", "out").message
 
 
+def test_predict_writes_a_table(here, run):
+    result = run("predict", "vit", "--dataset", "digits", "--output", "answers.csv")
+    assert result.code == 0 and "Saved 80 predictions to answers.csv." in result.out
+    assert Path("answers.csv").read_text().splitlines()[0] == "row,prediction,probability"
+    assert "--overwrite" in run("predict", "vit", "--dataset", "digits", "--output", "answers.csv").message
+
+
+def test_an_interrupted_run_says_how_to_go_on(here, run, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.Trainer.train", interrupt)
+    result = run(*ADAPT)
+    assert result.code == 130 and "Stopped. No checkpoint is in out yet" in result.err
+
+
 # help
 
 
@@ -357,6 +373,7 @@ def test_without_a_command_the_commands_are_listed(run):
         ("rank", ["MODELS", "--dataset", "--score", "--max-params", "--output-dir"]),
         ("evaluate", ["MODEL", "--dataset", "--split", "--task"]),
         ("divergence", ["MODEL", "--source", "--target", "--splits", "--output-dir"]),
+        ("predict", ["MODEL", "--dataset", "--output"]),
         ("push", ["FOLDER", "REPO_ID", "--private"]),
         ("doctor", ["CHECKS"]),
     ],

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -16,7 +19,9 @@ from hf_transfer.objective import SOURCE, TARGET
 
 EMBEDDINGS = ("pca", "tsne")
 MOST_NAMES = 30
-"""Classes up to which a confusion matrix names each."""
+"""Classes up to which a confusion matrix names each and shows its counts."""
+MOST_COLOURS = 20
+"""Classes up to which an embedding names their colours."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,20 @@ class Cloud:
 
     Args:
         features: [N, D].
-        answers: [N], what the model predicts: classes, or floats of a regression.
+        answers: [N], what the model predicts: classes, or floats of a regression; -1 or NaN where nothing is known.
         domain: [N], 0 = source, 1 = target.
+        kind: what the answers are, for the title.
     """
 
     features: np.ndarray
     answers: np.ndarray
     domain: np.ndarray
+    kind: str = "predictions"
+
+    @property
+    def known(self) -> np.ndarray:
+        """[N] bool: which rows have an answer."""
+        return ~np.isnan(self.answers) if self.answers.dtype.kind == "f" else self.answers >= 0
 
 
 def loss_series(log_history: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
@@ -83,7 +95,9 @@ def embed(features: np.ndarray, method: str = "pca", seed: int = 0) -> np.ndarra
     return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
 
 
-def plot_domains(clouds: Mapping[str, Cloud], path: Path, method: str = "pca") -> None:
+def plot_domains(
+    clouds: Mapping[str, Cloud], path: Path, method: str = "pca", names: Sequence[str] | None = None
+) -> None:
     """Both domains in two dimensions: a column for each time, coloured by domain above and by prediction below, where
     a colour means the same everywhere.
 
@@ -91,24 +105,44 @@ def plot_domains(clouds: Mapping[str, Cloud], path: Path, method: str = "pca") -
         clouds: title, such as "before", to rows.
         path: of the picture.
         method: "pca" or "tsne".
+        names: of the classes, for the legend; their numbers when left out.
     """
     figure = Figure(figsize=(4 * len(clouds), 7), layout="constrained")
     axes = figure.subplots(2, len(clouds), squeeze=False)
-    answers = np.concatenate([cloud.answers for cloud in clouds.values()])
-    names = "viridis" if answers.dtype.kind == "f" else "tab20"
-    colours = {"cmap": names, "vmin": answers.min(), "vmax": answers.max()}
+    answers = np.concatenate([cloud.answers[cloud.known] for cloud in clouds.values()])
+    is_number = answers.dtype.kind == "f"
+    colours = {"cmap": "viridis" if is_number else "tab20", "vmin": answers.min(), "vmax": answers.max()}
     for column, (title, cloud) in enumerate(clouds.items()):
         places = embed(cloud.features, method)
         for domain, name, mark in ((SOURCE, "source", "o"), (TARGET, "target", "x")):
             rows = cloud.domain == domain
             axes[0, column].scatter(*places[rows].T, s=9, marker=mark, alpha=0.6, label=name)
-            axes[1, column].scatter(*places[rows].T, s=9, marker=mark, c=cloud.answers[rows], alpha=0.7, **colours)
+            axes[1, column].scatter(*places[rows & ~cloud.known].T, s=9, marker=mark, c="lightgrey", alpha=0.7)
+            rows = rows & cloud.known
+            painted = axes[1, column].scatter(
+                *places[rows].T, s=9, marker=mark, c=cloud.answers[rows], alpha=0.7, **colours
+            )
         axes[0, column].set_title(f"{title}: domains")
-        axes[1, column].set_title(f"{title}: predictions")
+        axes[1, column].set_title(f"{title}: {cloud.kind}")
     axes[0, 0].legend()
+    if is_number:
+        figure.colorbar(painted, ax=list(axes[1]))
+    else:
+        _name_colours(axes[1, -1], np.unique(answers), names, colours)
     for one in axes.flat:
         one.set(xticks=[], yticks=[])
     figure.savefig(path, dpi=100)
+
+
+def _name_colours(axes: Axes, classes: np.ndarray, names: Sequence[str] | None, colours: Mapping[str, Any]) -> None:
+    """A legend of the classes beside a panel; none where there are more than colours."""
+    if len(classes) > MOST_COLOURS:
+        return
+    scale = Normalize(colours["vmin"], colours["vmax"])
+    for place in classes:
+        colour = colormaps[colours["cmap"]](scale(place))
+        axes.scatter([], [], s=16, color=[colour], label=str(place if names is None else names[place]))
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="class")
 
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -120,7 +154,7 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
 
 
 def plot_confusion(counts: Mapping[str, np.ndarray], names: Sequence[str], path: Path) -> None:
-    """Confusion matrices side by side, each row as shares of its class.
+    """Confusion matrices side by side, each row coloured as shares of its class, with the numbers of rows in it.
 
     Args:
         counts: title to [C, C].
@@ -138,5 +172,8 @@ def plot_confusion(counts: Mapping[str, np.ndarray], names: Sequence[str], path:
         if len(names) <= MOST_NAMES:
             axes.set_xticks(range(len(names)), names, rotation=90)
             axes.set_yticks(range(len(names)), names)
+            for (true, predicted), count in np.ndenumerate(matrix):
+                colour = "white" if shares[true, predicted] > 0.5 else "black"
+                axes.text(predicted, true, str(count), ha="center", va="center", color=colour, fontsize="x-small")
     figure.colorbar(image, ax=panels)
     figure.savefig(path, dpi=100)

@@ -18,12 +18,13 @@ from hf_transfer.evaluation.offline_rl import check_environment, evaluate_trajec
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
 from hf_transfer.hub import HubError, check_can_push, check_can_write, push_command, push_folder
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
-from hf_transfer.runs.card import HELD_OUT_FILE, LOG_FILE, held_out_of, run_card, training_log
+from hf_transfer.runs.card import HELD_OUT_FILE, LOG_FILE, held_out_of, run_card, test_name, training_log
 from hf_transfer.runs.data import RunData, load_data
 from hf_transfer.runs.domain_report import DomainReport
 from hf_transfer.runs.guard import SOURCE_ONLY, is_guarded, reference_folder
 from hf_transfer.runs.ignored import check_nothing_is_ignored
 from hf_transfer.runs.models import TRAJECTORY_TASK
+from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.rounds import run_rounds
 from hf_transfer.runs.start import collator_for, start, trajectory_settings
 from hf_transfer.runs.task import with_task
@@ -208,21 +209,30 @@ def finish(
     report = DomainReport(trainer, run_args, reference)
     trainer.train(resume_from_checkpoint=True if run_args.resume else None)
     report.conclude()
+    measured = Remembering(trainer.compute_metrics or (lambda prediction: {}))
+    if trainer.compute_metrics is not None:
+        trainer.compute_metrics = measured
     metrics = {}
     if data.test is not None or data.target is not None:
         evaluated = trainer.evaluate()
         hidden = ("_runtime", "_per_second", "_preparation_time", "epoch")
         metrics = {name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)}
     metrics |= further(metrics)
+    per_class = measured.class_figures(trainer.transfer_model.config)
+    own = report.card_facts(measured.last)
+    if per_class:
+        own["tables"] = [*own["tables"], class_table(per_class, test_name(data_args))]
     folder = Path(config.output_dir) / MODEL_FOLDER
     results = {**metrics, **report.results()}
     source_only = reference if report.verdict is not None and report.verdict.kept == SOURCE_ONLY else None
-    facts = run_card(trainer, arguments, data, metrics, report.card_facts(data.test), folder, source_only)
+    facts = run_card(trainer, arguments, data, metrics, own, folder, source_only)
     records = {LOG_FILE: training_log(trainer), HELD_OUT_FILE: held_out_of(data_args, data, config.seed)}
     save_run(trainer, folder, results, facts, overwrite=run_args.resume or run_args.overwrite, records=records)
     save_translation(trainer, folder.parent / TRANSLATION_FOLDER, data.train)
     if config.push_to_hub and trainer.is_world_process_zero():
         publish(folder, trainer)
+    verdict = "" if report.verdict is None else report.verdict.in_words()
+    tell_end(folder, {**results, "per_class": per_class}, arguments, reference, verdict)
     return metrics
 
 

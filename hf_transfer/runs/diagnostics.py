@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+import torch
+from torch import Tensor
+from transformers import EvalPrediction
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.checks import column_values
@@ -26,72 +29,87 @@ class Diagnostics:
     Args:
         trainer: ready to train.
         embedding: "pca" or "tsne".
+        has_reference: a source-only model is scored after the training, whose features are then drawn as "before".
 
     Raises:
         ValueError: an unknown embedding.
     """
 
-    def __init__(self, trainer: DomainAdaptationTrainer, embedding: str = "pca"):
+    def __init__(self, trainer: DomainAdaptationTrainer, embedding: str = "pca", has_reference: bool = False):
         if embedding not in EMBEDDINGS:
             raise ValueError(f"`embedding` should be one of {list(EMBEDDINGS)}, got {embedding!r}.")
         self.trainer = trainer
         self.embedding = embedding
         self.folder = Path(trainer.args.output_dir) / FIGURES_FOLDER
-        self.rows = few_rows(trainer.validation_dataset)
-        with kept_random_state():
-            self.before = self._cloud()[0]
+        self.rows = few_rows(column_values(trainer.validation_dataset, "domain"))
+        self.before: tuple[str, Cloud] | None = None
+        if not has_reference:
+            rows = trainer.validation_dataset.select(self.rows)
+            with kept_random_state():
+                self.before = ("before", self._labelled(trainer.validation_outputs(rows)))
 
-    def _cloud(self) -> tuple[Cloud, np.ndarray]:
-        """The rows under the present model, and their labels, -100 on the target."""
-        features, logits, domain, labels = self.trainer.validation_outputs(self.rows)
-        answers = logits.argmax(dim=1) if self.trainer.problem_type == SINGLE_LABEL else logits[:, 0]
-        return Cloud(features.numpy(), answers.numpy(), domain.numpy()), labels.numpy()
+    def _labelled(self, outputs: tuple[Tensor, ...]) -> Cloud:
+        """Rows with their labels: the head of a model before its training may be random, and predicts nothing."""
+        features, logits, domain, labels = outputs
+        answers = self._answers(logits)
+        known = labels if labels.ndim == 1 else labels[:, 0]
+        unknown = math.nan if answers.is_floating_point() else -1
+        answers = torch.where(domain == SOURCE, known.to(answers.dtype), unknown)
+        return Cloud(features.numpy(), answers.numpy(), domain.numpy(), kind="labels of the source")
 
-    def draw(self, test: Dataset | None) -> list[PlotFact]:
-        """Write the pictures; every process takes part, the main one writes.
+    def _predicted(self, outputs: tuple[Tensor, ...]) -> Cloud:
+        features, logits, domain, _ = outputs
+        return Cloud(features.numpy(), self._answers(logits).numpy(), domain.numpy())
+
+    def _answers(self, logits: Tensor) -> Tensor:
+        return logits.argmax(dim=1) if self.trainer.problem_type == SINGLE_LABEL else logits[:, 0].float()
+
+    def see_reference(self, outputs: tuple[Tensor, ...]) -> None:
+        """The validation outputs of the source-only model."""
+        self.before = ("source only", self._predicted([values[self.rows] for values in outputs]))
+
+    def draw(self, test: EvalPrediction | None) -> list[PlotFact]:
+        """Write the pictures, of the validation outputs that the trainer keeps; the main process writes.
 
         Args:
-            test: labelled rows of the target, if there are any.
+            test: outputs and labels of the target's test rows, if there are any.
         """
-        after, labels = self._cloud()
-        confusions = self._confusions(after, labels, test)
+        outputs = self.trainer.validation_outputs()
         if not self.trainer.is_world_process_zero():
             return []
+        config = self.trainer.transfer_model.config
+        names = [config.id2label[place] for place in range(config.num_labels)]
         self.folder.mkdir(parents=True, exist_ok=True)
         losses, domains, confusion = (self.folder / f"{name}.png" for name in ("losses", "domains", "confusion"))
         plots = []
         if plot_losses(self.trainer.state.log_history, losses):
             plots.append(PlotFact(losses, "Loss terms over the training"))
-        plot_domains({"before": self.before, "after": after}, domains, self.embedding)
-        plots.append(PlotFact(domains, f"Features of both domains before and after, by {self.embedding}"))
-        if confusions:
-            config = self.trainer.transfer_model.config
-            names = [config.id2label[place] for place in range(config.num_labels)]
-            plot_confusion(confusions, names, confusion)
-            plots.append(PlotFact(confusion, "Confusion matrices where labels are known"))
+        after = self._predicted([values[self.rows] for values in outputs])
+        is_single = self.trainer.problem_type == SINGLE_LABEL
+        clouds = dict([*([self.before] if self.before else []), ("after", after)])
+        plot_domains(clouds, domains, self.embedding, names if is_single else None)
+        plots.append(PlotFact(domains, f"Features of both domains, {' and '.join(clouds)}, by {self.embedding}"))
+        if is_single:
+            plot_confusion(self._confusions(outputs, test), names, confusion)
+            plots.append(PlotFact(confusion, "Confusion matrices where labels are known, in rows"))
         return plots
 
-    def _confusions(self, after: Cloud, labels: np.ndarray, test: Dataset | None) -> dict[str, np.ndarray]:
-        """Of the source rows, and of the test rows where they have class labels."""
-        classes = self.trainer.transfer_model.config.num_labels
-        if self.trainer.problem_type != SINGLE_LABEL:
-            return {}
-        source = after.domain == SOURCE
-        counts = {"source": confusion_counts(labels[source], after.answers[source], classes)}
+    def _confusions(self, outputs: tuple[Tensor, ...], test: EvalPrediction | None) -> dict[str, np.ndarray]:
+        """Of the source rows that validators read, and of the test rows."""
+        _, logits, domain, labels = outputs
+        classes, source = self.trainer.transfer_model.config.num_labels, (domain == SOURCE).numpy()
+        counts = {"source": confusion_counts(labels.numpy()[source], logits.argmax(dim=1).numpy()[source], classes)}
         if test is not None:
-            output = self.trainer.predict(test)
-            if output.label_ids is not None:
-                counts["target test"] = confusion_counts(
-                    output.label_ids, np.argmax(output.predictions, axis=-1), classes
-                )
+            counts["target test"] = confusion_counts(
+                np.asarray(test.label_ids), np.argmax(test.predictions, axis=-1), classes
+            )
         return counts
 
 
-def few_rows(dataset: Dataset) -> Dataset:
-    """At most `ROWS` evenly spaced rows of each domain."""
-    domains = column_values(dataset, "domain")
+def few_rows(domains: np.ndarray) -> list[int]:
+    """Places of at most `ROWS` evenly spaced rows of each domain."""
     chosen: list[int] = []
     for domain in (SOURCE, TARGET):
         places = np.flatnonzero(domains == domain)
         chosen += places[np.linspace(0, len(places) - 1, min(ROWS, len(places))).astype(int)].tolist()
-    return dataset.select(chosen)
+    return chosen

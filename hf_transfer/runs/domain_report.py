@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from torch import Tensor
+from transformers import EvalPrediction
 from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
@@ -46,12 +46,15 @@ class DomainReport:
         self.class_shares: dict[str, list[float]] = {}
         self.warnings: list[str] = []
         wanted = self.has_domains and run_args.diagnostics
-        self.diagnostics = Diagnostics(trainer, run_args.embedding) if wanted else None
+        self.diagnostics = Diagnostics(trainer, run_args.embedding, reference is not None) if wanted else None
 
     def conclude(self) -> None:
         """Right after the training: leave the trainer with the model that is kept, and score it by every validator."""
+        if self.has_domains:
+            self.trainer.keeps_outputs = True  # one pass over the rows serves validators, evaluation and pictures
         if self.reference is not None:
-            self.verdict = choose(self.trainer, self.reference, self.keep_adapted)
+            seen = self.diagnostics.see_reference if self.diagnostics is not None else None
+            self.verdict = choose(self.trainer, self.reference, self.keep_adapted, seen)
         if self.has_domains:
             outputs = self.trainer.validation_outputs()
             scores = self.trainer.validate_by_all(outputs)
@@ -84,8 +87,12 @@ class DomainReport:
             found |= {"kept": self.verdict.kept, "guard": self.verdict.to_dict()}
         return found
 
-    def card_facts(self, test: Dataset | None) -> dict[str, Any]:
-        """Keywords of `RunFacts`: tables and pictures; no methods where the model that is kept was trained by none."""
+    def card_facts(self, test: EvalPrediction | None) -> dict[str, Any]:
+        """Keywords of `RunFacts`: tables and pictures; no methods where the model that is kept was trained by none.
+
+        Args:
+            test: outputs and labels of the test rows, where there are any.
+        """
         tables = [] if self.verdict is None else [self.verdict.table()]
         if self.scores:
             rows = [[name, score] for name, score in self.scores.items()]

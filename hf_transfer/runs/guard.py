@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
@@ -108,9 +109,10 @@ def reference_folder(run: Callable[[Arguments], Any], trainer: DomainAdaptationT
     plain.objectives, plain.push_to_hub = None, False
     plain.output_dir = str(Path(config.output_dir) / REFERENCE_FOLDER)
     folder = Path(plain.output_dir) / "model"
+    plain_run = replace(run_args, guard=False, keep_adapted=False, diagnostics=False, embedding="pca")
     if not (run_args.resume and read_results(folder) is not None):
         with kept_random_state():
-            run((model_args, data_args, replace(run_args, guard=False, diagnostics=False), plain))
+            run((model_args, data_args, plain_run, plain))
     return folder
 
 
@@ -127,22 +129,34 @@ def load_reference(trainer: DomainAdaptationTrainer, folder: Path) -> None:
         raise ValueError(f"`{folder}` does not hold a source-only model of the kind in training: {error}") from error
 
 
-def choose(trainer: DomainAdaptationTrainer, folder: Path, keep_adapted: bool) -> GuardVerdict:
+def choose(
+    trainer: DomainAdaptationTrainer,
+    folder: Path,
+    keep_adapted: bool,
+    see_reference: Callable[[tuple[Tensor, ...]], None] | None = None,
+) -> GuardVerdict:
     """Score both models, and leave the trainer with the one that is kept.
 
     Args:
         trainer: after its training.
         folder: of the source-only model.
         keep_adapted: whatever the validator says.
+        see_reference: is given the validation outputs of the source-only model.
     """
+    trainer.keeps_outputs = True  # one pass over the rows a model: validators and pictures read them too
     adapted_score, adapted_shares = trainer.validate(), predicted_shares(trainer)
+    adapted_outputs, trainer.kept_outputs = trainer.kept_outputs, None
     with kept_weights(trainer):
         load_reference(trainer, folder)
         reference_score, reference_shares = trainer.validate(), predicted_shares(trainer)
+        if see_reference is not None:
+            see_reference(trainer.validation_outputs())
+    reference_outputs, trainer.kept_outputs = trainer.kept_outputs, adapted_outputs
     is_better = adapted_score >= reference_score or math.isnan(reference_score)
     kept = ADAPTED if is_better or keep_adapted else SOURCE_ONLY
     if kept == SOURCE_ONLY:
         load_reference(trainer, folder)
+        trainer.kept_outputs = reference_outputs
     apart = None if adapted_shares is None else distance_of_shares(adapted_shares, reference_shares)
     verdict = GuardVerdict(trainer.args.validator, adapted_score, reference_score, kept, apart)
     logger.warning(verdict.in_words())

@@ -27,6 +27,7 @@ TEXT = "tasks on text"
 RULES: dict[str, tuple[Callable[[Arguments], bool], str]] = {
     "validator": (is_task_run, DOMAIN),
     "source_holdout": (is_task_run, DOMAIN),
+    "validation_rows": (is_task_run, DOMAIN),
     "target_split": (is_task_run, DOMAIN),
     "target_options": (is_task_run, DOMAIN),
     "embedding": (draws_nothing, f"the pictures (`diagnostics: true`) of a {DOMAIN}"),

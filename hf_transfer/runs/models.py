@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging as python_logging
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ AUTO_CLASSES = {
 """Kind of head -> the Auto class that has it, or the class of ours where transformers has no Auto class."""
 DEFAULT_TASK = "image-classification"
 """Of a model that is loaded by itself; a run asks model and data, see `hf_transfer.runs.task`."""
+SHOWN_WEIGHTS = 4
+REPORTERS = ("modeling_utils", "modeling_layers", "utils.loading_report")
 OWN_TASKS = ("time-series-classification", TRAJECTORY_TASK)
 IMAGE_TASKS = ("image-classification", "masked-image-modeling")
 
@@ -97,7 +101,8 @@ def load_model(
         try:
             if adapter is not None:
                 labels = labels or adapter_labels(adapter)
-            with nullcontext(arguments.model) if adapter is None else loadable_adapter(adapter) as place:
+            with_place = nullcontext(arguments.model) if adapter is None else loadable_adapter(adapter)
+            with with_place as place, without_loading_report():
                 model, report = loader.from_pretrained(
                     place,
                     ignore_mismatched_sizes=True,
@@ -113,6 +118,7 @@ def load_model(
             raise LacksWeights(
                 f"`{arguments.model}` lacks weights for {task} ({sorted(report['missing_keys'])[:3]}): adapt it first."
             )
+        tell_new_weights(arguments.model, report)
     model = convert_model(model, arguments.converters)
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
 
@@ -136,6 +142,32 @@ def adapter_labels(folder: Path) -> dict[str, Any]:
     if names is None:
         return head_size(folder)
     return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+
+
+@contextmanager
+def without_loading_report() -> Iterator[None]:
+    """transformers prints a table of all weights that it did not find or use; `tell_new_weights` says what matters."""
+    reporters = [python_logging.getLogger(f"transformers.{name}") for name in REPORTERS]
+    for reporter in reporters:
+        reporter.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        for reporter in reporters:
+            reporter.removeFilter(is_no_report)
+
+
+def is_no_report(record: python_logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
+
+
+def tell_new_weights(name: str, report: Mapping[str, Any]) -> None:
+    """One line about the weights that start at random, because the folder has none of them or of another size."""
+    other_size = {entry[0] if isinstance(entry, tuple) else entry for entry in report.get("mismatched_keys") or ()}
+    new = sorted({*report["missing_keys"], *other_size})
+    if new:
+        shown = ", ".join(new[:SHOWN_WEIGHTS]) + (f" and {len(new) - SHOWN_WEIGHTS} more" * (len(new) > SHOWN_WEIGHTS))
+        logger.warning(f"{name} has no fitting weights for {shown}: they start at random.")
 
 
 def from_architecture(loader: Any, settings: dict[str, Any], task: str) -> PreTrainedModel:

@@ -68,3 +68,23 @@ def test_a_confusion_matrix_counts_labelled_rows(tmp_path):
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
     plot_confusion({"source": counts, "target": counts}, ["a", "b", "c"], tmp_path / "confusion.png")
     assert is_picture(tmp_path / "confusion.png")
+
+
+def test_a_confusion_matrix_shows_its_numbers_and_an_embedding_names_its_colours(tmp_path, monkeypatch):
+    written, labels = [], []
+    text, legend = Axes.text, Axes.legend
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, s, **how: written.append(s) or text(self, x, y, s, **how))
+
+    def named(self, *args, **how):
+        made = legend(self, *args, **how)
+        labels.append([one.get_text() for one in made.get_texts()])
+        return made
+
+    monkeypatch.setattr(Axes, "legend", named)
+    plot_confusion({"test": np.array([[7, 1], [0, 12]])}, ["cat", "dog"], tmp_path / "confusion.png")
+    assert written == ["7", "1", "0", "12"]
+    features = np.random.default_rng(0).normal(size=(8, 3))
+    before = Cloud(features, np.array([0, 1, 0, 1, -1, -1, -1, -1]), np.repeat([0, 1], 4), kind="labels of the source")
+    after = Cloud(features, np.arange(8) % 2, np.repeat([0, 1], 4))
+    plot_domains({"before": before, "after": after}, tmp_path / "domains.png", names=["cat", "dog"])
+    assert labels == [["source", "target"], ["cat", "dog"]]

@@ -147,3 +147,50 @@ def test_two_models_that_predict_other_class_shares_leave_a_doubt():
     doubtful = replace(sure, share_distance=0.38)
     assert sure.in_words().endswith("the adapted model is kept.")
     assert "(distance 0.38 of 1), and no validator without target labels can tell" in doubtful.in_words()
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """(description, rows) of every pass over rows outside the training."""
+    seen, ordinary = [], TransferTrainer.evaluation_loop
+
+    def loop(self, dataloader, description, *args, **kwargs):
+        seen.append((description, len(dataloader.dataset)))
+        return ordinary(self, dataloader, description, *args, **kwargs)
+
+    monkeypatch.setattr(TransferTrainer, "evaluation_loop", loop)
+    return seen
+
+
+def test_one_pass_over_bounded_rows_serves_validators_evaluation_and_pictures(here, passes):
+    adapt("--output_dir", "out", "--diagnostics", "true", "--validation_rows", "10")
+    assert passes == [("Prediction", 20), ("Prediction", 20), ("Evaluation", 20)], "before, after, and the test rows"
+    assert {"figures/confusion.png", "figures/domains.png"} <= {
+        path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")
+    }
+
+
+def test_a_guard_costs_one_pass_more_which_is_the_picture_of_before(here, passes):
+    adapt("--output_dir", "out", "--source_only", "vit", "--diagnostics", "true", "--validation_rows", "10")
+    assert passes == [("Prediction", 20), ("Prediction", 20), ("Evaluation", 20)]
+    assert "source only and after" in Path("out/model/README.md").read_text()
+
+
+def test_every_pass_has_a_bar_of_its_own_length(here, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, **kwargs):
+            self.total, self.count = total, 0
+            bars.append(self)
+
+        def update(self, steps):
+            self.count += steps
+
+        def write(self, text): ...
+
+        def close(self): ...
+
+    monkeypatch.setattr("transformers.trainer_callback.tqdm", Bar)
+    adapt("--output_dir", "out", "--diagnostics", "true", "--per_device_eval_batch_size", "4")
+    assert len(bars) > 3 and [bar.count for bar in bars] == [bar.total for bar in bars]

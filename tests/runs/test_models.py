@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 
 import pytest
@@ -166,3 +167,16 @@ def test_a_tokenizer_without_padding_pads_with_the_end_of_the_text(tmp_path):
     tokenizer = load_processor(text_arguments(tmp_path), model.config)
     assert tokenizer.pad_token == "<end>"
     assert model.config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_new_weights_are_one_line_and_no_report(here, caplog):
+    for name in ("transformers", "hf_transfer.runs.models"):
+        logging.getLogger(name).addHandler(caplog.handler)
+    try:
+        load_model(ModelArguments(model="three"), CLASSES)
+    finally:
+        for name in ("transformers", "hf_transfer.runs.models"):
+            logging.getLogger(name).removeHandler(caplog.handler)
+    told = [record.getMessage() for record in caplog.records]
+    assert not [line for line in told if "LOAD REPORT" in line]
+    assert [line for line in told if "three has no fitting weights for classifier.bias, classifier.weight" in line]

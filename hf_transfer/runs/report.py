@@ -1,0 +1,137 @@
+"""What a run says at its end, on the error stream: figures, where the model lies, and the commands that come next."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from rich.console import Console
+from rich.table import Table
+from transformers import EvalPrediction
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from hf_transfer.checkpoints import last_complete_checkpoint
+from hf_transfer.evaluation.per_class import FIGURES, class_figures
+from hf_transfer.hub import TableFact
+from hf_transfer.runs.arguments import Arguments
+from hf_transfer.runs.guard import ADAPTED, SOURCE_ONLY
+from hf_transfer.runs.train import read_results
+
+MOST_CLASSES = 30
+"""Classes up to which the end of a run shows the figures of each."""
+
+
+@dataclass
+class Remembering:
+    """`compute_metrics` of a Trainer that keeps what it measured, so that nothing is predicted twice."""
+
+    compute: Callable[[EvalPrediction], dict[str, float]]
+    last: EvalPrediction | None = None
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        self.last = prediction
+        return self.compute(prediction)
+
+    def class_figures(self, config: Any) -> dict[str, dict[str, float]]:
+        """Of the rows measured last, by a model of this configuration; nothing where classes were not measured."""
+        if self.last is None or config.problem_type is None:
+            return {}
+        names = [config.id2label[place] for place in range(config.num_labels)]
+        return class_figures(self.last.predictions, self.last.label_ids, config.problem_type, names)
+
+
+def class_table(figures: Mapping[str, Mapping[str, float]], measured_on: str) -> TableFact:
+    """The figures of each class, for the card."""
+    rows = [[name, *(one[figure] for figure in FIGURES)] for name, one in figures.items()]
+    return TableFact("Figures of each class", ["class", *FIGURES], rows, f"Measured on {measured_on}.")
+
+
+def tell_end(
+    folder: Path, results: Mapping[str, Any], arguments: Arguments, reference: Path | None, verdict: str = ""
+) -> None:
+    """Print the tables and the next commands; main process only.
+
+    Args:
+        folder: of the saved model.
+        results: metrics by name, and `validators`, `per_class`, `kept` where a run has them.
+        arguments: of the run.
+        reference: folder of the source-only model, where the run compared with one.
+        verdict: of the guard, in words.
+    """
+    if not PartialState().is_main_process:
+        return
+    console = Console(stderr=True, highlight=False)
+    rows = {"model": results}
+    if reference is not None:
+        of_reference = read_results(reference) or {}
+        kept_reference = results.get("kept") == SOURCE_ONLY
+        rows = {f"{ADAPTED} (not kept)" if kept_reference else ADAPTED: {} if kept_reference else results}
+        rows[SOURCE_ONLY + (" (kept)" if kept_reference else "")] = results if kept_reference else of_reference
+    names = [name for name, value in results.items() if isinstance(value, float | int)]
+    if names:
+        table = Table("", *rows, box=None)
+        for name in names:
+            table.add_row(name, *(number(row.get(name)) for row in rows.values()))
+        console.print(unbroken(table))
+    print_classes(console, results.get("per_class") or {})
+    lines = [verdict] if verdict else []
+    lines += [f"Saved: {folder} (weights, README.md as the card, results.json)."]
+    if (figures := folder.parent / "figures").is_dir() and results.get("validators"):
+        lines.append(f"Pictures: {figures}.")
+    print("\n".join([*lines, "Next:", *(f"  {line}" for line in next_commands(folder, arguments))]), file=sys.stderr)
+
+
+def print_classes(console: Console, figures: Mapping[str, Mapping[str, float]]) -> None:
+    """A row a class, where there are few."""
+    if not figures or len(figures) > MOST_CLASSES:
+        return
+    table = Table("class", *FIGURES, box=None)
+    for name, one in figures.items():
+        table.add_row(name, *(number(one[figure]) for figure in FIGURES))
+    console.print(unbroken(table))
+
+
+def unbroken(table: Table) -> Table:
+    """The table with names that no narrow screen breaks inside a word: they are cut by an ellipsis at worst."""
+    for place, column in enumerate(table.columns):
+        column.no_wrap, column.justify = True, "right" if place else "left"
+    return table
+
+
+def number(value: Any) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def next_commands(folder: Path, arguments: Arguments) -> list[str]:
+    """What to type next."""
+    _, data_args, _, config = arguments
+    model = shlex.quote(str(folder))
+    rows = shlex.quote(data_args.target_dataset or data_args.dataset)
+    commands = [f"hf-transfer predict {model} --dataset {rows}   # or rows without labels"]
+    if data_args.test_dataset is None:
+        commands.append(f"hf-transfer evaluate {model} --dataset LABELLED_ROWS")
+    if not config.push_to_hub:
+        commands.append(f"hf-transfer push {model} ORG/NAME")
+    return commands
+
+
+def tell_interruption(output_dir: str | Path, words: Sequence[str]) -> None:
+    """What Ctrl-C left, and how to go on.
+
+    Args:
+        output_dir: of the run.
+        words: of the command that was interrupted.
+    """
+    checkpoint = last_complete_checkpoint(output_dir)
+    command = shlex.join(["hf-transfer", *(word for word in words if word not in ("--overwrite", "--resume"))])
+    if checkpoint is None:
+        line = f"Stopped. No checkpoint is in {output_dir} yet: start again, with a smaller --save_steps to keep more."
+    else:
+        step = Path(checkpoint).name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        line = f"Stopped. {checkpoint} keeps the first {step} steps; go on with: {command} --resume"
+    print(line, file=sys.stderr)
