@@ -1,7 +1,7 @@
 """Features of a frozen Hugging Face model: hidden states of the asked layers, pooled to one vector a row.
 
     mean   average over the real tokens (or over the places of a convolutional map)
-    cls    first token
+    cls    first real token
     last   last real token
     max    maximum over the real tokens
 
@@ -14,41 +14,32 @@ import inspect
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hf_transfer.ranking.masks import state_mask
 
 POOLINGS = ("mean", "cls", "last", "max")
 LAYER_WORDS = ("last", "all", "best")
 
 
 def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
-    """Pool hidden states [B, T, D], a map [B, D, H, W] or vectors [B, D] to [B, D]; mask [B, T'], 1 = real."""
+    """Pool hidden states [B, T, D], a map [B, D, H, W] or vectors [B, D] to [B, D]; mask [B, T], 1 = real."""
     if hidden.ndim == 2:
         return hidden
     if hidden.ndim == 4:
         hidden, mask = hidden.flatten(2).transpose(1, 2), None
     if hidden.ndim != 3:
         raise ValueError(f"Hidden states should have 2 to 4 axes, got {tuple(hidden.shape)}.")
-    if pooling == "cls":
-        return hidden[:, 0]
-    keep = token_mask(mask, hidden)
+    keep = hidden.new_ones(hidden.shape[:2]) if mask is None else mask.to(hidden.dtype)
+    keep = keep.unsqueeze(-1)
     if pooling == "mean":
         return (hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
     if pooling == "max":
         return hidden.masked_fill(keep == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
     places = torch.arange(hidden.shape[1], device=hidden.device)
-    last = (keep[..., 0] * places).argmax(dim=1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last]
-
-
-def token_mask(mask: Tensor | None, hidden: Tensor) -> Tensor:
-    """Mask [B, T, 1] of the real tokens; a model that shortens its input gets the mask shortened alike."""
-    if mask is None or mask.ndim != 2:
-        return hidden.new_ones(hidden.shape[:2]).unsqueeze(-1)
-    keep = mask.to(hidden.dtype)
-    if keep.shape[1] != hidden.shape[1]:
-        keep = F.interpolate(keep.unsqueeze(1), size=hidden.shape[1], mode="nearest").squeeze(1)
-    return keep.unsqueeze(-1)
+    # `argmax` gives the first of equal places.
+    chosen = keep[..., 0].argmax(dim=1) if pooling == "cls" else (keep[..., 0] * places).argmax(dim=1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
 
 
 class FeatureExtractor:
@@ -86,7 +77,12 @@ class FeatureExtractor:
         chosen = self._choose(outputs)
         if self.pooling == "none":
             return {layer: hidden.float() for layer, hidden in chosen.items()}
-        return {layer: pool(hidden.float(), mask, self.pooling) for layer, hidden in chosen.items()}
+        return {layer: self._pool(hidden.float(), mask) for layer, hidden in chosen.items()}
+
+    def _pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        # A first state stands first in a layer of any length.
+        is_needed = hidden.ndim == 3 and (self.pooling != "cls" or mask is None or mask.shape[1:] == hidden.shape[1:2])
+        return pool(hidden, state_mask(self.model, mask, hidden.shape[1]) if is_needed else None, self.pooling)
 
     def _choose(self, outputs) -> dict[int, Tensor]:
         final = final_state(outputs, self.model)

@@ -24,6 +24,7 @@ from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove
 from hf_transfer.ranking.features import FeatureExtractor, HeadExtractor
 from hf_transfer.ranking.inputs import choose_columns, longest_first, make_batches
 from hf_transfer.ranking.loading import first_line, load_model, load_processor, tower_of
+from hf_transfer.ranking.padding import plan_batches, planned
 from hf_transfer.ranking.ranking import RankingRow
 from hf_transfer.ranking.score import Score, TransferabilityScore
 from hf_transfer.ranking.settings import RankSettings
@@ -190,7 +191,8 @@ class ModelScorer:
             extract = FeatureExtractor(model, settings.layers, "none" if columns.is_per_token else settings.pooling)
         accumulators: dict[int, TransferabilityScore] = {}
         start, seconds_score, rows = time.perf_counter(), 0.0, 0
-        for (inputs, labels), places in zip(batches, order.split(batch_size), strict=True):
+        plan = plan_batches(batches, order, batch_size, lambda inputs: extract(on_device(inputs, model)))
+        for (inputs, labels), places in zip(planned(batches, plan), plan, strict=True):
             features = extract(on_device(inputs, model))
             before = time.perf_counter()
             for layer, vectors in features.items():

@@ -35,9 +35,9 @@ def test_pooling_of_maps_and_vectors():
         pool(torch.zeros(2, 3, 4, 5, 6), None, "mean")
 
 
-def test_a_shortened_sequence_gets_a_shortened_mask():
-    half = HIDDEN[:, ::2]
-    assert torch.equal(pool(half, MASK, "mean"), torch.stack([half[0, 0], half[1].mean(0)]))
+def test_the_first_token_of_left_padded_text_is_no_padding():
+    left = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
+    assert torch.equal(pool(HIDDEN, left, "cls"), torch.stack([HIDDEN[0, 2], HIDDEN[1, 1]]))
 
 
 def test_padding_does_not_change_features():
