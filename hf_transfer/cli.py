@@ -77,11 +77,10 @@ def adapt(
     if from_ranking is not None:
         from hf_transfer.ranking import Ranking
 
-        fixed = {
-            "model": Ranking.load(from_ranking).best.model,
-            "architecture": None,
-            "from_ranking": str(from_ranking),
-        }
+        ranking = Ranking.load(from_ranking)
+        for sentence in ranking.advice_for_adapting():
+            typer.echo(sentence, err=True)
+        fixed = {"model": ranking.best.model, "architecture": None, "from_ranking": str(from_ranking)}
     _run(run_adaptation, context.args, explain, **fixed)
 
 
@@ -120,8 +119,11 @@ def rank(
     author: Annotated[str | None, typer.Option(help="Ask the Hub: whose models.")] = None,
     search: Annotated[str | None, typer.Option(help="Ask the Hub: a part of the names.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many from the Hub, most downloaded first.")] = 20,
-    score: Annotated[str, typer.Option(help="Transferability score.")] = "logme",
-    layers: Annotated[str, typer.Option(help='"last", "all", "best", or numbers such as "-1,-2".')] = "last",
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="Transferability score; the first of several orders. [default: logme, knn, linear_probe]"),
+    ] = None,
+    layers: Annotated[str, typer.Option(help='"all", "best", "last", or numbers such as "-1,-2".')] = "all",
     pooling: Annotated[str, typer.Option(help='"mean", "cls", "last" or "max" over the tokens.')] = "mean",
     label_column: Annotated[str | None, typer.Option(help="Where the name leaves a doubt.")] = None,
     input_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
@@ -129,6 +131,7 @@ def rank(
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="Rank on at most so many rows.")] = None,
     max_params: Annotated[int | None, typer.Option(help="Skip models with more parameters.")] = None,
+    random_baseline: Annotated[bool, typer.Option(help="Add random weights of each architecture.")] = False,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with a model.")] = False,
     allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights, which run code too.")] = False,
     cache_dir: Annotated[str | None, typer.Option(help="Where models from the Hub are kept.")] = None,
@@ -144,8 +147,11 @@ def rank(
     from hf_transfer.runs.rank import run_ranking
 
     query = {name: options.pop(name) for name in ("filter", "author", "search", "limit")}
-    query = {**query, "max_params": max_params} if filter or author or search else None
-    options |= {"models": models or [], "layers": _numbers(layers), "query": query}
+    # What is too large is found and shown with that reason, so that `max_params` is no part of the query.
+    options |= {"models": models or [], "layers": _numbers(layers)}
+    options["query"] = query if filter or author or search else None
+    if not score:
+        del options["score"]
     options["input_columns"] = options.pop("input_column") or None
     options["batch_size"] = int(batch_size) if batch_size.isdigit() else batch_size
     ranking = run_ranking(**options)

@@ -95,7 +95,7 @@ def test_rank_prints_and_saves_the_ranking(here, run):
     assert {row.model for row in ranking.scored} == {"flow", "vit"}
     assert ranking.scored[0].score > ranking.scored[1].score
     assert "Ranking by logme" in result.out and "Saved to ranking." in result.out
-    assert f"beats {ranking.scored[1].model}" in result.out
+    assert f"than {ranking.scored[1].model}" in " ".join(result.out.split())
 
 
 def test_the_options_of_rank_reach_the_ranking(here, run):
@@ -119,6 +119,20 @@ def test_the_options_of_rank_reach_the_ranking(here, run):
     assert sorted(ranking.best.layers) == [1, 2] and ranking.best.batch_size == 16
     assert [row.model for row in ranking.rows] == [small, large]
     assert "more than `max_params`" in ranking.rows[1].reason
+
+
+def test_models_of_a_query_that_are_too_large_are_rows(here, run, hub):
+    sizes = {name: AutoModel.from_pretrained(name).num_parameters() for name in ("vit", "flow")}
+    small, large = sorted(sizes, key=sizes.get)
+    for name in sizes:
+        hub.add_folder(f"lab/{name}", here / name)
+    # Of the whole model the Hub counts the head too.
+    most = ["--max-params", str((sizes[small] + sizes[large]) // 2)]
+    words = ["--dataset", "digits", "--max-samples", "40", "--author", "lab", *most]
+    assert run("rank", *words, "--cache-dir", "cache", "--output-dir", "r").code == 0
+    rows = {row.model: row for row in Ranking.load("r").rows}
+    assert rows[f"lab/{small}"].score is not None
+    assert "more than `max_params`" in rows[f"lab/{large}"].reason
 
 
 def test_rank_asks_the_hub(here, run, hub, tmp_path):

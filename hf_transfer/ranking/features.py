@@ -47,7 +47,8 @@ class FeatureExtractor:
 
     Args:
         model: any Hugging Face model; of an encoder-decoder the encoder is used.
-        layers: "last", "all", "best" (all of them are computed) or indices, negative ones from the end.
+        layers: "last", "all", "best" (all of them are computed) or indices, negative ones from the end. Of a model
+            that returns no hidden states "all" is its last layer.
         pooling: one of `POOLINGS`, or "none" to keep every token, for token classification.
 
     Raises:
@@ -89,6 +90,8 @@ class FeatureExtractor:
         if self.layers == "last":
             return {self.depth: final}
         hidden = getattr(outputs, "hidden_states", None)
+        if not hidden and isinstance(self.layers, str):
+            return {self.depth: final}
         if not hidden:
             raise ValueError(f'{type(self.model).__name__} returns no hidden states: use `layers="last"`.')
         states = [*hidden[:-1], final]

@@ -1,7 +1,7 @@
 """Which of a model's states belong to real input.
 
-A text model has a state for each token. A speech model has a state for each frame, far fewer than the samples it reads;
-how many frames a number of samples gives is the model's own rule (`_get_feat_extract_output_lengths`).
+A text model has a state for each token. A speech model has a state for each frame, far fewer than its samples:
+how many frames some samples give is the model's own rule (`_get_feat_extract_output_lengths`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Batches in which a row's features do not depend on the rows beside it.
 
 Most models hide padding by an attention mask. Some cannot: a group norm over the samples of a waveform, a convolution
-over padded places, a text model without a mask. Whether a model does is tried on a few rows before the pass; where it does
-not, rows of one length make a batch.
+over padded places, a text model without a mask. Whether a model can is tried on a few rows before the pass; where it
+cannot, rows of one length make a batch.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def padding_leaks(
 
 
 def differs(alone: Tensor, padded: Tensor, is_left: bool) -> bool:
-    """Whether features [D] or [T, D] differ by more than rounding; of tokens the padding, left or right, is cut off."""
+    """Whether features [D] or [T, D] differ by more than rounding; padding at either end is cut off."""
     if alone.ndim > 1:
         padded = padded[-len(alone) :] if is_left else padded[: len(alone)]
     rounding = torch.finfo(alone.dtype).eps ** 0.5

@@ -19,12 +19,13 @@ from accelerate.utils import gather_object, parse_flag_from_env
 from datasets import Dataset
 from rich.progress import Progress
 
+from hf_transfer.ranking.baseline import baseline_name
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, fetched_ahead, read_models
 from hf_transfer.ranking.inputs import choose_label
 from hf_transfer.ranking.journal import Journal
 from hf_transfer.ranking.ranking import Ranking, RankingRow
 from hf_transfer.ranking.scorer import ModelScorer
-from hf_transfer.ranking.settings import RankSettings
+from hf_transfer.ranking.settings import DEFAULT_SCORES, RankSettings
 
 FIRST_BATCH_SIZE = 64
 
@@ -33,9 +34,9 @@ def rank_models(
     models: Sequence[str | os.PathLike] | str | os.PathLike,
     dataset: Dataset,
     *,
-    score: str = "logme",
+    score: str | Sequence[str] = DEFAULT_SCORES,
     score_options: Mapping[str, Any] | None = None,
-    layers: str | Sequence[int] = "last",
+    layers: str | Sequence[int] = "all",
     pooling: str = "mean",
     label_column: str | None = None,
     input_columns: str | Sequence[str] | None = None,
@@ -43,6 +44,7 @@ def rank_models(
     max_samples: int | None = None,
     max_params: int | None = None,
     max_length: int | None = None,
+    random_baseline: bool = False,
     dtype: str = "float32",
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
@@ -64,15 +66,18 @@ def rank_models(
         dataset: one split. Its columns are model inputs (`pixel_values`, `input_ids`, ...) or images, text, split
             words and series, which each model's own processor turns into inputs, and a label column: classes, values,
             several labels ([C] each), or a class a token.
-        score: a name in `hf_transfer.ranking.SCORES`.
-        score_options: keywords of that score's class.
-        layers: "last"; "all": a score for each, ranked by the best; "best": only the best is kept; or indices.
+        score: names in `hf_transfer.ranking.SCORES`, or one of them. All come from one pass over the features; the
+            first orders the ranking, and how far the others agree is told.
+        score_options: keywords of the class of each score by its name, or of the first score's class.
+        layers: "all": a score for each, ranked by the best; "best": only the best is kept; "last"; or indices. A model
+            that shows its last layer alone is scored at that one.
         pooling: "mean", "cls", "last" or "max" over the tokens.
         label_column, input_columns: needed only where the names leave a doubt.
         batch_size: rows at once; "auto" starts at 64. Either is halved when memory runs out.
         max_samples: rank on a random part of the dataset, drawn by `seed`.
         max_params: models with more parameters become a row with that reason, if possible before their download.
         max_length: cut text after so many tokens.
+        random_baseline: add a row of random weights for each architecture among the models.
         dtype: of the weights, for example "bfloat16"; statistics are always float64.
         device: by default the accelerator of this process.
         trust_remote_code, allow_pickle: run code, or load pickled weights, of strangers.
@@ -89,7 +94,7 @@ def rank_models(
     # Later `PartialState()` are this one; it does not read the launcher's choice of the CPU by itself.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     settings = RankSettings(
-        score=score,
+        score=score if isinstance(score, str) else only_or_all(score),
         score_options=dict(score_options or {}),
         layers=layers if isinstance(layers, str) else tuple(layers),
         pooling=pooling,
@@ -105,15 +110,22 @@ def rank_models(
     dataset = choose_rows(dataset, settings)
     facts = {**asdict(settings), "dataset": dataset._fingerprint, "dataset_rows": len(dataset)}
     scorer = ModelScorer(dataset, settings, access, first_batch_size(batch_size), device, num_workers)
-    rows = rank_rows(names, scorer, Journal(output_dir, facts, resume), progress)
-    ranking = Ranking(tuple(rows), score, facts)
+    rows = rank_rows(names, scorer, Journal(output_dir, facts, resume), progress, random_baseline)
+    ranking = Ranking(tuple(rows), settings.scores[0], facts)
     if output_dir is not None and state.is_main_process:
         ranking.save(output_dir)
     return ranking
 
 
-def rank_rows(names: Sequence[str], scorer: ModelScorer, journal: Journal, progress: bool) -> list[RankingRow]:
-    """One row a name; finished ones come from the journal."""
+def only_or_all(scores: Sequence[str]) -> str | tuple[str, ...]:
+    """A list of one score is that score: its finished rows are the same."""
+    return scores[0] if len(scores) == 1 else tuple(scores)
+
+
+def rank_rows(
+    names: Sequence[str], scorer: ModelScorer, journal: Journal, progress: bool, random_baseline: bool = False
+) -> list[RankingRow]:
+    """One row a name, and one an architecture if asked; finished ones come from the journal."""
     state = PartialState()
     # Every process has read the journal before the main one appends to it.
     state.wait_for_everyone()
@@ -126,23 +138,37 @@ def rank_rows(names: Sequence[str], scorer: ModelScorer, journal: Journal, progr
         task = bar.add_task("Ranking", total=len(names))
         for name, fetched in candidates:
             bar.update(task, description=f"Ranking {name}")
-            row = finished_row(name, fetched, journal)
-            if row is None:
-                row = scorer.row(name, fetched)
+            theirs = finished_rows(name, fetched, journal, scorer.architectures if random_baseline else None)
+            if theirs is None:
+                theirs = scorer.rows(name, fetched, random_baseline)
                 if state.is_main_process:
-                    journal.add(row)
-            rows.append(row)
+                    for row in theirs:
+                        journal.add(row)
+            rows += theirs
             bar.advance(task)
     scorer.free(scorer.removable_bases)
     return rows
 
 
-def finished_row(name: str, fetched: Future[Fetched], journal: Journal) -> RankingRow | None:
-    """The journal's row of a model, where every process has it."""
-    is_done = fetched.exception() is None and fetched.result().folder is None
-    if not all(gather_object([is_done])):
+def finished_rows(
+    name: str, fetched: Future[Fetched], journal: Journal, architectures: set[str] | None
+) -> list[RankingRow] | None:
+    """The journal's rows of a model, where every process has them; None where it is to be scored.
+
+    `architectures` are those with a baseline so far; None where none is asked for.
+    """
+    rows = None
+    if fetched.exception() is None and fetched.result().folder is None:
+        row = journal.find(name, fetched.result().revision)
+        rows = [row]
+        if architectures is not None and row.architecture not in architectures:
+            baseline = journal.find(baseline_name(name), row.revision)
+            rows = None if baseline is None else [row, baseline]
+    if not all(gather_object([rows is not None])):
         return None
-    return journal.find(name, fetched.result().revision)
+    if architectures is not None:
+        architectures.add(rows[0].architecture)
+    return rows
 
 
 def first_batch_size(batch_size: int | str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,15 +13,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hf_transfer.ranking.agreement import agreement_in_words, agreements, title
 from hf_transfer.ranking.plots import plot_layers, plot_ranking
 from hf_transfer.ranking.score import Score, probability_of_beating
 
-VERDICTS = ((0.99, "almost certainly beats"), (0.9, "very likely beats"), (0.75, "probably beats"))
+# A difference is told from this probability on.
+TOLD_FROM = 0.75
 
 
 @dataclass(frozen=True)
 class RankingRow:
-    """One model: its score at the best of the asked layers, or the reason why it has none."""
+    """One model: its score at the best of the asked layers, or the reason why it has none.
+
+    `layers` are the layers of the score that orders the ranking, `others` those of the further scores by their names.
+    A baseline has the architecture of another row's model and random weights.
+    """
 
     model: str
     score: float | None = None
@@ -28,6 +35,10 @@ class RankingRow:
     reason: str | None = None
     layer: int | None = None
     layers: Mapping[int, Score] = field(default_factory=dict)
+    others: Mapping[str, Mapping[int, Score]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    architecture: str | None = None
+    is_baseline: bool = False
     revision: str | None = None
     parameters: int | None = None
     rows: int | None = None
@@ -41,13 +52,31 @@ class RankingRow:
         return sum(part or 0.0 for part in (self.seconds_load, self.seconds_features, self.seconds_score))
 
     @classmethod
+    def of_scores(cls, model: str, scores: Mapping[str, Mapping[int, Score]], **facts: Any) -> RankingRow:
+        """A row of scores by name and layer, of which the first orders the ranking."""
+        (_, layers), *others = scores.items()
+        layer, best = best_layer(layers)
+        return cls(model, best.value, best.standard_error, None, layer, layers, dict(others), **facts)
+
+    @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> RankingRow:
         """A row from its JSON form."""
-        layers = {
-            int(layer): Score(**{**score, "replicates": tuple(score["replicates"])})
-            for layer, score in facts["layers"].items()
-        }
-        return cls(**{**facts, "layers": layers})
+        others = {name: layers_from_dict(layers) for name, layers in facts.get("others", {}).items()}
+        notes = tuple(facts.get("notes", ()))
+        return cls(**{**facts, "layers": layers_from_dict(facts["layers"]), "others": others, "notes": notes})
+
+
+def layers_from_dict(layers: Mapping[str, Any]) -> dict[int, Score]:
+    """Scores by layer from their JSON form."""
+    return {
+        int(layer): Score(**{**score, "replicates": tuple(score["replicates"])}) for layer, score in layers.items()
+    }
+
+
+def best_layer(layers: Mapping[int, Score]) -> tuple[int, Score]:
+    """The layer of highest score, the earlier of equal ones."""
+    layer = max(layers, key=lambda layer: (layers[layer].value, -layer))
+    return layer, layers[layer]
 
 
 @dataclass(frozen=True)
@@ -56,7 +85,7 @@ class Ranking:
 
     Args:
         rows: one a model, in any order.
-        score: name of the score.
+        score: name of the score that orders them; of equal models the one of fewer parameters stands first.
         settings: what the scores depend on, for the record.
     """
 
@@ -67,7 +96,7 @@ class Ranking:
     def __post_init__(self):
         scored = [row for row in self.rows if row.score is not None]
         failed = [row for row in self.rows if row.score is None]
-        ordered = sorted(scored, key=lambda row: row.score, reverse=True) + failed
+        ordered = sorted(scored, key=lambda row: (-row.score, row.parameters or math.inf)) + failed
         object.__setattr__(self, "rows", tuple(ordered))
 
     @property
@@ -76,20 +105,30 @@ class Ranking:
         return tuple(row for row in self.rows if row.score is not None)
 
     @property
+    def candidates(self) -> tuple[RankingRow, ...]:
+        """The rows with a score that are no baselines, best first."""
+        return tuple(row for row in self.scored if not row.is_baseline)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of all scores, first the one that orders the ranking."""
+        return (self.score, *dict.fromkeys(name for row in self.scored for name in row.others))
+
+    @property
     def best(self) -> RankingRow:
-        """The row of the best model.
+        """The row of the best model; a baseline of random weights is none.
 
         Raises:
             ValueError: when no model could be scored.
         """
-        if not self.scored:
-            reasons = "; ".join(f"{row.model}: {row.reason}" for row in self.rows)
+        if not self.candidates:
+            reasons = "; ".join(f"{row.model}: {row.reason}" for row in self.rows if not row.is_baseline)
             raise ValueError(f"No model could be scored. {reasons or 'There were no candidates.'}")
-        return self.scored[0]
+        return self.candidates[0]
 
     def top(self, k: int) -> list[RankingRow]:
         """The k best rows, fewer if fewer were scored."""
-        return list(self.scored[:k])
+        return list(self.candidates[:k])
 
     def probability_of_beating_next(self) -> list[float | None]:
         """For each scored row, the probability that its model has a higher expected score than the next one's."""
@@ -98,20 +137,64 @@ class Ranking:
             for first, second in zip(self.scored, self.scored[1:])
         ] + ([None] if self.scored else [])
 
+    def values(self, row: RankingRow) -> dict[str, float]:
+        """Every score of a scored row, each at its own best layer."""
+        others = {name: best_layer(layers)[1].value for name, layers in row.others.items() if layers}
+        return {self.score: row.score, **others}
+
+    def agreements(self) -> dict[tuple[str, str], float]:
+        """Weighted Kendall tau of each pair of scores over the models, see `hf_transfer.ranking.agreement`."""
+        return agreements({row.model: self.values(row) for row in self.candidates}, self.scores)
+
     def in_words(self) -> list[str]:
-        """One sentence for each pair of neighbours, and one for each model that failed."""
-        sentences = []
-        for first, second, probability in zip(self.scored, self.scored[1:], self.probability_of_beating_next()):
-            sentences.append(compare_in_words(first.model, second.model, probability))
+        """What the scores say, and what they do not: neighbours, agreement, baselines, notes, and failed models."""
+        chances = self.probability_of_beating_next()
+        name = title(self.score)
+        sentences = [
+            compare_in_words(first, second, chance, name)
+            for first, second, chance in zip(self.scored, self.scored[1:], chances)
+        ]
+        if any(chance is not None for chance in chances):
+            sentences.append(
+                f"These probabilities cover the drawing of the rows for {name} alone, not whether a higher {name} "
+                "means a better model after fine-tuning."
+            )
+        sentences += agreement_in_words({row.model: self.values(row) for row in self.candidates}, self.scores)
+        for baseline in (row for row in self.scored if row.is_baseline):
+            below = [
+                row.model
+                for row in self.candidates
+                if row.architecture == baseline.architecture and row.score <= baseline.score
+            ]
+            sentences += [f"{model} has no higher {name} than random weights of its architecture." for model in below]
+        sentences += [f"{row.model}: {note}" for row in self.rows for note in row.notes]
         return sentences + [f"{row.model} was not scored: {row.reason}" for row in self.rows if row.score is None]
+
+    def advice_for_adapting(self) -> list[str]:
+        """What to know before the best model is adapted: it is read at its last layer, whichever layer scored best."""
+        best, name = self.best, title(self.score)
+        last = max(best.layers)
+        if best.layer == last:
+            return []
+        advice = [
+            f"{best.model} has its best {name} at layer {best.layer} ({best.score:.4f}); the adapted model reads the "
+            f"last layer, {last} ({best.layers[last].value:.4f})."
+        ]
+        first = max(self.candidates, key=lambda row: row.layers[max(row.layers)].value)
+        if first.model != best.model:
+            there = first.layers[max(first.layers)].value
+            advice.append(f"By the last layer {first.model} has the highest {name} ({there:.4f}).")
+        return advice
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Plain dictionaries, ready for a data frame."""
         probabilities = self.probability_of_beating_next()
         table = []
         for place, row in enumerate(self.rows):
-            facts = {name: value for name, value in asdict(row).items() if name != "layers"}
+            facts = {name: value for name, value in asdict(row).items() if name not in ("layers", "others")}
             chance = probabilities[place] if place < len(probabilities) else None
+            others = {} if row.score is None else self.values(row)
+            facts |= {name: others.get(name) for name in self.scores[1:]}
             table.append({"rank": place + 1 if row.score is not None else None, **facts, "beats_next": chance})
         return table
 
@@ -142,10 +225,11 @@ class Ranking:
         """Everything, as JSON; `Ranking.from_json` reads it back."""
         body = {
             "score": self.score,
-            "best": self.scored[0].model if self.scored else None,
+            "best": self.candidates[0].model if self.candidates else None,
             "settings": dict(self.settings),
             "in_words": self.in_words(),
             "beats_next": self.probability_of_beating_next(),
+            "agreement": [{"scores": pair, "weighted_tau": tau} for pair, tau in self.agreements().items()],
             "rows": [asdict(row) for row in self.rows],
         }
         return json.dumps(body, indent=2) + "\n"
@@ -185,32 +269,49 @@ class Ranking:
         return replace(self, rows=rows)
 
     def _header(self) -> list[str]:
-        return ["rank", "model", self.score, "± s.e.", "P(> next)", "layer", "params", "seconds"]
+        others = [f"{name} (layer)" for name in self.scores[1:]]
+        return ["rank", "model", self.score, "± s.e.", "P(> next)", "layer", *others, "params", "seconds"]
 
     def _cells(self) -> list[list[str]]:
         probabilities = self.probability_of_beating_next()
         cells = []
         for place, row in enumerate(self.rows):
             size = count_in_words(row.parameters)
+            others = self.scores[1:]
             if row.score is None:
-                cells.append(["-", row.model, "failed", "-", "-", "-", size, "-"])
+                cells.append(["-", row.model, "failed", "-", "-", "-", *["-"] * len(others), size, "-"])
                 continue
             error = "-" if row.standard_error is None else f"{row.standard_error:.4f}"
             chance = "-" if probabilities[place] is None else f"{probabilities[place]:.3f}"
-            seconds = f"{row.seconds:.1f}"
-            cells.append([str(place + 1), row.model, f"{row.score:.4f}", error, chance, str(row.layer), size, seconds])
+            start = [str(place + 1), row.model, f"{row.score:.4f}", error, chance, str(row.layer)]
+            cells.append([*start, *(other_cell(row, name) for name in others), size, f"{row.seconds:.1f}"])
         return cells
 
 
-def compare_in_words(first: str, second: str, probability: float | None) -> str:
-    """The probability that the first of two neighbours is better, as a sentence."""
+def other_cell(row: RankingRow, name: str) -> str:
+    """A further score and its best layer, such as "0.9133 (4)"."""
+    if not row.others.get(name):
+        return "-"
+    layer, score = best_layer(row.others[name])
+    return f"{score.value:.4f} ({layer})"
+
+
+def compare_in_words(first: RankingRow, second: RankingRow, probability: float | None, score: str) -> str:
+    """Which of two neighbours has the higher score, and how surely, as a sentence."""
+    if first.score == second.score:
+        smaller = " (the smaller model first)" if first.parameters != second.parameters else ""
+        return f"{first.model} and {second.model} have the same {score}{smaller}."
     if probability is None:
-        return f"{first} scores higher than {second}; the uncertainty is not known."
+        return f"{first.model} has a higher {score} than {second.model}; the uncertainty is not known."
     number = "above 0.999" if probability > 0.999 else f"{probability:.3f}"
-    for threshold, verb in VERDICTS:
-        if probability >= threshold:
-            return f"{first} {verb} {second} (probability {number})."
-    return f"{first} cannot be told from {second} with these data (probability {number})."
+    if probability >= TOLD_FROM:
+        return f"{first.model} has a higher {score} than {second.model} (probability {number})."
+    smaller = ""
+    if None not in (first.parameters, second.parameters) and second.parameters < first.parameters:
+        smaller = f"; {second.model} is the smaller one"
+    return (
+        f"{first.model} cannot be told from {second.model} by {score} with these data (probability {number}){smaller}."
+    )
 
 
 def count_in_words(parameters: int | None) -> str:

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from hf_transfer.hub import explain_hub_error
 from hf_transfer.objective import IGNORED_LABEL
+from hf_transfer.ranking.accumulators import Accumulators, compute_scores
+from hf_transfer.ranking.baseline import architecture_of, baseline_name, random_model
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove
 from hf_transfer.ranking.features import FeatureExtractor, HeadExtractor
 from hf_transfer.ranking.inputs import choose_columns, longest_first, make_batches
 from hf_transfer.ranking.loading import first_line, load_model, load_processor, tower_of
 from hf_transfer.ranking.padding import plan_batches, planned
 from hf_transfer.ranking.ranking import RankingRow
-from hf_transfer.ranking.score import Score, TransferabilityScore
 from hf_transfer.ranking.settings import RankSettings
 
 
@@ -34,7 +35,7 @@ from hf_transfer.ranking.settings import RankSettings
 class Outcome:
     """What one process found out about one model."""
 
-    accumulators: dict[int, TransferabilityScore]
+    accumulators: Accumulators | None
     reason: str | None
     facts: dict[str, Any]
 
@@ -66,34 +67,46 @@ class ModelScorer:
         self.dataset, self.settings, self.access = dataset, settings, access
         self.batch_size, self.num_workers = batch_size, num_workers
         self.device = torch.device(device) if device is not None else self.state.device
+        self.architectures: set[str] = set()
         self.removable: list[Path | None] = []
         # A base model may serve several adapters, and be a candidate itself: it stays until the end.
         self.removable_bases: list[Path | None] = []
 
-    def row(self, name: str, fetched: Future[Fetched]) -> RankingRow:
-        """The row of one model; whatever goes wrong with it, on any process, becomes the row's reason."""
+    def rows(self, name: str, fetched: Future[Fetched], with_baseline: bool = False) -> list[RankingRow]:
+        """The row of one model, and with `with_baseline` that of random weights, if its architecture has none yet;
+        whatever goes wrong with it, on any process, becomes the row's reason.
+        """
         self.removable = []
-        outcomes = gather_object([self.try_model(name, fetched)])
+        rows = [self.row_of(name, gather_object([self.try_model(name, fetched)]))]
+        if with_baseline and rows[0].architecture not in (None, *self.architectures):
+            self.architectures.add(rows[0].architecture)
+            outcomes = gather_object([self.try_model(name, fetched, is_random=True)])
+            rows.append(replace(self.row_of(baseline_name(name), outcomes), is_baseline=True))
         # Only now has every process loaded its copy.
         self.free(self.removable)
+        return rows
+
+    def row_of(self, name: str, outcomes: list[Outcome]) -> RankingRow:
+        """A row of what all processes found out."""
         facts = shared_facts(outcomes)
         reason = next((other.reason for other in outcomes if other.reason), None)
         if reason is None:
             start = time.perf_counter()
             try:
-                scores = compute_scores(outcomes)
+                scores, failed = compute_scores([outcome.accumulators for outcome in outcomes])
             except Exception as error:
                 reason = explain(error, name)
         if reason is not None:
             return RankingRow(model=name, reason=reason, **facts)
         facts["seconds_score"] += time.perf_counter() - start
-        layer = max(scores, key=lambda layer: scores[layer].value)
-        best = scores[layer]
+        notes = [f"{score} was not computed: {why}" for score, why in failed.items()]
+        seen, kept = outcomes[0].accumulators.layers_seen, len(scores[self.settings.scores[0]])
+        if kept < seen and isinstance(self.settings.layers, str):
+            notes.append(f"{kept} of {seen} layers were scored, for memory's sake.")
         if self.settings.layers == "best":
-            scores = {layer: best}
-        return RankingRow(
-            model=name, score=best.value, standard_error=best.standard_error, layer=layer, layers=scores, **facts
-        )
+            best = {score: max(layers, key=lambda layer: layers[layer].value) for score, layers in scores.items()}
+            scores = {score: {best[score]: layers[best[score]]} for score, layers in scores.items()}
+        return RankingRow.of_scores(name, scores, notes=tuple(notes), **facts)
 
     def free(self, folders: Sequence[Path | None]) -> None:
         """Remove models from the cache, once a machine."""
@@ -101,8 +114,8 @@ class ModelScorer:
             for folder in folders:
                 remove(folder)
 
-    def try_model(self, name: str, fetched: Future[Fetched]) -> Outcome:
-        """Run this process's part of the data through one model."""
+    def try_model(self, name: str, fetched: Future[Fetched], is_random: bool = False) -> Outcome:
+        """Run this process's part of the data through one model, or through its architecture with random weights."""
         facts: dict[str, Any] = {}
         model = None
         try:
@@ -112,17 +125,17 @@ class ModelScorer:
                 candidate = self.fetch_now(name)
             self.removable.append(candidate.removable)
             start = time.perf_counter()
-            model = self.load(candidate.folder)
+            model = self.load(candidate.folder, is_random)
+            facts["architecture"] = architecture_of(model.config)
             facts |= {"revision": candidate.revision, "seconds_load": time.perf_counter() - start}
             facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
             self.check_size(facts["parameters"])
             accumulators = self.accumulate(model, candidate.folder, facts)
             if self.state.num_processes > 1:
-                for accumulator in accumulators.values():
-                    accumulator.to_cpu()
+                accumulators.to_cpu()
             return Outcome(accumulators, None, facts)
         except Exception as error:
-            return Outcome({}, explain(error, name), facts)
+            return Outcome(None, explain(error, name), facts)
         finally:
             alive = None if model is None else weakref.ref(model)
             del model
@@ -132,22 +145,23 @@ class ModelScorer:
         """Fetch a model without looking for a finished row."""
         return fetch(name, self.access, lambda name, revision: False)
 
-    def load(self, folder: Path) -> nn.Module:
-        """The model of a fetched folder, on the device; an adapter's base model is fetched too."""
+    def load(self, folder: Path, is_random: bool = False) -> nn.Module:
+        """The model of a fetched folder, or of random weights, on the device; an adapter's base is fetched too."""
 
         def fetch_base(base: str) -> Path:
             fetched = self.fetch_now(base)
             self.removable_bases.append(fetched.removable)
             return fetched.folder
 
-        model = load_model(
-            folder,
-            fetch_base,
-            with_head=self.settings.reads_head,
-            dtype=self.settings.dtype,
-            trust_remote_code=self.access.trust_remote_code,
-            allow_pickle=self.access.allow_pickle,
-        )
+        options = {
+            "with_head": self.settings.reads_head,
+            "dtype": self.settings.dtype,
+            "trust_remote_code": self.access.trust_remote_code,
+        }
+        if is_random:
+            model = random_model(folder, fetch_base, seed=self.settings.seed, **options)
+        else:
+            model = load_model(folder, fetch_base, allow_pickle=self.access.allow_pickle, **options)
         return model.to(self.device)
 
     def check_size(self, parameters: int) -> None:
@@ -155,7 +169,7 @@ class ModelScorer:
         if most is not None and parameters > most:
             raise ValueError(f"It has {parameters:,} parameters, more than `max_params` ({most:,}).")
 
-    def accumulate(self, model: nn.Module, folder: Path, facts: dict[str, Any]) -> dict[int, TransferabilityScore]:
+    def accumulate(self, model: nn.Module, folder: Path, facts: dict[str, Any]) -> Accumulators:
         """One pass over the data; out of memory halves the batch and starts the pass again."""
         batch_size = self.batch_size
         while True:
@@ -168,9 +182,7 @@ class ModelScorer:
             batch_size //= 2
             release_memory()
 
-    def one_pass(
-        self, model: nn.Module, folder: Path, batch_size: int, facts: dict[str, Any]
-    ) -> dict[int, TransferabilityScore]:
+    def one_pass(self, model: nn.Module, folder: Path, batch_size: int, facts: dict[str, Any]) -> Accumulators:
         settings = self.settings
         columns = choose_columns(self.dataset, model, settings.label_column, settings.input_columns)
         model = tower_of(model, set(columns.inputs), columns.kind)
@@ -189,17 +201,15 @@ class ModelScorer:
             extract = HeadExtractor(model)
         else:
             extract = FeatureExtractor(model, settings.layers, "none" if columns.is_per_token else settings.pooling)
-        accumulators: dict[int, TransferabilityScore] = {}
+        accumulators = Accumulators(settings, len(self.part))
         start, seconds_score, rows = time.perf_counter(), 0.0, 0
         plan = plan_batches(batches, order, batch_size, lambda inputs: extract(on_device(inputs, model)))
         for (inputs, labels), places in zip(planned(batches, plan), plan, strict=True):
             features = extract(on_device(inputs, model))
             before = time.perf_counter()
-            for layer, vectors in features.items():
-                if layer not in accumulators:
-                    accumulators[layer] = settings.new_score()
+            for layer, vectors in accumulators.choose(features).items():
                 vectors, known, theirs = labelled_rows(vectors, labels, places, columns.is_per_token)
-                accumulators[layer].update(vectors, known, self.first_row + theirs)
+                accumulators.update(layer, vectors, known, self.first_row + theirs)
             rows += len(known)
             seconds_score += time.perf_counter() - before
         facts |= {"rows": rows, "seconds_score": seconds_score}
@@ -228,18 +238,6 @@ def labelled_rows(
         return features, labels, places
     keep = labels != IGNORED_LABEL
     return features[keep.to(features.device)], labels[keep], places[keep]
-
-
-def compute_scores(outcomes: Sequence[Outcome]) -> dict[int, Score]:
-    """Merge the processes' statistics and compute the score of each layer."""
-    merged: dict[int, TransferabilityScore] = {}
-    for outcome in outcomes:
-        for layer, accumulator in outcome.accumulators.items():
-            if layer in merged:
-                merged[layer].merge(accumulator)
-            else:
-                merged[layer] = accumulator
-    return {layer: accumulator.compute() for layer, accumulator in merged.items()}
 
 
 def shared_facts(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -99,7 +99,9 @@ def measure_shares(work_dir: Path) -> list[dict]:
         ("efficientnet_lite0", digits, "last"),
         ("flow_mnist", digits, "last"),
     ):
-        row = rank_models([candidate(name, work_dir)], data, layers=layers, batch_size=32, progress=False).best
+        row = rank_models(
+            [candidate(name, work_dir)], data, score="logme", layers=layers, batch_size=32, progress=False
+        ).best
         share = row.seconds_score / row.seconds_features
         facts = {"model": name, "rows": row.rows, "layers": layers, "percent": round(100 * share, 2)}
         rows.append({**facts, "features_s": round(row.seconds_features, 2), "score_s": round(row.seconds_score, 3)})

@@ -21,7 +21,7 @@ def by_hf_transfer(model, rows):
     from hf_transfer.ranking import rank_models
 
     def run():
-        row = rank_models([model], rows, layers="best", batch_size=BATCH, progress=False).best
+        row = rank_models([model], rows, score="logme", layers="best", batch_size=BATCH, progress=False).best
         facts = {"score": row.score, "layer": row.layer, "standard_error": row.standard_error}
         return {**facts, "seconds_features": row.seconds_features, "seconds_score": row.seconds_score}
 

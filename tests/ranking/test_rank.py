@@ -22,7 +22,7 @@ def by_model(ranking):
 
 
 def test_scores_are_those_of_the_features(zoo, digits):
-    ranking = rank([zoo / "vit0", zoo / "vit1", zoo / "mae"], digits, batch_size=70)
+    ranking = rank([zoo / "vit0", zoo / "vit1", zoo / "mae"], digits, batch_size=70, score="logme", layers="last")
     for row in ranking.rows:
         features = FeatureExtractor(load_model(zoo / row.model, str))({"pixel_values": digits["pixel_values"][:]})[2]
         assert row.score == pytest.approx(logme(features, digits["labels"][:]), abs=1e-6)
@@ -45,9 +45,46 @@ def test_layers(zoo, digits):
     assert every.score == max(score.value for score in every.layers.values())
     best = rank([zoo / "vit0"], digits, layers="best").best
     assert best.score == every.score and list(best.layers) == [every.layer]
-    last = rank([zoo / "vit0"], digits).best
+    assert rank([zoo / "vit0"], digits).best.layers.keys() == every.layers.keys()
+    last = rank([zoo / "vit0"], digits, layers="last").best
     assert last.score == pytest.approx(every.layers[2].value, abs=1e-9)
     assert list(rank([zoo / "vit0"], digits, layers=[-2]).best.layers) == [1]
+
+
+def test_several_scores_come_from_one_pass(zoo, digits, monkeypatch):
+    passes = []
+    call = FeatureExtractor.__call__
+    monkeypatch.setattr(FeatureExtractor, "__call__", lambda self, inputs: passes.append(1) or call(self, inputs))
+    row = rank([zoo / "vit0"], digits, batch_size=300).best
+    assert len(passes) == 1 and list(row.others) == ["knn", "linear_probe"]
+    for name in row.others:
+        alone = rank([zoo / "vit0"], digits, batch_size=300, score=name).best
+        assert {layer: score.value for layer, score in row.others[name].items()} == pytest.approx(
+            {layer: score.value for layer, score in alone.layers.items()}
+        )
+    assert row.score == pytest.approx(rank([zoo / "vit0"], digits, score=["logme"]).best.score)
+
+
+def test_a_further_score_that_fails_is_a_note(zoo, digits):
+    values = digits.remove_columns("labels").add_column("labels", [float(place) for place in range(300)])
+    row = rank([zoo / "vit0"], values, score=["logme", "trans_rate"]).best
+    assert row.score is not None and row.others == {}
+    assert row.notes[0].startswith("trans_rate was not computed: TransRate compares classes")
+    failed = rank([zoo / "vit0"], values, score=["trans_rate", "logme"]).rows[0]
+    assert failed.score is None and "compares classes" in failed.reason
+
+
+def test_random_weights_of_each_architecture_on_request(zoo, digits, tmp_path):
+    models = [zoo / "vit0", zoo / "vit1", zoo / "mae"]
+    ranking = rank(models, digits, random_baseline=True, output_dir=tmp_path, score="logme")
+    rows = by_model(ranking)
+    baselines = [f"random weights of {zoo / name}" for name in ("vit0", "mae")]
+    assert set(rows) == {*map(str, models), *baselines}
+    assert all(rows[name].is_baseline == (name in baselines) for name in rows)
+    assert rows[baselines[0]].architecture == rows[str(zoo / "vit0")].architecture
+    assert len({row.score for row in ranking.rows}) == 5 and not ranking.best.is_baseline
+    again = rank(models, digits, random_baseline=True, output_dir=tmp_path, score="logme")
+    assert [row.score for row in again.rows] == [row.score for row in ranking.rows]
 
 
 def test_text_regression_and_several_labels(zoo, reviews):

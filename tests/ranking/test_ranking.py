@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -37,14 +38,72 @@ def test_probabilities_in_words(ranking):
     chances = ranking.probability_of_beating_next()
     assert chances[0] == 1.0 and 0.5 < chances[1] < 1 and chances[2] is None
     sentences = ranking.in_words()
-    assert sentences[0] == "high almost certainly beats middle (probability above 0.999)."
-    assert sentences[1].startswith("middle very likely beats low (probability 0.9")
-    assert sentences[2] == "gone was not scored: There is no such | model."
+    assert sentences[0] == "high has a higher LogME than middle (probability above 0.999)."
+    assert sentences[1].startswith("middle has a higher LogME than low (probability 0.9")
+    assert "the drawing of the rows for LogME alone, not whether a higher LogME means a better model" in sentences[2]
+    assert sentences[3:] == ["gone was not scored: There is no such | model."]
 
 
 def test_near_scores_cannot_be_told_apart():
-    first, second = make_row("a", 0.51, 0.4), make_row("b", 0.5, -0.4)
-    assert "cannot be told from" in Ranking((first, second)).in_words()[0]
+    first, second = make_row("a", 0.51, 0.4), replace(make_row("b", 0.5, -0.4), parameters=100)
+    told = Ranking((first, second)).in_words()[0]
+    assert told.startswith("a cannot be told from b by LogME with these data") and "b is the smaller one" in told
+
+
+def test_equal_scores_favour_the_smaller_model():
+    large, small = make_row("large", 0.5, 0.1), replace(make_row("small", 0.5, 0.1), parameters=100)
+    ranking = Ranking((large, small))
+    assert ranking.best.model == "small"
+    assert ranking.in_words()[0] == "small and large have the same LogME (the smaller model first)."
+
+
+def with_knn(row, *values):
+    return replace(row, others={"knn": {layer: Score(value, 0.1) for layer, value in enumerate(values)}})
+
+
+def test_scores_that_disagree_are_told():
+    one, two = with_knn(make_row("random", 0.9, 0.1), 0.6, 0.7), with_knn(make_row("trained", 0.1, 0.1), 0.99, 0.8)
+    ranking = Ranking((one, two))
+    assert ranking.scores == ("logme", "knn") and ranking.values(two) == {"logme": 0.1, "knn": 0.99}
+    assert ranking.agreements() == {("logme", "knn"): pytest.approx(-1)}
+    told = "\n".join(ranking.in_words())
+    assert "LogME and kNN accuracy -1.00" in told
+    assert "The scores disagree about the first model (LogME: random; kNN accuracy: trained)" in told
+    assert [row["knn"] for row in ranking.to_rows()] == [0.7, 0.99]
+    assert "| knn (layer) |" in ranking.to_markdown() and "| 0.9900 (0) |" in ranking.to_markdown()
+    assert Ranking.from_json(ranking.to_json()) == ranking
+    agreeing = Ranking((with_knn(make_row("a", 0.9, 0.1), 0.9), with_knn(make_row("b", 0.1, 0.1), 0.8)))
+    assert "Every score puts a first." in agreeing.in_words()
+
+
+def test_random_weights_are_never_the_best():
+    trained = replace(make_row("trained", 0.1, 0.1), architecture="x")
+    random = replace(make_row("random weights of trained", 0.3, 0.1), architecture="x", is_baseline=True)
+    ranking = Ranking((trained, random))
+    assert ranking.rows[0].is_baseline and ranking.best.model == "trained" and ranking.top(2) == [ranking.rows[1]]
+    assert "trained has no higher LogME than random weights of its architecture." in ranking.in_words()
+    assert json.loads(ranking.to_json())["best"] == "trained"
+    with pytest.raises(ValueError, match="No model could be scored"):
+        _ = Ranking((random,)).best
+
+
+def test_advice_before_adapting():
+    deep = replace(
+        make_row("deep", 0.9, 0.1), layer=0, layers={0: Score(0.9, 0.1, (0.8, 1.0)), 2: Score(0.1, 0.1, (0.0, 0.2))}
+    )
+    ranking = Ranking((deep, make_row("late", 0.5, 0.1)))
+    first, second = ranking.advice_for_adapting()
+    assert "deep has its best LogME at layer 0 (0.9000)" in first and "last layer, 2 (0.1000)" in first
+    assert second == "By the last layer late has the highest LogME (0.5000)."
+    assert Ranking((make_row("late", 0.5, 0.1),)).advice_for_adapting() == []
+
+
+def test_rankings_saved_before_there_were_several_scores_still_load(ranking):
+    body = json.loads(ranking.to_json())
+    for row in body["rows"]:
+        for name in ("others", "notes", "architecture", "is_baseline"):
+            del row[name]
+    assert Ranking.from_json(json.dumps(body)) == ranking
 
 
 def test_markdown(ranking):

@@ -20,13 +20,13 @@ def loaded(monkeypatch):
     """Names of the models that were loaded so far."""
     from hf_transfer.ranking.scorer import ModelScorer
 
-    names, row = [], ModelScorer.row
+    names, rows = [], ModelScorer.rows
 
-    def spy(self, name, fetched):
+    def spy(self, name, fetched, with_baseline):
         names.append(name)
-        return row(self, name, fetched)
+        return rows(self, name, fetched, with_baseline)
 
-    monkeypatch.setattr(ModelScorer, "row", spy)
+    monkeypatch.setattr(ModelScorer, "rows", spy)
     return names
 
 
