@@ -210,12 +210,7 @@ class Quickstart:
             ranking = Ranking.load(folder)
         else:
             self.console.rule("Rank the zoo by LogME")
-            ranking = rank_models(
-                [str(self.output_dir / "zoo" / name) for name in ZOO],
-                self.target["train"],
-                score="logme",
-                layers="last",
-            )
+            ranking = rank_models([f"{self.output_dir}/zoo/{one}" for one in ZOO], self.target["train"], layers="last")
             if PartialState().is_main_process:
                 with atomic_folder(folder) as staging:
                     ranking.save(staging)
