@@ -51,12 +51,9 @@ def label_numbers(dataset: Dataset, column: str, name: str) -> np.ndarray:
     Raises:
         ValueError: they are words, or rows have different numbers of them.
     """
-    try:
-        values = column_values(dataset, column)
-    except ValueError as error:
-        raise ValueError(
-            f"column `{column}` of the {name} dataset should hold as many labels in every row."
-        ) from error
+    values = column_values(dataset, column)
+    if values.dtype.kind == "O" and len(values) and isinstance(values[0], np.ndarray):
+        raise ValueError(f"column `{column}` of the {name} dataset: every row should hold as many labels.")
     if values.dtype.kind not in "iubf":
         raise ValueError(
             f"column `{column}` of the {name} dataset should hold class numbers, got {values.dtype}: "

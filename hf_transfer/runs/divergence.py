@@ -193,7 +193,10 @@ def numbered_as_head(data: dict[str, Dataset], config: PreTrainedConfig) -> tupl
     """
     names, own = class_names(data["source"]), [config.id2label[place] for place in range(config.num_labels)]
     if names is None:
-        return data, highest_class(data["source"]) < len(own)
+        has_other_labels = class_labels(data["source"]) is None and any(
+            name in data["source"].column_names for name in LABEL_COLUMNS
+        )
+        return data, not has_other_labels and highest_class(data["source"]) < len(own)
     if own == [f"LABEL_{place}" for place in range(len(own))]:
         return data, len(names) == len(own)
     if not set(names) <= set(own):

@@ -7,11 +7,13 @@ from datasets import ClassLabel, Dataset
 from hf_transfer.data.checks import (
     check_class_labels,
     check_domain_sizes,
+    check_labels,
     check_not_empty,
     check_rows_of_domains,
     check_two_domains,
     column_values,
     label_column,
+    label_numbers,
 )
 from hf_transfer.transfer_model import make_objectives
 
@@ -111,3 +113,33 @@ def test_a_statistic_of_one_row_a_domain_is_refused(name):
     check_rows_of_domains(objectives, dataset, SimpleNamespace(**{**vars(args), "train_batch_size": 4}))
     check_rows_of_domains(objectives, dataset, SimpleNamespace(**{**vars(args), "world_size": 2}))
     check_rows_of_domains(make_objectives({"dann": {}}), dataset, args)
+
+
+def labelled(values) -> Dataset:
+    return Dataset.from_dict({"labels": values})
+
+
+@pytest.mark.parametrize(
+    "problem_type, values, message",
+    [
+        ("multi_label_classification", [[0, 1], [0, 2]], r"outside 0\.\.1 .*1 rows, the first is row 1"),
+        ("multi_label_classification", [[0, 1], [-100, 1]], "some are -100: 1 rows, the first is row 1"),
+        ("regression", [0.5, float("nan")], "not finite: 1 rows, the first is row 1"),
+        ("single_label_classification", [0, 2], r"labels outside 0\.\.1"),
+    ],
+)
+def test_values_that_are_no_labels_of_the_problem(problem_type, values, message):
+    with pytest.raises(ValueError, match=message):
+        check_labels(labelled(values), "labels", problem_type, 2, "training")
+
+
+def test_a_number_that_means_no_label_is_told(caplog):
+    check_labels(labelled([[0, 1], [-100, -100]]), "labels", "multi_label_classification", 2, "training")
+    assert not caplog.records
+    check_labels(labelled([0.5, -100.0]), "labels", "regression", 1, "training")
+    assert "1 of 2 rows have the number -100, which means no label" in caplog.text
+
+
+def test_rows_with_different_numbers_of_labels():
+    with pytest.raises(ValueError, match="every row should hold as many labels"):
+        label_numbers(labelled([[0, 1], [1]]), "labels", "training")

@@ -93,3 +93,12 @@ def test_mistakes(here):
         run_divergence("vit", "digits", "more_digits", max_samples=3)
     with pytest.raises(ValueError, match="cannot load"):
         run_divergence("nowhere", "digits", "more_digits")
+
+
+def test_labels_that_are_no_classes_have_no_head(here):
+    """A head of three classes says nothing of three labels that may hold at once."""
+    three = {"source": Dataset.from_dict({"labels": [[0, 1, 1], [1, 0, 0]]})}
+    config = tiny.bert(3).config
+    assert numbered_as_head(three, config) == (three, False)
+    classes = {"source": Dataset.from_dict({"labels": [0, 2]})}
+    assert numbered_as_head(classes, config) == (classes, True)
