@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
+from hf_transfer.data.holes import refuse_empty_cells
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 
 logger = logging.get_logger(__name__)
@@ -49,8 +50,9 @@ def label_numbers(dataset: Dataset, column: str, name: str) -> np.ndarray:
     """The labels, [N] or [N, C], as numbers.
 
     Raises:
-        ValueError: they are words, or rows have different numbers of them.
+        ValueError: one is missing, they are words, or rows have different numbers of them.
     """
+    refuse_empty_cells(dataset, [column], name)
     values = column_values(dataset, column)
     if values.dtype.kind == "O" and len(values) and isinstance(values[0], np.ndarray):
         raise ValueError(f"column `{column}` of the {name} dataset: every row should hold as many labels.")

@@ -26,16 +26,3 @@ def replace_column(dataset: Dataset, name: str, values: np.ndarray) -> Dataset:
 def without_labels(dataset: Dataset) -> Dataset:
     """The dataset without labels, under all their names: a collator that misses one name reads the next."""
     return dataset.remove_columns([name for name in LABEL_COLUMNS if name in dataset.column_names])
-
-
-def row_name(dataset: Dataset, place: int, column: str | None = None) -> str:
-    """What a message calls a row: its number in the file or data set it was read from, the first being 0.
-
-    Args:
-        dataset: rows, possibly drawn from more.
-        place: of the row among them.
-        column: of the cell that the message is about.
-    """
-    drawn = getattr(dataset, "_indices", None)
-    number = place if drawn is None else drawn.column(0)[place].as_py()
-    return f"row {number}" if column is None else f"row {number} of column `{column}`"

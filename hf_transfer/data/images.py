@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from transformers import ViTImageProcessorPil
 from transformers.utils import logging
 
-from hf_transfer.data.columns import row_name
+from hf_transfer.data.holes import row_name
 
 logger = logging.get_logger(__name__)
 

@@ -12,7 +12,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
-from hf_transfer.data.columns import row_name, without_labels
+from hf_transfer.data.columns import without_labels
+from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import PixelReader, read_image, undecoded, with_pixel_values
 from hf_transfer.data.language_blocks import language_blocks
 from hf_transfer.data.text_length import check_vocabulary, longest_text, text_positions

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
-from hf_transfer.data.columns import row_name
+from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import read_image, undecoded
 from hf_transfer.data.text_length import check_vocabulary, longest_text
 from hf_transfer.objective import IGNORED_LABEL

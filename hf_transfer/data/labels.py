@@ -1,0 +1,362 @@
+"""The one reader of labels: what a label column holds, as numbers that a model can be trained on.
+
+    a class each    words; True and False; whole numbers, also with a point (1.0); a ClassLabel
+    a number each   numbers of which one is not whole
+    several each    lists of 0 and 1 (or False and True), one for each label; lists of names or of class numbers
+    numbers each    lists of other numbers, as many in every row
+
+Whole numbers name their classes: the stars 1 to 5 are the five classes "1" to "5". Numbers from 0 on are numbered as
+they stand. An empty cell never changes what a column is: it is refused, with its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import ClassLabel, Dataset, List, Value
+from transformers import PreTrainedConfig
+
+from hf_transfer.core.task_loss import (
+    MULTI_LABEL,
+    PROBLEM_TYPES,
+    REGRESSION,
+    SINGLE_LABEL,
+    declared_problem_type,
+)
+from hf_transfer.data.checks import LABEL_COLUMNS, label_column
+from hf_transfer.data.columns import format_of
+from hf_transfer.data.holes import column_of, empty_cells, refuse_rows
+from hf_transfer.objective import IGNORED_LABEL
+
+NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "none", "null", "?", "-"})
+"""Words that stand for a missing number."""
+FEW_CLASSES = 50
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """What the labels of a data set are.
+
+    Args:
+        problem_type: one of `hf_transfer.core.task_loss.PROBLEM_TYPES`.
+        outputs: how many numbers a model is to give: classes, labels that may hold at once, or values.
+        class_names: of the classes or labels, where they have names.
+    """
+
+    problem_type: str
+    outputs: int
+    class_names: tuple[str, ...] | None = None
+
+    def in_words(self) -> str:
+        """A phrase for the log."""
+        names = ", ".join((self.class_names or ())[:10]) + (", ..." if len(self.class_names or ()) > 10 else "")
+        if self.problem_type == SINGLE_LABEL:
+            return f"{self.outputs} classes ({names})"
+        if self.problem_type == MULTI_LABEL:
+            return f"{self.outputs} labels that may hold at once" + (f" ({names})" if names else "")
+        return "a number to predict" if self.outputs == 1 else f"{self.outputs} numbers to predict"
+
+
+@dataclass(frozen=True)
+class Read:
+    """Labels [N] or [N, C] in their own numbering; `given` are whole numbers before they were numbered, else None."""
+
+    kind: LabelKind
+    values: np.ndarray
+    given: np.ndarray | None = None
+
+
+def read_labels(
+    dataset: Dataset, role: str, column: str | None = None, problem_type: str | None = None
+) -> tuple[Dataset, LabelKind]:
+    """The rows with their labels as numbers, in one label column, and what they are.
+
+    Classes become a ClassLabel unless they are whole numbers from 0 on; several labels a row become lists of 0 and 1.
+
+    Args:
+        dataset: rows with a label column.
+        role: what the data set is for, for messages.
+        column: which column, where it is none of `LABEL_COLUMNS`; it is renamed `labels`.
+        problem_type: what the labels are, where their form leaves a doubt.
+
+    Raises:
+        ValueError: no such column, an empty cell, labels of no known form or not of the `problem_type`.
+    """
+    dataset, column = with_one_label_column(dataset, role, column)
+    read = _read(dataset, column, role, problem_type)
+    return _with_values(dataset, column, read), read.kind
+
+
+def read_labels_as(
+    dataset: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+) -> Dataset:
+    """The rows with their labels numbered as those of other data, or of a model.
+
+    Classes are matched by name where both have names: words, or whole numbers where all names are such. Other whole
+    numbers are places in `kind.class_names`.
+
+    Args:
+        dataset: rows with a label column.
+        kind: of the training labels, or `model_labels` of a model.
+        role: what the data set is for, for messages.
+        column: as for `read_labels`.
+        source: whose labels `kind` describes, for messages.
+
+    Raises:
+        ValueError: as `read_labels`; or a class that is not in `kind`, or another number of them.
+    """
+    dataset, column = with_one_label_column(dataset, role, column)
+    read = _read(dataset, column, role, kind.problem_type)
+    if kind.problem_type == SINGLE_LABEL:
+        values = _as_places(read, kind, role)
+    elif kind.problem_type == MULTI_LABEL:
+        values = _as_labels(read, kind, role, source)
+    else:
+        values = read.values
+    if read.kind.problem_type != SINGLE_LABEL and read.kind.outputs != kind.outputs and values is read.values:
+        raise ValueError(
+            f"column `{column}` of the {role} dataset holds {read.kind.in_words()}, and {source} has {kind.outputs} "
+            "outputs."
+        )
+    return _with_values(dataset, column, Read(kind, values))
+
+
+def model_labels(config: PreTrainedConfig, rows: Dataset, role: str, column: str | None = None) -> LabelKind:
+    """What labels a model predicts: as its configuration says, or where that is silent as the rows' labels are.
+
+    Args:
+        config: of the model.
+        rows: labelled rows.
+        role: what they are for, for messages.
+        column: their label column.
+    """
+    names = tuple(str(config.id2label[place]) for place in range(config.num_labels))
+    names = None if names == tuple(f"LABEL_{place}" for place in range(config.num_labels)) else names
+    declared = declared_problem_type(config)
+    if declared is None:
+        declared = read_labels(rows, role, column)[1].problem_type
+    return LabelKind(declared, config.num_labels, None if declared == REGRESSION else names)
+
+
+def with_one_label_column(dataset: Dataset, role: str, column: str | None = None) -> tuple[Dataset, str]:
+    """The rows with no label column but the one to read, and its name: a collator that misses one reads the next.
+
+    Raises:
+        ValueError: there is none, or no such column.
+    """
+    if column is None:
+        column = label_column(dataset, role)
+    elif column not in dataset.column_names:
+        raise ValueError(f"the {role} dataset has no label column `{column}`; it has {dataset.column_names}.")
+    others = [name for name in LABEL_COLUMNS if name in dataset.column_names and name != column]
+    dataset = dataset.remove_columns(others) if others else dataset
+    if column not in LABEL_COLUMNS:
+        dataset, column = dataset.rename_column(column, "labels"), "labels"
+    return dataset, column
+
+
+def _with_values(dataset: Dataset, column: str, read: Read) -> Dataset:
+    feature, kind = dataset.features[column], read.kind
+    is_named = isinstance(feature, ClassLabel)
+    if kind.problem_type == SINGLE_LABEL and kind.class_names is not None and (read.values >= 0).all():
+        wanted: Any = ClassLabel(names=list(kind.class_names))
+        from_zero = kind.class_names == tuple(str(place) for place in range(kind.outputs))
+        wanted = feature if not is_named and from_zero and "int" in str(feature.dtype) else wanted
+    elif kind.problem_type == SINGLE_LABEL:
+        wanted = Value("int64")
+    else:
+        wanted = Value("float32") if read.values.ndim == 1 else List(Value("float32"))
+    before = column_of(dataset, column)
+    if feature == wanted and before.to_pylist() == read.values.tolist():
+        return dataset
+    kept = dataset.with_format(None).remove_columns(column)
+    joined = kept.add_column(column, read.values.tolist(), feature=wanted)
+    return joined.with_format(**format_of(dataset))
+
+
+def _read(dataset: Dataset, column: str, role: str, problem_type: str | None) -> Read:
+    if problem_type not in (None, *PROBLEM_TYPES):
+        raise ValueError(f"`problem_type` should be one of {list(PROBLEM_TYPES)}, got {problem_type!r}.")
+    values, feature = column_of(dataset, column), dataset.features[column]
+    holes = empty_cells(values)
+    if len(holes):
+        refuse_rows(dataset, column, holes, role, f"has no label (a row without one has {IGNORED_LABEL})")
+    where = f"column `{column}` of the {role} dataset"
+    kind = values.type
+    if _is_list(kind):
+        inner = getattr(feature, "feature", None)
+        read = _of_lists(values.to_pylist(), inner.names if isinstance(inner, ClassLabel) else None, where)
+    elif isinstance(feature, ClassLabel):
+        read = Read(_classes(feature.names), values.to_numpy().astype(np.int64))
+    elif pa.types.is_boolean(kind):
+        read = Read(_classes(["False", "True"]), np.array(values.to_pylist()).astype(np.int64))
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        read = _of_words(dataset, column, role, [str(word).strip() for word in values.to_pylist()])
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        read = _of_numbers(values.to_numpy(), problem_type, where)
+    else:
+        raise ValueError(f"{where} holds values of type {feature}, which are no labels: words, numbers or lists are.")
+    return _as_asked(read, problem_type, where)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _classes(names: Sequence[str]) -> LabelKind:
+    return LabelKind(SINGLE_LABEL, len(names), tuple(names))
+
+
+def _as_asked(read: Read, problem_type: str | None, where: str) -> Read:
+    """Labels of lists, or of numbers, read as the problem type that was asked for."""
+    if problem_type is None or read.kind.problem_type == problem_type:
+        return read
+    numbers = read.values if read.given is None else read.given
+    is_numeric = read.given is not None or read.kind.class_names is None
+    if problem_type == REGRESSION and is_numeric:
+        return Read(LabelKind(REGRESSION, read.kind.outputs if numbers.ndim > 1 else 1), numbers.astype(np.float32))
+    if problem_type == MULTI_LABEL and is_numeric and ((numbers >= 0) & (numbers <= 1)).all():
+        numbers = numbers.reshape(len(numbers), -1).astype(np.float32)
+        return Read(LabelKind(MULTI_LABEL, numbers.shape[1]), numbers)
+    raise ValueError(f"{where} holds {read.kind.in_words()}, and these are no labels of {problem_type}.")
+
+
+def _of_words(dataset: Dataset, column: str, role: str, words: list[str]) -> Read:
+    empty = np.flatnonzero([not word for word in words])
+    if not len(empty):
+        # Among numbers, NA is a missing number; among words it is a word.
+        missing = np.array([word.lower() in NOT_A_NUMBER for word in words])
+        if missing.any() and all(_is_number(word) for word, is_out in zip(words, missing) if not is_out):
+            empty = np.flatnonzero(missing)
+    if len(empty):
+        refuse_rows(dataset, column, empty, role, f"has no label (a row without one has {IGNORED_LABEL})")
+    names = sorted(set(words))
+    where = f"column `{column}` of the {role} dataset"
+    _check_count(len(names), len(words), where)
+    number = {name: place for place, name in enumerate(names)}
+    return Read(_classes(names), np.array([number[word] for word in words]))
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _of_numbers(values: np.ndarray, problem_type: str | None, where: str) -> Read:
+    known = values[values != IGNORED_LABEL]
+    is_whole = bool(np.isfinite(known).all() and (known == np.round(known)).all())
+    if problem_type == REGRESSION or not is_whole:
+        return Read(LabelKind(REGRESSION, 1), values.astype(np.float32))
+    whole = values.astype(np.int64)
+    known = np.unique(known.astype(np.int64))
+    if not len(known):
+        return Read(LabelKind(SINGLE_LABEL, 0, ()), whole, whole)
+    if known[0] < 0:
+        raise ValueError(
+            f"{where} should number at least two classes, with {IGNORED_LABEL} for no label; it holds "
+            f"{known[:10].tolist()}. Negative numbers are no classes: write words, or read them as numbers to predict "
+            f'by problem_type="{REGRESSION}".'
+        )
+    _check_count(len(known), len(values), where)
+    # A class without a row here may have some elsewhere, unless most numbers in between are no classes.
+    span = np.arange(0 if known[0] == 0 else known[0], known[-1] + 1)
+    numbers = span if len(span) <= 2 * len(known) or known[0] == 0 else known
+    place = np.searchsorted(numbers, whole)
+    return Read(_classes([str(one) for one in numbers]), np.where(whole == IGNORED_LABEL, whole, place), whole)
+
+
+def _check_count(classes: int, rows: int, where: str) -> None:
+    if classes > FEW_CLASSES and classes > rows / 2:
+        raise ValueError(
+            f"{where} holds {classes} different labels in {rows} rows: these are hardly classes. Name the label "
+            f'column by `label_column`, or read numbers as such by problem_type="{REGRESSION}".'
+        )
+
+
+def _of_lists(rows: list[list], names: list[str] | None, where: str) -> Read:
+    flat = [one for row in rows for one in row]
+    if any(isinstance(one, list) for one in flat):
+        raise ValueError(f"{where} holds lists of lists, which are no labels of a row.")
+    if names is not None or (flat and all(isinstance(one, str) for one in flat)):
+        names = sorted({one.strip() for one in flat}) if names is None else names
+        number = {name: place for place, name in enumerate(names)}
+        chosen = [[number[one.strip()] if isinstance(one, str) else one for one in row] for row in rows]
+        return Read(LabelKind(MULTI_LABEL, len(names), tuple(names)), _several_hot(chosen, len(names), where))
+    lengths = {len(row) for row in rows}
+    is_whole = bool(flat) and all(float(one).is_integer() for one in flat)
+    if len(lengths) > 1:
+        if not is_whole or min(flat) < 0 or any(len(set(row)) < len(row) for row in rows):
+            raise ValueError(
+                f"{where} holds lists of {min(lengths)} to {max(lengths)} numbers: labels that may hold at once are "
+                "lists of 0 and 1, as many in every row, or lists of different class numbers or names."
+            )
+        count = int(max(flat)) + 1
+        values = _several_hot(rows, count, where)
+        return Read(LabelKind(MULTI_LABEL, count), values, values)
+    values = np.array(rows, dtype=np.float32)
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise ValueError(f"{where} holds empty lists: there is no label in any row.")
+    hot = ((values == 0) | (values == 1) | (values == IGNORED_LABEL)).all()
+    return Read(LabelKind(MULTI_LABEL if hot else REGRESSION, values.shape[1]), values)
+
+
+def _several_hot(chosen: list[list], count: int, where: str) -> np.ndarray:
+    """[N, count]: 1 for the numbers of a row."""
+    values = np.zeros((len(chosen), count), dtype=np.float32)
+    for place, row in enumerate(chosen):
+        if any(not 0 <= one < count for one in row):
+            raise ValueError(f"{where} holds class numbers outside 0..{count - 1}, first in row {place}.")
+        values[place, [int(one) for one in row]] = 1
+    return values
+
+
+def _as_places(read: Read, kind: LabelKind, role: str) -> np.ndarray:
+    """Classes [N] as places in the names of `kind`."""
+    names, own = kind.class_names, read.kind.class_names or ()
+    by_number = read.given is not None and not (names and all(name.isdigit() for name in names))
+    is_boolean = own == ("False", "True") and not (names and set(own) <= set(names))
+    if by_number or is_boolean:
+        return read.values if read.given is None else read.given
+    if names is None:
+        if len(own) != kind.outputs:
+            raise ValueError(f"the {role} dataset has {len(own)} classes and the model {kind.outputs}.")
+        return read.values
+    present = {own[place] for place in np.unique(read.values[read.values >= 0])} if read.given is not None else own
+    unknown = [name for name in own if name in present and name not in names]
+    if unknown:
+        raise ValueError(
+            f"the {role} dataset has {len(own)} classes, and these are none of the {len(names)} that the model is to "
+            f"tell apart ({', '.join(list(names)[:10])}): {', '.join(unknown[:10])}."
+        )
+    places = np.array([names.index(name) if name in names else IGNORED_LABEL for name in own] or [IGNORED_LABEL])
+    return np.where(read.values < 0, read.values, places[read.values])
+
+
+def _as_labels(read: Read, kind: LabelKind, role: str, source: str) -> np.ndarray:
+    """Several labels a row [N, C] in the order of the names of `kind`."""
+    names, own = kind.class_names, read.kind.class_names
+    if own is None or names is None:
+        if own is None and read.values.ndim == 2 and read.values.shape[1] < kind.outputs and _is_from_numbers(read):
+            return np.pad(read.values, ((0, 0), (0, kind.outputs - read.values.shape[1])))
+        return read.values
+    unknown = [name for name in own if name not in names]
+    if unknown:
+        raise ValueError(
+            f"the {role} dataset has labels that {source} does not know ({', '.join(names[:10])}): "
+            f"{', '.join(unknown[:10])}."
+        )
+    values = np.zeros((len(read.values), len(names)), dtype=np.float32)
+    values[:, [names.index(name) for name in own]] = read.values
+    return values
+
+
+def _is_from_numbers(read: Read) -> bool:
+    """Whether the rows were lists of class numbers, so that the highest ones may be missing here."""
+    return read.given is not None
