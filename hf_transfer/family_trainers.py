@@ -28,6 +28,7 @@ from hf_transfer.data.checks import (
 )
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
+from hf_transfer.data.conversion import as_dataset
 from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from hf_transfer.transfer_model import TransferModel
@@ -93,6 +94,9 @@ class DomainAdaptationTrainer(TransferTrainer):
         limit = args.validation_rows if validation_rows is None else validation_rows
         if limit < 1:
             raise ValueError(f"`validation_rows` should be at least 1, got {limit}.")
+        train_dataset = as_dataset(train_dataset, "train_dataset")
+        if target_dataset is not None:
+            target_dataset = as_dataset(target_dataset, "target_dataset")
         dataset, validation = hold_out_source(
             join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
         )

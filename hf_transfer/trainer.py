@@ -36,6 +36,7 @@ from hf_transfer.data.checks import (
     label_column,
     label_numbers,
 )
+from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
 from hf_transfer.data.views import ViewCollator, augmenting_collator
@@ -207,8 +208,10 @@ class TransferTrainer(PublishingTrainer):
             )
         args.label_names = args.label_names or ["labels"]
         if train_dataset is not None:
+            train_dataset = as_dataset(train_dataset, "train_dataset")
             self.check_dataset(model, train_dataset)
             check_rows_of_domains(model.objectives, train_dataset, args)
+        kwargs["eval_dataset"] = evaluation_rows(kwargs.get("eval_dataset"))
         self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False  # there is nothing to pin it for, and torch would warn at every loader

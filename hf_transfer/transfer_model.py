@@ -53,6 +53,8 @@ def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
         ValueError: an unknown name or a keyword's value out of range.
         TypeError: a keyword that the objective does not have.
     """
+    if spec is not None and not isinstance(spec, Mapping):
+        raise TypeError(f'`objectives` should map names to keywords, such as {{"l2_sp": {{}}}}, got {spec!r}.')
     made = {}
     for name, keywords in (spec or {}).items():
         if isinstance(keywords, Objective):

@@ -178,14 +178,18 @@ def load(
             set needs is not installed, or the file or folder cannot be read.
         FileNotFoundError: there is no such file.
     """
-    check_options(name, config, options or {})
-    loaded = BUNDLED[name](**(options or {})) if name in BUNDLED else _load_elsewhere(name, config)
-    if isinstance(loaded, Dataset):
-        loaded = DatasetDict(train=loaded)
+    loaded = load_splits(name, config=config, options=options)
     wanted = split or (next(iter(loaded)) if len(loaded) == 1 else usual_split)
     if wanted not in loaded:
         raise ValueError(f"`{name}` has no split `{wanted}`, accepted: {list(loaded)}.")
     return loaded[wanted]
+
+
+def load_splits(name: str, *, config: str | None = None, options: Mapping[str, Any] | None = None) -> DatasetDict:
+    """Every split of a dataset; one that has none is the split `train`. Arguments and errors as of `load`."""
+    check_options(name, config, options or {})
+    loaded = BUNDLED[name](**(options or {})) if name in BUNDLED else _load_elsewhere(name, config)
+    return DatasetDict(train=loaded) if isinstance(loaded, Dataset) else loaded
 
 
 def check_options(name: str, config: str | None, options: Mapping[str, Any]) -> None:

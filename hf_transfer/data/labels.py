@@ -159,23 +159,43 @@ def with_one_label_column(dataset: Dataset, role: str, column: str | None = None
     return dataset, column
 
 
+def are_hidden(rows: Dataset, column: str | None = None) -> bool:
+    """Whether no row has a label: all are empty, or -1 as where a benchmark keeps them back.
+
+    Args:
+        rows: with a label column.
+        column: its name, where it is no usual one.
+    """
+    rows, column = with_one_label_column(rows, "test", column)
+    return not any(value not in (None, -1, IGNORED_LABEL) for value in column_of(rows, column).to_pylist())
+
+
+def has_labels(rows: Dataset, column: str | None = None) -> bool:
+    """Whether there is a label column, of the name that was asked for or of a usual one.
+
+    Args:
+        rows: of any role.
+        column: the one that was asked for.
+    """
+    return any(name in rows.column_names for name in (LABEL_COLUMNS if column is None else (column,)))
+
+
 def _with_values(dataset: Dataset, column: str, read: Read) -> Dataset:
+    """The rows with these labels in the column, of the type that they have; as they are where nothing changes."""
     feature, kind = dataset.features[column], read.kind
-    is_named = isinstance(feature, ClassLabel)
-    if kind.problem_type == SINGLE_LABEL and kind.class_names is not None and (read.values >= 0).all():
-        wanted: Any = ClassLabel(names=list(kind.class_names))
-        from_zero = kind.class_names == tuple(str(place) for place in range(kind.outputs))
-        wanted = feature if not is_named and from_zero and "int" in str(feature.dtype) else wanted
-    elif kind.problem_type == SINGLE_LABEL:
-        wanted = Value("int64")
+    is_same = column_of(dataset, column).to_pylist() == read.values.tolist()
+    if kind.problem_type != SINGLE_LABEL:
+        wanted: Any = Value("float32") if read.values.ndim == 1 else List(Value("float32"))
+    elif is_same and "int" in str(getattr(feature, "dtype", "")) and not isinstance(feature, ClassLabel):
+        wanted = feature
+    elif kind.class_names is not None and (read.values >= 0).all():
+        wanted = ClassLabel(names=list(kind.class_names))
     else:
-        wanted = Value("float32") if read.values.ndim == 1 else List(Value("float32"))
-    before = column_of(dataset, column)
-    if feature == wanted and before.to_pylist() == read.values.tolist():
+        wanted = Value("int64")
+    if feature == wanted and is_same:
         return dataset
     kept = dataset.with_format(None).remove_columns(column)
-    joined = kept.add_column(column, read.values.tolist(), feature=wanted)
-    return joined.with_format(**format_of(dataset))
+    return kept.add_column(column, read.values.tolist(), feature=wanted).with_format(**format_of(dataset))
 
 
 def _read(dataset: Dataset, column: str, role: str, problem_type: str | None) -> Read:
@@ -252,7 +272,9 @@ def _is_number(word: str) -> bool:
 def _of_numbers(values: np.ndarray, problem_type: str | None, where: str) -> Read:
     known = values[values != IGNORED_LABEL]
     is_whole = bool(np.isfinite(known).all() and (known == np.round(known)).all())
-    if problem_type == REGRESSION or not is_whole:
+    # So many different numbers with a point are rather measured than counted.
+    is_measured = values.dtype.kind == "f" and problem_type is None and _are_too_many(known)
+    if problem_type == REGRESSION or not is_whole or is_measured:
         return Read(LabelKind(REGRESSION, 1), values.astype(np.float32))
     whole = values.astype(np.int64)
     known = np.unique(known.astype(np.int64))
@@ -260,7 +282,7 @@ def _of_numbers(values: np.ndarray, problem_type: str | None, where: str) -> Rea
         return Read(LabelKind(SINGLE_LABEL, 0, ()), whole, whole)
     if known[0] < 0:
         raise ValueError(
-            f"{where} should number at least two classes, with {IGNORED_LABEL} for no label; it holds "
+            f"{where} should number at least two classes from 0 on, with {IGNORED_LABEL} for no label; it holds "
             f"{known[:10].tolist()}. Negative numbers are no classes: write words, or read them as numbers to predict "
             f'by problem_type="{REGRESSION}".'
         )
@@ -272,11 +294,17 @@ def _of_numbers(values: np.ndarray, problem_type: str | None, where: str) -> Rea
     return Read(_classes([str(one) for one in numbers]), np.where(whole == IGNORED_LABEL, whole, place), whole)
 
 
+def _are_too_many(values: np.ndarray) -> bool:
+    """Whether there are more different labels than rows to learn them from."""
+    different = len(np.unique(values))
+    return different > FEW_CLASSES and different > len(values) / 2
+
+
 def _check_count(classes: int, rows: int, where: str) -> None:
     if classes > FEW_CLASSES and classes > rows / 2:
         raise ValueError(
             f"{where} holds {classes} different labels in {rows} rows: these are hardly classes. Name the label "
-            f'column by `label_column`, or read numbers as such by problem_type="{REGRESSION}".'
+            f'column by `label_column`, or read numbers as such by problem_type="{REGRESSION}" or as floats.'
         )
 
 

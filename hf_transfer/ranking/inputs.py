@@ -19,12 +19,16 @@ from datasets import Dataset, Image
 from PIL import Image as PILImage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from transformers.utils import logging
 
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
 from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import read_image, undecoded
+from hf_transfer.data.labels import read_labels
 from hf_transfer.data.text_length import check_vocabulary, longest_text
 from hf_transfer.objective import IGNORED_LABEL
+
+logger = logging.get_logger(__name__)
 
 TOKEN_LABEL_COLUMNS = ("ner_tags", "pos_tags", "tags")
 # Arguments of a forward that say how to read the input, not what the input is.
@@ -87,6 +91,33 @@ def plain_rows(dataset: Dataset) -> Dataset:
     for name, feature in dataset.features.items():
         dataset = undecoded(dataset, name) if isinstance(feature, Image) else dataset
     return dataset
+
+
+def numbered_labels(dataset: Dataset, label_column: str | None) -> Dataset:
+    """The rows with their labels as numbers, as every command reads them; a class a token stays as it is.
+
+    The column keeps its name.
+
+    Raises:
+        ValueError: there is no label column, or its labels cannot be read.
+    """
+    # A transform on the fly makes the columns that count.
+    row = plain_rows(dataset)[0]
+    column = choose_label(row, label_column)
+    if dataset.format["type"] == "custom" or labels_every_part(row, column):
+        return dataset
+    others = {name: f"_{name}_" for name in LABEL_COLUMNS if name in dataset.column_names and name != column}
+    read, kind = read_labels(dataset.rename_columns(others), "given", column)
+    logger.warning_once(f"ranking on {len(dataset)} rows, column `{column}`: {kind.in_words()}.")
+    name = column if column in LABEL_COLUMNS else "labels"
+    return read.rename_columns({name: column, **{new: old for old, new in others.items()}})
+
+
+def labels_every_part(row: dict[str, Any], label: str) -> bool:
+    """Whether the label column holds one class for each token or word of a row."""
+    parts = [len(one) for one in row.values() if isinstance(one, list) and one and isinstance(one[0], str)]
+    is_list = isinstance(row[label], list) and not any(isinstance(one, str) for one in row[label])
+    return is_list and (labels_every_token(row, label) or len(row[label]) in parts)
 
 
 def labels_every_token(row: dict[str, Any], label: str) -> bool:

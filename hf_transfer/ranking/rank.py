@@ -19,9 +19,10 @@ from accelerate.utils import gather_object, parse_flag_from_env
 from datasets import Dataset
 from rich.progress import Progress
 
+from hf_transfer.data.conversion import as_dataset
 from hf_transfer.ranking.baseline import baseline_name
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, fetched_ahead, read_models
-from hf_transfer.ranking.inputs import choose_label
+from hf_transfer.ranking.inputs import numbered_labels
 from hf_transfer.ranking.journal import Journal
 from hf_transfer.ranking.ranking import Ranking, RankingRow
 from hf_transfer.ranking.scorer import ModelScorer
@@ -185,13 +186,10 @@ def choose_rows(dataset: Dataset, settings: RankSettings) -> Dataset:
     Raises:
         ValueError: when it is no `datasets.Dataset`, for example all splits at once, or has no rows or no label.
     """
-    if not isinstance(dataset, Dataset):
-        raise ValueError(f"`dataset` should be one split, a datasets.Dataset, got {type(dataset).__name__}.")
+    dataset = as_dataset(dataset, "dataset", ("train",))
     if len(dataset) == 0:
         raise ValueError("The dataset has no rows.")
-    # A transform on the fly makes the columns that count.
-    columns = dataset[0] if dataset.format["type"] == "custom" else dict.fromkeys(dataset.column_names)
-    choose_label(columns, settings.label_column)
+    dataset = numbered_labels(dataset, settings.label_column)
     if settings.max_samples is None or settings.max_samples >= len(dataset):
         return dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(settings.seed))

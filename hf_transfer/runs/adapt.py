@@ -76,7 +76,7 @@ def make_adaptation(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
     if raw.test is not None:
         label_column(raw.test, "test")
     set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
-    model, processor = start(model_args, data_args, raw, raw.class_names, raw.outputs)
+    model, processor = start(model_args, data_args, raw, raw.class_names, raw.outputs, raw.kind.problem_type)
     data = raw.prepared(model.config, processor, data_args)
     if config.load_best_model_at_end and data.test is None and data.target is None:
         raise ValueError("`load_best_model_at_end` needs rows to evaluate on: give `test_dataset` or `test_rows`.")
@@ -121,7 +121,7 @@ def make_pretraining(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
         raise ValueError(f"`target_dataset` is for domain adaptation; {model_args.task} reads `dataset` alone.")
     check_nothing_is_ignored(arguments)
     check_output(run_args, config)
-    raw = load_data(data_args, config.seed)
+    raw = load_data(data_args, config.seed, reads_labels=False)
     set_seed(config.seed)
     model, processor = start(model_args, data_args, raw)
     # so that a model's own loss has nothing to confuse with its targets

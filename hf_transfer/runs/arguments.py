@@ -114,6 +114,19 @@ class DataArguments:
         metadata={"help": "Without a test set: hold out this many rows of the target, or else of the dataset."},
     )
     labels_per_class: int | None = field(default=None, metadata={"help": "Train on only so many rows of each class."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Which column holds the labels, where it is not label, labels or label_ids."}
+    )
+    problem_type: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the labels are, where whole numbers leave a doubt: regression, single_label_classification "
+            "or multi_label_classification."
+        },
+    )
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Train on at most so many random rows of the dataset, and of the target."}
+    )
     text_columns: list[str] | None = field(default=None, metadata={"help": "Which one or two columns hold the text."})
     max_length: int | None = field(default=None, metadata={"help": "Cut text after so many tokens."})
     block_size: int | None = field(
@@ -129,7 +142,7 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        for name, least in (("test_rows", 0), ("labels_per_class", 1), ("max_length", 1)):
+        for name, least in (("test_rows", 0), ("labels_per_class", 1), ("max_length", 1), ("max_samples", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"`{name}` should be at least {least}, got {value}.")

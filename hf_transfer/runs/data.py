@@ -7,17 +7,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
-from hf_transfer.data.bundled import load
-from hf_transfer.data.checks import check_not_empty, column_values, label_column
-from hf_transfer.data.class_names import check_label_spaces, named_label_column, number_words, numbered_as
+from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.data.bundled import load, load_splits
+from hf_transfer.data.checks import check_not_empty
+from hf_transfer.data.class_names import check_label_spaces
+from hf_transfer.data.labels import (
+    LabelKind,
+    are_hidden,
+    has_labels,
+    read_labels,
+    read_labels_as,
+    with_one_label_column,
+)
 from hf_transfer.data.prepare import prepare
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.runs.arguments import DataArguments
 
+logger = logging.get_logger(__name__)
+
+TEST_SPLIT = "test"
 ROW = "_row_of_the_dataset"
 
 
@@ -31,32 +44,34 @@ class RunData:
     held_out: tuple[int, ...] = ()
     """Where the test rows were held out of the target or the training data: their numbers in it."""
 
+    labels: LabelKind | None = None
+    """What the training labels are; read from `train` when left out."""
+
     @property
-    def class_names(self) -> list[str] | None:
-        """Names of the classes of the training labels; None when these are not class numbers.
+    def kind(self) -> LabelKind:
+        """What the training labels are.
 
         Raises:
-            ValueError: no label column, a negative class number other than -100 (no label), or fewer than two classes.
+            ValueError: no label column, labels of no known form, or fewer than two classes.
         """
-        column = label_column(self.train, "training")
-        feature = self.train.features[column]
-        if isinstance(feature, ClassLabel):
-            return list(feature.names)
-        values = column_values(self.train, column)
-        if values.dtype.kind not in "iu":
-            return None
-        if values.max() < 1 or np.any((values < 0) & (values != IGNORED_LABEL)):
+        kind = self.labels or read_labels(self.train, "training")[1]
+        if kind.problem_type == SINGLE_LABEL and kind.outputs < 2:
             raise ValueError(
-                f"column `{column}` of the training dataset should number at least two classes from 0 on, with "
-                f"{IGNORED_LABEL} for no label; it holds {np.unique(values)[:10].tolist()}."
+                "the labels of the training dataset should number at least two classes from 0 on, with "
+                f"{IGNORED_LABEL} for no label; it holds {list(kind.class_names or ())}."
             )
-        return [str(label) for label in range(int(values.max()) + 1)]
+        return kind
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes, or of the labels that may hold at once, if they have any. Raises as `kind`."""
+        names = self.kind.class_names
+        return None if names is None else list(names)
 
     @property
     def outputs(self) -> int | None:
-        """How many numbers a label is where labels are no class numbers but to be predicted; None for classes."""
-        values = column_values(self.train, label_column(self.train, "training"))
-        return int(np.prod(values.shape[1:])) if values.dtype.kind == "f" else None
+        """How many numbers a row's label is where these have no names; None for classes. Raises as `kind`."""
+        return self.kind.outputs if self.kind.class_names is None else None
 
     def prepared(
         self, config: PreTrainedConfig, processor: Any, arguments: DataArguments, keep_labels: bool = True
@@ -74,37 +89,47 @@ class RunData:
                 for d in (self.train, self.target, self.test)
             ),
             held_out=self.held_out,
+            labels=self.labels,
         )
 
 
-def load_data(arguments: DataArguments, seed: int = 0, label_spaces: Collection[str] = ()) -> RunData:
-    """Train, target and test as the arguments say.
+def load_data(
+    arguments: DataArguments, seed: int = 0, label_spaces: Collection[str] = (), reads_labels: bool = True
+) -> RunData:
+    """Train, target and test as the arguments say, their labels as `read_labels` reads them.
 
     The test set is `test_dataset` (or the split `test_split` of the dataset) if given, else `test_rows` held out of
-    the target (or of the dataset, when there is no target). `labels_per_class` keeps a few training rows a class.
+    the target (or of the dataset, when there is no target); with neither, the split `test` that the target (or the
+    dataset) has. `labels_per_class` keeps a few training rows a class, `max_samples` a part of training and target.
 
     Args:
         arguments: what to read.
         seed: of what is drawn.
         label_spaces: of the run's objectives, see `check_label_spaces`.
+        reads_labels: False for pre-training, which leaves label columns as they are.
 
     Raises:
-        ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it, or the target has
-            other classes than the source.
+        ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it, its labels cannot be
+            read, or the target has other classes than the source.
     """
     own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
-    train = number_words(load(arguments.dataset, arguments.split, **own))
+    of_target = {"options": arguments.target_options}
+    train = load(arguments.dataset, arguments.split, **own)
     check_not_empty(train, "training")
-    target, of_target = None, {"options": arguments.target_options}
+    kind = None
+    if reads_labels and has_labels(train, arguments.label_column):
+        train, kind = read_labels(train, "training", arguments.label_column, arguments.problem_type)
+        logger.warning(f"`{arguments.dataset}`: {len(train)} rows, {kind.in_words()}.")
+    target = None
     if arguments.target_dataset:
         target = load(arguments.target_dataset, arguments.target_split, **of_target)
-    if target is not None:
+        if has_labels(target, arguments.label_column):
+            target = with_one_label_column(target, "target", arguments.label_column)[0]
         check_label_spaces(train, target, label_spaces)
-    test, held_out = None, ()
-    if arguments.test_dataset or arguments.test_split:
-        name = arguments.test_dataset or arguments.dataset
-        keywords = own if name == arguments.dataset else of_target if name == arguments.target_dataset else {}
-        test = load(name, arguments.test_split, usual_split="test", **keywords)
+    held_out: tuple[int, ...] = ()
+    test = _named_test(arguments, own, of_target)
+    if test is None and arguments.test_rows is None:
+        test = _test_split(arguments, own, of_target)
     if test is None and arguments.test_rows:
         if target is not None:
             target, test, held_out = _held_out(target, arguments.test_rows, seed)
@@ -116,10 +141,49 @@ def load_data(arguments: DataArguments, seed: int = 0, label_spaces: Collection[
         held_out = tuple(split["test"][ROW]) if rows else held_out
         split = split.remove_columns(ROW)
         train, test = split["train"], split["test"] if rows else test
-    named = named_label_column(train)
-    if test is not None and named is not None:
-        test = numbered_as(test, train.features[named].names, "test")
-    return RunData(train, target, test, held_out)
+    column = arguments.label_column if test is not None and arguments.label_column in test.column_names else None
+    if test is not None and kind is not None and has_labels(test, column):
+        test = read_labels_as(test, kind, "test", column, "the training dataset")
+    train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
+    return RunData(train, target, test, held_out, kind)
+
+
+def _named_test(arguments: DataArguments, own: dict[str, Any], of_target: dict[str, Any]) -> Dataset | None:
+    """The test set that the arguments name."""
+    if not (arguments.test_dataset or arguments.test_split):
+        return None
+    name = arguments.test_dataset or arguments.dataset
+    keywords = own if name == arguments.dataset else of_target if name == arguments.target_dataset else {}
+    return load(name, arguments.test_split, usual_split="test", **keywords)
+
+
+def _test_split(arguments: DataArguments, own: dict[str, Any], of_target: dict[str, Any]) -> Dataset | None:
+    """The split `test` of the target or else of the dataset, where it is there, is not trained on and has labels."""
+    name, used, keywords = arguments.dataset, arguments.split, own
+    if arguments.target_dataset:
+        name, used, keywords = arguments.target_dataset, arguments.target_split, of_target
+    splits = load_splits(name, **keywords)
+    if TEST_SPLIT not in splits or len(splits) == 1 or used == TEST_SPLIT:
+        return None
+    test = splits[TEST_SPLIT]
+    if len(test) == 0 or not has_labels(test, arguments.label_column) or are_hidden(test, arguments.label_column):
+        logger.warning(f"the split `{TEST_SPLIT}` of `{name}` has no labels and is not evaluated on.")
+        return None
+    logger.warning(f"evaluating on the {len(test)} rows of the split `{TEST_SPLIT}` of `{name}`.")
+    return test
+
+
+def some_rows(rows: Dataset | None, most: int | None, seed: int) -> Dataset | None:
+    """At most so many random rows, in their order.
+
+    Args:
+        rows: to draw from, if any.
+        most: how many; None for all.
+        seed: of the draw.
+    """
+    if rows is None or most is None or most >= len(rows):
+        return rows
+    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))
 
 
 def _held_out(dataset: Dataset, rows: int, seed: int) -> tuple[Dataset, Dataset, tuple[int, ...]]:

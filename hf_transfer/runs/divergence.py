@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.bundled import load
-from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, column_values, label_column
-from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
+from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, column_values
+from hf_transfer.data.checks import label_column as found_label_column
+from hf_transfer.data.class_names import named_label_column, numbered_as
+from hf_transfer.data.columns import without_labels
+from hf_transfer.data.labels import are_hidden, has_labels, read_labels, read_labels_as
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.evaluation.divergences import (
     LEAST_ROWS,
@@ -102,6 +107,8 @@ def run_divergence(
     max_samples: int = 1000,
     batch_size: int = 64,
     max_length: int | None = None,
+    label_column: str | None = None,
+    text_columns: Sequence[str] = (),
     seed: int = 0,
     output_dir: Path | None = None,
     overwrite: bool = False,
@@ -123,6 +130,8 @@ def run_divergence(
         max_samples: at most so many random rows of each data set.
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
+        label_column: which column holds the labels, where it has no usual name.
+        text_columns: which one or two columns hold the text, where that leaves a doubt.
         seed: of rows, splits and first weights.
         output_dir: where to write divergence.json and divergence.md.
         overwrite: replace what is there.
@@ -145,14 +154,13 @@ def run_divergence(
     data = {role: some_rows(load(*asked), role, max_samples, seed) for role, asked in raw.items()}
     task = task or find_task(ModelArguments(model=model), lambda: data["source"])
     check_request(len(data["source"]), len(data["target"]), splits, slack)
+    data = labelled_alike(data, label_column)
     names = class_names(data["source"])
-    if names is not None:
-        data["target"] = numbered_as(data["target"], names, "target")
     loaded, has_head = load_with_head(ModelArguments(model=model, task=task), names, seed)
     data, has_head = numbered_as_head(data, loaded.config) if has_head else (data, False)
+    reading = {"batch_size": batch_size, "max_length": max_length, "text_columns": text_columns}
     domains = {
-        role: domain_rows(loaded, rows, has_head, task=task, model=model, batch_size=batch_size, max_length=max_length)
-        for role, rows in data.items()
+        role: domain_rows(loaded, rows, has_head, task=task, model=model, **reading) for role, rows in data.items()
     }
     estimates = estimate_divergences(domains["source"], domains["target"], splits=splits, slack=slack, seed=seed)
     settings = {"model": model, "source": source, "target": target, "source_split": source_split}
@@ -164,10 +172,29 @@ def run_divergence(
 
 
 def some_rows(dataset: Dataset, role: str, most: int, seed: int) -> Dataset:
-    """At most so many random rows, their labels numbered."""
+    """At most so many random rows."""
     check_not_empty(dataset, role)
-    dataset = number_words(dataset)
     return dataset if len(dataset) <= most else dataset.shuffle(seed=seed).select(range(most))
+
+
+def labelled_alike(data: dict[str, Dataset], column: str | None) -> dict[str, Dataset]:
+    """The data sets with their labels as numbers, those of the target numbered as the source's.
+
+    Args:
+        data: source and target, of which either may have no labels.
+        column: their label column, where it is none of the usual ones.
+    """
+    present = {role: has_labels(rows, column) and not are_hidden(rows, column) for role, rows in data.items()}
+    data = {role: rows if present[role] else without_labels(rows) for role, rows in data.items()}
+    if not present["source"]:
+        return {role: read_labels(rows, role, column)[0] if present[role] else rows for role, rows in data.items()}
+    source, kind = read_labels(data["source"], "source", column)
+    target = data["target"]
+    if present["target"] and kind.problem_type == SINGLE_LABEL:
+        target = read_labels_as(target, kind, "target", column, "the source")
+    elif present["target"]:
+        target, _ = read_labels(target, "target", column)
+    return {"source": source, "target": target}
 
 
 def class_names(dataset: Dataset) -> list[str] | None:
@@ -208,7 +235,7 @@ def class_labels(rows: Dataset) -> torch.Tensor | None:
     """The class numbers [N]; None where there are no labels or they are no class numbers."""
     if not any(name in rows.column_names for name in LABEL_COLUMNS):
         return None
-    labels = column_values(rows, label_column(rows, "given"))
+    labels = column_values(rows, found_label_column(rows, "given"))
     return torch.from_numpy(labels) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
 
 
@@ -219,12 +246,22 @@ def highest_class(rows: Dataset) -> int:
 
 
 def domain_rows(
-    loaded: Any, rows: Dataset, has_head: bool, *, task: str, model: str, batch_size: int, max_length: int | None
+    loaded: Any,
+    rows: Dataset,
+    has_head: bool,
+    *,
+    task: str,
+    model: str,
+    batch_size: int,
+    max_length: int | None,
+    text_columns: Sequence[str] = (),
 ) -> DomainRows:
     """Features, predictions and labels of the rows under the model."""
     check_modality(rows, loaded.config)
     processor = load_processor(ModelArguments(model=model, task=task), loaded.config)
-    ready = prepare(rows, loaded.config, processor, max_length=max_length, keep_labels=False)
+    ready = prepare(
+        rows, loaded.config, processor, max_length=max_length, keep_labels=False, text_columns=text_columns
+    )
     collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[], disable_tqdm=True)

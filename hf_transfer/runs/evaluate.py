@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.core.task_metrics import METRICS
 from hf_transfer.data.bundled import load
-from hf_transfer.data.checks import check_not_empty, label_column
-from hf_transfer.data.class_names import named_label_column, number_words, numbered_as
+from hf_transfer.data.checks import check_not_empty
+from hf_transfer.data.class_names import named_label_column
+from hf_transfer.data.labels import model_labels, read_labels, read_labels_as, with_one_label_column
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
 from hf_transfer.family_trainers import PretrainingTrainer
-from hf_transfer.hub.adapter import are_made_up
 from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.runs.data import some_rows
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.start import collator_for
 from hf_transfer.runs.task import find_evaluation_task
@@ -37,6 +39,10 @@ def run_evaluation(
     max_length: int | None = None,
     block_size: int | None = None,
     few_shot: Mapping[str, Any] | None = None,
+    label_column: str | None = None,
+    text_columns: Sequence[str] = (),
+    max_samples: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure a model on rows.
 
@@ -55,6 +61,10 @@ def run_evaluation(
             out.
         few_shot: keywords of `FewShotSettings`: accuracy over episodes with its 95 % interval; the classes of the
             rows need not be the model's, whose head is not used.
+        label_column: which column holds the labels, where it is not label, labels or label_ids.
+        text_columns: which one or two columns hold the text, where that leaves a doubt.
+        max_samples: measure on at most so many random rows.
+        seed: of these rows.
 
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
@@ -69,14 +79,15 @@ def run_evaluation(
         raise ValueError("`max_length` is not read for text-generation, whose texts are joined: give `block_size`.")
     if task == "text-generation":
         return _perplexity(arguments, rows, batch_size, block_size)
-    label_column(rows, "evaluation")
+    rows = some_rows(with_one_label_column(rows, "evaluation", label_column)[0], max_samples, seed)
+    reading = {"max_length": max_length, "text_columns": text_columns}
     if few_shot is not None:
-        return _few_shot(arguments, rows, batch_size, max_length, FewShotSettings.of(few_shot))
+        return _few_shot(arguments, rows, batch_size, reading, FewShotSettings.of(few_shot))
     loaded = load_model(arguments, allow_new_weights=False)
     check_modality(rows, loaded.config)
     rows = numbered_as_model(rows, loaded.config)
     processor = load_processor(arguments, loaded.config)
-    ready = prepare(rows, loaded.config, processor, max_length=max_length)
+    ready = prepare(rows, loaded.config, processor, **reading)
     collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
@@ -93,12 +104,12 @@ def run_evaluation(
 
 
 def _few_shot(
-    arguments: ModelArguments, rows: Dataset, batch_size: int, max_length: int | None, settings: FewShotSettings
+    arguments: ModelArguments, rows: Dataset, batch_size: int, reading: Mapping[str, Any], settings: FewShotSettings
 ) -> dict[str, Any]:
     """Accuracy over episodes of the rows, classified by the features of a model that may have no head yet."""
     loaded = load_model(arguments)
     processor = load_processor(arguments, loaded.config)
-    ready = prepare(number_words(rows), loaded.config, processor, max_length=max_length)
+    ready = prepare(read_labels(rows, "evaluation")[0], loaded.config, processor, **reading)
     collator = collator_for(arguments.task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
@@ -121,25 +132,21 @@ def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block
 
 
 def numbered_as_model(rows: Dataset, config: PreTrainedConfig) -> Dataset:
-    """The rows with their named classes numbered as in the model, where the model knows names.
+    """The rows with their labels numbered as the model's, by name where both have names.
 
     Raises:
-        ValueError: a class that the model does not know, or another number of classes.
+        ValueError: a class that the model does not know, another number of them, or labels of another problem type.
     """
-    names = [config.id2label[place] for place in range(config.num_labels)]
-    column = named_label_column(rows)
-    if column is None:
-        return rows
-    if not are_made_up(names):
-        return numbered_as(rows, names, "evaluation")
-    rows = number_words(rows)
-    classes = rows.features[column].names
-    if len(classes) != config.num_labels:
-        raise ValueError(f"the evaluation dataset has {len(classes)} classes and the model {config.num_labels}.")
-    if classes != [str(place) for place in range(len(classes))]:
-        raise ValueError(
-            f"the model was saved without the names of its classes, so which of its outputs is `{classes[0]}` is not "
-            "known, and a set of the same size need not be the same set. Write the names in the order of its outputs "
-            "into the model (`id2label` in config.json, or adapt it again), or give labels as the numbers of outputs."
-        )
-    return rows
+    kind, column = model_labels(config, rows, "evaluation"), named_label_column(rows)
+    if kind.problem_type == SINGLE_LABEL and kind.class_names is None and column is not None:
+        classes = read_labels(rows, "evaluation")[1].class_names
+        if len(classes) != config.num_labels:
+            raise ValueError(f"the evaluation dataset has {len(classes)} classes and the model {config.num_labels}.")
+        if classes != tuple(str(place) for place in range(len(classes))):
+            raise ValueError(
+                f"the model was saved without the names of its classes, so which of its outputs is `{classes[0]}` is "
+                "not known, and a set of the same size need not be the same set. Write the names in the order of its "
+                "outputs into the model (`id2label` in config.json, or adapt it again), or give labels as the numbers "
+                "of outputs."
+            )
+    return read_labels_as(rows, kind, "evaluation")

@@ -76,6 +76,7 @@ def load_model(
     class_names: list[str] | None = None,
     allow_new_weights: bool = True,
     outputs: int | None = None,
+    problem_type: str | None = None,
 ) -> Any:
     """The model with a head for `class_names`, new where the stored head has another number of classes.
 
@@ -83,7 +84,8 @@ def load_model(
         arguments: where to start from.
         class_names: names of the classes; None for tasks without classes, or to keep the stored head.
         allow_new_weights: False refuses a folder that lacks weights, such as a backbone without its head.
-        outputs: in place of classes, how many numbers a regression predicts.
+        outputs: in place of classes, how many numbers a label is that has no names.
+        problem_type: one of `hf_transfer.core.task_loss.PROBLEM_TYPES`; regression where there are `outputs`.
 
     Raises:
         ValueError: the folder or Hub id is not a model, lacks weights, cannot be converted, or the adapter's type is
@@ -91,9 +93,11 @@ def load_model(
     """
     task = arguments.task or DEFAULT_TASK
     loader = auto_class(task)
-    labels: dict[str, Any] = {"num_labels": outputs, "problem_type": "regression"} if outputs else {}
+    labels: dict[str, Any] = {"num_labels": outputs, "problem_type": problem_type or "regression"} if outputs else {}
     if class_names:
         labels = {"id2label": dict(enumerate(class_names)), "label2id": {n: i for i, n in enumerate(class_names)}}
+        # A checkpoint of another problem type would keep its loss.
+        labels |= {"problem_type": problem_type} if problem_type else {}
     if arguments.architecture is not None:
         model = from_architecture(loader, {**arguments.architecture, **labels}, task)
     else:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from hf_transfer.data.bundled import load
-from hf_transfer.data.class_names import number_words
 from hf_transfer.hub import check_can_write
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.ranking import Ranking, find_models, rank_models
@@ -48,7 +47,7 @@ def run_ranking(
         raise ValueError("`resume` keeps what is in output_dir and `overwrite` replaces it: give one of them.")
     if output_dir is not None:
         check_ranking_folder(output_dir, resume, overwrite)
-    rows = number_words(load(dataset, split))
+    rows = load(dataset, split)
     names = [model_folder(name) for word in models for name in read_models(word)]
     if query is not None:
         found = find_models(**query)

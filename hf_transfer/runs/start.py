@@ -84,6 +84,7 @@ def start(
     raw: RunData,
     class_names: list[str] | None = None,
     outputs: int | None = None,
+    problem_type: str | None = None,
 ) -> tuple[Any, Any]:
     """The model and what reads raw rows for it: a tokenizer, an image or a trajectory processor, or None.
 
@@ -95,6 +96,7 @@ def start(
         raw: they themselves.
         class_names: as `load_model` takes them.
         outputs: likewise.
+        problem_type: likewise.
 
     Raises:
         ValueError: no such model, or a tokenizer that cannot be had.
@@ -103,7 +105,7 @@ def start(
     if model_args.architecture is not None:
         sizes = sizes_of(model_args.architecture, data_args, raw, processor)
         model_args = replace(model_args, architecture={**sizes, **model_args.architecture})
-    model = load_model(model_args, class_names, outputs=outputs)
+    model = load_model(model_args, class_names, outputs=outputs, problem_type=problem_type)
     if isinstance(processor, PreTrainedTokenizerBase):
         processor = with_padding(processor, model.config)
     return model, load_processor(model_args, model.config) if processor is None else processor

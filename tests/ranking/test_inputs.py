@@ -5,7 +5,7 @@ from datasets import Dataset, Features, Sequence, Value
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from hf_transfer.models.flowformer import FlowformerConfig, FlowformerModel
-from hf_transfer.ranking.inputs import Columns, choose_columns, longest_first, make_batches
+from hf_transfer.ranking.inputs import Columns, choose_columns, longest_first, make_batches, numbered_labels
 from hf_transfer.ranking.loading import load_model
 
 
@@ -135,6 +135,37 @@ def test_unusable_datasets_say_what_to_do(zoo, reviews, digits):
     words = Dataset.from_dict({"text": ["good"], "label": ["positive"]})
     with pytest.raises(ValueError, match="class_encode_column"):
         batches_of(words, model, AutoTokenizer.from_pretrained(zoo / "bert"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        (["good film", "bad", "bad"], [1, 0, 0]),
+        ([True, False, True], [1, 0, 1]),
+        ([1, 5, 3], [0, 4, 2]),
+        ([1.0, 2.0, 2.0], [0, 1, 1]),
+        ([0.5, 1.5, 2.0], [0.5, 1.5, 2.0]),
+        ([[1, 0], [0, 0], [1, 1]], [[1, 0], [0, 0], [1, 1]]),
+        ([["a"], ["a", "b"], []], [[1, 0], [1, 1], [0, 0]]),
+    ],
+)
+@pytest.mark.parametrize("column", ["label", "stars"])
+def test_labels_are_read_as_every_command_reads_them(zoo, labels, numbers, column):
+    rows = Dataset.from_dict({"text": ["good", "bad", "fine"], column: labels})
+    read = numbered_labels(rows, None if column == "label" else column)
+    assert sorted(read.column_names) == sorted(rows.column_names) and read[column][:] == numbers
+
+
+def test_a_class_a_token_stays_as_it_is():
+    for rows in ({"tokens": [["a", "b"]], "ner_tags": [[3, 1]]}, {"input_ids": [[7, 8]], "labels": [[0, 5]]}):
+        data = Dataset.from_dict(rows)
+        assert numbered_labels(data, None) is data
+
+
+def test_a_missing_label_is_named():
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": ["x", None]})
+    with pytest.raises(ValueError, match="column `label` of the given dataset has no label .* in row 1 "):
+        numbered_labels(rows, None)
 
 
 def test_class_labels_keep_their_type(zoo, digits):

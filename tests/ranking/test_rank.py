@@ -271,7 +271,7 @@ def test_wrong_keywords_stop_at_once(zoo, digits, options, message):
 
 
 def test_unusable_datasets_stop_at_once(zoo, digits):
-    with pytest.raises(ValueError, match="one split"):
-        rank([zoo / "vit0"], DatasetDict(train=digits))
+    with pytest.raises(ValueError, match=r"`dataset` has the splits \['a', 'b'\]: give one"):
+        rank([zoo / "vit0"], DatasetDict(a=digits, b=digits))
     with pytest.raises(ValueError, match="no rows"):
         rank([zoo / "vit0"], digits.select([]))

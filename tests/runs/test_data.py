@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hf_transfer.runs.arguments import DataArguments
+from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import load_data
+from hf_transfer.runs.models import load_model
 from tests import tiny
 from tests.runs.folders import BOOKS, save_books, save_digits, save_image_folder
 
@@ -55,12 +56,15 @@ def test_a_file_is_a_test_set(tmp_path, name):
 
 
 def test_a_split_of_the_same_dataset_is_the_test_set(tmp_path):
-    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 1]})
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]})
     DatasetDict(train=rows, test=rows.select([0]), validation=rows.select([1, 2])).save_to_disk(tmp_path)
     name = str(tmp_path)
     assert counts(load_data(DataArguments(dataset=name, test_split="validation"))) == [3, None, 2]
     assert counts(load_data(DataArguments(dataset=name, test_dataset=name))) == [3, None, 1]
-    assert counts(load_data(DataArguments(dataset=name, split="validation"))) == [2, None, None]
+    assert counts(load_data(DataArguments(dataset=name, split="validation"))) == [2, None, 1]
+    assert counts(load_data(DataArguments(dataset=name))) == [3, None, 1]
+    assert counts(load_data(DataArguments(dataset=name, target_dataset=name))) == [3, 3, 1]
+    assert counts(load_data(DataArguments(dataset=name, test_rows=0))) == [3, None, None]
     with pytest.raises(ValueError, match="has no split `tset`, accepted"):
         load_data(DataArguments(dataset=name, test_split="tset"))
 
@@ -166,3 +170,68 @@ def test_a_damaged_file_is_named(tmp_path, name):
 def test_the_digits_of_a_saved_folder_are_classes(tmp_path):
     rows = load_data(DataArguments(dataset=str(save_digits(tmp_path / "few", 0, 12))))
     assert isinstance(rows.train.features["label"], ClassLabel)
+
+
+def test_a_test_split_whose_labels_are_kept_back_is_not_evaluated_on(tmp_path):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    rows = Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    hidden = Dataset.from_dict({"text": ["c"], "label": [-1]}, features=features)
+    DatasetDict(train=rows, test=hidden).save_to_disk(tmp_path)
+    assert counts(load_data(DataArguments(dataset=str(tmp_path)))) == [2, None, None]
+
+
+class TestLabels:
+    def load(self, tmp_path, rows, **arguments):
+        Dataset.from_dict(rows).save_to_disk(tmp_path / "rows")
+        return load_data(DataArguments(dataset=str(tmp_path / "rows"), **arguments))
+
+    def test_stars_are_five_classes(self, tmp_path):
+        data = self.load(tmp_path, {"text": list("abcdef"), "label": [1, 5, 2, 4, 3, 5]}, test_rows=2)
+        assert data.class_names == list("12345") and data.outputs is None
+        assert sorted([*data.train["label"], *data.test["label"]]) == [0, 1, 2, 3, 4, 4]
+
+    def test_several_labels_are_no_regression(self, tmp_path):
+        for name, one in (("ints", 1), ("floats", 1.0)):
+            data = self.load(tmp_path / name, {"text": ["a", "b"], "label": [[one, one * 0, one], [one] * 3]})
+            assert (data.kind.problem_type, data.outputs) == ("multi_label_classification", 3)
+
+    def test_another_label_column_in_every_role(self, tmp_path):
+        rows = {"text": list("abcd"), "label": ["x"] * 4, "stars": [1, 2, 1, 2]}
+        target = str(tmp_path / "rows")
+        data = self.load(tmp_path, rows, label_column="stars", target_dataset=target, test_rows=2)
+        assert data.class_names == ["1", "2"]
+        for part in (data.train, data.target, data.test):
+            assert sorted(part.column_names) == ["labels", "text"]
+        assert set(data.test["labels"]) <= {0, 1}
+
+    def test_whole_numbers_to_predict(self, tmp_path):
+        data = self.load(tmp_path, {"text": list("abc"), "label": [1, 2, 9]}, problem_type="regression")
+        assert (data.class_names, data.outputs) == (None, 1) and data.train["label"][:] == [1.0, 2.0, 9.0]
+
+    def test_one_class_is_none(self, tmp_path):
+        for label in (0, "only"):
+            data = self.load(tmp_path / str(label), {"text": ["a", "b"], "label": [label, label]})
+            with pytest.raises(ValueError, match="should number at least two classes"):
+                assert data.class_names is None
+
+    def test_at_most_so_many_rows(self, tmp_path):
+        rows = {"text": [str(place) for place in range(30)], "label": [0, 1, 2] * 10}
+        data = self.load(tmp_path, rows, max_samples=4, target_dataset=str(tmp_path / "rows"))
+        assert counts(data) == [4, 4, None] and data.class_names == ["0", "1", "2"]
+        assert data.train["text"][:] == sorted(data.train["text"][:], key=int)
+
+    def test_labels_of_pretraining_are_not_read(self, tmp_path):
+        Dataset.from_dict({"text": ["a", "b"], "label": [0, None]}).save_to_disk(tmp_path)
+        assert counts(load_data(DataArguments(dataset=str(tmp_path)), reads_labels=False)) == [2, None, None]
+        with pytest.raises(ValueError, match="column `label` of the training dataset has no label .* in row 1 "):
+            load_data(DataArguments(dataset=str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "single_label_classification", "regression"])
+def test_a_checkpoint_of_another_problem_type_is_told_the_one_of_the_data(tmp_path, kind):
+    tiny.bert(num_labels=2, problem_type=kind).save_pretrained(tmp_path)
+    arguments = ModelArguments(model=str(tmp_path), task="text-classification")
+    found = load_model(arguments, outputs=3, problem_type="multi_label_classification").config
+    assert (found.problem_type, found.num_labels) == ("multi_label_classification", 3)
+    found = load_model(arguments, ["a", "b"], problem_type="single_label_classification").config
+    assert (found.problem_type, found.num_labels) == ("single_label_classification", 2)
