@@ -22,6 +22,7 @@ from hf_transfer.data.bible import VERSIONS, bible
 from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.photographs import on_photographs
 from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, rotated
+from hf_transfer.data.tables import SEPARATORS, load_table
 from hf_transfer.data.time_series import SERIES, VOWELS, bundled_series, vowel_series
 from hf_transfer.data.trajectories import trajectories
 from hf_transfer.data.wikipedia import wikipedia_sample
@@ -237,8 +238,9 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
         return load_dataset("imagefolder", data_dir=str(path))
     if not path.is_file():
         raise FileNotFoundError(f"there is no file `{path}`.")
-    keywords = {"sep": "\t"} if path.suffix == ".tsv" else {}
-    return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path), **keywords)
+    if path.suffix in SEPARATORS:
+        return load_table(path)
+    return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path))
 
 
 def _mnist() -> tuple[np.ndarray, np.ndarray]:

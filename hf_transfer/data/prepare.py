@@ -11,11 +11,11 @@ from datasets import Dataset, Image
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.data.checks import LABEL_COLUMNS
-from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.columns import without_labels
-from hf_transfer.data.holes import row_name
+from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import PixelReader, read_image, undecoded, with_pixel_values
 from hf_transfer.data.language_blocks import language_blocks
+from hf_transfer.data.text_columns import find_text_columns
 from hf_transfer.data.text_length import check_vocabulary, longest_text, text_positions
 from hf_transfer.data.time_series import series_shape
 from hf_transfer.data.trajectories import TrajectoryProcessor, trajectory_shape, windows
@@ -58,6 +58,7 @@ def prepare(
     if isinstance(processor, TrajectoryProcessor):
         check_trajectories(dataset, config)
         return windows(dataset, processor)
+    labelled = dataset
     if not keep_labels:
         dataset = without_labels(dataset)
     if "past_values" in dataset.column_names:
@@ -68,12 +69,13 @@ def prepare(
     images = _image_columns(dataset)
     if images:
         return _prepare_images(dataset, images[0], config, processor)
-    columns = list(text_columns) or _text_columns(dataset)
+    columns = list(text_columns) or find_text_columns(labelled)
     missing = sorted(set(columns) - set(dataset.column_names))
     if missing:
         raise ValueError(f"`text_columns` names {missing}, and the dataset has {dataset.column_names}.")
     if not isinstance(processor, PreTrainedTokenizerBase):
         raise ValueError(f"columns {columns} hold text, and the model's folder has no tokenizer to read them.")
+    refuse_empty_cells(dataset, columns, "given")
     if block_size is not None:
         return _in_blocks(dataset, config, processor, columns, block_size)
     ready = _with_tokens(dataset, processor, columns, longest_text(config, processor, max_length))
@@ -171,19 +173,8 @@ def _image_size(config: PreTrainedConfig) -> int:
 
 def texts_of(dataset: Dataset, text_columns: Sequence[str] = ()) -> Iterator[str]:
     """Every text of the columns that a run reads, column by column."""
-    for column in list(text_columns) or _text_columns(dataset):
+    for column in list(text_columns) or find_text_columns(dataset):
         yield from dataset[column]
-
-
-def _text_columns(dataset: Dataset) -> list[str]:
-    texts = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) in WORDS]
-    columns = [name for name in texts if name not in LABEL_COLUMNS]
-    if not 1 <= len(columns) <= 2:
-        raise ValueError(
-            f"found no image column and {len(columns)} text columns in {dataset.column_names}: name one or two by "
-            "`text_columns`."
-        )
-    return columns
 
 
 def _with_tokens(dataset: Dataset, tokenizer: Any, columns: list[str], max_length: int | None) -> Dataset:

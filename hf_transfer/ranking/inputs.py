@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
-from hf_transfer.data.holes import row_name
+from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import read_image, undecoded
 from hf_transfer.data.labels import read_labels
+from hf_transfer.data.text_columns import check_pair
 from hf_transfer.data.text_length import check_vocabulary, longest_text
 from hf_transfer.objective import IGNORED_LABEL
 
@@ -79,7 +80,13 @@ def choose_columns(
     ready = [name for name in candidates if name in accepted and name != "labels"]
     if set(ready) - COMPANIONS:
         return Columns(label, tuple(ready), "ready", labels_every_token(row, label))
-    return choose_raw(candidates, label, model)
+    columns = choose_raw(candidates, label, model)
+    if dataset.format["type"] != "custom" and columns.kind in ("text", "words"):
+        refuse_empty_cells(dataset, columns.inputs, "given")
+        if input_columns is None and len(columns.inputs) == 2:
+            check_pair(dataset, list(columns.inputs), label, "input_columns")
+        logger.warning_once(f"reading the text of {' and '.join(f'`{name}`' for name in columns.inputs)}.")
+    return columns
 
 
 def plain_rows(dataset: Dataset) -> Dataset:
@@ -140,7 +147,7 @@ def forward_arguments(model: nn.Module) -> set[str]:
 
 def choose_raw(candidates: dict[str, Any], label: str, model: nn.Module) -> Columns:
     """Sort the raw columns by what they hold; images first, then split words, text and series."""
-    kinds = {name: kind_of(value, model) for name, value in candidates.items()}
+    kinds = {name: kind_of(value, model) for name, value in candidates.items() if name not in LABEL_COLUMNS}
     for kind, most in (("image", 1), ("words", 1), ("text", 2), ("series", 1)):
         names = tuple(name for name in kinds if kinds[name] == kind)
         if len(names) > most:
