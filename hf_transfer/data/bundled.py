@@ -19,6 +19,7 @@ from PIL import Image as PILImage
 from sklearn.datasets import load_digits
 
 from hf_transfer.data.bible import VERSIONS, bible
+from hf_transfer.data.image_folders import load_pictures
 from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.photographs import on_photographs
 from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, rotated
@@ -235,7 +236,7 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             return load_from_disk(str(path))
-        return load_dataset("imagefolder", data_dir=str(path))
+        return load_pictures(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file `{path}`.")
     if path.suffix in SEPARATORS:
