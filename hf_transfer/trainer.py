@@ -248,8 +248,6 @@ class TransferTrainer(PublishingTrainer):
 
     def check_dataset(self, model: TransferModel, dataset: Dataset) -> None:
         """Refuse a training set that the model or the objectives cannot use, before anything long starts."""
-        if not isinstance(dataset, Dataset):
-            raise TypeError(f"`train_dataset` should be a datasets.Dataset, got {type(dataset).__name__}.")
         check_not_empty(dataset, "training")
         if "domain" in model.needs:
             if "domain" not in dataset.column_names:
