@@ -50,6 +50,7 @@ ADAPTER_TASKS = {
 }
 MOST_NAMES = 50
 """Classes up to which the lines that load an adapter name each."""
+MOST_MODULES = 8
 HIDDEN = ("_runtime", "_per_second", "_preparation_time", "epoch")
 
 
@@ -187,7 +188,10 @@ def adapter_facts(model: PreTrainedModel | PeftModel) -> list[MethodFact]:
         if is_number or (value != one.default and isinstance(value, bool | str)):
             keywords[one.name] = value
         elif isinstance(value, set | list | tuple) and value and all(isinstance(part, str | int) for part in value):
-            keywords[one.name] = "+".join(sorted(map(str, value)))
+            # `all-linear` names each layer by itself; the kinds say as much
+            names = {str(part) for part in value}
+            kinds = {name.split(".")[-1] for name in names} if len(names) > MOST_MODULES else names
+            keywords[one.name] = "+".join(sorted(kinds))
     if isinstance(config, DifferenceConfig):
         keywords["changed"] = str(changed_parameters(model))
     return [MethodFact(type(config).__name__.removesuffix("Config"), getattr(config, "paper", ""), keywords)]

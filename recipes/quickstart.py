@@ -302,6 +302,7 @@ class Quickstart:
             model_name="flowformer-digits",
             task="image-classification",
             auto_class="AutoModelForImageClassification",
+            needs_hf_transfer="the architecture flowformer",
             summary="Trained on labelled MNIST and adapted to UCI optical digits without their labels, from the "
             "`flowformer-base` of the same run.",
             license="apache-2.0",
