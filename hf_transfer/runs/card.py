@@ -16,6 +16,7 @@ from hf_transfer.hub import DatasetFact, MetricFact, PlotFact, RunFacts, TableFa
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import Arguments, DataArguments
 from hf_transfer.runs.data import RunData
+from hf_transfer.runs.models import TRAJECTORY_TASK
 from hf_transfer.runs.train import dataset_fact
 from hf_transfer.trainer import TransferTrainer
 
@@ -53,11 +54,15 @@ def run_card(
     }
     if source_only is not None:
         facts |= facts_of_source_only(source_only, facts, Path(config.output_dir))
-    name, split = test_name(data_args), test_split(data_args)
+    name = test_name(data_args)
     return RunFacts(
         model_name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
         model_id=str(folder),
-        metrics=[MetricFact(metric, value, name, split) for metric, value in metrics.items() if math.isfinite(value)],
+        metrics=[
+            MetricFact(metric, value, name, measured_on(metric, model_args.task, data_args, data))
+            for metric, value in metrics.items()
+            if math.isfinite(value)
+        ],
         datasets=used_datasets(data_args, data),
         ranking=ranking_table(run_args.from_ranking),
         **{**facts, "task": model_args.task},
@@ -90,6 +95,13 @@ def test_split(data_args: DataArguments) -> str:
     if data_args.test_dataset or data_args.test_split:
         return data_args.test_split or "test"
     return "held out of the target" if data_args.target_dataset else "held out of the training data"
+
+
+def measured_on(metric: str, task: str | None, data_args: DataArguments, data: RunData) -> str:
+    """On which rows a number was measured: those of the test, episodes in an environment, or training rows."""
+    if task == TRAJECTORY_TASK and metric != "loss":
+        return "episodes played"
+    return "training rows" if data.test is None else test_split(data_args)
 
 
 def ranking_table(folder: str | None) -> TableFact | None:

@@ -12,7 +12,7 @@ from hf_transfer.ranking.score import Score
 from hf_transfer.runs import adapt as adapt_module
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import DataArguments, parse_arguments
-from hf_transfer.runs.card import LOG_FILE, facts_of_source_only, ranking_table, test_name, test_split
+from hf_transfer.runs.card import LOG_FILE, facts_of_source_only, measured_on, ranking_table, test_name, test_split
 from hf_transfer.runs.data import load_data
 from tests.runs.folders import QUICK, masked_lm, save_text_model
 
@@ -36,6 +36,16 @@ def card_of(run: str) -> ModelCard:
 def test_only_a_test_split_is_called_one(arguments, name, split):
     data_args = DataArguments("a", **arguments)
     assert (test_name(data_args), test_split(data_args)) == (name, split)
+
+
+def test_what_was_measured_on_no_test_rows_says_so(here):
+    data_args = DataArguments("digits")
+    data = load_data(data_args)
+    play = "offline-reinforcement-learning"
+    assert measured_on("mean_return", play, data_args, data) == "episodes played"
+    assert measured_on("information_maximization", "image-classification", data_args, data) == "training rows"
+    held = DataArguments("digits", test_rows=20)
+    assert measured_on("loss", play, held, load_data(held)) == "held out of the training data"
 
 
 @pytest.mark.parametrize("labels_per_class", [None, 2])
