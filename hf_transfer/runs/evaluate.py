@@ -23,6 +23,7 @@ from hf_transfer.family_trainers import PretrainingTrainer
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.data import some_rows
 from hf_transfer.runs.models import load_model, load_processor
+from hf_transfer.runs.report import Remembering, tell_classes
 from hf_transfer.runs.start import collator_for
 from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.runs.train import metrics_of
@@ -89,17 +90,19 @@ def run_evaluation(
     processor = load_processor(arguments, loaded.config)
     ready = prepare(rows, loaded.config, processor, **reading)
     collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    measured = Remembering(metrics_of(loaded.config))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         trainer = TransferTrainer(
             loaded,
             config,
             eval_dataset=ready,
-            compute_metrics=metrics_of(loaded.config),
+            compute_metrics=measured,
             data_collator=collator,
         )
         trainer.check_dataset(trainer.transfer_model, ready)
         metrics = trainer.evaluate()
+    tell_classes(measured.class_figures(trainer.transfer_model.config))
     return {name: metrics[f"eval_{name}"] for name in ("loss", *METRICS[trainer.transfer_model.config.problem_type])}
 
 

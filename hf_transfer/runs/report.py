@@ -86,6 +86,12 @@ def tell_end(
     print("\n".join([*lines, "Next:", *(f"  {line}" for line in next_commands(folder, arguments))]), file=sys.stderr)
 
 
+def tell_classes(figures: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the figures of each class on the error stream; main process only."""
+    if PartialState().is_main_process:
+        print_classes(Console(stderr=True, highlight=False), figures)
+
+
 def print_classes(console: Console, figures: Mapping[str, Mapping[str, float]]) -> None:
     """A row a class, where there are few."""
     if not figures or len(figures) > MOST_CLASSES:

@@ -267,7 +267,7 @@ def test_a_mistake_found_late_destroys_nothing(here):
         (["--objectives", "{dann: {}}"], ValueError, "no `domain` column"),
         (["--task", "segmentation"], ValueError, "unknown task `segmentation`"),
         (["--dataset", "books.csv"], ValueError, "no tokenizer to read them"),
-        (["--model", "bert"], ValueError, "Bert models have no head for it"),
+        (["--model", "bert"], ValueError, "`image` holds images, and a bert model reads none"),
         (["--model", "headless", "--task", "masked-image-modeling"], ValueError, "has no linear head"),
         (["--test_dataset", "unlabelled"], ValueError, "the test dataset has no label column"),
         (["--target_dataset", "no_rows"], ValueError, "cannot read `no_rows`: it has no rows"),

@@ -17,6 +17,7 @@ from hf_transfer.runs.report import (
     Remembering,
     class_table,
     next_commands,
+    tell_classes,
     tell_end,
     tell_interruption,
     unbroken,
@@ -87,6 +88,13 @@ def test_what_was_measured_is_kept_and_classes_have_their_figures():
     assert figures["cat"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "rows": 2}
     assert figures["dog"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "rows": 1}
     assert class_table(figures, "digits").rows[0][:3] == ["cat", 1.0, 0.5]
+
+
+def test_few_classes_are_told_and_many_are_not(capsys):
+    tell_classes(FIGURES)
+    assert "cat" in capsys.readouterr().err
+    tell_classes({str(place): FIGURES["cat"] for place in range(31)})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_long_name_is_not_broken_in_its_middle_on_a_narrow_screen(capsys):
