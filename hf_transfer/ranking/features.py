@@ -81,6 +81,9 @@ class FeatureExtractor:
         return {layer: self._pool(hidden.float(), mask) for layer, hidden in chosen.items()}
 
     def _pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        if hidden.ndim == 4 and getattr(self.model, "main_input_name", None) == "past_values":
+            # A model of series has its patches channel by channel: [B, C, P, D].
+            hidden, mask = hidden.flatten(1, 2), None
         # A first state stands first in a layer of any length.
         is_needed = hidden.ndim == 3 and (self.pooling != "cls" or mask is None or mask.shape[1:] == hidden.shape[1:2])
         return pool(hidden, state_mask(self.model, mask, hidden.shape[1]) if is_needed else None, self.pooling)

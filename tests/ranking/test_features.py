@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel, ConvNextConfig, ConvNextModel
+from transformers import AutoModel, BertConfig, BertModel, ConvNextConfig, ConvNextModel, PatchTSTConfig, PatchTSTModel
 
 from hf_transfer.models.flowformer import FlowformerConfig, FlowformerModel
 from hf_transfer.ranking import FeatureExtractor
@@ -76,6 +76,16 @@ def test_convolutional_models():
     assert [features[layer].shape[1] for layer in sorted(features)] == [4, 4, 8]
     torch.testing.assert_close(features[2], model(**inputs).last_hidden_state.mean(dim=(2, 3)))
     assert list(FeatureExtractor(model)(inputs)) == [2]
+
+
+def test_patches_of_every_channel_of_a_series():
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32}
+    model = PatchTSTModel(PatchTSTConfig(num_input_channels=3, context_length=24, patch_length=4, **sizes)).eval()
+    inputs = {"past_values": torch.randn(2, 24, 3)}
+    state = model(**inputs).last_hidden_state
+    assert state.shape[:2] == (2, 3) and state.shape[3] == 16
+    torch.testing.assert_close(FeatureExtractor(model, "last")(inputs)[2], state.mean(dim=(1, 2)))
 
 
 def test_flowformer():
