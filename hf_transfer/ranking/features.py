@@ -81,12 +81,17 @@ class FeatureExtractor:
         return {layer: self._pool(hidden.float(), mask) for layer, hidden in chosen.items()}
 
     def _pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        if hidden.ndim == 4 and getattr(self.model, "main_input_name", None) == "past_values":
-            # A model of series has its patches channel by channel: [B, C, P, D].
+        if hidden.ndim == 4 and self._has_features_last(hidden):
             hidden, mask = hidden.flatten(1, 2), None
         # A first state stands first in a layer of any length.
         is_needed = hidden.ndim == 3 and (self.pooling != "cls" or mask is None or mask.shape[1:] == hidden.shape[1:2])
         return pool(hidden, state_mask(self.model, mask, hidden.shape[1]) if is_needed else None, self.pooling)
+
+    def _has_features_last(self, hidden: Tensor) -> bool:
+        """Whether states of four axes are [B, C, P, D] patches of a series, or a map [B, H, W, D] such as SAM's."""
+        size = getattr(getattr(self.model, "config", None), "hidden_size", None)
+        is_series = getattr(self.model, "main_input_name", None) == "past_values"
+        return is_series or (hidden.shape[-1] == size and hidden.shape[1] != size)
 
     def _choose(self, outputs) -> dict[int, Tensor]:
         final = final_state(outputs, self.model)

@@ -1,6 +1,16 @@
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, BertModel, ConvNextConfig, ConvNextModel, PatchTSTConfig, PatchTSTModel
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    ConvNextConfig,
+    ConvNextModel,
+    PatchTSTConfig,
+    PatchTSTModel,
+    SamVisionConfig,
+    SamVisionModel,
+)
 
 from hf_transfer.models.flowformer import FlowformerConfig, FlowformerModel
 from hf_transfer.ranking import FeatureExtractor
@@ -86,6 +96,18 @@ def test_patches_of_every_channel_of_a_series():
     state = model(**inputs).last_hidden_state
     assert state.shape[:2] == (2, 3) and state.shape[3] == 16
     torch.testing.assert_close(FeatureExtractor(model, "last")(inputs)[2], state.mean(dim=(1, 2)))
+
+
+def test_maps_with_their_features_last():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "output_channels": 12}
+    config = SamVisionConfig(**sizes, image_size=32, patch_size=4, window_size=2, global_attn_indexes=[1])
+    model, inputs = SamVisionModel(config).eval(), {"pixel_values": torch.randn(2, 3, 32, 32)}
+    state = model(**inputs, output_hidden_states=True).hidden_states[1]
+    assert state.shape == (2, 8, 8, 16)
+    features = FeatureExtractor(model, "all")(inputs)
+    torch.testing.assert_close(features[1], state.mean(dim=(1, 2)))
+    assert features[2].shape == (2, 12)
 
 
 def test_flowformer():
