@@ -144,6 +144,7 @@ def rank(
     """Rank models for a dataset without fine-tuning any."""
     # Options are keywords of `run_ranking` by the same names.
     options = dict(locals())
+    from hf_transfer.ranking.ranking import NothingScoredError
     from hf_transfer.runs.rank import run_ranking
 
     query = {name: options.pop(name) for name in ("filter", "author", "search", "limit")}
@@ -154,10 +155,12 @@ def rank(
         del options["score"]
     options["input_columns"] = options.pop("input_column") or None
     options["batch_size"] = int(batch_size) if batch_size.isdigit() else batch_size
-    ranking = run_ranking(**options)
+    try:
+        ranking = run_ranking(**options)
+    except NothingScoredError as error:
+        error.ranking.print()
+        raise ValueError("no model could be scored; the reasons are above.") from error
     ranking.print()
-    if not ranking.scored:
-        raise ValueError("no model could be scored; the reasons are above.")
     if output_dir is not None:
         typer.echo(f"Saved to {output_dir}.")
 
@@ -183,6 +186,9 @@ def evaluate(
         str | None,
         typer.Option(help="Classify by a few rows a class over many episodes: '{ways: 5, shots: 5}', or '{}'."),
     ] = None,
+    label_column: Annotated[str | None, typer.Option(help="Which column holds the labels.")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="Which one or two columns hold the text.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Measure on at most so many random rows.")] = None,
 ) -> None:
     """Measure a model's accuracy on labelled rows, or its perplexity on text (`--task text-generation`)."""
     from hf_transfer.runs.evaluate import run_evaluation
@@ -190,7 +196,8 @@ def evaluate(
 
     sizes = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size}
     episodes = None if few_shot is None else read_mapping(few_shot, "few_shot")
-    _show(run_evaluation(model, dataset, split=split, task=task, few_shot=episodes, **sizes))
+    columns = {"label_column": label_column, "text_columns": text_column or (), "max_samples": max_samples}
+    _show(run_evaluation(model, dataset, split=split, task=task, few_shot=episodes, **sizes, **columns))
 
 
 @app.command()
@@ -227,6 +234,8 @@ def divergence(
     max_samples: Annotated[int, typer.Option(min=4, help="At most so many random rows of each.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Which column holds the labels.")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="Which one or two columns hold the text.")] = None,
     seed: Annotated[int, typer.Option(help="Of rows, splits and first weights.")] = 0,
     output_dir: Annotated[Path | None, typer.Option(help="Keep the tables here, as Markdown and JSON.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
@@ -234,6 +243,7 @@ def divergence(
     """Estimate how far two data sets are apart under a model, and the terms of the bound on the target error."""
     # Options are keywords of `run_divergence` by the same names.
     options = dict(locals())
+    options["text_columns"] = options.pop("text_column") or ()
     from hf_transfer.runs.divergence import run_divergence
 
     typer.echo(run_divergence(**options).to_markdown())

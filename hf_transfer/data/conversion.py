@@ -51,8 +51,8 @@ def as_dataset(rows: Any, name: str, splits: Sequence[str] = ("train",)) -> Data
             "`datasets.concatenate_datasets`; methods that tell several sources apart read a column `domain`."
         )
     raise TypeError(
-        f"`{name}` should be a datasets.Dataset (or a DatasetDict, a pandas.DataFrame or a list of rows), got "
-        f"{type(rows).__name__}."
+        f"`{name}` should be a datasets.Dataset, got {type(rows).__name__}; a DatasetDict, a pandas.DataFrame and "
+        "a list of rows are taken too."
     )
 
 
@@ -64,6 +64,6 @@ def evaluation_rows(rows: Any) -> Any:
     """
     if rows is None or isinstance(rows, DatasetDict):
         return None if rows is None else dict(rows)
-    if isinstance(rows, dict) and not any(isinstance(one, list) for one in rows.values()):
+    if isinstance(rows, dict) and not (rows and all(isinstance(one, list) for one in rows.values())):
         return {name: as_dataset(one, f"eval_dataset[{name!r}]") for name, one in rows.items()}
     return as_dataset(rows, "eval_dataset", ("validation", "test"))

@@ -24,7 +24,7 @@ from hf_transfer.ranking.baseline import baseline_name
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, fetched_ahead, read_models
 from hf_transfer.ranking.inputs import numbered_labels
 from hf_transfer.ranking.journal import Journal
-from hf_transfer.ranking.ranking import Ranking, RankingRow
+from hf_transfer.ranking.ranking import NothingScoredError, Ranking, RankingRow
 from hf_transfer.ranking.scorer import ModelScorer
 from hf_transfer.ranking.settings import DEFAULT_SCORES, RankSettings
 
@@ -90,7 +90,8 @@ def rank_models(
         progress: show a progress bar.
 
     Raises:
-        ValueError: for a wrong keyword or an unusable dataset. What is wrong with one model is a row of the result.
+        ValueError: for a wrong keyword or an unusable dataset, or when no model could be scored, once `output_dir` is
+            written. What is wrong with one of several models is a row of the result.
     """
     # Later `PartialState()` are this one; it does not read the launcher's choice of the CPU by itself.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
@@ -115,6 +116,8 @@ def rank_models(
     ranking = Ranking(tuple(rows), settings.scores[0], facts)
     if output_dir is not None and state.is_main_process:
         ranking.save(output_dir)
+    if not ranking.scored:
+        raise NothingScoredError(ranking)
     return ranking
 
 

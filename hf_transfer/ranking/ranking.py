@@ -296,6 +296,19 @@ def other_cell(row: RankingRow, name: str) -> str:
     return f"{score.value:.4f} ({layer})"
 
 
+class NothingScoredError(ValueError):
+    """Every candidate failed; the message says why each did, and `ranking` has the rows.
+
+    Args:
+        ranking: without a scored row.
+    """
+
+    def __init__(self, ranking: Ranking):
+        self.ranking = ranking
+        reasons = "; ".join(f"{row.model}: {row.reason}" for row in ranking.rows)
+        super().__init__(f"No model could be scored. {reasons or 'There were no candidates.'}")
+
+
 def compare_in_words(first: RankingRow, second: RankingRow, probability: float | None, score: str) -> str:
     """Which of two neighbours has the higher score, and how surely, as a sentence."""
     if first.score == second.score:

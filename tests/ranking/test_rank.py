@@ -11,6 +11,7 @@ from transformers import ViTForImageClassification
 from hf_transfer.hub import retry
 from hf_transfer.ranking import FeatureExtractor, Ranking, find_models, logme, rank_models
 from hf_transfer.ranking.loading import load_model
+from hf_transfer.ranking.ranking import NothingScoredError
 
 
 def rank(models, dataset, **options):
@@ -65,13 +66,23 @@ def test_several_scores_come_from_one_pass(zoo, digits, monkeypatch):
     assert row.score == pytest.approx(rank([zoo / "vit0"], digits, score=["logme"]).best.score)
 
 
+def test_labels_are_read_before_any_model(zoo, reviews):
+    names = ["bad", "good"]
+    words = reviews.remove_columns("label").add_column("label", [names[label] for label in reviews["label"]])
+    rows = [rank([zoo / "bert"], data).best for data in (reviews, words)]
+    assert rows[0].score == pytest.approx(rows[1].score, abs=1e-12)
+    holes = reviews.remove_columns("label").add_column("label", [None, *reviews["label"][1:]])
+    with pytest.raises(ValueError, match="column `label` of the given dataset has no label .* in row 0 "):
+        rank([zoo / "no such model"], holes)
+
+
 def test_a_further_score_that_fails_is_a_note(zoo, digits):
     values = digits.remove_columns("labels").add_column("labels", [float(place) for place in range(300)])
     row = rank([zoo / "vit0"], values, score=["logme", "trans_rate"]).best
     assert row.score is not None and row.others == {}
     assert row.notes[0].startswith("trans_rate was not computed: TransRate compares classes")
-    failed = rank([zoo / "vit0"], values, score=["trans_rate", "logme"]).rows[0]
-    assert failed.score is None and "compares classes" in failed.reason
+    with pytest.raises(NothingScoredError, match="No model could be scored. .*compares classes"):
+        rank([zoo / "vit0"], values, score=["trans_rate", "logme"])
 
 
 def test_random_weights_of_each_architecture_on_request(zoo, digits, tmp_path):
@@ -129,8 +140,11 @@ def test_every_failure_is_a_row(zoo, digits, tmp_path):
     assert rows[str(tmp_path / "absent")].reason.startswith("There is no folder")
     assert "No column that BertModel could read" in rows[str(zoo / "bert")].reason
     assert rows[str(tmp_path / "corrupt")].reason
-    small = rank([zoo / "vit0"], digits, max_params=100).rows[0]
+    with pytest.raises(NothingScoredError) as failure:
+        rank([zoo / "vit0"], digits, max_params=100, output_dir=tmp_path / "saved")
+    small = failure.value.ranking.rows[0]
     assert small.reason.startswith("It has 5,") and small.score is None
+    assert (tmp_path / "saved" / "ranking.json").is_file()
 
 
 def test_out_of_memory_halves_the_batch(zoo, digits, monkeypatch):
@@ -151,7 +165,8 @@ def test_out_of_memory_halves_the_batch(zoo, digits, monkeypatch):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
 
     monkeypatch.setattr(FeatureExtractor, "__call__", never)
-    assert rank([zoo / "vit0"], digits).rows[0].reason == "Out of memory even with one row at a time."
+    with pytest.raises(NothingScoredError, match="vit0: Out of memory even with one row at a time."):
+        rank([zoo / "vit0"], digits)
 
 
 def test_an_interrupted_run_continues(zoo, digits, tmp_path, monkeypatch):
