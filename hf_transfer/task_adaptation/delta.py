@@ -10,8 +10,11 @@ switches every channel off in turn, which for transformers is thousands of passe
 
 Paper: Li et al., "DELTA: DEep Learning Transfer using Feature Map with Attention for Convolutional Networks", ICLR
 2019, https://huggingface.co/papers/1901.09229. beta = .01, the temperature of 5 and the standardised costs as in later
-releases. These sum over a batch of 48 rows with alpha = .01; here it is the mean over the rows with alpha = .48, so
-that neither the size of a batch nor the number of processes changes its strength.
+releases. These sum over a batch of 48 rows with alpha = .01, at four layers of a ResNet. Here it is the mean over the
+rows, so that neither the size of a batch nor the number of processes changes its strength, and alpha = .01 of it is a
+48th of theirs. Theirs, .48, holds all layers of a small transformer too tightly: with 33 verses a kind and a MiniLM
+the accuracy is 41.0, 39.0 and 31.0 % at .01, .1 and .48, and 38.7 % without; with 10 digits a class and a Flowformer
+90.6, 88.2 and 84.4 %, and 91.2 % without (one seed each).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ class DELTA(Objective):
     """Attention-weighted distance of all hidden states from the starting model's.
 
     Args:
-        alpha: strength on the hidden states, >= 0; 48 times that of code which sums over a batch of 48.
+        alpha: strength on the hidden states, >= 0; what code that sums over its batch has, times its batch size.
         beta: strength on the head's weights, >= 0.
         attention_temperature: how evenly channels are attended to; large is even.
         samples: how many labelled rows the attention is measured on.
@@ -50,7 +53,7 @@ class DELTA(Objective):
 
     def __init__(
         self,
-        alpha: float = 0.48,
+        alpha: float = 0.01,
         beta: float = 0.01,
         attention_temperature: float = 5.0,
         samples: int = 512,

@@ -143,7 +143,8 @@ def finished_runs(pair: str, pairs: dict[str, Any], runs_dir: Path) -> list[dict
     folders = [json.loads(path.read_text()) for path in sorted(runs_dir.glob(f"{pair}-*/model/results.json"))]
     reported = [run for row in pairs[pair].values() for run in row["runs"].values()]
     measured = measure_of(pair).key
-    return [run for run in (folders or reported) if "validators" in run and measured in run]
+    found = folders if len(folders) >= len(reported) else reported  # after a method is run anew few folders are there
+    return [run for run in found if "validators" in run and measured in run]
 
 
 def validator_table(pair: str, runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
