@@ -5,7 +5,7 @@
 It is the loss without the channel minus the loss with it, to second order, where z are the logits and v random with
 E v v^T = d^2 L / dz^2, so that E r_c^2 is the Gauss-Newton second derivative. The first order alone says nothing: it
 vanishes where the classifier is at its optimum. On 64 verses and a MiniLM the costs of the channels of the last two
-layers have a rank correlation of 1.0 with those of switching each channel off, those of the two layers below .85.
+layers have a rank correlation of 1.0 with those of switching each channel off, those of the layer below one of .83.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def channel_costs(
             features, labels = _features(model, head, dataloader, samples)
         problem_type = problem_type_of(model.config, labels)
         weight, bias = fitted_classifier(features, labels, problem_type, model.config.num_labels)
-        generator = torch.Generator().manual_seed(seed)
+        # Drawn for all rows at once, so that the size of the batches does not matter.
+        signs = random_signs((len(labels), PROBES, len(bias)), seed).to(features)
         costs: list[Tensor | float] = []
         with all_differentiable(model):
             for inputs, answers in _first_rows(dataloader, model.device, samples):
@@ -61,12 +62,13 @@ def channel_costs(
                     outputs = model(**inputs, output_hidden_states=True)
                 read = head.take(outputs.logits, inputs.get("attention_mask")).double()
                 logits, states = read @ weight.T + bias, outputs.hidden_states
+                own, signs = signs[: len(answers)], signs[len(answers) :]
                 costs = costs or [0.0] * len(states)
                 for layer, s in enumerate(_effects(row_losses(logits, answers, problem_type).sum(), states)):
                     costs[layer] = costs[layer] - s.sum(dim=0) / len(labels)
-                for _ in range(PROBES):
-                    probe = curvature_probe(logits.detach(), problem_type, generator)
-                    for layer, r in enumerate(_effects((probe * logits).sum(), states)):
+                for probe in range(PROBES):
+                    v = curvature_probe(logits.detach(), problem_type, own[:, probe])
+                    for layer, r in enumerate(_effects((v * logits).sum(), states)):
                         costs[layer] = costs[layer] + r.square().sum(dim=0) / (2 * PROBES * len(labels))
     return costs
 
@@ -98,12 +100,21 @@ def fitted_classifier(features: Tensor, labels: Tensor, problem_type: str, outpu
     return unscaled, bias.detach() - unscaled @ mean
 
 
-def curvature_probe(logits: Tensor, problem_type: str, generator: torch.Generator) -> Tensor:
+def random_signs(shape: tuple[int, ...], seed: int) -> Tensor:
+    """1 or -1, each as likely."""
+    return torch.randint(2, shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def curvature_probe(logits: Tensor, problem_type: str, signs: Tensor) -> Tensor:
     """Random v [B, C] with E v v^T = the second derivative of a row's loss by its logits [B, C].
 
     That is diag(p) - p p^T for classes, diag(p (1 - p)) / C for several labels and 2 I / C for numbers.
+
+    Args:
+        logits: [B, C].
+        problem_type: one of `PROBLEM_TYPES`.
+        signs: [B, C] of 1 and -1, the randomness.
     """
-    signs = torch.randint(2, logits.shape, generator=generator).to(logits) * 2 - 1
     if problem_type == SINGLE_LABEL:
         p = logits.softmax(dim=1)
         noise = p.sqrt() * signs

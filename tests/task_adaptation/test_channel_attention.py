@@ -4,8 +4,13 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL, row_losses
-from hf_transfer.task_adaptation import channel_attention
-from hf_transfer.task_adaptation.channel_attention import RIDGE, channel_costs, curvature_probe, fitted_classifier
+from hf_transfer.task_adaptation.channel_attention import (
+    RIDGE,
+    channel_costs,
+    curvature_probe,
+    fitted_classifier,
+    random_signs,
+)
 from tests import tiny
 
 
@@ -47,13 +52,12 @@ def test_the_classifier_fits_numbers_and_several_labels(problem_type):
 
 @pytest.mark.parametrize("problem_type", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])
 def test_probes_have_the_second_derivatives_for_their_covariance(problem_type):
-    generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([1.0, -0.5, 2.0], dtype=torch.float64)
     labels = {SINGLE_LABEL: torch.tensor([1]), MULTI_LABEL: torch.tensor([[0, 1, 1]]), REGRESSION: torch.zeros(1, 3)}
     exact = torch.autograd.functional.hessian(
         lambda z: row_losses(z[None], labels[problem_type], problem_type).sum(), logits
     )
-    probes = curvature_probe(logits.expand(40000, 3), problem_type, generator)
+    probes = curvature_probe(logits.expand(40000, 3), problem_type, random_signs((40000, 3), seed=0))
     torch.testing.assert_close(probes.T @ probes / 40000, exact, atol=5e-3, rtol=0)
 
 
@@ -78,9 +82,7 @@ def test_the_costs_are_those_of_switching_the_channels_off(model, batch):
     assert torch.corrcoef(torch.stack([costs[-1], exact]))[0, 1] > 0.95
 
 
-def test_only_so_many_rows_are_read_and_batches_do_not_matter(model, batch, monkeypatch):
-    # the random probes are drawn batch by batch, so that here they have to be the same
-    monkeypatch.setattr(channel_attention, "curvature_probe", lambda logits, *_: torch.ones_like(logits))
+def test_only_so_many_rows_are_read_and_batches_do_not_matter(model, batch):
     halves = [{name: value[part] for name, value in batch.items()} for part in (slice(0, 12), slice(12, 24))]
     together = channel_costs(model, [batch], samples=20)
     apart = channel_costs(model, halves, samples=20)
