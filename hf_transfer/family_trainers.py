@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
+from hf_transfer.core.supervision import FromModel
 from hf_transfer.core.task_loss import REGRESSION, problem_type_of
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
@@ -40,7 +41,7 @@ logger = logging.get_logger(__name__)
 class PretrainingTrainer(TransferTrainer):
     """Pre-training: the loss is the one the model returns (masked images, masked or causal language modelling)."""
 
-    supervision = "model"
+    task_loss = FromModel
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As the Trainer's, but a loss that needs no labels (masked images) counts too."""

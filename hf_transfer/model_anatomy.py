@@ -55,7 +55,7 @@ def backbone_of(model: nn.Module) -> nn.Module:
 
 
 def linear_heads(model: nn.Module) -> list[nn.Module]:
-    """The linear layers outside the backbone that have `config.num_labels` outputs, in module order.
+    """The linear layers (or 1x1 convolutions) outside the backbone with `config.num_labels` outputs, in module order.
 
     A layer that carries an adapter counts as one, the adapter included.
 
@@ -69,9 +69,7 @@ def linear_heads(model: nn.Module) -> list[nn.Module]:
     heads = [
         module
         for module in base.modules()
-        if id(module) not in inside
-        and isinstance(base_layer(module), nn.Linear)
-        and base_layer(module).out_features == num_labels
+        if id(module) not in inside and width_of(base_layer(module))[1] == num_labels
     ]
     if not heads:
         raise ValueError(
@@ -97,6 +95,15 @@ def head_in_use(model: nn.Module) -> nn.Module:
             del parts[active if active in parts else ""]
             resting.update(id(module) for part in parts.values() for module in part.modules())
     return [head for head in linear_heads(model) if id(head) not in resting][-1]
+
+
+def width_of(layer: nn.Module) -> tuple[int, int]:
+    """Widths of the input and the output of a linear layer or a 1x1 convolution; (0, 0) for any other module."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1:
+        return layer.in_channels, layer.out_channels
+    return 0, 0
 
 
 def apply_head(model: nn.Module, features: Tensor, detached: bool = False) -> Tensor:
@@ -176,7 +183,7 @@ def rest_frozen_batch_norms(model: nn.Module) -> None:
 
 def feature_width(model: nn.Module) -> int:
     """D, the width of the input of the last linear head."""
-    return base_layer(linear_heads(model)[-1]).in_features
+    return width_of(base_layer(linear_heads(model)[-1]))[0]
 
 
 def backbone_parameter_names(model: nn.Module) -> list[str]:
@@ -271,16 +278,22 @@ class HeadInput:
         Raises:
             ValueError: the logits are not what one linear head gave for one token.
         """
-        if self._seen is None:
-            raise RuntimeError("the model's linear head did not run in the last forward pass.")
-        features, output = self._seen
-        self._seen = None
+        features, output = self.take_all()
+        if output.ndim == 4 and output.shape[2:] == (1, 1):  # a 1x1 convolution on a pooled map
+            features, output = features.flatten(1), output.flatten(1)
         if output.ndim == 3:
             rows = torch.arange(len(output), device=output.device)
             token = chosen_token(output.detach(), logits.detach(), attention_mask)
             features, output = features[rows, token], output[rows, token]
         self._check(output, logits)
         return features
+
+    def take_all(self) -> tuple[Tensor, Tensor]:
+        """Input and output of the head in the last forward pass, as they are; forgets them afterwards."""
+        if self._seen is None:
+            raise RuntimeError("the model's linear head did not run in the last forward pass.")
+        seen, self._seen = self._seen, None
+        return seen
 
     def _check(self, output: Tensor, logits: Tensor) -> None:
         # Comparing values waits for the device, so it is done once.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from hf_transfer.core.task_loss import IGNORED_LABEL as IGNORED_LABEL
@@ -14,9 +15,29 @@ from hf_transfer.core.task_loss import SINGLE_LABEL
 SOURCE, TARGET = 0, 1
 
 NEEDS = frozenset(
-    {"labels", "domain", "environments", "hidden_states", "teacher", "views", "episodes", "global_batch"}
+    {
+        "features",
+        "logits",
+        "inputs",
+        "outputs",
+        "weights",
+        "labels",
+        "domain",
+        "environments",
+        "hidden_states",
+        "teacher",
+        "views",
+        "episodes",
+        "global_batch",
+    }
 )
-"""What an objective may ask for beyond features and logits; nothing unasked is computed.
+"""What an objective may ask for; nothing unasked is computed, and what is not there in a view is None.
+
+- `features`, `logits`: of the units, from the readout; a readout that has none is refused.
+- `inputs`, `outputs`: what the model was given and what it returned, of the rows of the batch.
+- `weights`: the model's parameters.
+
+An objective that names none of these is given features and logits.
 
 - `labels`: the training set must have a label column.
 - `domain`: the training set must have a `domain` column with both 0 (source) and 1 (target).
@@ -33,50 +54,76 @@ NEEDS = frozenset(
 
 @dataclass(frozen=True)
 class View:
-    """What an objective may read of one batch. Frozen: an objective returns a loss and changes nothing."""
+    """What an objective may read of one batch. Frozen: an objective returns a loss and changes nothing.
 
-    features: Tensor
-    """[B, D] float32, the input of the last linear head."""
-    logits: Tensor
-    """[B, C] float32."""
+    N counts units, which a readout makes of the batch's B rows: images, sentences, tokens or pixels.
+    """
+
+    features: Tensor | None = None
+    """[N, D] float32, the input of the last linear head or what else the readout says."""
+    logits: Tensor | None = None
+    """[N, C] float32."""
     labels: Tensor | None = None
-    """[B], or None. `IGNORED_LABEL` marks rows without one."""
+    """[N], or None. `IGNORED_LABEL` marks units without one."""
     domain: Tensor | None = None
-    """[B], 0 = source, 1 = target, or None."""
+    """[N], 0 = source, 1 = target, or None."""
     progress: float = 0.0
     """Share of the training done, in [0, 1]. It drives every schedule, so that resuming is exact."""
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    """The model inputs of this process's rows."""
+    """The model inputs of the B rows."""
     hidden_states: tuple[Tensor, ...] | None = None
-    """Outputs of every layer, when an objective needs them."""
+    """Outputs of every layer for the B rows, when an objective needs them."""
     teacher: View | None = None
-    """The frozen starting model's view of the same rows, when an objective needs it."""
-    views: View | None = None
-    """The view of the second augmented copy of the same rows, when an objective needs it."""
+    """The frozen starting model's view of the same units, when an objective needs it."""
+    views: tuple[View, ...] = ()
+    """The views of the augmented copies of the same rows, when an objective needs them."""
     model: nn.Module | None = None
     """The model in training, for objectives on its weights."""
     problem_type: str | None = None
     """One of `hf_transfer.core.task_loss.PROBLEM_TYPES`; None where it has to be told from the labels."""
+    row: Tensor | None = None
+    """[N], the row of the batch that each unit is of; None where units are the rows."""
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """The tensors that the model returned for the B rows, when an objective needs them."""
 
     def rows(self, keep: Tensor) -> View:
-        """The same view restricted to the rows where `keep` ([B], bool) is true."""
+        """The view restricted to the units where `keep` ([N], bool) is true, and to the rows that these are of."""
+        kept_rows, row = keep, None
+        if self.row is not None:
+            kept_rows, row = self.row[keep].unique(return_inverse=True)
 
-        def select(value):
-            if isinstance(value, Tensor) and value.ndim and len(value) == len(keep):
-                return value[keep]
-            return value.rows(keep) if isinstance(value, View) else value
+        def of_rows(value: Tensor) -> Tensor:
+            has_rows = isinstance(value, Tensor) and value.ndim and (row is not None or len(value) == len(keep))
+            return value[kept_rows] if has_rows else value
 
         return replace(
             self,
-            features=self.features[keep],
-            logits=self.logits[keep],
-            labels=select(self.labels),
-            domain=select(self.domain),
-            inputs={name: select(value) for name, value in self.inputs.items()},
-            hidden_states=None if self.hidden_states is None else tuple(select(h) for h in self.hidden_states),
-            teacher=select(self.teacher),
-            views=select(self.views),
+            features=_kept(self.features, keep),
+            logits=_kept(self.logits, keep),
+            labels=_kept(self.labels, keep),
+            domain=_kept(self.domain, keep),
+            inputs={name: of_rows(value) for name, value in self.inputs.items()},
+            outputs={name: of_rows(value) for name, value in self.outputs.items()},
+            hidden_states=None if self.hidden_states is None else tuple(of_rows(h) for h in self.hidden_states),
+            teacher=None if self.teacher is None else self.teacher.rows(keep),
+            views=tuple(view.rows(keep) for view in self.views),
+            row=row,
         )
+
+    def at_most(self, units: int, generator: torch.Generator) -> View:
+        """So many random units of the view, in their order; the view itself where it has no more.
+
+        Args:
+            units: how many are left.
+            generator: draws them, on the CPU.
+        """
+        count = next((len(value) for value in (self.features, self.logits, self.labels) if value is not None), 0)
+        if count <= units:
+            return self
+        keep = torch.zeros(count, dtype=torch.bool)
+        keep[torch.randperm(count, generator=generator)[:units]] = True
+        device = next(value.device for value in (self.features, self.logits, self.labels) if value is not None)
+        return self.rows(keep.to(device))
 
     @property
     def source(self) -> View:
@@ -97,10 +144,33 @@ class View:
         return self.rows(self.domain == TARGET)
 
 
+def _kept(value: Tensor | None, keep: Tensor) -> Tensor | None:
+    return None if value is None else value[keep]
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What an objective may read when it makes its heads, discriminators and frozen copies."""
+
+    model: nn.Module
+    """The Hugging Face model (or PEFT model) in its starting state."""
+    feature_dim: int | None
+    """D, the width of the units' features; None where the readout gives none."""
+    num_labels: int | None
+    """C, the number of logits of a unit; None where the readout gives none."""
+
+    def require_classes(self, least: int, name: str) -> None:
+        """Raises ValueError when the model has fewer than `least` classes."""
+        if self.num_labels is None or self.num_labels < least:
+            raise ValueError(
+                f"{name} needs a classifier with at least {least} classes, got num_labels={self.num_labels}."
+            )
+
+
 class Objective(nn.Module):
     """One loss term named by its paper. Its keywords are its hyper-parameters; `weight` multiplies it in the total.
 
-    Subclasses set `paper`, state in `needs` what they read beyond features and logits, and write `forward`.
+    Subclasses set `paper`, state in `needs` what they read of a view, and write `forward`.
     State lives in parameters and buffers, so that checkpoints carry it and several processes share it.
 
     Args:
@@ -121,6 +191,8 @@ class Objective(nn.Module):
     one is refused. A formula that reads features, weights or `row_losses` alone is defined for `ANY_PROBLEM`."""
     rows_per_domain: ClassVar[int] = 1
     """The least rows of each domain or environment that a batch needs; fewer give it nothing to compare."""
+    is_quadratic: ClassVar[bool] = False
+    """Whether the cost grows with the square of the number of units; then it sees at most `max_units` of a batch."""
     label_space: ClassVar[str] = "closed"
     """Which target classes the method is made for: those of the source, "partial" (only some of them) or "open" (also
     others)."""
@@ -131,14 +203,8 @@ class Objective(nn.Module):
             raise ValueError(f"`weight` should be at least 0, got {weight}.")
         self.weight = weight
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        """Make heads, discriminators and frozen copies. Called once, before any forward.
-
-        Args:
-            model: the Hugging Face model (or PEFT model) in its starting state.
-            feature_dim: D, width of the input of the last linear head.
-            num_labels: C, width of its output.
-        """
+    def build(self, context: BuildContext) -> None:
+        """Make heads, discriminators and frozen copies. Called once, before any forward."""
 
     def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:
         """Measure what is needed on the data (Fisher information, label relation). Called once before training."""
@@ -204,6 +270,12 @@ def alternating_name(objectives: Mapping[str, Objective]) -> str | None:
     return names[0] if names else None
 
 
+def needs_of(objective: Objective) -> frozenset[str]:
+    """What an objective asks for, features and logits where it does not say what it reads."""
+    says = objective.needs & {"features", "logits", "inputs", "outputs", "weights"}
+    return objective.needs if says else objective.needs | {"features", "logits"}
+
+
 def check_needs(objectives: Mapping[str, Objective]) -> frozenset[str]:
     """All that the objectives ask for.
 
@@ -215,10 +287,13 @@ def check_needs(objectives: Mapping[str, Objective]) -> frozenset[str]:
         unknown = objective.needs - NEEDS
         if unknown:
             raise ValueError(f"objective `{name}` needs {sorted(unknown)}, accepted: {sorted(NEEDS)}.")
-        asked |= objective.needs
+        asked |= needs_of(objective)
     return frozenset(asked)
 
 
 def no_loss(view: View) -> Tensor:
     """A zero that keeps the graph, for a batch an objective has nothing to say about (no labelled row, say)."""
-    return view.features.sum() * 0.0
+    for value in (view.features, view.logits):
+        if value is not None:
+            return value.sum() * 0.0
+    return torch.zeros((), device=next(view.model.parameters()).device)

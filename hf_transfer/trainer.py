@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -25,6 +25,8 @@ from hf_transfer.checkpoints import (
     last_complete_checkpoint,
 )
 from hf_transfer.core.diverged import TrainingDiverged, at_step, infinite_terms
+from hf_transfer.core.readout import Readout
+from hf_transfer.core.supervision import TaskLoss
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
     check_environments,
@@ -170,6 +172,7 @@ class TransferTrainer(PublishingTrainer):
         model: a Hugging Face model with a linear head, a PEFT model around one, or a ready TransferModel.
         args: a TransferConfig.
         objectives: named objectives or their keywords; replaces `args.objectives`.
+        readout: what of the model's outputs the objectives see; chosen by the model when left out.
         train_dataset: a `datasets.Dataset` of model inputs and labels.
         kwargs: everything else `Trainer` takes.
 
@@ -180,7 +183,8 @@ class TransferTrainer(PublishingTrainer):
 
     # The loss is a mean over the micro-batch, so the Trainer has to divide by the number of micro-batches.
     loss_is_scaled_for_ga = False
-    supervision = "labels"
+    task_loss: ClassVar[type[TaskLoss] | None] = None
+    """Where the loss of the task comes from; None chooses by the model, see TransferModel."""
     alternates = False
     """Whether a step may go through the phases of an objective whose steps alternate."""
 
@@ -190,6 +194,7 @@ class TransferTrainer(PublishingTrainer):
         args: TransferConfig,
         *,
         objectives: Mapping[str, Objective | Mapping[str, Any] | None] | None = None,
+        readout: Readout | str | None = None,
         train_dataset: Dataset | None = None,
         **kwargs: Any,
     ):
@@ -198,7 +203,9 @@ class TransferTrainer(PublishingTrainer):
         check_writable(args.output_dir)
         if not isinstance(model, TransferModel):
             made = make_objectives(args.objectives if objectives is None else objectives)
-            model = TransferModel(model, made, self.supervision, args.label_smoothing_factor)
+            task_loss = None if self.task_loss is None else self.task_loss()
+            smoothing = args.label_smoothing_factor
+            model = TransferModel(model, made, readout, task_loss=task_loss, label_smoothing=smoothing)
         elif objectives is not None:
             raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
         if model.alternating is not None and not self.alternates:
@@ -258,7 +265,7 @@ class TransferTrainer(PublishingTrainer):
             check_two_domains(column_values(dataset, "domain"))
         if "environments" in model.needs:
             check_environments(dataset)
-        if self.supervision == "labels":
+        if model.reads_labels:
             self._check_labels(model, dataset, "training")
 
     def check_evaluation_datasets(self, model: TransferModel, dataset: Any) -> None:
@@ -268,7 +275,7 @@ class TransferTrainer(PublishingTrainer):
             if not isinstance(one, Dataset):
                 continue
             check_not_empty(one, name)
-            if self.supervision == "labels" and any(column in one.column_names for column in LABEL_COLUMNS):
+            if model.reads_labels and any(column in one.column_names for column in LABEL_COLUMNS):
                 self._check_labels(model, one, name)
 
     def _check_labels(self, model: TransferModel, dataset: Dataset, name: str) -> None:

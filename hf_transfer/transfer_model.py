@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,79 +19,24 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import ModelOutput
 
 from hf_transfer.core.diverged import failed_decomposition
-from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of, task_loss
-from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
-from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
+from hf_transfer.core.readout import Readout
+from hf_transfer.core.supervision import FromLabels, FromModel, NoTask, TaskLoss
+from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of
 from hf_transfer.functional.ema import frozen_copy
-from hf_transfer.functional.processes import from_all, has_several
-from hf_transfer.functional.registered import registered
+from hf_transfer.gathered_view import gathered
 from hf_transfer.hub import complete_adapter
-from hf_transfer.model_anatomy import HeadInput, feature_width, rest_frozen_batch_norms, unwrap_peft
+from hf_transfer.model_anatomy import backbone_of, rest_frozen_batch_norms, unwrap_peft
 from hf_transfer.model_surgery import kept_beside
-from hf_transfer.objective import IGNORED_LABEL, Objective, Phase, View, alternating_name, check_needs
-from hf_transfer.pretraining import OBJECTIVES as PRETRAINING
-from hf_transfer.task_adaptation import OBJECTIVES as TASK_ADAPTATION
+from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
+from hf_transfer.objective import IGNORED_LABEL, BuildContext, Objective, Phase, View, alternating_name, check_needs
+from hf_transfer.objectives import REGISTRY as REGISTRY
+from hf_transfer.objectives import alternates as alternates
+from hf_transfer.objectives import check_readout, check_tasks
+from hf_transfer.objectives import label_spaces as label_spaces
+from hf_transfer.objectives import make_objectives as make_objectives
+from hf_transfer.objectives import objective_class as objective_class
 
 OBJECTIVES_FILE = "objectives.safetensors"
-REGISTRY: dict[str, str] = {**PRETRAINING, **TASK_ADAPTATION, **FEW_SHOT, **DOMAIN_ADAPTATION}
-"""Every objective by its short name, as "module:class"."""
-
-
-def objective_class(name: str) -> type[Objective]:
-    """The class of a registered objective.
-
-    Raises:
-        ValueError: no objective has this name.
-    """
-    return registered(REGISTRY, name, "objective")
-
-
-def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
-    """Objectives from {"cdan": {}, "mcc": {"temperature": 2.5}}; ready-made objectives pass through.
-
-    Raises:
-        ValueError: an unknown name or a keyword's value out of range.
-        TypeError: a keyword that the objective does not have.
-    """
-    if spec is not None and not isinstance(spec, Mapping):
-        raise TypeError(f'`objectives` should map names to keywords, such as {{"l2_sp": {{}}}}, got {spec!r}.')
-    made = {}
-    for name, keywords in (spec or {}).items():
-        if isinstance(keywords, Objective):
-            made[name] = keywords
-            continue
-        cls = objective_class(name)
-        if not isinstance(keywords or {}, Mapping):
-            raise TypeError(
-                f"objective `{name}`: keywords should be a mapping, such as {{weight: 1.0}}, got {keywords!r}."
-            )
-        try:
-            made[name] = cls(**(keywords or {}))
-        except TypeError as error:
-            raise TypeError(f"objective `{name}`: {error}") from error
-    return made
-
-
-def alternates(spec: Mapping[str, Any] | None) -> bool:
-    """Whether the steps of one of these objectives alternate, so that AlternatingTrainer trains them."""
-    return alternating_name(make_objectives(spec)) is not None
-
-
-def check_tasks(objectives: Mapping[str, Objective], problem_type: str) -> None:
-    """Raises ValueError when an objective's formula is not defined for the problem type of the run."""
-    for name, objective in objectives.items():
-        if problem_type not in objective.tasks:
-            defined = sorted(one for one in REGISTRY if problem_type in objective_class(one).tasks)
-            raise ValueError(
-                f"the objective `{name}` is defined for {', '.join(sorted(objective.tasks))}, and this is "
-                f"{problem_type} (by the model's `problem_type` and `num_labels`, or its labels). Defined for it: "
-                f"{', '.join(defined)}. An objective of your own says so by `tasks`."
-            )
-
-
-def label_spaces(spec: Mapping[str, Any] | None) -> set[str]:
-    """Which target classes these objectives are made for: "closed", "partial", "open"."""
-    return {objective.label_space for objective in make_objectives(spec).values()}
 
 
 @dataclass
@@ -114,58 +59,77 @@ class TransferOutput(ModelOutput):
 class TransferModel(nn.Module):
     """Backbone, head and objectives as the one module that the Trainer wraps.
 
-    The task loss reads the labels of the rows that have one (`labels != -100`), which in domain adaptation are the
-    source rows. Objectives run in float32 outside autocast. What no objective needs is not computed.
+    A readout makes units of the model's outputs: images, sentences, tokens or pixels. The task loss reads the labels
+    of the units that have one (`labels != -100`), which in domain adaptation are of source rows. Objectives run in
+    float32 outside autocast. What no objective needs is not computed.
 
     Args:
-        model: a Hugging Face model for classification or regression with a linear head, or a PEFT model around one.
-            With `supervision="model"` any model that returns its own loss.
+        model: a Hugging Face model, or a PEFT model around one.
         objectives: named loss terms, added to the task loss with their weights.
-        supervision: "labels" computes the task loss from logits and labels; "model" takes the loss the model returns
-            (masked modelling, language modelling).
-        label_smoothing: share of the target distribution spread over all classes.
+        readout: what of the model's outputs the objectives see: a Readout, a key of
+            `hf_transfer.modeling.readouts.READOUTS` or the name of an output; chosen by the model's class when left
+            out.
+        task_loss: where the loss of the task comes from; when left out, the units' labels where the model has a
+            linear head on rows or tokens, and else the model itself.
+        label_smoothing: share of the target distribution spread over all classes, for labels that are classes.
+        max_units: at most so many random units of a batch reach objectives whose cost grows with their square.
 
     Raises:
-        ValueError: the model has no linear head, or an objective asks for something unknown.
+        ValueError: an objective asks for something unknown, or for features or logits that the readout has not.
     """
 
     def __init__(
         self,
         model: PreTrainedModel | PeftModel,
         objectives: Mapping[str, Objective] | None = None,
-        supervision: str = "labels",
+        readout: Readout | str | None = None,
+        *,
+        task_loss: TaskLoss | None = None,
         label_smoothing: float = 0.0,
+        max_units: int = 2048,
     ):
         super().__init__()
-        if supervision not in ("labels", "model"):
-            raise ValueError(f'`supervision` should be "labels" or "model", got {supervision!r}.')
         unwrap_peft(model)
+        if "task" in (objectives or {}):
+            raise ValueError("no objective may be called `task`: that is the name of the task loss.")
+        if max_units < 2:
+            raise ValueError(f"`max_units` should be at least 2, got {max_units}.")
         self.model = model
-        self.supervision = supervision
         self.label_smoothing = label_smoothing
+        self.max_units = max_units
         self.progress = 0.0
         self.objective_warmup = 0.0
         self.task_loss_weight = 1.0
         self.resting_modules: list[nn.Module] = []
         self.returns_features = False
-        if "task" in (objectives or {}):
-            raise ValueError("no objective may be called `task`: that is the name of the task loss.")
         self.objectives = nn.ModuleDict(objectives or {})
-        self.needs = check_needs(self.objectives)
         self.beside = nn.ModuleDict(kept_beside(model))
-        self.needs = self.needs.union(*(state.needs for state in self.beside.values()))
+        self.needs = check_needs(self.objectives).union(*(state.needs for state in self.beside.values()))
         self.alternating = alternating_name(self.objectives)
-        self.reads_head = supervision == "labels" or len(self.objectives) > 0
-        if supervision == "labels" and (declared := declared_problem_type(self.config)) is not None:
+        self.readout = choose_readout(model, readout)
+        self.supervision = task_loss or usual_task_loss(self.readout, label_smoothing)
+        if isinstance(self.supervision, NoTask) and not self.objectives:
+            backbone_of(model)  # says how to load a head
+        check_readout(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
+        if self.reads_labels and (declared := declared_problem_type(self.config)) is not None:
             check_tasks(self.objectives, declared)
-        self.shifts_labels = supervision == "model" and _shifts_labels(unwrap_peft(model))
+        self.shifts_labels = self.supervision.asks_model and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
             self.teacher = frozen_copy(model)
-            self._teacher_head = HeadInput(self.teacher)
-        if self.reads_head:
-            for objective in self.objectives.values():
-                objective.build(model, feature_width(model), self.config.num_labels)
-            self._head = HeadInput(model)
+            self.teacher_readout = self.readout.of(self.teacher)
+        context = BuildContext(model, self.readout.feature_dim, self.readout.num_outputs)
+        for objective in self.objectives.values():
+            objective.build(context)
+
+    @property
+    def reads_head(self) -> bool:
+        """Whether units have logits, those of a linear head of `num_labels` outputs."""
+        return self.readout.num_outputs is not None
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the task loss is of the units' labels, so that the data have to have them."""
+        return isinstance(self.supervision, FromLabels)
 
     # What the Trainer asks of a model.
 
@@ -220,16 +184,14 @@ class TransferModel(nn.Module):
         inputs = {name: value for name, value in inputs.items() if value is not None}
         if self.training and self.phase is not None and not self.phase.joins_task:
             return self._phase_output(inputs, labels, domain)
-        if self.supervision == "model" and labels is not None:
-            inputs["labels"] = labels
         working = self.training and len(self.objectives) > 0
-        view, own_loss = self._view(inputs, labels, domain, with_extras=working)
-        task_loss = own_loss if self.supervision == "model" else self.task_loss(view.logits, labels)
+        view, outputs = self._view(inputs, labels, domain, with_extras=working)
+        task_loss = self.supervision(view, outputs, self.config)
         if task_loss is not None and labels is not None and labels_per_batch is not None:
             task_loss = task_loss * (self.label_count(labels) / labels_per_batch.clamp(min=1e-6))
-        features = view.features if self.returns_features else None
         if not self.training:
-            return TransferOutput(loss=task_loss, logits=view.logits, features=features)
+            features = view.features if self.returns_features else None
+            return TransferOutput(loss=task_loss, logits=self._told_logits(view, outputs), features=features)
         terms = {} if task_loss is None else {"task": task_loss}
         if working:
             terms |= self._objective_losses(view)
@@ -239,7 +201,13 @@ class TransferModel(nn.Module):
         weights["task"] = self.task_loss_weight
         total = sum(weights[name] * value for name, value in terms.items()) if terms else None
         losses = {self._logged_name(name): value.detach() for name, value in terms.items()}
-        return TransferOutput(loss=total, logits=view.logits, features=features, losses=losses)
+        return TransferOutput(loss=total, logits=self._told_logits(view, outputs), losses=losses)
+
+    def _told_logits(self, view: View, outputs: ModelOutput) -> Tensor:
+        """The logits of this process's rows for the Trainer's metrics: in float32 where units are rows."""
+        if self.readout.units_are_rows and view.logits is not None:
+            return view.logits
+        return outputs.get("logits", torch.zeros(0, device=self.device))
 
     @property
     def phase(self) -> Phase | None:
@@ -251,8 +219,7 @@ class TransferModel(nn.Module):
         if self.phase.runs_model:
             view, _ = self._view(inputs, labels, domain, with_extras=False)
         else:
-            nothing = torch.zeros(0, device=self.device)
-            view = View(nothing, nothing, labels, domain, self.progress, inputs, model=self.model)
+            view = View(None, None, labels, domain, self.progress, inputs, model=self.model)
         with torch.autocast(self.device.type, enabled=False):
             loss = self.objectives[self.alternating](view)
         return TransferOutput(loss=loss, losses={self._logged_name(self.alternating): loss.detach()})
@@ -264,15 +231,6 @@ class TransferModel(nn.Module):
     def label_count(self, labels: Tensor) -> Tensor:
         """Number of labels whose mean loss the task loss is."""
         return ((labels[..., 1:] if self.shifts_labels else labels) != IGNORED_LABEL).sum()
-
-    def task_loss(self, logits: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Mean loss of the rows that have a label; None without labels, a zero with a graph when no row has one.
-
-        Which loss, `hf_transfer.core.task_loss` says.
-        """
-        if labels is None:
-            return None
-        return task_loss(logits, labels, problem_type_of(self.config, labels), self.label_smoothing)
 
     def settle_problem_type(self, labels: Tensor | np.ndarray, name: str = "labels") -> str:
         """Decide what kind of problem a data set's labels are, and keep it in the model's configuration.
@@ -296,64 +254,101 @@ class TransferModel(nn.Module):
 
     def _view(
         self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None, with_extras: bool
-    ) -> tuple[View, Tensor | None]:
-        """The batch as objectives see it, and the loss the model itself returned, if any."""
-        needs = self.needs if with_extras else frozenset()
-        copies = {name.removeprefix("view_"): inputs.pop(name) for name in list(inputs) if name.startswith("view_")}
-        joined = inputs
+    ) -> tuple[View, ModelOutput]:
+        """The batch as objectives see it, and what the model returned for it and for the copies that joined it."""
+        needs = self.needs if with_extras else self.needs & {"features", "logits", "outputs"}
+        plain, copies = split_copies(inputs)
         runs_copies = "views" in needs and any(
             "views" in one.needs and one.runs_views for one in self.objectives.values()
         )
-        if runs_copies:
-            joined = {
-                name: torch.cat([value, copies[name]]) if name in copies else value for name, value in inputs.items()
-            }
+        batches = [plain, *({**plain, **copy} for copy in copies)]
+        joined = joined_batches(batches) if runs_copies else plain
+        count = len(batches) if runs_copies else 1
+        domains = None if domain is None else domain.repeat(count)
         for state in self.beside.values():
-            state.begin(torch.cat([domain, domain]) if runs_copies and domain is not None else domain)
-        with self._head if self.reads_head else nullcontext():
-            outputs = self.model(**joined, **({"output_hidden_states": True} if "hidden_states" in needs else {}))
+            state.begin(domains)
+        asked = {"output_hidden_states": True} if "hidden_states" in needs else {}
+        given = self._labels_for_model(labels, count) if self.supervision.asks_model else {}
+        with self.readout:
+            outputs = self.model(**joined, **given, **asked)
         for state in self.beside.values() if not self.training else ():
             state.begin(None)  # in training a checkpointed layer runs again in the backward pass
-        if not self.reads_head:
-            empty = torch.zeros(0, device=self.device)
-            return View(empty, outputs.get("logits", empty)), outputs.get("loss")
-        logits = outputs.logits.float()
-        features = self._head.take(outputs.logits, joined.get("attention_mask")).float()
-        hidden = _in_float32(outputs.get("hidden_states"))
-        view = View(features, logits, labels, domain, self.progress, joined, hidden, model=self.model)
-        view = _with(view, problem_type=declared_problem_type(self.config))
+        read = {} if labels is None else {"labels": labels.repeat(count, *[1] * (labels.ndim - 1))}
+        needs = needs | self.supervision.needs | ({"features"} if self.returns_features else set())
+        views = self._views(self.readout, outputs, {**joined, **read}, batches[:count], domains, needs)
         if "teacher" in needs:
-            view = _with(view, teacher=self._teacher_view(joined, labels, domain, "hidden_states" in needs))
-        if "views" in needs:
-            if not copies:
-                raise ValueError("an objective needs `views`: use a collator that adds keys starting with `view_`.")
-            rows = len(next(iter(copies.values())))
-            if runs_copies:
-                view = _split_copies(view, rows)
-            else:
-                empty = features.new_zeros(rows, 0)
-                view = _with(view, views=View(empty, empty, labels, domain, self.progress, {**inputs, **copies}))
-        return view, outputs.get("loss")
+            teachers = self._teacher_views(joined, read, asked, batches[:count], domains, needs)
+            views = [replace(view, teacher=teacher) for view, teacher in zip(views, teachers, strict=True)]
+        if "views" in needs and not copies:
+            raise ValueError("an objective needs `views`: use a collator that adds keys starting with `view_`.")
+        if "views" in needs and not runs_copies:
+            rest = {"labels": labels, "domain": domain, "progress": self.progress}
+            views += [View(inputs=batch, **rest) for batch in batches[1:]]
+        return replace(views[0], views=tuple(views[1:])), outputs
+
+    def _labels_for_model(self, labels: Tensor | None, count: int) -> dict[str, Tensor]:
+        """The labels that the model is given: of the first copy of the rows where they can be left out of a loss."""
+        if labels is None:
+            return {}
+        if count > 1 and not labels.is_floating_point():
+            ignored = getattr(self.config, "semantic_loss_ignore_index", IGNORED_LABEL) if labels.ndim > 2 else -100
+            return {"labels": torch.cat([labels, *[torch.full_like(labels, ignored)] * (count - 1)])}
+        return {"labels": torch.cat([labels] * count)}
+
+    def _views(
+        self,
+        readout: Readout,
+        outputs: ModelOutput,
+        batch: dict[str, Tensor],
+        batches: list[dict[str, Tensor]],
+        domains: Tensor | None,
+        needs: frozenset[str],
+    ) -> list[View]:
+        """A view of each of the batches that were joined to `batch`."""
+        units = readout.read(outputs, batch)
+        per_row = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.ndim}
+        view = View(
+            units.features if "features" in needs else None,
+            units.logits,
+            units.labels,
+            None if domains is None else domains[units.row],
+            self.progress,
+            {},
+            in_float32(outputs.get("hidden_states")),
+            model=self.model,
+            problem_type=declared_problem_type(self.config) if self.reads_labels else None,
+            row=None if readout.units_are_rows else units.row,
+            outputs=per_row if "outputs" in needs else {},
+        )
+        if len(batches) == 1:
+            return [replace(view, inputs=batches[0])]
+        rows = len(next(iter(batches[0].values())))
+        owner = units.row // rows
+        return [replace(view.rows(owner == place), inputs=batch) for place, batch in enumerate(batches)]
 
     @torch.no_grad()
-    def _teacher_view(self, inputs: dict, labels: Tensor | None, domain: Tensor | None, hidden: bool) -> View:
-        with self._teacher_head:
-            outputs = self.teacher(**inputs, **({"output_hidden_states": True} if hidden else {}))
-        features = self._teacher_head.take(outputs.logits, inputs.get("attention_mask")).float()
-        hidden_states = _in_float32(outputs.get("hidden_states"))
-        return View(features, outputs.logits.float(), labels, domain, self.progress, inputs, hidden_states)
+    def _teacher_views(self, joined: dict, read: dict, asked: dict, *rest: Any) -> list[View]:
+        with self.teacher_readout:
+            outputs = self.teacher(**joined, **asked)
+        return self._views(self.teacher_readout, outputs, {**joined, **read}, *rest)
 
     def _objective_losses(self, view: View) -> dict[str, Tensor]:
-        everywhere = _gathered(view) if "global_batch" in self.needs else view
+        everywhere = gathered(view, self.needs) if "global_batch" in self.needs else view
         losses = {}
-        with torch.autocast(view.features.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False):
             for name, objective in self.objectives.items():
                 seen = everywhere if "global_batch" in objective.needs else view
+                seen = self._bounded(seen) if objective.is_quadratic else seen
                 try:
                     losses[name] = objective(seen)
                 except torch.linalg.LinAlgError as error:
                     raise failed_decomposition(name, seen.features, error) from error
         return losses
+
+    def _bounded(self, view: View) -> View:
+        """At most `max_units` units, drawn by the progress of the training alone: alike in all processes."""
+        generator = torch.Generator().manual_seed(int(self.progress * 2**52))
+        return view.at_most(self.max_units, generator)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -434,39 +429,29 @@ def _is_own(name: str) -> bool:
     return not name.startswith("model.")
 
 
-def _in_float32(states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
+    """From the units' labels where these are the task's own; pixels are trained by the model's loss on whole maps."""
+    if readout.num_outputs is not None and not isinstance(readout, Dense):
+        return FromLabels(label_smoothing)
+    return NoTask() if isinstance(readout, Pooled) else FromModel()
+
+
+def split_copies(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """The batch itself, and its augmented copies: the inputs under `view_`, `view2_`, `view3_` and so on."""
+    plain, copies = {}, {}
+    for name, value in inputs.items():
+        found = re.fullmatch(r"view(\d*)_(.+)", name)
+        if found is None:
+            plain[name] = value
+        else:
+            copies.setdefault(int(found[1] or 1), {})[found[2]] = value
+    return plain, [copies[number] for number in sorted(copies)]
+
+
+def joined_batches(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Batches of the same inputs as one, row after row."""
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def in_float32(states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
     return None if states is None else tuple(state.float() for state in states)
-
-
-def _with(view: View, **changes: Any) -> View:
-    return View(**{**view.__dict__, **changes})
-
-
-def _split_copies(view: View, rows: int) -> View:
-    """A view of 2B rows as the first B with the second B under `views`."""
-    half = torch.arange(len(view.features), device=view.features.device) < rows
-    originals = _with(view, labels=None, domain=None)
-    first, second = originals.rows(half), originals.rows(~half)
-    second = _with(second, labels=view.labels, domain=view.domain)
-    return _with(first, labels=view.labels, domain=view.domain, views=second)
-
-
-def _gathered(view: View) -> View:
-    """The rows of all processes."""
-    if not has_several():
-        return view
-
-    def rows(value: Tensor | None, differentiable: bool = False) -> Tensor | None:
-        return None if value is None else from_all(value, differentiable)
-
-    return View(
-        rows(view.features, differentiable=True),
-        rows(view.logits, differentiable=True),
-        rows(view.labels),
-        rows(view.domain),
-        view.progress,
-        teacher=None if view.teacher is None else _gathered(view.teacher),
-        views=None if view.views is None else _gathered(view.views),
-        model=view.model,
-        problem_type=view.problem_type,
-    )

@@ -17,8 +17,8 @@ class Tug(AlternatingObjective):
 
     paper = "none"
 
-    def build(self, model, feature_dim, num_labels):
-        self.scale = torch.nn.Parameter(torch.ones(feature_dim))
+    def build(self, context):
+        self.scale = torch.nn.Parameter(torch.ones(context.feature_dim))
 
     def phases(self, progress):
         pull = Phase("pull", lambda model: [self.scale], self.pull)

@@ -33,14 +33,14 @@ def make_view(**changes) -> View:
 
 
 def test_source_and_target_are_the_rows_of_either_domain():
-    view = make_view(teacher=make_view(), views=make_view())
+    view = make_view(teacher=make_view(), views=(make_view(),))
     for side, rows in ((view.source, [0, 2, 4]), (view.target, [1, 3])):
         assert side.features[:, 0].tolist() == rows
         assert side.logits[:, 0].tolist() == rows
         assert side.inputs["pixel_values"].flatten().tolist() == rows
         assert side.hidden_states[1].flatten().tolist() == [row + 10 for row in rows]
         assert side.teacher.features[:, 0].tolist() == rows
-        assert side.views.hidden_states[0].flatten().tolist() == rows
+        assert side.views[0].hidden_states[0].flatten().tolist() == rows
         assert side.progress == 0.25
         assert side.inputs["temperature"] == 2.0
     assert view.source.labels.tolist() == [0, 1, 0]
@@ -108,7 +108,9 @@ def test_needs_are_collected_and_checked():
             self.needs = frozenset(needs)
 
     asked = check_needs({"one": Asks("labels", "teacher"), "two": Asks("teacher", "domain"), "three": Asks()})
-    assert asked == {"labels", "teacher", "domain"}
+    assert asked == {"features", "logits", "labels", "teacher", "domain"}
+    assert check_needs({"one": Asks("weights", "labels")}) == {"weights", "labels"}
+    assert check_needs({}) == frozenset()
     with pytest.raises(ValueError, match=r"objective `two` needs \['labls'\], accepted: \['domain'"):
         check_needs({"one": Asks("labels"), "two": Asks("labls")})
 

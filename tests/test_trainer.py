@@ -53,9 +53,9 @@ class Probe(Objective):
         super().__init__()
         self.progress, self.rows, self.steps = [], [], 0
 
-    def build(self, model, feature_dim, num_labels):
-        self.register_buffer("average", torch.zeros(feature_dim))
-        self.scale = torch.nn.Parameter(torch.ones(feature_dim))
+    def build(self, context):
+        self.register_buffer("average", torch.zeros(context.feature_dim))
+        self.scale = torch.nn.Parameter(torch.ones(context.feature_dim))
         self.latest = self.average
 
     def forward(self, view):

@@ -14,6 +14,7 @@ from transformers import (
     BertForMaskedLM,
 )
 
+from hf_transfer.core.supervision import FromModel
 from hf_transfer.domain_adaptation.cdan import CDAN
 from hf_transfer.domain_adaptation.dann import DANN
 from hf_transfer.domain_adaptation.mcc import MCC
@@ -212,7 +213,7 @@ def test_what_nobody_needs_is_not_computed(batch):
     model = TransferModel(tiny.bert(), {"one": Probe()})
     model(**batch)
     seen = model.objectives["one"].seen
-    assert seen.hidden_states is None and seen.teacher is None and seen.views is None
+    assert seen.hidden_states is None and seen.teacher is None and seen.views == ()
     assert not hasattr(model, "teacher")
     assert seen.model is model.model
     assert set(seen.inputs) == {"input_ids", "attention_mask"}
@@ -257,7 +258,7 @@ def test_two_augmented_copies_run_in_one_forward(digits):
     output = model(**batch, view_pixel_values=flipped)
     seen = model.objectives["one"].seen
     assert len(calls) == 1
-    for view, pixels in ((seen, batch["pixel_values"]), (seen.views, flipped)):
+    for view, pixels in ((seen, batch["pixel_values"]), (seen.views[0], flipped)):
         torch.testing.assert_close(view.logits, inner(pixel_values=pixels).logits)
         assert view.features.shape == (4, 16)
         torch.testing.assert_close(view.inputs["pixel_values"], pixels)
@@ -331,8 +332,8 @@ def test_target_labels_that_are_hidden_change_nothing(two_domain_batch):
 
 def test_build_gets_the_width_and_the_classes():
     class Built(Probe):
-        def build(self, model, feature_dim, num_labels):
-            self.told = (model, feature_dim, num_labels)
+        def build(self, context):
+            self.told = (context.model, context.feature_dim, context.num_labels)
 
     inner = tiny.vit()
     assert TransferModel(inner, {"one": Built()}).objectives["one"].told == (inner, 16, 10)
@@ -378,16 +379,17 @@ def test_an_unknown_need_is_refused():
         TransferModel(tiny.bert(), {"one": Probe("everything")})
 
 
-def test_an_unknown_supervision_is_refused():
-    with pytest.raises(ValueError, match='`supervision` should be "labels" or "model", got \'labells\''):
-        TransferModel(tiny.bert(), supervision="labells")
+def test_an_objective_that_reads_what_the_model_has_not_is_refused():
+    message = r"\['dann'\] need features, and the readout `Nothing` of a BertForMaskedLM gives"
+    with pytest.raises(ValueError, match=message):
+        TransferModel(BertForMaskedLM(tiny.bert().config), make_objectives({"dann": {}}))
+    with pytest.raises(ValueError, match=r"\['mcc'\] need logits, and the readout `Pooled` of a BertModel gives none"):
+        TransferModel(tiny.bert().bert, make_objectives({"mcc": {}}))
 
 
-def test_a_model_without_a_linear_head_is_refused():
-    with pytest.raises(ValueError, match="has no linear head with num_labels=3"):
-        model = tiny.bert()
-        model.classifier = nn.Identity()
-        TransferModel(model)
+def test_a_backbone_with_nothing_to_train_on_is_refused():
+    with pytest.raises(ValueError, match="BertModel has no head"):
+        TransferModel(tiny.bert().bert)
 
 
 # The loss of the model itself.
@@ -396,7 +398,7 @@ def test_a_model_without_a_linear_head_is_refused():
 def test_supervision_by_the_model_takes_its_loss(batch):
     torch.manual_seed(0)
     inner = BertForMaskedLM(tiny.bert().config)
-    model = TransferModel(inner, supervision="model")
+    model = TransferModel(inner, task_loss=FromModel())
     batch["labels"] = torch.where(torch.rand(6, 20) < 0.3, batch["input_ids"], IGNORED_LABEL)
     output = model(**batch)
     torch.testing.assert_close(output.loss, inner(**batch).loss)
@@ -406,7 +408,7 @@ def test_supervision_by_the_model_takes_its_loss(batch):
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_that_returns_no_loss_has_none(batch, training):
     batch.pop("labels")
-    model = TransferModel(BertForMaskedLM(tiny.bert().config), supervision="model").train(training)
+    model = TransferModel(BertForMaskedLM(tiny.bert().config), task_loss=FromModel()).train(training)
     assert model(**batch).loss is None
 
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from transformers import BartForConditionalGeneration, BertForMaskedLM, GPT2LMHeadModel
 from transformers.models.bart import BartConfig
 
-import hf_transfer.transfer_model as module
+from hf_transfer import gathered_view
+from hf_transfer.core.supervision import FromModel
 from hf_transfer.objective import IGNORED_LABEL, AlternatingObjective, Phase
 from hf_transfer.transfer_model import OBJECTIVES_FILE, TransferModel, alternates, label_spaces
 from tests import tiny
@@ -67,7 +68,7 @@ def test_a_phase_without_the_model_runs_none(batch, tug):
     output = model(**batch, domain=torch.tensor([0, 0, 0, 1, 1, 1]))
     assert calls == [] and output.loss == batch["input_ids"].float().mean()
     (view,) = seen
-    assert len(view.features) == len(view.logits) == 0
+    assert view.features is None and view.logits is None
     assert (view.progress, view.model) == (0.25, model.model)
     assert view.domain.tolist() == [0, 0, 0, 1, 1, 1] and torch.equal(view.labels, batch["labels"])
 
@@ -99,10 +100,10 @@ def test_only_models_that_predict_the_next_token_have_no_use_for_the_first_label
         (BertForMaskedLM(tiny.bert().config), 5),
         (bart, 5),
     ):
-        assert TransferModel(inner, supervision="model").label_count(labels) == count
+        assert TransferModel(inner, task_loss=FromModel()).label_count(labels) == count
     other = GPT2LMHeadModel(tiny.gpt2().config)
     other.loss_type = "ForMaskedLM"
-    assert TransferModel(other, supervision="model").label_count(labels) == 5
+    assert TransferModel(other, task_loss=FromModel()).label_count(labels) == 5
     assert TransferModel(tiny.gpt2()).label_count(labels[:, 0]) == 2
 
 
@@ -114,7 +115,7 @@ def test_class_numbers_of_any_integer_type(batch):
 
 def test_the_loss_of_the_model_itself_beside_objectives(batch):
     inner = tiny.bert()
-    output = TransferModel(inner, {"one": Probe(weight=2.0)}, supervision="model")(**batch)
+    output = TransferModel(inner, {"one": Probe(weight=2.0)}, task_loss=FromModel())(**batch)
     torch.testing.assert_close(output.losses["task"], inner(**batch).loss.detach())
     torch.testing.assert_close(output.loss, output.losses["task"] + 2 * output.losses["one"])
 
@@ -122,7 +123,7 @@ def test_the_loss_of_the_model_itself_beside_objectives(batch):
 def test_objectives_are_held_to_the_problem_type_where_labels_are_read():
     with pytest.raises(ValueError, match="the objective `one` is defined for single_label_classification"):
         TransferModel(tiny.bert(num_labels=1), {"one": Probe()})
-    TransferModel(tiny.bert(num_labels=1), {"one": Probe()}, supervision="model")
+    TransferModel(tiny.bert(num_labels=1), {"one": Probe()}, task_loss=FromModel())
     model = TransferModel(tiny.bert(), {"one": Probe()})
     with pytest.raises(ValueError, match="and this is multi_label_classification"):
         model.settle_problem_type(torch.ones(4, 3))
@@ -159,10 +160,10 @@ def test_copies_whose_inputs_alone_are_read_do_not_run(digits):
         and view.features.shape == (4, 16)
         and torch.equal(view.inputs["pixel_values"], batch["pixel_values"])
     )
-    assert view.views.features.shape == view.views.logits.shape == (4, 0)
-    assert torch.equal(view.views.inputs["pixel_values"], flipped)
-    assert view.views.domain.tolist() == [0, 0, 1, 1] and torch.equal(view.views.labels, batch["labels"])
-    assert view.views.progress == 0.5
+    assert view.views[0].features is None and view.views[0].logits is None
+    assert torch.equal(view.views[0].inputs["pixel_values"], flipped)
+    assert view.views[0].domain.tolist() == [0, 0, 1, 1] and torch.equal(view.views[0].labels, batch["labels"])
+    assert view.views[0].progress == 0.5
 
 
 def test_copies_carry_the_domain_of_their_rows(digits):
@@ -171,7 +172,7 @@ def test_copies_carry_the_domain_of_their_rows(digits):
     model.progress = 0.5
     model(**batch, domain=torch.tensor([0, 0, 1, 1]), view_pixel_values=batch["pixel_values"].flip(-1))
     view = model.objectives["one"].seen
-    for one in (view, view.views):
+    for one in (view, *view.views):
         assert one.domain.tolist() == [0, 0, 1, 1] and one.progress == 0.5 and one.model is model.model
         assert one.problem_type == "single_label_classification"
 
@@ -198,12 +199,12 @@ def test_what_is_kept_beside_the_model_is_told_of_the_domains(digits):
 
 def test_a_global_batch_holds_the_rows_of_all_processes(batch, monkeypatch):
     """The second process's rows are those of the first plus 100, or plus 1 where no gradient flows."""
-    monkeypatch.setattr(module, "has_several", lambda: True)
-
-    def from_all(rows, differentiable=False):
-        return torch.cat([rows, rows + (100 if differentiable else 1)])
-
-    monkeypatch.setattr(module, "from_all", from_all)
+    monkeypatch.setattr(gathered_view, "has_several", lambda: True)
+    monkeypatch.setattr(
+        gathered_view,
+        "from_all_uneven",
+        lambda rows: torch.cat([rows, rows + (100 if rows.is_floating_point() else 1)]),
+    )
     model = TransferModel(tiny.bert(), {"all": Probe("global_batch", "teacher"), "own": Probe()})
     model.progress = 0.5
     output = model(**batch, domain=torch.tensor([0, 0, 0, 1, 1, 1]))

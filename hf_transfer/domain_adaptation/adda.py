@@ -28,7 +28,7 @@ from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.model_anatomy import HeadInput
-from hf_transfer.objective import AlternatingObjective, Phase, View
+from hf_transfer.objective import AlternatingObjective, BuildContext, Phase, View
 
 
 class PlainDiscriminator(nn.Sequential):
@@ -60,7 +60,7 @@ class ADDA(AlternatingObjective):
 
     paper = "1702.05464"
     tasks = ANY_PROBLEM
-    needs = frozenset({"domain"})
+    needs = frozenset({"features", "inputs", "domain"})
 
     def __init__(self, hidden_size: int = 500, source_share: float = 0.5, weight: float = 1.0):
         super().__init__(weight)
@@ -69,9 +69,9 @@ class ADDA(AlternatingObjective):
         self.hidden_size = hidden_size
         self.source_share = source_share
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.discriminator = PlainDiscriminator(feature_dim, self.hidden_size)
-        self.source_model = frozen_copy(model)
+    def build(self, context: BuildContext) -> None:
+        self.discriminator = PlainDiscriminator(context.feature_dim, self.hidden_size)
+        self.source_model = frozen_copy(context.model)
         self._source_head = HeadInput(self.source_model)
 
     def train(self, mode: bool = True) -> ADDA:

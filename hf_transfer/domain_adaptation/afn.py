@@ -56,7 +56,7 @@ class AFN(Objective):
 
     paper = "1811.07456"
     tasks = ANY_PROBLEM
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "domain", "global_batch"})
 
     def __init__(self, step: float = 1.0, norm: float | None = None, weight: float = 0.05):
         super().__init__(weight)

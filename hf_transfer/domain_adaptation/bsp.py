@@ -44,7 +44,7 @@ class BSP(Objective):
 
     paper = "https://proceedings.mlr.press/v97/chen19i.html"
     tasks = ANY_PROBLEM
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "domain", "global_batch"})
 
     def __init__(self, k: int = 1, weight: float = 2e-4):
         super().__init__(weight)

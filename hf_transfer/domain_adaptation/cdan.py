@@ -21,7 +21,7 @@ from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminat
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import certainty_weights, gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 def outer_product(features: Tensor, predictions: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class CDAN(Objective):
 
     paper = "1705.10667"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "logits", "domain", "global_batch"})
 
     def __init__(
         self,
@@ -95,12 +95,12 @@ class CDAN(Objective):
         self.randomized_dim = randomized_dim
         self.seed = seed
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        width = feature_dim * num_labels
+    def build(self, context: BuildContext) -> None:
+        width = context.feature_dim * context.num_labels
         self.randomized_product = None
         if width > self.max_outer_dim:
             width = self.randomized_dim
-            self.randomized_product = RandomizedProduct(feature_dim, num_labels, width, self.seed)
+            self.randomized_product = RandomizedProduct(context.feature_dim, context.num_labels, width, self.seed)
         self.discriminator = DomainDiscriminator(width, self.hidden_size)
 
     def forward(self, view: View) -> Tensor:

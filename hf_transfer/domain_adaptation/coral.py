@@ -43,7 +43,7 @@ class CORAL(Objective):
 
     paper = "1607.01719"
     tasks = ANY_PROBLEM
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "domain", "global_batch"})
     rows_per_domain = 2
 
     def forward(self, view: View) -> Tensor:

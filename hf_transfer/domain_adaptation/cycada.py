@@ -28,7 +28,7 @@ from hf_transfer.domain_adaptation.cyclegan import CycleGAN, images_of
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
 from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, Phase, View, no_loss
+from hf_transfer.objective import SOURCE, TARGET, BuildContext, Phase, View, no_loss
 
 
 class CyCADA(CycleGAN):
@@ -73,10 +73,10 @@ class CyCADA(CycleGAN):
         self.hidden_size = hidden_size
         self.source_share = source_share
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        super().build(model, feature_dim, num_labels)
-        self.discriminator = PlainDiscriminator(num_labels, self.hidden_size)
-        self.source_model = frozen_copy(model)
+    def build(self, context: BuildContext) -> None:
+        super().build(context)
+        self.discriminator = PlainDiscriminator(context.num_labels, self.hidden_size)
+        self.source_model = frozen_copy(context.model)
 
     def train(self, mode: bool = True) -> CyCADA:
         super().train(mode)

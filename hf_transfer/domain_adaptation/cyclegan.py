@@ -34,7 +34,7 @@ from hf_transfer.domain_adaptation.translation_networks import (
 )
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, AlternatingObjective, Phase, View, no_loss
+from hf_transfer.objective import SOURCE, TARGET, AlternatingObjective, BuildContext, Phase, View, no_loss
 
 PIXELS = "pixel_values"
 
@@ -61,7 +61,7 @@ class CycleGAN(AlternatingObjective):
 
     paper = "1703.10593"
     tasks = ANY_PROBLEM
-    needs = frozenset({"labels", "domain"})
+    needs = frozenset({"logits", "inputs", "labels", "domain"})
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class CycleGAN(AlternatingObjective):
         self.image_size = image_size
         self.starts_at = starts_at
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        channels, size = image_shape(model.config, self.image_size)
+    def build(self, context: BuildContext) -> None:
+        channels, size = image_shape(context.model.config, self.image_size)
         self.to_target, self.to_source = (Generator(channels, self.width, self.blocks) for _ in range(2))
         self.judge_target, self.judge_source = (PatchDiscriminator(channels, self.width, size) for _ in range(2))
         self.past_target, self.past_source = (ImageBuffer(self.buffer_size, channels, size) for _ in range(2))

@@ -63,7 +63,7 @@ class DAN(Objective):
 
     paper = "1502.02791"
     tasks = ANY_PROBLEM
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "domain", "global_batch"})
     rows_per_domain = 2
 
     def __init__(self, scales: Sequence[float] = MEAN_DISTANCE_SCALES, linear: bool = False, weight: float = 1.0):

@@ -11,14 +11,14 @@ https://huggingface.co/papers/1505.07818. `hidden_size`, `max_reversal` and `war
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 class DANN(Objective):
@@ -36,7 +36,7 @@ class DANN(Objective):
 
     paper = "1505.07818"
     tasks = ANY_PROBLEM
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "domain", "global_batch"})
 
     def __init__(
         self, hidden_size: int = 1024, max_reversal: float = 1.0, warm_start: float = 10.0, weight: float = 1.0
@@ -47,8 +47,8 @@ class DANN(Objective):
         self.max_reversal = max_reversal
         self.warm_start = warm_start
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.discriminator = DomainDiscriminator(feature_dim, self.hidden_size)
+    def build(self, context: BuildContext) -> None:
+        self.discriminator = DomainDiscriminator(context.feature_dim, self.hidden_size)
 
     def forward(self, view: View) -> Tensor:
         if not has_both_domains(view):

@@ -12,14 +12,14 @@ https://huggingface.co/papers/1904.05801. Margin 1 and the absolute error as in 
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.domain_adaptation.adversarial_head import AdversarialHead
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, Objective, View, no_loss
+from hf_transfer.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 
 
 class DD(Objective):
@@ -39,7 +39,7 @@ class DD(Objective):
 
     paper = "1904.05801"
     tasks = frozenset({REGRESSION})
-    needs = frozenset({"domain"})
+    needs = frozenset({"features", "logits", "domain"})
 
     def __init__(
         self,
@@ -59,8 +59,10 @@ class DD(Objective):
         self.max_reversal = max_reversal
         self.warm_start = warm_start
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.adversarial_head = AdversarialHead(feature_dim, self.hidden_size, num_labels, self.dropout)
+    def build(self, context: BuildContext) -> None:
+        self.adversarial_head = AdversarialHead(
+            context.feature_dim, self.hidden_size, context.num_labels, self.dropout
+        )
 
     def forward(self, view: View) -> Tensor:
         if not has_both_domains(view):

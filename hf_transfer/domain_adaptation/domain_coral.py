@@ -48,7 +48,7 @@ class DomainCORAL(Objective):
 
     paper = "2007.01434"
     tasks = ANY_PROBLEM
-    needs = frozenset({"environments", "global_batch"})
+    needs = frozenset({"features", "environments", "global_batch"})
     rows_per_domain = 2
 
     def forward(self, view: View) -> Tensor:

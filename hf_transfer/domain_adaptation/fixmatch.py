@@ -30,7 +30,7 @@ class FixMatch(Objective):
 
     paper = "2001.07685"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "views"})
+    needs = frozenset({"logits", "domain", "views"})
 
     def __init__(self, threshold: float = 0.95, weight: float = 1.0):
         super().__init__(weight)

@@ -14,12 +14,12 @@ set; a batch carries no row numbers, so here the latest N rows stand for the dat
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 class FlexMatch(Objective):
@@ -36,7 +36,7 @@ class FlexMatch(Objective):
 
     paper = "2110.08263"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "views", "global_batch"})
+    needs = frozenset({"logits", "domain", "views", "global_batch"})
 
     def __init__(self, threshold: float = 0.95, memory: int = 2048, weight: float = 1.0):
         super().__init__(weight)
@@ -45,10 +45,10 @@ class FlexMatch(Objective):
         self.threshold = threshold
         self.memory = memory
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.num_labels = num_labels
+    def build(self, context: BuildContext) -> None:
+        self.num_labels = context.num_labels
         # Class `num_labels` stands for "not confident", where every row starts.
-        self.register_buffer("recent", torch.full((self.memory,), num_labels))
+        self.register_buffer("recent", torch.full((self.memory,), context.num_labels))
 
     def class_thresholds(self) -> Tensor:
         """T, [C], each in [0, threshold]."""

@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.sources import labelled_rows
 from hf_transfer.functional.environments import environment_means, row_risks
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 class GroupDRO(Objective):
@@ -38,7 +38,7 @@ class GroupDRO(Objective):
 
     paper = "1911.08731"
     tasks = ANY_PROBLEM
-    needs = frozenset({"labels", "environments", "global_batch"})
+    needs = frozenset({"logits", "labels", "environments", "global_batch"})
 
     def __init__(self, num_environments: int = 2, step_size: float = 0.01, weight: float = 1.0):
         super().__init__(weight)
@@ -46,7 +46,7 @@ class GroupDRO(Objective):
         self.num_environments = num_environments
         self.step_size = step_size
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
+    def build(self, context: BuildContext) -> None:
         # Logarithms, because the weight of an easy environment falls below the smallest float in a long training.
         self.register_buffer("log_q", torch.full((self.num_environments,), -math.log(self.num_environments)))
 

@@ -12,14 +12,14 @@ https://huggingface.co/papers/1803.09210
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, prediction_entropy, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
-from hf_transfer.objective import SOURCE, TARGET, Objective, View, no_loss
+from hf_transfer.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 
 
 class IWAN(Objective):
@@ -38,7 +38,7 @@ class IWAN(Objective):
 
     paper = "1803.09210"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "logits", "domain", "global_batch"})
     label_space = "partial"
 
     def __init__(
@@ -57,9 +57,9 @@ class IWAN(Objective):
         self.max_reversal = max_reversal
         self.warm_start = warm_start
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.weigher = DomainDiscriminator(feature_dim, self.hidden_size)
-        self.discriminator = DomainDiscriminator(feature_dim, self.hidden_size)
+    def build(self, context: BuildContext) -> None:
+        self.weigher = DomainDiscriminator(context.feature_dim, self.hidden_size)
+        self.discriminator = DomainDiscriminator(context.feature_dim, self.hidden_size)
 
     @staticmethod
     def row_weights(weigher_logits: Tensor, domain: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class JAN(Objective):
 
     paper = "1605.06636"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "logits", "domain", "global_batch"})
     rows_per_domain = 2
 
     def __init__(

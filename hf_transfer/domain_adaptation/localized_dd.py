@@ -33,7 +33,7 @@ from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.model_anatomy import apply_head
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective, View, no_loss
+from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, BuildContext, Objective, View, no_loss
 
 
 class LocalizedDD(Objective):
@@ -53,7 +53,7 @@ class LocalizedDD(Objective):
 
     paper = "2008.06242"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"labels", "domain", "global_batch"})
+    needs = frozenset({"features", "logits", "labels", "domain", "global_batch"})
 
     def __init__(
         self,
@@ -73,10 +73,9 @@ class LocalizedDD(Objective):
         self.max_reversal = max_reversal
         self.warm_start = warm_start
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        if num_labels < 2:
-            raise ValueError(f"LocalizedDD needs a classifier with at least 2 classes, got num_labels={num_labels}.")
-        self.delta = nn.Linear(feature_dim, num_labels)
+    def build(self, context: BuildContext) -> None:
+        context.require_classes(2, "LocalizedDD")
+        self.delta = nn.Linear(context.feature_dim, context.num_labels)
         nn.init.zeros_(self.delta.weight)
         nn.init.zeros_(self.delta.bias)
 

@@ -11,12 +11,12 @@ https://huggingface.co/papers/1912.03699. T = 2.5 as in the paper.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional import certainty_weights
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 def minimum_class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:
@@ -47,16 +47,15 @@ class MCC(Objective):
 
     paper = "1912.03699"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"logits", "domain", "global_batch"})
 
     def __init__(self, temperature: float = 2.5, weight: float = 1.0):
         super().__init__(weight)
         require_positive(temperature=temperature)
         self.temperature = temperature
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        if num_labels < 2:
-            raise ValueError(f"MCC needs a classifier with at least 2 classes, got num_labels={num_labels}.")
+    def build(self, context: BuildContext) -> None:
+        context.require_classes(2, "MCC")
 
     def forward(self, view: View) -> Tensor:
         target = view.target

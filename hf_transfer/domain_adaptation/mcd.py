@@ -23,7 +23,7 @@ from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters, h
 from hf_transfer.domain_adaptation.sources import labelled_cross_entropy
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import AlternatingObjective, Phase, View
+from hf_transfer.objective import AlternatingObjective, BuildContext, Phase, View
 
 
 def classifier_discrepancy(logits: Tensor, other_logits: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class MCD(AlternatingObjective):
 
     paper = "1712.02560"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"labels", "domain"})
+    needs = frozenset({"features", "logits", "labels", "domain"})
 
     def __init__(self, num_k: int = 4, source_share: float = 0.0, weight: float = 1.0):
         super().__init__(weight)
@@ -58,10 +58,9 @@ class MCD(AlternatingObjective):
         self.num_k = num_k
         self.source_share = source_share
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        if num_labels < 2:
-            raise ValueError(f"MCD needs a classifier with at least 2 classes, got num_labels={num_labels}.")
-        self.second_head = nn.Linear(feature_dim, num_labels)
+    def build(self, context: BuildContext) -> None:
+        context.require_classes(2, "MCD")
+        self.second_head = nn.Linear(context.feature_dim, context.num_labels)
 
     def phases(self, progress: float) -> Sequence[Phase]:
         classify = Phase("classify", self._everything, self.second_classification, joins_task=True)

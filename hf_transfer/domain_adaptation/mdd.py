@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.adversarial_head import AdversarialHead
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, Objective, View, no_loss
+from hf_transfer.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 
 
 def log_one_minus_probability(logits: Tensor, classes: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class MDD(Objective):
 
     paper = "1904.05801"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain"})
+    needs = frozenset({"features", "logits", "domain"})
 
     def __init__(
         self,
@@ -94,10 +94,11 @@ class MDD(Objective):
         self.max_reversal = max_reversal
         self.warm_start = warm_start
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        if num_labels < 2:
-            raise ValueError(f"MDD needs a classifier with at least 2 classes, got num_labels={num_labels}.")
-        self.adversarial_head = AdversarialHead(feature_dim, self.hidden_size, num_labels, self.dropout)
+    def build(self, context: BuildContext) -> None:
+        context.require_classes(2, "MDD")
+        self.adversarial_head = AdversarialHead(
+            context.feature_dim, self.hidden_size, context.num_labels, self.dropout
+        )
 
     def forward(self, view: View) -> Tensor:
         if not has_both_domains(view):

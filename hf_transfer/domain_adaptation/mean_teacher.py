@@ -20,7 +20,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import target_view_pair
 from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 class MeanTeacher(Objective):
@@ -38,7 +38,7 @@ class MeanTeacher(Objective):
 
     paper = "1703.01780"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain", "views"})
+    needs = frozenset({"logits", "inputs", "domain", "views"})
 
     def __init__(self, momentum: float = 0.999, threshold: float = 0.0, ramp_until: float = 0.4, weight: float = 1.0):
         super().__init__(weight)
@@ -48,8 +48,8 @@ class MeanTeacher(Objective):
         self.threshold = threshold
         self.ramp_until = ramp_until
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.teacher = averaged_copy(model)
+    def build(self, context: BuildContext) -> None:
+        self.teacher = averaged_copy(context.model)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def train(self, mode: bool = True) -> MeanTeacher:

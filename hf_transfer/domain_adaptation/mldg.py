@@ -43,7 +43,7 @@ class MLDG(Objective):
 
     paper = "1710.03463"
     tasks = ANY_PROBLEM
-    needs = frozenset({"labels", "environments"})
+    needs = frozenset({"logits", "inputs", "labels", "environments"})
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from hf_transfer.domain_adaptation.self_training import confident_cross_entropy,
 from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.model_anatomy import unwrap_peft
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.ranking.loading import head_class
 
 MODEL_FOLDER = "model"
@@ -48,7 +48,7 @@ class NoisyStudent(Objective):
 
     paper = "1911.04252"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain"})
+    needs = frozenset({"logits", "inputs", "domain"})
 
     def __init__(
         self,
@@ -69,14 +69,13 @@ class NoisyStudent(Objective):
         if isinstance(teacher, nn.Module):
             self.teacher = frozen_copy(teacher)
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
+    def build(self, context: BuildContext) -> None:
         if not hasattr(self, "teacher"):
-            teacher = load_teacher(self.folder, unwrap_peft(model)) if self.folder else model
+            teacher = load_teacher(self.folder, unwrap_peft(context.model)) if self.folder else context.model
             self.teacher = frozen_copy(teacher)
-        if self.teacher.config.num_labels != num_labels:
-            raise ValueError(
-                f"`teacher` should have the student's {num_labels} classes, got {self.teacher.config.num_labels}."
-            )
+        classes = self.teacher.config.num_labels
+        if classes != context.num_labels:
+            raise ValueError(f"`teacher` should have the student's {context.num_labels} classes, got {classes}.")
 
     def train(self, mode: bool = True) -> NoisyStudent:
         super().train(mode)

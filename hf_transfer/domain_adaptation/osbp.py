@@ -13,14 +13,14 @@ from the first step on, `warm_start=None` here; ours grows to it, because a rand
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.mdd import log_one_minus_probability
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.model_anatomy import apply_head
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 def unknown_class_loss(logits: Tensor, unknown: float = 0.5) -> Tensor:
@@ -50,7 +50,7 @@ class OSBP(Objective):
 
     paper = "1804.10427"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain"})
+    needs = frozenset({"features", "domain"})
     label_space = "open"
 
     def __init__(
@@ -70,9 +70,10 @@ class OSBP(Objective):
         self.max_reversal = max_reversal
         self.warm_start = warm_start
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        if num_labels < 3:
-            raise ValueError(f"OSBP needs at least 2 known classes and the unknown one, got num_labels={num_labels}.")
+    def build(self, context: BuildContext) -> None:
+        if context.num_labels < 3:
+            given = f"got num_labels={context.num_labels}"
+            raise ValueError(f"OSBP needs at least 2 known classes and the unknown one, {given}.")
 
     def forward(self, view: View) -> Tensor:
         target = view.target

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive, require_share
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, Objective, View, no_loss
+from hf_transfer.objective import IGNORED_LABEL, SOURCE, BuildContext, Objective, View, no_loss
 
 
 class PADA(Objective):
@@ -44,7 +44,7 @@ class PADA(Objective):
 
     paper = "1808.04205"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"labels", "domain", "global_batch"})
+    needs = frozenset({"features", "logits", "labels", "domain", "global_batch"})
     label_space = "partial"
 
     def __init__(
@@ -69,9 +69,9 @@ class PADA(Objective):
         self.max_reversal = max_reversal
         self.warm_start = warm_start
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.discriminator = DomainDiscriminator(feature_dim, self.hidden_size)
-        self.register_buffer("class_shares", torch.full((num_labels,), 1.0 / num_labels))
+    def build(self, context: BuildContext) -> None:
+        self.discriminator = DomainDiscriminator(context.feature_dim, self.hidden_size)
+        self.register_buffer("class_shares", torch.full((context.num_labels,), 1.0 / context.num_labels))
 
     @torch.no_grad()
     def class_weights(self, target_logits: Tensor) -> Tensor:

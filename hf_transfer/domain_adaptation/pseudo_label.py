@@ -31,7 +31,7 @@ class PseudoLabel(Objective):
 
     paper = "https://www.kaggle.com/blobs/download/forum-message-attachment-files/746/pseudo_label_final.pdf"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"domain"})
+    needs = frozenset({"logits", "domain"})
 
     def __init__(self, threshold: float = 0.95, ramp_until: float = 0.4, weight: float = 1.0):
         super().__init__(weight)

@@ -95,7 +95,7 @@ class RSD(Objective):
 
     paper = "https://proceedings.mlr.press/v139/chen21u.html"
     tasks = ANY_PROBLEM
-    needs = frozenset({"domain", "global_batch"})
+    needs = frozenset({"features", "domain", "global_batch"})
 
     def __init__(self, bases_mismatch: float = 0.1, weight: float = 1e-3):
         super().__init__(weight)

@@ -61,14 +61,14 @@ class SelfEnsembling(MeanTeacher):
     def forward(self, view: View) -> Tensor:
         target_view_pair(view)
         is_target = view.domain == TARGET
-        expected, confident = torch.zeros_like(view.views.logits), torch.zeros_like(is_target)
+        expected, confident = torch.zeros_like(view.views[0].logits), torch.zeros_like(is_target)
         if is_target.any():
             _, expected[is_target], confident[is_target] = self.compared(view)
         # The balance of the classes is one of the whole batch: the rows of all processes, of which each has as many.
         counted = from_all(is_target.long()).bool()
         if not counted.any():
             return no_loss(view)
-        predicted = from_all(view.views.logits.softmax(dim=1), differentiable=True)[counted]
+        predicted = from_all(view.views[0].logits.softmax(dim=1), differentiable=True)[counted]
         expected, confident = from_all(expected)[counted], from_all(confident.long())[counted]
         consistency = ((predicted - expected).square().mean(dim=1) * confident).mean()
         return consistency + self.balance * confident.to(torch.float32).mean() * class_balance(predicted)

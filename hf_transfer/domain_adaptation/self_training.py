@@ -33,9 +33,9 @@ def target_view_pair(view: View) -> tuple[View, View]:
     Raises:
         ValueError: the batch carries no second copy.
     """
-    if view.views is None:
+    if not view.views:
         raise ValueError(
             "this method needs two augmented views of every row: use a collator that adds keys starting with `view_`."
         )
     target = view.target
-    return target, target.views
+    return target, target.views[0]

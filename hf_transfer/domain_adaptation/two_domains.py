@@ -23,7 +23,7 @@ def has_both_domains(view: View, at_least: int = 1) -> bool:
     if view.domain is None:
         raise ValueError("this batch has no `domain`: give the dataset a `domain` column (0 = source, 1 = target).")
     smaller = torch.minimum((view.domain == SOURCE).sum(), (view.domain == TARGET).sum())
-    if view.features.requires_grad and smaller < at_least:
+    if torch.is_grad_enabled() and smaller < at_least:
         logger.warning_once(
             f"A batch has {int(smaller)} rows of one domain and {at_least} are needed to compare them: the objectives "
             "that do are 0 on it. Leave `train_sampling_strategy` at random, or give your own sampler both domains."

@@ -32,7 +32,7 @@ class VREx(Objective):
 
     paper = "2003.00688"
     tasks = ANY_PROBLEM
-    needs = frozenset({"labels", "environments", "global_batch"})
+    needs = frozenset({"logits", "labels", "environments", "global_batch"})
 
     def __init__(self, starts_at: float = 0.1, weight: float = 10.0):
         super().__init__(weight)

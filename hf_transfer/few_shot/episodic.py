@@ -25,7 +25,7 @@ class EpisodicObjective(Objective):
         ValueError: a number is not positive; in training, the batch is no such episode.
     """
 
-    needs = frozenset({"labels", "episodes"})
+    needs = frozenset({"features", "labels", "episodes"})
 
     def __init__(self, ways: int = 5, shots: int = 5, queries: int = 15, weight: float = 1.0):
         super().__init__(weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
@@ -38,3 +39,19 @@ def share_of_all(count: Tensor) -> Tensor:
     """
     counts = from_all(count.reshape(1).float())
     return count.float() / counts.mean().clamp_min(torch.finfo(counts.dtype).tiny)
+
+
+def from_all_uneven(rows: Tensor) -> Tensor:
+    """The rows [B, ...] of all processes in their order, with gradients; processes may have other sizes of any axis.
+
+    All axes but the first are continued with zeros to the largest size.
+    """
+    if not has_several():
+        return rows
+    sizes = from_all(torch.tensor([rows.shape], device=rows.device))  # [P, axes]
+    largest = sizes.amax(dim=0).tolist()
+    missing = [want - have for want, have in zip(largest, rows.shape, strict=True)]
+    # F.pad counts axes from the last one on.
+    padded = F.pad(rows, [side for width in reversed(missing) for side in (0, width)])
+    pieces = all_gather(padded.contiguous()) if rows.is_floating_point() else from_all(padded).split(largest[0])
+    return torch.cat([piece[:count] for piece, count in zip(pieces, sizes[:, 0].tolist(), strict=True)])

@@ -69,7 +69,7 @@ class IRM(Objective):
 
     paper = "1907.02893"
     tasks = ANY_PROBLEM
-    needs = frozenset({"labels", "environments", "global_batch"})
+    needs = frozenset({"logits", "labels", "environments", "global_batch"})
     rows_per_domain = 2
 
     def __init__(self, starts_at: float = 0.1, weight: float = 1.0):

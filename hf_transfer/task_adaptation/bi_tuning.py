@@ -26,7 +26,7 @@ from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import from_all, share_of_all
 from hf_transfer.model_anatomy import HeadInput, check_head_is_linear, head_weight
-from hf_transfer.objective import IGNORED_LABEL, Objective, View, no_loss
+from hf_transfer.objective import IGNORED_LABEL, BuildContext, Objective, View, no_loss
 
 
 def class_contrast(anchors: Tensor, own_keys: Tensor, queue: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -63,7 +63,7 @@ class BiTuning(Objective):
 
     paper = "2011.06182"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"labels", "views"})
+    needs = frozenset({"features", "inputs", "labels", "views"})
     runs_views = False
 
     def __init__(
@@ -84,19 +84,18 @@ class BiTuning(Objective):
         self.projection_dim = projection_dim
         self.seed = seed
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        if num_labels < 2:
-            raise ValueError(f"Bi-Tuning needs a classifier with at least 2 classes, got num_labels={num_labels}.")
-        check_head_is_linear(model, "Bi-Tuning")
-        self.projector = nn.Linear(feature_dim, self.projection_dim)
+    def build(self, context: BuildContext) -> None:
+        context.require_classes(2, "Bi-Tuning")
+        check_head_is_linear(context.model, "Bi-Tuning")
+        self.projector = nn.Linear(context.feature_dim, self.projection_dim)
         self.key_projector = averaged_copy(self.projector)
-        self.key_model = averaged_copy(model)
+        self.key_model = averaged_copy(context.model)
         self._key_head = HeadInput(self.key_model)
         generator = torch.Generator().manual_seed(self.seed)
-        for name, width in (("feature_queue", feature_dim + 1), ("projection_queue", self.projection_dim)):
-            keys = torch.randn(num_labels, self.queue_size, width, generator=generator)
+        for name, width in (("feature_queue", context.feature_dim + 1), ("projection_queue", self.projection_dim)):
+            keys = torch.randn(context.num_labels, self.queue_size, width, generator=generator)
             self.register_buffer(name, F.normalize(keys, dim=2))
-        self.register_buffer("places", torch.zeros(num_labels, dtype=torch.long))
+        self.register_buffer("places", torch.zeros(context.num_labels, dtype=torch.long))
         self._new_keys: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def train(self, mode: bool = True) -> BiTuning:
@@ -106,7 +105,7 @@ class BiTuning(Objective):
         return self
 
     def forward(self, view: View) -> Tensor:
-        feature_keys, projected_keys = self._keys(view.views)
+        feature_keys, projected_keys = self._keys(view.views[0])
         new_keys = tuple(from_all(part) for part in (feature_keys, projected_keys, view.labels))
         self._new_keys.append(new_keys)
         known = view.labels != IGNORED_LABEL

@@ -47,7 +47,7 @@ class BSS(Objective):
 
     paper = "https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html"
     tasks = ANY_PROBLEM
-    needs = frozenset({"global_batch"})
+    needs = frozenset({"features", "global_batch"})
 
     def __init__(self, k: int = 1, weight: float = 1e-3):
         super().__init__(weight)

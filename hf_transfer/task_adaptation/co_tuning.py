@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.model_anatomy import HeadInput
-from hf_transfer.objective import IGNORED_LABEL, Objective, View, no_loss
+from hf_transfer.objective import IGNORED_LABEL, BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.first_pass import evaluating, labelled_batches
 from hf_transfer.task_adaptation.source_head import copy_source_head
 
@@ -41,7 +41,7 @@ class CoTuning(Objective):
 
     paper = "https://proceedings.neurips.cc/paper/2020/hash/c8067ad1937f728f51288b3eb986afaa-Abstract.html"
     tasks = frozenset({SINGLE_LABEL})
-    needs = frozenset({"labels", "global_batch"})
+    needs = frozenset({"features", "labels", "global_batch"})
 
     def __init__(self, source_head: nn.Linear | str, temperature: float = 1.0, weight: float = 2.3):
         super().__init__(weight)
@@ -50,12 +50,11 @@ class CoTuning(Objective):
         # In a tuple, so that the module given is not registered as this objective's own.
         self._given_head = (source_head,)
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        if num_labels < 2:
-            raise ValueError(f"Co-Tuning needs a classifier with at least 2 classes, got num_labels={num_labels}.")
+    def build(self, context: BuildContext) -> None:
+        context.require_classes(2, "Co-Tuning")
         (given,) = self._given_head
-        self.source_head = copy_source_head(given, feature_dim)
-        self.register_buffer("relation", torch.zeros(num_labels, self.source_head.out_features))
+        self.source_head = copy_source_head(given, context.feature_dim)
+        self.register_buffer("relation", torch.zeros(context.num_labels, self.source_head.out_features))
 
     @torch.no_grad()
     def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.model_anatomy import head_parameter_names
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.channel_attention import channel_costs, channels_last
 from hf_transfer.task_adaptation.first_pass import evaluating
 from hf_transfer.task_adaptation.starting_point import named_parameters
@@ -49,7 +49,7 @@ class DELTA(Objective):
 
     paper = "1901.09229"
     tasks = ANY_PROBLEM
-    needs = frozenset({"hidden_states", "teacher"})
+    needs = frozenset({"inputs", "hidden_states", "teacher"})
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class DELTA(Objective):
         self.attention_temperature = attention_temperature
         self.samples = samples
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.head_names = head_parameter_names(model)
-        widths = layer_widths(model)
+    def build(self, context: BuildContext) -> None:
+        self.head_names = head_parameter_names(context.model)
+        widths = layer_widths(context.model)
         self.attention = nn.Module()
         self.num_layers = len(widths)
         for layer, width in enumerate(widths):

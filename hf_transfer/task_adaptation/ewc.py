@@ -30,7 +30,7 @@ from hf_transfer.core.task_loss import (
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.functional.weight_distance import half_squared_distance
 from hf_transfer.model_anatomy import backbone_parameter_names
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.first_pass import evaluating, model_inputs
 from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
 
@@ -55,6 +55,7 @@ class EWC(Objective):
 
     paper = "1612.00796"
     tasks = ANY_PROBLEM
+    needs = frozenset({"weights"})
 
     def __init__(
         self,
@@ -76,8 +77,8 @@ class EWC(Objective):
         self.source = source
         self.seed = seed
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        parameters = named_parameters(model, backbone_parameter_names(model))
+    def build(self, context: BuildContext) -> None:
+        parameters = named_parameters(context.model, backbone_parameter_names(context.model))
         self.start = NamedTensors(parameters)
         self.fisher = NamedTensors({name: torch.zeros_like(value) for name, value in parameters.items()})
 

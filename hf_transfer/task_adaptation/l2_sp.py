@@ -9,13 +9,13 @@ optimizer's own weight decay off: it pulls the backbone to zero.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.functional.weight_distance import half_squared_distance
 from hf_transfer.model_anatomy import backbone_parameter_names, head_parameter_names
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
 
 
@@ -33,6 +33,7 @@ class L2SP(Objective):
 
     paper = "1802.01483"
     tasks = ANY_PROBLEM
+    needs = frozenset({"weights"})
 
     def __init__(self, alpha: float = 0.1, beta: float = 0.01, weight: float = 1.0):
         super().__init__(weight)
@@ -40,9 +41,9 @@ class L2SP(Objective):
         self.alpha = alpha
         self.beta = beta
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        self.head_names = head_parameter_names(model)
-        self.start = NamedTensors(named_parameters(model, backbone_parameter_names(model)))
+    def build(self, context: BuildContext) -> None:
+        self.head_names = head_parameter_names(context.model)
+        self.start = NamedTensors(named_parameters(context.model, backbone_parameter_names(context.model)))
 
     def forward(self, view: View) -> Tensor:
         backbone = named_parameters(view.model, self.start.names).values()

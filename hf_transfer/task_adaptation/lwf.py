@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from hf_transfer.core.task_loss import ANY_PROBLEM, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View
+from hf_transfer.objective import BuildContext, Objective, View
 from hf_transfer.task_adaptation.source_head import copy_source_head
 
 
@@ -64,7 +64,7 @@ class LwF(Objective):
 
     paper = "1606.09282"
     tasks = ANY_PROBLEM
-    needs = frozenset({"teacher"})
+    needs = frozenset({"logits", "teacher"})
 
     def __init__(self, temperature: float = 2.0, source_head: nn.Linear | str | None = None, weight: float = 4.0):
         super().__init__(weight)
@@ -72,13 +72,15 @@ class LwF(Objective):
         self.temperature = temperature
         # In a tuple, so that the module given is not registered as this objective's own.
         self._given_head = (source_head,)
+        if source_head is not None:
+            self.needs = self.needs | {"features"}
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
+    def build(self, context: BuildContext) -> None:
         (given,) = self._given_head
         self.old_head = self.frozen_head = None
         if given is not None:
-            self.old_head = copy_source_head(given, feature_dim)
-            self.frozen_head = copy_source_head(given, feature_dim).requires_grad_(False)
+            self.old_head = copy_source_head(given, context.feature_dim)
+            self.frozen_head = copy_source_head(given, context.feature_dim).requires_grad_(False)
 
     def forward(self, view: View) -> Tensor:
         if self.old_head is None:

@@ -23,7 +23,7 @@ from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.functional.processes import share_of_all
 from hf_transfer.model_anatomy import backbone_of, unwrap_peft
-from hf_transfer.objective import Objective, View, no_loss
+from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.first_pass import evaluating
 from hf_transfer.task_adaptation.schedule import Schedule
 
@@ -51,16 +51,16 @@ class SiATL(Objective):
         require_positive(decay=decay)
         self.mask_token_id = mask_token_id
         self.decay = decay
-        self.needs = frozenset() if mask_token_id is not None else frozenset({"hidden_states"})
+        self.needs = frozenset({"inputs", "hidden_states"})
 
-    def build(self, model: nn.Module, feature_dim: int, num_labels: int) -> None:
-        base = unwrap_peft(model)
+    def build(self, context: BuildContext) -> None:
+        base = unwrap_peft(context.model)
         embeddings = base.get_input_embeddings()
         if not isinstance(embeddings, nn.Embedding) or base.config.is_encoder_decoder:
             raise ValueError(
                 f"SiATL models the language of texts, and {type(base).__name__} is no encoder or decoder of tokens."
             )
-        if self.mask_token_id is None and reads_ahead(model):
+        if self.mask_token_id is None and reads_ahead(context.model):
             raise ValueError(
                 f"{type(base).__name__} reads both ways, so it sees the token after each one: give `mask_token_id`, "
                 "the tokenizer's, to hide tokens instead."

@@ -32,7 +32,7 @@ class Seen(Objective):
         self.batches = []
 
     def forward(self, view):
-        self.batches.append((view.inputs["pixel_values"].clone(), view.views.inputs["pixel_values"].clone()))
+        self.batches.append((view.inputs["pixel_values"].clone(), view.views[0].inputs["pixel_values"].clone()))
         return view.features.mean() * 0
 
 

@@ -77,7 +77,7 @@ def make_view_pair(make_view):
 
     def make(*args, **kwargs):
         first, second = make_view(*args, **kwargs), make_view(*args, **{**kwargs, "seed": 7})
-        return replace(first, views=replace(second, domain=first.domain, labels=first.labels))
+        return replace(first, views=(replace(second, domain=first.domain, labels=first.labels),))
 
     return make
 

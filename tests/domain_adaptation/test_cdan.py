@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.cdan import CDAN, RandomizedProduct, outer_product
+from hf_transfer.objective import BuildContext
 
 
 def naive_loss(objective, view, entropy_conditioning):
@@ -26,7 +27,7 @@ def naive_loss(objective, view, entropy_conditioning):
 def test_value_and_gradients_against_the_formula(make_view, entropy_conditioning):
     torch.manual_seed(0)
     objective = CDAN(entropy_conditioning=entropy_conditioning, hidden_size=16)
-    objective.build(None, feature_dim=7, num_labels=4)
+    objective.build(BuildContext(None, feature_dim=7, num_labels=4))
     view, naive_view = make_view(progress=0.3), make_view(progress=0.3)
     loss = objective(view)
     loss.backward()
@@ -49,7 +50,7 @@ def test_the_randomised_product_keeps_inner_products():
 def test_wide_products_are_randomised_and_travel_with_the_checkpoint(make_view):
     objective, other = (CDAN(hidden_size=16, max_outer_dim=20, randomized_dim=9, seed=s) for s in (0, 1))
     for one in (objective, other):
-        one.build(None, 7, 4)
+        one.build(BuildContext(None, 7, 4))
         one.train(False)
     assert objective.discriminator[0].in_features == 9
     other.load_state_dict(objective.state_dict())
@@ -58,7 +59,7 @@ def test_wide_products_are_randomised_and_travel_with_the_checkpoint(make_view):
 
 def test_one_domain_alone_gives_no_loss(make_view):
     objective = CDAN(hidden_size=16)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     assert objective(make_view(4, 0)).item() == 0
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.domain_adaptation.cycada import CyCADA
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN
-from hf_transfer.objective import View
+from hf_transfer.objective import BuildContext, View
 from tests import tiny
 from tests.domain_adaptation.test_cyclegan import SMALL, view_of
 from tests.test_trainer import config, state_of
@@ -19,7 +19,7 @@ def parts(digits):
     torch.manual_seed(0)
     source, model = tiny.vit().eval(), tiny.vit().eval()
     method = CyCADA(semantic_weight=0.7, feature_weight=0.3, hidden_size=8, weight=0.5, **SMALL)
-    method.build(source, 16, 10)
+    method.build(BuildContext(source, 16, 10))
     view = view_of(digits, model)
     return method, View(**{**view.__dict__, "logits": view.logits.detach().requires_grad_()})
 

@@ -8,7 +8,7 @@ from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.data.images import with_pixel_values
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN, as_picture, image_shape
 from hf_transfer.hub import atomic_folder
-from hf_transfer.objective import View
+from hf_transfer.objective import BuildContext, View
 from tests import tiny
 from tests.test_trainer import config, state_of
 
@@ -30,7 +30,7 @@ def parts(digits):
     torch.manual_seed(0)
     model = tiny.vit().eval()
     gan = CycleGAN(weight=0.7, **SMALL)
-    gan.build(model, 16, 10)
+    gan.build(BuildContext(model, 16, 10))
     return gan, view_of(digits, model)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.dann import DANN
+from hf_transfer.objective import BuildContext
 
 
 def naive_loss(discriminator, view):
@@ -17,7 +18,7 @@ def naive_loss(discriminator, view):
 def test_value_and_gradients_against_the_formula(make_view):
     torch.manual_seed(0)
     objective = DANN(hidden_size=16, max_reversal=0.7)
-    objective.build(None, feature_dim=7, num_labels=4)
+    objective.build(BuildContext(None, feature_dim=7, num_labels=4))
     view, naive_view = make_view(progress=0.3), make_view(progress=0.3)
     objective(view).backward()
     descent = [p.grad.clone() for p in objective.parameters()]
@@ -33,7 +34,7 @@ def test_value_and_gradients_against_the_formula(make_view):
 
 def test_features_are_left_alone_at_the_start(make_view):
     objective = DANN(hidden_size=16)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     view = make_view(progress=0.0)
     objective(view).backward()
     assert view.features.grad.abs().max() == 0
@@ -42,7 +43,7 @@ def test_features_are_left_alone_at_the_start(make_view):
 def test_the_discriminator_learns_to_tell_distant_domains(make_view):
     torch.manual_seed(0)
     objective = DANN(hidden_size=16)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     view = make_view(16, 16)
     view = replace(view, features=(view.features + 5.0 * view.domain.unsqueeze(1)).detach())
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-2)
@@ -57,7 +58,7 @@ def test_the_discriminator_learns_to_tell_distant_domains(make_view):
 @pytest.mark.parametrize(("num_source", "num_target"), [(4, 0), (0, 4)])
 def test_one_domain_alone_gives_no_loss(make_view, num_source, num_target):
     objective = DANN(hidden_size=16)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     assert objective(make_view(num_source, num_target)).item() == 0
 
 

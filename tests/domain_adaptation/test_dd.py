@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.dd import DD
+from hf_transfer.objective import BuildContext
 
 
 def naive_loss(objective, view, margin):
@@ -17,7 +18,7 @@ def naive_loss(objective, view, margin):
 def test_value_and_gradients_against_the_formula(make_view):
     torch.manual_seed(0)
     objective = DD(margin=2.0, hidden_size=16)
-    objective.build(None, feature_dim=7, num_labels=2)
+    objective.build(BuildContext(None, feature_dim=7, num_labels=2))
     view, naive_view = (make_view(num_labels=2, progress=0.3) for _ in range(2))
     loss = objective(view)
     loss.backward()
@@ -34,7 +35,7 @@ def test_value_and_gradients_against_the_formula(make_view):
 
 def test_one_domain_alone_gives_no_loss(make_view):
     objective = DD(hidden_size=16)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     assert objective(make_view(0, 4)).item() == 0
 
 

@@ -28,7 +28,7 @@ class Views(Objective):
     needs = frozenset({"views"})
 
     def forward(self, view):
-        self.pair = view.logits.detach(), view.views.logits.detach()
+        self.pair = view.logits.detach(), view.views[0].logits.detach()
         return view.logits.sum() * 0
 
 

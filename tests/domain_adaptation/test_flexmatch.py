@@ -3,11 +3,12 @@ import torch
 
 from hf_transfer.domain_adaptation.flexmatch import FlexMatch
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy
+from hf_transfer.objective import BuildContext
 
 
 def built(**keywords):
     objective = FlexMatch(**keywords)
-    objective.build(None, feature_dim=7, num_labels=4)
+    objective.build(BuildContext(None, feature_dim=7, num_labels=4))
     return objective
 
 
@@ -24,7 +25,7 @@ def test_thresholds_against_the_formula():
 def test_at_first_every_row_counts(make_view_pair):
     view = make_view_pair()
     target = view.domain == 1
-    expected = confident_cross_entropy(view.views.logits[target], view.logits[target], 0.0)
+    expected = confident_cross_entropy(view.views[0].logits[target], view.logits[target], 0.0)
     torch.testing.assert_close(built()(view), expected)
 
 

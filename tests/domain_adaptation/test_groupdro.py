@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.groupdro import GroupDRO
+from hf_transfer.objective import BuildContext
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def sources(make_view):
 
 def built(**keywords):
     objective = GroupDRO(num_environments=3, **keywords)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     return objective
 
 
@@ -80,6 +81,6 @@ def test_bad_input_raises(sources):
     with pytest.raises(ValueError, match="`step_size`"):
         GroupDRO(step_size=0)
     objective = GroupDRO(num_environments=2)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     with pytest.raises(ValueError, match="set `num_environments`"):
         objective(sources())

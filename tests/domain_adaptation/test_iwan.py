@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.iwan import IWAN
+from hf_transfer.objective import BuildContext
 
 
 def built(**keywords):
     torch.manual_seed(0)
     objective = IWAN(hidden_size=16, **keywords)
-    objective.build(None, feature_dim=7, num_labels=4)
+    objective.build(BuildContext(None, feature_dim=7, num_labels=4))
     return objective
 
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from hf_transfer.domain_adaptation.localized_dd import LocalizedDD
 from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
+from hf_transfer.objective import BuildContext
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def model_view(make_view, tiny_model):
 
 def built(**keywords):
     objective = LocalizedDD(**keywords)
-    objective.build(None, feature_dim=8, num_labels=4)
+    objective.build(BuildContext(None, feature_dim=8, num_labels=4))
     return objective
 
 
@@ -124,4 +125,4 @@ def test_an_invalid_keyword_raises(keyword):
 
 def test_a_regression_head_raises():
     with pytest.raises(ValueError, match="at least 2 classes"):
-        LocalizedDD().build(None, 8, 1)
+        LocalizedDD().build(BuildContext(None, 8, 1))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.mcc import MCC, minimum_class_confusion
+from hf_transfer.objective import BuildContext
 
 
 def naive_confusion(logits, temperature):
@@ -60,7 +61,7 @@ def test_bad_input_raises(make_view):
     with pytest.raises(ValueError, match="`temperature` should be positive"):
         MCC(temperature=0)
     with pytest.raises(ValueError, match="at least 2 classes"):
-        MCC().build(None, 7, 1)
+        MCC().build(BuildContext(None, 7, 1))
     with pytest.raises(ValueError, match="`domain`"):
         MCC()(replace(make_view(), domain=None))
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.mcd import MCD, classifier_discrepancy
-from hf_transfer.objective import IGNORED_LABEL
+from hf_transfer.objective import IGNORED_LABEL, BuildContext
 from tests import tiny
 
 
@@ -20,7 +20,7 @@ def naive_cross_entropy(logits, labels):
 def mcd(make_view):
     torch.manual_seed(0)
     objective = MCD(weight=0.7)
-    objective.build(None, feature_dim=7, num_labels=4)
+    objective.build(BuildContext(None, feature_dim=7, num_labels=4))
     return objective
 
 
@@ -90,4 +90,4 @@ def test_a_keyword_out_of_range(keywords):
 
 def test_one_output_is_no_classifier():
     with pytest.raises(ValueError, match="MCD needs a classifier with at least 2 classes, got num_labels=1"):
-        MCD().build(None, 7, 1)
+        MCD().build(BuildContext(None, 7, 1))

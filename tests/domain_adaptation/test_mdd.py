@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.mdd import MDD, log_one_minus_probability, margin_disparity_discrepancy
+from hf_transfer.objective import BuildContext
 
 
 def naive_disparity(source, source_adversarial, target, target_adversarial, margin):
@@ -43,7 +44,7 @@ def test_the_complement_is_exact_where_the_probability_rounds_to_one():
 def test_the_objective_reverses_the_features_only(make_view):
     torch.manual_seed(0)
     objective = MDD(margin=2.0, hidden_size=16, dropout=0.0)
-    objective.build(None, feature_dim=7, num_labels=4)
+    objective.build(BuildContext(None, feature_dim=7, num_labels=4))
     view, naive_view = make_view(progress=0.3), make_view(progress=0.3)
     loss = objective(view)
     loss.backward()
@@ -62,7 +63,7 @@ def test_the_objective_reverses_the_features_only(make_view):
 
 def test_one_domain_alone_gives_no_loss(make_view):
     objective = MDD(hidden_size=16)
-    objective.build(None, 7, 4)
+    objective.build(BuildContext(None, 7, 4))
     assert objective(make_view(0, 4)).item() == 0
 
 
@@ -76,4 +77,4 @@ def test_further_bad_input_raises():
     with pytest.raises(ValueError, match=r"`dropout` should be in \[0, 1\)"):
         MDD(dropout=1.0)
     with pytest.raises(ValueError, match="at least 2 classes"):
-        MDD().build(None, 7, 1)
+        MDD().build(BuildContext(None, 7, 1))

@@ -10,7 +10,7 @@ from hf_transfer.domain_adaptation.noisy_student import (
     confident_soft_cross_entropy,
     noisy_student,
 )
-from hf_transfer.objective import View
+from hf_transfer.objective import BuildContext, View
 from tests import tiny
 
 
@@ -51,7 +51,7 @@ def view(make_view):
 @pytest.mark.parametrize("threshold", [0.0, 0.7])
 def test_value_and_gradient_against_the_formula(view, soft, threshold):
     method = NoisyStudent(Teacher(), soft=soft, threshold=threshold)
-    method.build(None, 7, 4)
+    method.build(BuildContext(None, 7, 4))
     loss = method.train()(view)
     target = view.domain == 1
     expected = naive(view.logits[target], view.inputs["rows"][target], threshold, soft)
@@ -73,10 +73,10 @@ def test_a_student_that_agrees_pays_the_entropy_alone():
 
 def test_the_student_sees_the_noised_copy_and_the_teacher_the_clean_one(view, make_view):
     noised = make_view(seed=7)
-    both = View(**{**view.__dict__, "views": View(noised.features, noised.logits, view.labels, view.domain)})
+    both = View(**{**view.__dict__, "views": (View(noised.features, noised.logits, view.labels, view.domain),)})
     method = NoisyStudent(Teacher(), augmented=True, threshold=0.0)
-    method.build(None, 7, 4)
-    assert method.needs == {"domain", "views"} and NoisyStudent.needs == {"domain"}
+    method.build(BuildContext(None, 7, 4))
+    assert method.needs == NoisyStudent.needs | {"views"} and "views" not in NoisyStudent.needs
     target = view.domain == 1
     expected = naive(noised.logits[target], view.inputs["rows"][target], 0.0, True)
     torch.testing.assert_close(method(both), expected)
@@ -91,7 +91,7 @@ def test_the_teacher_comes_from_a_folder_of_any_size_and_keeps_still(tmp_path, d
     large = ViTForImageClassification(config)
     large.save_pretrained(tmp_path)
     method = NoisyStudent(str(tmp_path))
-    method.build(tiny.vit(), 16, 10)
+    method.build(BuildContext(tiny.vit(), 16, 10))
     pixels = tiny.batch_of(digits)["pixel_values"]
     method.train()
     assert torch.equal(method.teacher(pixels).logits, large.eval()(pixels).logits)
@@ -100,7 +100,7 @@ def test_the_teacher_comes_from_a_folder_of_any_size_and_keeps_still(tmp_path, d
 
 def test_a_teacher_of_other_classes_is_refused():
     with pytest.raises(ValueError, match="`teacher` should have the student's 4 classes, got 3"):
-        NoisyStudent(Teacher(num_labels=3)).build(None, 7, 4)
+        NoisyStudent(Teacher(num_labels=3)).build(BuildContext(None, 7, 4))
 
 
 def test_a_keyword_out_of_range():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.self_ensembling import EPS, SelfEnsembling, class_balance
+from hf_transfer.objective import BuildContext
 
 
 @pytest.fixture
@@ -22,10 +23,10 @@ def test_value_and_gradient_against_the_formula(tiny_model, token_view):
     q = tiny_model(input_ids=naive.inputs["input_ids"]).logits.softmax(1)[target].detach()
     threshold = q.max(1).values.median().item()
     objective = SelfEnsembling(threshold=threshold, balance=0.3)
-    objective.build(tiny_model, 8, 4)
+    objective.build(BuildContext(tiny_model, 8, 4))
     loss = objective(view)
     loss.backward()
-    p = naive.views.logits[target].softmax(1)
+    p = naive.views[0].logits[target].softmax(1)
     counted = [float(max(row) >= threshold) for row in q]
     assert 0 < sum(counted) < len(counted)
     consistency = sum(count * sum((a - b) ** 2 for a, b in zip(*rows)) / 4 for count, *rows in zip(counted, p, q))
@@ -34,7 +35,7 @@ def test_value_and_gradient_against_the_formula(tiny_model, token_view):
     expected = (consistency + 0.3 * sum(counted) * balance) / len(counted)
     expected.backward()
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(view.views.logits.grad, naive.views.logits.grad)
+    torch.testing.assert_close(view.views[0].logits.grad, naive.views[0].logits.grad)
     assert not any(parameter.requires_grad for parameter in objective.parameters())
 
 
@@ -47,7 +48,7 @@ def test_balanced_classes_cost_least():
 
 def test_a_batch_without_target_rows_gives_no_loss(tiny_model, make_view_pair):
     objective = SelfEnsembling()
-    objective.build(tiny_model, 8, 4)
+    objective.build(BuildContext(tiny_model, 8, 4))
     assert objective(make_view_pair(4, 0)).item() == 0
 
 

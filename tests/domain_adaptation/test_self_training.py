@@ -27,7 +27,7 @@ def test_the_pair_is_the_target_rows_of_both_copies(make_view_pair):
     weak, strong = target_view_pair(view)
     target = view.domain == 1
     torch.testing.assert_close(weak.logits, view.logits[target])
-    torch.testing.assert_close(strong.logits, view.views.logits[target])
+    torch.testing.assert_close(strong.logits, view.views[0].logits[target])
 
 
 def test_a_batch_without_second_views_raises(make_view):

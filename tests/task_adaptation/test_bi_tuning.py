@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 
-from hf_transfer.objective import View
+from hf_transfer.objective import BuildContext, View
 from hf_transfer.task_adaptation.bi_tuning import BiTuning, class_contrast
 from hf_transfer.tuners.residual import ResidualConfig
 
@@ -50,7 +50,7 @@ def test_keys_all_alike_cost_the_logarithm_of_their_number():
 @pytest.fixture
 def built(tiny_model):
     objective = BiTuning(queue_size=KEYS, projection_dim=5, momentum=0.9)
-    objective.build(tiny_model, WIDTH, CLASSES)
+    objective.build(BuildContext(tiny_model, WIDTH, CLASSES))
     return objective
 
 
@@ -60,7 +60,7 @@ def view_of(model, labels=(0, 2, 2, -100)):
     features = model.bert.pooler(outputs.hidden_states[-1])
     empty = torch.zeros(4, 0)
     copies = View(empty, empty, inputs={"input_ids": tokens[1]})
-    return View(features, outputs.logits, torch.tensor(labels), views=copies, model=model)
+    return View(features, outputs.logits, torch.tensor(labels), views=(copies,), model=model)
 
 
 def test_the_objective_joins_both_heads(built, tiny_model):
@@ -68,7 +68,7 @@ def test_the_objective_joins_both_heads(built, tiny_model):
     view = view_of(tiny_model)
     loss = built(view)
     with torch.no_grad():
-        keys = tiny_model.bert(input_ids=view.views.inputs["input_ids"]).pooler_output
+        keys = tiny_model.bert(input_ids=view.views[0].inputs["input_ids"]).pooler_output
     head = tiny_model.classifier
     classes = F.normalize(torch.cat([head.weight, head.bias[:, None]], dim=1), dim=1).detach()
     known, labels = view.features[:3], view.labels[:3]
@@ -87,7 +87,7 @@ def test_the_classes_are_those_of_an_adapted_head(tiny_model):
     head = tiny_model.classifier
     torch.nn.init.normal_(head.lora_B["default"].weight)
     objective = BiTuning(queue_size=KEYS, projection_dim=5)
-    objective.build(model, WIDTH, CLASSES)
+    objective.build(BuildContext(model, WIDTH, CLASSES))
     merged = head.base_layer.weight + head.get_delta_weight("default")
     view = replace(view_of(tiny_model), model=model)
     loss = objective(view)
@@ -100,14 +100,14 @@ def test_the_classes_are_those_of_an_adapted_head(tiny_model):
 def test_a_head_with_a_nonlinear_adapter_is_refused(tiny_model):
     model = get_peft_model(tiny_model, ResidualConfig(r=2, target_modules=["classifier"]))
     with pytest.raises(ValueError, match="Bi-Tuning reads the weights of the classifier"):
-        BiTuning().build(model, WIDTH, CLASSES)
+        BiTuning().build(BuildContext(model, WIDTH, CLASSES))
 
 
 def test_the_newest_keys_replace_the_oldest_of_their_class_and_the_encoder_follows(built, tiny_model):
     start, before = built.feature_queue.clone(), copy.deepcopy(tiny_model.state_dict())
     view = view_of(tiny_model)
     with torch.no_grad():
-        keys = tiny_model.bert(input_ids=view.views.inputs["input_ids"]).pooler_output
+        keys = tiny_model.bert(input_ids=view.views[0].inputs["input_ids"]).pooler_output
         keys = F.normalize(torch.cat([keys, torch.ones(4, 1)], dim=1), dim=1)
     built(view)
     assert torch.equal(built.feature_queue, start), "the queue changes after the step"
@@ -138,4 +138,4 @@ def test_an_invalid_keyword_raises(keyword, value):
 
 def test_a_regression_model_is_refused(tiny_model):
     with pytest.raises(ValueError, match="at least 2 classes"):
-        BiTuning().build(tiny_model, WIDTH, 1)
+        BiTuning().build(BuildContext(tiny_model, WIDTH, 1))

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hf_transfer.objective import BuildContext
 from hf_transfer.task_adaptation.co_tuning import CoTuning
 
 
@@ -20,7 +21,7 @@ def test_the_relation_is_the_mean_source_prediction_of_each_class(tiny_model):
     torch.manual_seed(0)
     head = torch.nn.Linear(8, 5)
     objective = CoTuning(head, temperature=0.5)
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     objective.prepare(tiny_model.train(), batches())
     assert tiny_model.training
     rows = [(token, y.item()) for batch in batches() for token, y in zip(batch["input_ids"], batch["labels"])]
@@ -33,7 +34,7 @@ def test_the_relation_is_the_mean_source_prediction_of_each_class(tiny_model):
 def test_value_and_gradient_against_the_formula(tiny_model, make_view):
     torch.manual_seed(0)
     objective = CoTuning(torch.nn.Linear(8, 5))
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     objective.relation.copy_(torch.rand(3, 5).softmax(1))
     view, naive = make_view(), make_view()
     loss = objective(view)
@@ -52,7 +53,7 @@ def test_value_and_gradient_against_the_formula(tiny_model, make_view):
 
 def test_rows_without_a_label_do_not_count(tiny_model, make_view):
     objective = CoTuning(torch.nn.Linear(8, 5))
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     objective.relation.fill_(0.2)
     view = make_view()
     labels = view.labels.clone()
@@ -68,7 +69,7 @@ def test_bad_input_raises(tiny_model):
         CoTuning()
     objective = CoTuning(torch.nn.Linear(8, 5))
     with pytest.raises(ValueError, match="at least 2 classes"):
-        objective.build(tiny_model, 8, 1)
-    objective.build(tiny_model, 8, 3)
+        objective.build(BuildContext(tiny_model, 8, 1))
+    objective.build(BuildContext(tiny_model, 8, 3))
     with pytest.raises(ValueError, match=r"classes \[2\] have no training row"):
         objective.prepare(tiny_model, batches((0, 1, 1)))

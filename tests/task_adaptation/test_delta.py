@@ -7,6 +7,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_transfer.models.short_names import model_folder
+from hf_transfer.objective import BuildContext
 from hf_transfer.task_adaptation import delta
 from hf_transfer.task_adaptation.delta import DELTA, layer_widths
 from tests import tiny
@@ -33,7 +34,7 @@ def delta_view(make_view):
 
 def test_value_and_gradient_against_the_formula(tiny_model, delta_view):
     objective = DELTA(alpha=0.3, beta=0.02)
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     weights = torch.rand(8, generator=torch.Generator().manual_seed(5)).softmax(0)
     objective.attention.get_buffer("1").copy_(weights)
     view, naive = delta_view(tiny_model), delta_view(tiny_model)
@@ -57,13 +58,13 @@ def test_value_and_gradient_against_the_formula(tiny_model, delta_view):
 
 def test_the_start_costs_only_the_head(tiny_model, delta_view):
     objective = DELTA(beta=0.0)
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     assert objective(delta_view(tiny_model, same=True)).item() == 0
 
 
 def test_maps_are_read_by_channel(tiny_model, delta_view):
     objective = DELTA(alpha=2.0, beta=0.0)
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     view = delta_view(tiny_model, shape=(6, 8, 3, 5))
     gaps = [a - b for a, b in zip(view.hidden_states, view.teacher.hidden_states)]
     expected = sum(gap.square().mean(dim=(2, 3)).sum(1).mean() for gap in gaps)
@@ -74,7 +75,7 @@ def test_the_attention_is_of_the_standardised_costs(tiny_model, monkeypatch):
     costs = [torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 40]), torch.zeros(8)]
     monkeypatch.setattr(delta, "channel_costs", lambda model, rows, samples: costs if samples == 512 else None)
     objective = DELTA()
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     objective.prepare(tiny_model, [])
     z = (costs[0] - costs[0].mean()) / costs[0].std(correction=0)
     torch.testing.assert_close(objective.attention.get_buffer("0"), (z / 5).softmax(0))
@@ -85,7 +86,7 @@ def test_with_lora_every_layer_is_measured(tiny_model):
     model = get_peft_model(tiny_model, LoraConfig(task_type=TaskType.SEQ_CLS, target_modules=["query"], r=2))
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     objective = DELTA()
-    objective.build(model, 8, 3)
+    objective.build(BuildContext(model, 8, 3))
     objective.prepare(model, [{"input_ids": torch.arange(10).reshape(2, 5), "labels": torch.tensor([0, 1])}])
     for layer in range(2):
         assert objective.attention.get_buffer(str(layer)).std() > 0.01
@@ -104,7 +105,7 @@ def test_at_the_defaults_channels_of_a_real_model_get_unequal_weights():
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3)
         objective = DELTA()
-        objective.build(model, 384, 3)
+        objective.build(BuildContext(model, 384, 3))
         objective.prepare(model, [batch])
         found.append(torch.stack([384 * weights for weights in objective.attention.buffers()]))
     for layer in found[0]:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hf_transfer.objective import BuildContext
 from hf_transfer.task_adaptation.ewc import EWC, estimate_fisher, save_fisher
 from tests import tiny
 
@@ -26,7 +27,7 @@ def exact_fisher(model, rows):
 def test_value_and_gradient_against_the_formula(tiny_model, make_view):
     objective = EWC(strength=3.0)
     start = {name: p.detach().clone() for name, p in tiny_model.named_parameters()}
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     objective.prepare(tiny_model, batches())
     with torch.no_grad():
         for p in tiny_model.parameters():
@@ -48,7 +49,7 @@ def test_the_drawn_fisher_comes_near_the_exact_one(tiny_model):
         tiny_model.classifier.weight.mul_(20)
     [batch] = batches(rows=2, size=2)
     objective = EWC(samples=40)
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     objective.prepare(tiny_model, [batch] * 20)
     exact = exact_fisher(tiny_model, batch["input_ids"])
     for name in ("bert.pooler.dense.weight", "bert.encoder.layer.0.output.dense.weight"):
@@ -79,7 +80,7 @@ def test_the_source_is_read_instead_of_the_training_set_and_no_more_than_asked(t
     source = batches(rows=8, size=4)
     given, whole = EWC(source=source[:1], samples=4), EWC(samples=4)
     for objective, data in ((given, None), (whole, source)):
-        objective.build(tiny_model, 8, 3)
+        objective.build(BuildContext(tiny_model, 8, 3))
         objective.prepare(tiny_model, data)
     for name in given.fisher.names:
         torch.testing.assert_close(given.fisher[name], whole.fisher[name])
@@ -87,7 +88,7 @@ def test_the_source_is_read_instead_of_the_training_set_and_no_more_than_asked(t
 
 def test_the_start_costs_nothing(tiny_model, make_view):
     objective = EWC()
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     objective.prepare(tiny_model, batches())
     assert objective(make_view(tiny_model)).item() == 0
 
@@ -96,10 +97,10 @@ def test_the_information_stored_with_the_model_is_read_back(tiny_model, tmp_path
     """Under a new head of another size too."""
     save_fisher(tiny_model, batches(), tmp_path, samples=4)
     stored, measured = EWC(fisher=str(tmp_path)), EWC(samples=4)
-    measured.build(tiny_model, 8, 3)
+    measured.build(BuildContext(tiny_model, 8, 3))
     measured.prepare(tiny_model, batches())
     tiny_model.classifier = torch.nn.Linear(8, 7)
-    stored.build(tiny_model, 8, 7)
+    stored.build(BuildContext(tiny_model, 8, 7))
     stored.prepare(tiny_model, None)
     assert stored.fisher.names == measured.fisher.names
     for name in stored.fisher.names:
@@ -116,6 +117,6 @@ def test_bad_input_raises(tiny_model):
     with pytest.raises(ValueError, match="`samples`"):
         EWC(samples=0)
     objective = EWC()
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     with pytest.raises(ValueError, match="no row"):
         objective.prepare(tiny_model, [])

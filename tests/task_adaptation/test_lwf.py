@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hf_transfer.objective import BuildContext
 from hf_transfer.task_adaptation.lwf import LwF, distillation
 
 
@@ -25,7 +26,7 @@ def test_value_and_gradient_against_the_formula(make_view):
 
 def test_without_a_source_head_it_compares_the_logits(make_view, tiny_model):
     objective = LwF(temperature=3.0)
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     teacher = make_view(seed=3)
     view = make_view(teacher=teacher)
     torch.testing.assert_close(objective(view), distillation(view.logits, teacher.logits, 3.0))
@@ -35,7 +36,7 @@ def test_without_a_source_head_it_compares_the_logits(make_view, tiny_model):
 def test_the_old_head_learns_and_its_frozen_copy_does_not(make_view, tiny_model):
     head = torch.nn.Linear(8, 5)
     objective = LwF(source_head=head)
-    objective.build(tiny_model, 8, 3)
+    objective.build(BuildContext(tiny_model, 8, 3))
     start = make_view(teacher=make_view())
     assert objective(start).item() == pytest.approx(0.0, abs=1e-7)
     view = make_view(teacher=make_view(seed=3))
@@ -50,7 +51,7 @@ def test_bad_input_raises(tiny_model):
     with pytest.raises(ValueError, match="`temperature`"):
         LwF(temperature=0)
     with pytest.raises(ValueError, match="features of width 8"):
-        LwF(source_head=torch.nn.Linear(7, 5)).build(tiny_model, 8, 3)
+        LwF(source_head=torch.nn.Linear(7, 5)).build(BuildContext(tiny_model, 8, 3))
 
 
 def test_a_regression_model_keeps_its_old_answers():

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from transformers import default_data_collator
 
-from hf_transfer.objective import View
+from hf_transfer.objective import BuildContext, View
 from hf_transfer.task_adaptation.siatl import SequentialUnfreezing, SiATL, reads_ahead
 from hf_transfer.trainer import TransferConfig, TransferTrainer
 from tests import tiny
@@ -26,7 +26,7 @@ def view_of(model, progress=0.0):
 
 def build(model, **keywords):
     objective = SiATL(**keywords)
-    objective.build(model, 16, 3)
+    objective.build(BuildContext(model, 16, 3))
     with torch.no_grad():
         objective.transform.weight.add_(0.1 * torch.randn(16, 16, generator=torch.Generator().manual_seed(1)))
         objective.bias.add_(torch.linspace(-1, 1, 200))
@@ -87,7 +87,7 @@ def test_models_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="give `mask_token_id`"):
         build(tiny.bert())
     with pytest.raises(ValueError, match="ViTForImageClassification is no encoder or decoder of tokens"):
-        SiATL().build(tiny.vit(), 16, 10)
+        SiATL().build(BuildContext(tiny.vit(), 16, 10))
     with pytest.raises(ValueError, match="`decay` should be positive"):
         SiATL(decay=0)
 

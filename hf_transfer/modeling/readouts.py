@@ -1,0 +1,178 @@
+"""Readouts of Hugging Face models, and the choice among them from the model itself.
+
+linear   the input and output of the last linear head (or 1x1 convolution); units are the rows
+token    the same of every real token
+dense    the same of every pixel of the logits' grid
+pooled   a backbone without a head: its pooled output, or the mean of its last state; no logits
+nothing  no features and no logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_transfer.core.readout import Named, Nothing, Readout, Units, rows_of
+from hf_transfer.model_anatomy import HeadInput, base_layer, linear_heads, unwrap_peft, width_of
+from hf_transfer.objective import IGNORED_LABEL
+
+DENSE_HEADS = ("ForSemanticSegmentation", "ForImageSegmentation")
+TOKEN_HEADS = ("ForTokenClassification",)
+
+
+class HeadReadout(Readout):
+    """What the readouts of a model with a linear head share: they watch that head."""
+
+    def find(self, model: nn.Module) -> None:
+        self.feature_dim, self.num_outputs = width_of(base_layer(linear_heads(model)[-1]))
+        self.head = HeadInput(model)
+
+    def __enter__(self) -> HeadReadout:
+        self.head.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.head.__exit__(*exception)
+
+
+class LinearHead(HeadReadout):
+    """Features [B, D] are the input of the last linear head, logits [B, C] the model's. Units are the rows."""
+
+    def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
+        logits = outputs["logits"]
+        features = self.head.take(logits, batch.get("attention_mask"))
+        return Units(features.float(), logits.float(), batch.get("labels"), rows_of(batch))
+
+
+class Token(HeadReadout):
+    """Units are the real tokens: features [N, D] are the head's input there, logits [N, C] its output.
+
+    Tokens without a label, such as the later pieces of a word, are units with the label `IGNORED_LABEL`.
+    """
+
+    units_are_rows = False
+
+    def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
+        features, logits = self.head.take_all()
+        mask, labels = batch.get("attention_mask"), batch.get("labels")
+        length = features.shape[1] if mask is None else mask.shape[1]
+        # Virtual tokens of an adapter stand in front and are no units.
+        features, logits = features[:, -length:], logits[:, -length:]
+        real = (
+            torch.ones(features.shape[:2], dtype=torch.bool, device=features.device) if mask is None else mask.bool()
+        )
+        row = real.nonzero()[:, 0]
+        return Units(features[real].float(), logits[real].float(), None if labels is None else labels[real], row)
+
+
+class Dense(HeadReadout):
+    """Units are the pixels of the logits' grid [h, w]: features [B h w, D], logits [B h w, C].
+
+    A map of labels [B, H, W] is read at the pixel nearest to each. The configuration's `semantic_loss_ignore_index`
+    becomes `IGNORED_LABEL`.
+    """
+
+    units_are_rows = False
+
+    def find(self, model: nn.Module) -> None:
+        super().find(model)
+        self.ignored = getattr(unwrap_peft(model).config, "semantic_loss_ignore_index", IGNORED_LABEL)
+
+    def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
+        features, logits = self.head.take_all()
+        labels = batch.get("labels")
+        if labels is not None:
+            labels = nearest(labels, logits.shape[-2:])
+            labels = labels.masked_fill(labels == self.ignored, IGNORED_LABEL).flatten()
+        row = rows_of(batch).repeat_interleave(logits.shape[-2] * logits.shape[-1])
+        return Units(by_pixel(features), by_pixel(logits), labels, row)
+
+
+class Pooled(Readout):
+    """Features [B, D] of a backbone without a head: its pooled output, or the mean of its last state's real places."""
+
+    def find(self, model: nn.Module) -> None:
+        config = unwrap_peft(model).config
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        widths = getattr(config, "hidden_sizes", None)
+        self.feature_dim = widths[-1] if widths else getattr(config, "hidden_size", None)
+
+    def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
+        pooled = outputs.get("pooler_output")
+        if pooled is None:
+            pooled = mean_state(outputs["last_hidden_state"], batch.get("attention_mask"))
+        return Units(pooled.flatten(1).float(), None, batch.get("labels"), rows_of(batch))
+
+
+READOUTS: dict[str, type[Readout]] = {
+    "linear": LinearHead,
+    "token": Token,
+    "dense": Dense,
+    "pooled": Pooled,
+    "nothing": Nothing,
+}
+"""Short name -> readout. Any other name is that of an output of the model, read by `Named`."""
+
+
+def choose_readout(model: nn.Module, readout: Readout | str | None = None) -> Readout:
+    """The readout of a model.
+
+    Args:
+        model: a Hugging Face or PEFT model.
+        readout: one to use, its short name, or the name of an output; None chooses by the model's class.
+
+    Raises:
+        ValueError: the model has nothing that the readout could read.
+    """
+    if isinstance(readout, str):
+        readout = READOUTS[readout]() if readout in READOUTS else Named(readout)
+    return (readout or usual_readout(model)).of(model)
+
+
+def usual_readout(model: nn.Module) -> Readout:
+    """By the class of the model and whether it has a linear head of `num_labels` outputs."""
+    name = type(unwrap_peft(model)).__name__
+    if any(name.endswith(ending) for ending in DENSE_HEADS):
+        return Dense()
+    if any(name.endswith(ending) for ending in TOKEN_HEADS):
+        return Token()
+    try:
+        linear_heads(model)
+    except ValueError:
+        return Pooled() if is_backbone(model) else Nothing()
+    return LinearHead()
+
+
+def is_backbone(model: nn.Module) -> bool:
+    """Whether the model returns hidden states and no task's outputs."""
+    base = unwrap_peft(model)
+    if hasattr(base.config, "text_config") and hasattr(base.config, "vision_config"):
+        return False  # two towers, with an output each
+    return not base.base_model_prefix or not hasattr(base, base.base_model_prefix)
+
+
+def by_pixel(maps: Tensor) -> Tensor:
+    """[B, D, h, w] as [B h w, D] in float32."""
+    return maps.float().permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def nearest(labels: Tensor, size: torch.Size) -> Tensor:
+    """A map of labels [B, H, W] at a grid of `size`, each place with the label at its middle."""
+    rows, columns = (
+        ((torch.arange(new, device=labels.device) + 0.5) * old / new).long()
+        for new, old in zip(size, labels.shape[-2:], strict=True)
+    )
+    return labels[:, rows][:, :, columns]
+
+
+def mean_state(state: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of a state [B, T, D] over the real tokens of a mask [B, T], or of a map [B, D, h, w] over its places."""
+    if state.ndim == 4:
+        return state.mean(dim=(2, 3))
+    if mask is None or mask.shape != state.shape[:2]:
+        return state.mean(dim=1)
+    weights = mask.to(state.dtype).unsqueeze(-1)
+    return (state * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
