@@ -215,7 +215,7 @@ def test_a_global_batch_holds_the_rows_of_all_processes(batch, monkeypatch):
         torch.testing.assert_close(first.logits, torch.cat([second.logits, second.logits + 100]))
         assert first.labels.tolist() == [*second.labels.tolist(), *(second.labels + 1).tolist()]
         assert first.domain.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2, 2] and first.progress == 0.5
-    assert every.model is model.model and every.problem_type == own.problem_type and every.views is None
+    assert every.model is model.model and every.problem_type == own.problem_type and every.views == ()
     assert every.features.requires_grad and output.losses["all"] == pytest.approx(
         output.losses["own"].item() + 50, abs=1e-4
     )
