@@ -6,7 +6,6 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,7 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.utils import logging
 
 from hf_transfer.checkpoints import (
@@ -49,117 +48,11 @@ from hf_transfer.publishing_trainer import PublishingTrainer
 from hf_transfer.task_adaptation.layer_freezing import LayerFreezing
 from hf_transfer.task_adaptation.layer_rates import parameter_groups
 from hf_transfer.task_adaptation.schedule import make_schedules
+from hf_transfer.transfer_config import TransferConfig, torch_optimizer
 from hf_transfer.transfer_model import TransferModel, TransferOutput, make_objectives
 from hf_transfer.tuners import adapter_callbacks
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class TransferConfig(TrainingArguments):
-    """TrainingArguments plus what transfer needs; every field works from YAML and from the command line.
-
-    Raises:
-        ValueError: a value out of range, or `objectives` that is not a mapping.
-    """
-
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "objectives", "schedules", "augmentation"]
-
-    objectives: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": 'Loss terms by name with their keywords, e.g. \'{"cdan": {}, "mcc": {"temperature": 2.5}}\'.'
-        },
-    )
-    head_learning_rate_multiplier: float = field(
-        default=1.0,
-        metadata={"help": "Learning rate of everything outside the backbone over the backbone's; 10 is usual."},
-    )
-    layer_learning_rate_decay: float = field(
-        default=1.0,
-        metadata={"help": "Factor of the learning rate from each layer to the one below it, the head on top."},
-    )
-    backbone_freeze_ratio: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the training in which only the head trains: 1 is feature transfer, 0.3 a linear probe "
-            "and then fine-tuning."
-        },
-    )
-    schedules: dict | str | None = field(
-        default=None,
-        metadata={"help": 'Schedules of layers by name with their keywords, e.g. \'{"ulmfit": {"decay": 2.6}}\'.'},
-    )
-    task_loss_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the task loss beside the objectives; 0 trains on these alone."}
-    )
-    objective_warmup: float = field(
-        default=0.0,
-        metadata={"help": "Share of the training over which the weights of the objectives grow linearly from 0."},
-    )
-    augmentation: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": "Random changes of the training rows, {} for the usual ones of their kind: keywords of "
-            "ImageAugmentation, TextAugmentation or SeriesAugmentation, and {first: weak, second: strong} for the "
-            "rows and their second view. Without it only objectives that compare two views augment."
-        },
-    )
-    torch_optimizer: str | None = field(
-        default=None,
-        metadata={"help": "Class of torch.optim to use instead of `optim`, for those that it does not name: RAdam."},
-    )
-    source_holdout: float = field(
-        default=0.0,
-        metadata={
-            "help": "Domain adaptation: share of the source that is not trained on, for the validators that read its "
-            "labels (dev, dd, mdd, source_accuracy, source_risk); at 0 they read training rows, where a model looks "
-            "better than it is."
-        },
-    )
-    validation_rows: int = field(
-        default=2000,
-        metadata={
-            "help": "Domain adaptation: at most so many rows of each domain are scored, once, by validators and guard "
-            "and for the pictures; fewer make the end of a run quicker and the scores less certain."
-        },
-    )
-    validator: str | None = field(
-        default=None,
-        metadata={
-            "help": "Score that chooses the checkpoint in domain adaptation without target labels; left out, "
-            "information_maximization for classes and dev for numbers."
-        },
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.objectives is not None and not isinstance(self.objectives, Mapping):
-            raise ValueError(
-                "`objectives` should map names to keywords, such as "
-                f'{{"cdan": {{}}, "mcc": {{"temperature": 2.5}}}}, got {self.objectives!r}.'
-            )
-        if self.schedules is not None and not isinstance(self.schedules, Mapping):
-            raise ValueError(
-                f'`schedules` should map names to keywords, such as {{"ulmfit": {{}}}}, got {self.schedules!r}.'
-            )
-        make_schedules(self.schedules, self.layer_learning_rate_decay, self.backbone_freeze_ratio)
-        if self.task_loss_weight < 0:
-            raise ValueError(f"`task_loss_weight` should be at least 0, got {self.task_loss_weight}.")
-        if self.augmentation is not None and not isinstance(self.augmentation, Mapping):
-            raise ValueError(
-                f'`augmentation` should be a mapping, such as {{"flip": True}}, got {self.augmentation!r}.'
-            )
-        if self.torch_optimizer is not None and not isinstance(getattr(torch.optim, self.torch_optimizer, None), type):
-            raise ValueError(f"`torch_optimizer` should be a class of torch.optim, got {self.torch_optimizer!r}.")
-        if not 0 <= self.source_holdout < 1:
-            raise ValueError(f"`source_holdout` should be in [0, 1), got {self.source_holdout}.")
-        if not 0 <= self.objective_warmup <= 1:
-            raise ValueError(f"`objective_warmup` should be in [0, 1], got {self.objective_warmup}.")
-        if self.head_learning_rate_multiplier <= 0:
-            raise ValueError(
-                f"`head_learning_rate_multiplier` should be positive, got {self.head_learning_rate_multiplier}."
-            )
 
 
 class TransferTrainer(PublishingTrainer):
@@ -462,18 +355,6 @@ class TransferTrainer(PublishingTrainer):
             super()._load_best_model()
         else:
             self.transfer_model.load_weights(self.state.best_model_checkpoint)
-
-
-def torch_optimizer(args: TransferConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """The class that `args.torch_optimizer` names, with the learning rate and, where it has them, Adam's settings."""
-    cls = getattr(torch.optim, args.torch_optimizer)
-    settings = {
-        "lr": args.learning_rate,
-        "betas": (args.adam_beta1, args.adam_beta2),
-        "eps": args.adam_epsilon,
-    }
-    accepted = inspect.signature(cls).parameters
-    return cls, {name: value for name, value in settings.items() if name in accepted}
 
 
 class TransferCallback(TrainerCallback):
