@@ -188,14 +188,30 @@ def feature_width(model: nn.Module) -> int:
 
 def backbone_parameter_names(model: nn.Module) -> list[str]:
     """Names, as in `model.named_parameters()`, of the trainable parameters of the backbone."""
-    inside = {id(parameter) for parameter in backbone_of(model).parameters()}
+    inside = _backbone_parameters(model)
     return [name for name, p in model.named_parameters() if p.requires_grad and id(p) in inside]
 
 
 def head_parameter_names(model: nn.Module) -> list[str]:
     """Names, as in `model.named_parameters()`, of the trainable parameters outside the backbone."""
-    inside = {id(parameter) for parameter in backbone_of(model).parameters()}
+    inside = _backbone_parameters(model)
     return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in inside]
+
+
+def _backbone_parameters(model: nn.Module) -> set[int]:
+    """Identities of the parameters of the backbone: all of a model without a head."""
+    base = unwrap_peft(model)
+    backbone = base if is_backbone(model) else backbone_of(model)
+    return {id(parameter) for parameter in backbone.parameters()}
+
+
+def is_backbone(model: nn.Module) -> bool:
+    """Whether the model returns hidden states and no task's outputs."""
+    base = unwrap_peft(model)
+    if hasattr(base.config, "text_config") and hasattr(base.config, "vision_config"):
+        return False  # two towers, with an output each
+    has_parts = any(isinstance(child, PreTrainedModel) for child in base.children())
+    return not has_parts and (not base.base_model_prefix or not hasattr(base, base.base_model_prefix))
 
 
 def layer_places(model: nn.Module) -> dict[str, int]:

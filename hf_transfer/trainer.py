@@ -33,6 +33,7 @@ from hf_transfer.data.checks import (
     check_not_empty,
     check_rows_of_domains,
     check_two_domains,
+    check_unit_labels,
     column_values,
     label_column,
     label_numbers,
@@ -173,6 +174,9 @@ class TransferTrainer(PublishingTrainer):
 
     def _check_labels(self, model: TransferModel, dataset: Dataset, name: str) -> None:
         column = label_column(dataset, name)
+        if not model.readout.units_are_rows:
+            check_unit_labels(dataset, column, model.config.num_labels, name)
+            return
         values = label_numbers(dataset, column, name)
         problem_type = model.settle_problem_type(values, f"column `{column}` of the {name} dataset")
         check_labels(dataset, column, problem_type, model.config.num_labels, name)

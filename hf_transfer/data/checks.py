@@ -64,6 +64,26 @@ def label_numbers(dataset: Dataset, column: str, name: str) -> np.ndarray:
     return values
 
 
+def check_unit_labels(dataset: Dataset, column: str, num_labels: int, name: str) -> None:
+    """Every row lists the classes of its tokens, each in [0, num_labels) or `IGNORED_LABEL`.
+
+    Raises:
+        ValueError: a row that lists none, or a class outside the model's, with its row.
+    """
+    for row, labels in enumerate(dataset.with_format(None)[column]):
+        if not isinstance(labels, list):
+            raise ValueError(
+                f"column `{column}` of the {name} dataset, row {row}: expected a list with a class for every token, "
+                f"got {labels!r}."
+            )
+        outside = [label for label in labels if label != IGNORED_LABEL and not 0 <= label < num_labels]
+        if outside:
+            raise ValueError(
+                f"column `{column}` of the {name} dataset, row {row}: labels outside 0..{num_labels - 1}: "
+                f"{outside[:10]}. Load the model with as many labels as there are classes."
+            )
+
+
 def check_labels(dataset: Dataset, column: str, problem_type: str, num_labels: int, name: str) -> None:
     """The values of a label column are possible ones of the problem type.
 

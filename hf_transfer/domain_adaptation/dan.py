@@ -65,6 +65,7 @@ class DAN(Objective):
     tasks = ANY_PROBLEM
     needs = frozenset({"features", "domain", "global_batch"})
     rows_per_domain = 2
+    is_quadratic = True
 
     def __init__(self, scales: Sequence[float] = MEAN_DISTANCE_SCALES, linear: bool = False, weight: float = 1.0):
         super().__init__(weight)

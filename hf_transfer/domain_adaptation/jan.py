@@ -77,6 +77,7 @@ class JAN(Objective):
     tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"features", "logits", "domain", "global_batch"})
     rows_per_domain = 2
+    is_quadratic = True
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_transfer.core.readout import Named, Nothing, Readout, Units, rows_of
-from hf_transfer.model_anatomy import HeadInput, base_layer, linear_heads, unwrap_peft, width_of
+from hf_transfer.model_anatomy import HeadInput, base_layer, is_backbone, linear_heads, unwrap_peft, width_of
 from hf_transfer.objective import IGNORED_LABEL
 
 DENSE_HEADS = ("ForSemanticSegmentation", "ForImageSegmentation")
@@ -144,14 +144,6 @@ def usual_readout(model: nn.Module) -> Readout:
     except ValueError:
         return Pooled() if is_backbone(model) else Nothing()
     return LinearHead()
-
-
-def is_backbone(model: nn.Module) -> bool:
-    """Whether the model returns hidden states and no task's outputs."""
-    base = unwrap_peft(model)
-    if hasattr(base.config, "text_config") and hasattr(base.config, "vision_config"):
-        return False  # two towers, with an output each
-    return not base.base_model_prefix or not hasattr(base, base.base_model_prefix)
 
 
 def by_pixel(maps: Tensor) -> Tensor:

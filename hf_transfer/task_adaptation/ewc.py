@@ -19,9 +19,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
+from hf_transfer.core.readout import Units
 from hf_transfer.core.task_loss import (
     ANY_PROBLEM,
+    REGRESSION,
     SINGLE_LABEL,
     declared_problem_type,
     draw_labels,
@@ -30,6 +33,7 @@ from hf_transfer.core.task_loss import (
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.functional.weight_distance import half_squared_distance
 from hf_transfer.model_anatomy import backbone_parameter_names
+from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.first_pass import evaluating, model_inputs
 from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
@@ -117,17 +121,17 @@ def estimate_fisher(
         names: of which parameters; the trainable ones of the backbone when left out.
 
     Raises:
-        ValueError: there is no row.
+        ValueError: there is no row, or the model gives no predictions.
     """
     parameters = named_parameters(model, backbone_parameter_names(model) if names is None else names)
     information = {name: torch.zeros_like(value) for name, value in parameters.items()}
     generator = torch.Generator().manual_seed(seed)
-    # a model of several outputs that declares nothing and has seen no labels is taken for a classifier
-    problem_type = declared_problem_type(model.config) or SINGLE_LABEL
-    rows = 0
+    rows, readout = 0, choose_readout(model)
     with evaluating(model):
         for row in _single_rows(batches, model.device, samples):
-            logits = model(**row).logits.float()
+            with readout:
+                outputs = model(**row)
+            logits, problem_type = predictions(readout.read(outputs, row), outputs, model.config)
             loss = negative_log_likelihood(logits, draw_labels(logits, problem_type, generator), problem_type)
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
             rows += 1
@@ -137,6 +141,23 @@ def estimate_fisher(
     if not rows:
         raise ValueError("there is no row to estimate the Fisher information on.")
     return {name: value / rows for name, value in information.items()}
+
+
+def predictions(units: Units, outputs: Mapping[str, Tensor], config: PreTrainedConfig) -> tuple[Tensor, str]:
+    """What the labels are drawn from, [N, C], and its problem type: the units' logits, those of every token or pixel
+    of another head, or of a backbone the features, the mean of a Gaussian.
+
+    Raises:
+        ValueError: the model gives none of them.
+    """
+    if units.logits is not None:
+        # a model of several outputs that declares nothing and has seen no labels is taken for a classifier
+        return units.logits, declared_problem_type(config) or SINGLE_LABEL
+    if outputs.get("logits") is not None:
+        return outputs["logits"].float().flatten(0, -2), SINGLE_LABEL
+    if units.features is not None:
+        return units.features, REGRESSION
+    raise ValueError(f"EWC needs predictions, and a {config.model_type} model without a head gives {list(outputs)}.")
 
 
 def save_fisher(

@@ -1,0 +1,128 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import (
+    BertForMaskedLM,
+    BertForTokenClassification,
+    CLIPConfig,
+    CLIPModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+)
+
+from hf_transfer.core.readout import Named, Nothing
+from hf_transfer.modeling.readouts import Dense, LinearHead, Pooled, Token, choose_readout, nearest
+from hf_transfer.objective import IGNORED_LABEL
+from tests import tiny
+
+
+def segformer() -> SegformerForSemanticSegmentation:
+    sizes = {"hidden_sizes": [8, 8, 8, 8], "depths": [1] * 4, "decoder_hidden_size": 8, "num_attention_heads": [1] * 4}
+    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=4, **sizes)).eval()
+
+
+def tagger() -> BertForTokenClassification:
+    return BertForTokenClassification(tiny.bert(num_labels=5).config).eval()
+
+
+def clip() -> CLIPModel:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    towers = {
+        "text_config": {**sizes, "vocab_size": 50},
+        "vision_config": {**sizes, "image_size": 16, "patch_size": 8},
+    }
+    return CLIPModel(CLIPConfig(**towers, projection_dim=12))
+
+
+def units_of(model, batch, readout=None):
+    readout = choose_readout(model, readout)
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with readout:
+        outputs = model(**inputs)
+    return readout, outputs, readout.read(outputs, batch)
+
+
+def test_rows_of_a_linear_head(digits):
+    model = tiny.vit().eval()
+    readout, outputs, units = units_of(model, tiny.batch_of(digits, 4))
+    assert isinstance(readout, LinearHead) and (readout.feature_dim, readout.num_outputs) == (16, 10)
+    torch.testing.assert_close(model.classifier(units.features), outputs.logits)
+    assert units.row.tolist() == [0, 1, 2, 3] and units.labels.tolist() == digits[:4]["labels"].tolist()
+
+
+def test_units_of_a_tagger_are_its_real_tokens():
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
+    labels = torch.tensor([[IGNORED_LABEL, 1, 2], [3, IGNORED_LABEL, IGNORED_LABEL]])
+    batch = {"input_ids": torch.tensor([[5, 6, 7], [8, 0, 0]]), "attention_mask": mask, "labels": labels}
+    model = tagger()
+    readout, outputs, units = units_of(model, batch)
+    assert isinstance(readout, Token) and (readout.feature_dim, readout.num_outputs) == (16, 5)
+    assert units.row.tolist() == [0, 0, 0, 1] and units.labels.tolist() == [IGNORED_LABEL, 1, 2, 3]
+    torch.testing.assert_close(units.logits, outputs.logits[mask.bool()])
+    torch.testing.assert_close(model.classifier(units.features), units.logits)
+    batch.pop("attention_mask")
+    assert units_of(model, batch)[2].row.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_units_of_a_segmentation_model_are_the_pixels_of_its_grid():
+    labels = torch.randint(4, (2, 64, 64), generator=torch.Generator().manual_seed(0))
+    labels[0, :8] = 255
+    model = segformer()
+    readout, outputs, units = units_of(model, {"pixel_values": torch.randn(2, 3, 64, 64), "labels": labels})
+    assert isinstance(readout, Dense) and (readout.feature_dim, readout.num_outputs) == (8, 4)
+    assert outputs.logits.shape == (2, 4, 16, 16) and units.logits.shape == (512, 4)
+    torch.testing.assert_close(units.logits[256 + 16 * 3 + 5], outputs.logits[1, :, 3, 5])
+    head = model.decode_head.classifier
+    torch.testing.assert_close(F.linear(units.features, head.weight.flatten(1), head.bias), units.logits)
+    assert units.labels[256 + 16 * 3 + 5] == labels[1, 4 * 3 + 2, 4 * 5 + 2]
+    assert (units.labels == IGNORED_LABEL).sum() == 32 and units.row.tolist() == [0] * 256 + [1] * 256
+
+
+def test_the_nearest_label_of_a_coarser_and_a_finer_grid():
+    labels = torch.arange(16).reshape(1, 4, 4)
+    assert nearest(labels, (2, 2)).tolist() == [[[5, 7], [13, 15]]]
+    assert torch.equal(nearest(labels, (4, 4)), labels)
+    assert nearest(labels, (8, 4))[0, :, 0].tolist() == [0, 0, 4, 4, 8, 8, 12, 12]
+
+
+def test_a_backbone_is_pooled(sentences):
+    batch = tiny.batch_of(sentences, 3)
+    backbone = tiny.bert().bert.eval()
+    readout, outputs, units = units_of(backbone, batch)
+    assert isinstance(readout, Pooled) and (readout.feature_dim, readout.num_outputs) == (16, None)
+    torch.testing.assert_close(units.features, outputs.pooler_output)
+    backbone.pooler = None
+    readout, outputs, units = units_of(backbone, batch)
+    weights = batch["attention_mask"].float().unsqueeze(-1)
+    mean = (outputs.last_hidden_state * weights).sum(1) / weights.sum(1)
+    torch.testing.assert_close(units.features, mean)
+    assert units.logits is None and units.labels.tolist() == batch["labels"].tolist()
+
+
+def test_an_output_by_its_name_and_towers_that_are_asked_for_none():
+    model = clip().eval()
+    batch = {"input_ids": torch.tensor([[1, 2, 49], [3, 4, 49]]), "pixel_values": torch.randn(2, 3, 16, 16)}
+    assert isinstance(choose_readout(model), Nothing)
+    readout, outputs, units = units_of(model, batch, "image_embeds")
+    assert isinstance(readout, Named) and readout.feature_dim == 12
+    torch.testing.assert_close(units.features, outputs.image_embeds)
+    with pytest.raises(ValueError, match="`imagined` should be an output of shape"):
+        units_of(model, batch, "imagined")
+
+
+def test_a_masked_language_model_has_nothing_to_read(sentences):
+    batch = tiny.batch_of(sentences, 2)
+    readout, _, units = units_of(BertForMaskedLM(tiny.bert().config).eval(), batch)
+    assert isinstance(readout, Nothing) and units.features is None and units.logits is None
+    assert units.row.tolist() == [0, 1]
+
+
+def test_a_readout_of_another_model_leaves_the_first_alone(digits):
+    first, second = tiny.vit().eval(), tiny.vit(num_labels=7).eval()
+    readout = choose_readout(first)
+    assert readout.of(second).num_outputs == 7 and readout.num_outputs == 10
+    batch = tiny.batch_of(digits, 2)
+    with readout:
+        outputs = first(pixel_values=batch["pixel_values"])
+    torch.testing.assert_close(readout.read(outputs, batch).logits, outputs.logits)
+    assert not any(module._forward_hooks for module in first.modules())

@@ -1,0 +1,174 @@
+"""The same objectives on images, tokens and pixels, and on models without a linear head."""
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertForMaskedLM
+
+from hf_transfer import TransferConfig, TransferModel, TransferTrainer
+from hf_transfer.objective import IGNORED_LABEL, Objective, View
+from hf_transfer.transfer_model import make_objectives
+from tests import tiny
+from tests.modeling.test_readouts import clip, segformer, tagger
+
+
+class MeanGap(Objective):
+    """Squared distance of the two domains' mean features."""
+
+    paper = "none"
+    needs = frozenset({"features", "domain"})
+    is_quadratic = True
+
+    def forward(self, view):
+        self.units = len(view.features)
+        return (view.source.features.mean(dim=0) - view.target.features.mean(dim=0)).square().sum()
+
+
+def token_rows(rows=16) -> Dataset:
+    random = np.random.default_rng(0)
+    data = []
+    for row in range(rows):
+        length = int(random.integers(4, 9))
+        labels = random.integers(0, 5, length).tolist() if row % 2 == 0 else [IGNORED_LABEL] * length
+        data.append({"input_ids": random.integers(5, 40, length).tolist(), "labels": labels, "domain": row % 2})
+        data[-1]["attention_mask"] = [1] * length
+    return Dataset.from_list(data)
+
+
+def pixel_rows(rows=8) -> Dataset:
+    random = np.random.default_rng(0)
+    maps = [random.integers(0, 4, (32, 32)) if row % 2 == 0 else np.full((32, 32), 255) for row in range(rows)]
+    data = {
+        "pixel_values": random.normal(size=(rows, 3, 32, 32)).astype("float32").tolist(),
+        "domain": [0, 1] * (rows // 2),
+    }
+    return Dataset.from_dict({**data, "labels": [one.tolist() for one in maps]}).with_format("torch")
+
+
+def config(tmp_path, **changes) -> TransferConfig:
+    fields = {
+        "max_steps": 2,
+        "per_device_train_batch_size": 4,
+        "report_to": [],
+        "use_cpu": True,
+        "save_strategy": "no",
+    }
+    return TransferConfig(str(tmp_path), **{**fields, **changes})
+
+
+def setting(name: str, digit_domains):
+    if name == "images":
+        return tiny.vit(), digit_domains, {}
+    if name == "pixels":
+        return segformer(), pixel_rows(), {}
+    return tagger(), token_rows(), {"data_collator": pad_tokens}
+
+
+def pad_tokens(rows):
+    longest = max(len(row["input_ids"]) for row in rows)
+
+    def padded(name, value):
+        return torch.tensor([row[name] + [value] * (longest - len(row[name])) for row in rows])
+
+    batch = {"input_ids": padded("input_ids", 0), "attention_mask": padded("attention_mask", 0)}
+    return {
+        **batch,
+        "labels": padded("labels", IGNORED_LABEL),
+        "domain": torch.tensor([row["domain"] for row in rows]),
+    }
+
+
+@pytest.mark.parametrize("units", ["images", "tokens", "pixels"])
+@pytest.mark.parametrize(
+    "objectives", [{"gap": MeanGap()}, {"dann": {}, "coral": {}}, {"cdan": {}, "mcc": {}, "l2_sp": {}}]
+)
+def test_one_objective_aligns_images_tokens_and_pixels(units, objectives, tmp_path, digit_domains):
+    torch.manual_seed(0)
+    model, rows, more = setting(units, digit_domains)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = TransferTrainer(
+        model, config(tmp_path, logging_steps=1), objectives=objectives, train_dataset=rows, **more
+    )
+    trainer.train()
+    losses = [log for log in trainer.state.log_history if "loss" in log]
+    assert len(losses) == 2 and all(np.isfinite(log["loss"]) for log in losses)
+    assert {f"loss_{name}" for name in (*objectives, "task")} <= set(losses[0])
+    assert any(not torch.equal(start[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_task_loss_of_tokens_is_the_models_own():
+    batch = pad_tokens(token_rows().to_list())
+    model = tagger()
+    domain = batch.pop("domain")
+    ours = TransferModel(model).eval()(**batch, domain=domain)
+    own = model(**batch)
+    torch.testing.assert_close(ours.loss, own.loss)
+    torch.testing.assert_close(ours.logits, own.logits)
+
+
+def test_the_task_loss_of_pixels_is_of_whole_maps():
+    batch = pixel_rows()[:4]
+    model = segformer()
+    ours = TransferModel(model).eval()(**batch)
+    torch.testing.assert_close(ours.loss, model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss)
+
+
+def test_a_quadratic_objective_sees_a_bounded_number_of_units():
+    batch = pixel_rows()[:4]
+    for most, seen in ((100, 100), (10_000, 4 * 64)):
+        model = TransferModel(segformer(), {"gap": MeanGap()}, max_units=most)
+        model.train()(**batch)
+        assert model.objectives["gap"].units == seen
+
+
+def test_units_of_a_view_carry_the_rows_they_are_of():
+    view = View(
+        features=torch.arange(6.0).unsqueeze(1),
+        domain=torch.tensor([0, 0, 1, 1, 1, 0]),
+        row=torch.tensor([0, 0, 1, 1, 1, 2]),
+        inputs={"input_ids": torch.tensor([[0], [1], [2]])},
+    )
+    assert view.target.inputs["input_ids"].tolist() == [[1]] and view.target.row.tolist() == [0, 0, 0]
+    assert view.source.inputs["input_ids"].tolist() == [[0], [2]] and view.source.row.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "ewc"])
+def test_weights_of_a_model_without_a_linear_head(name, tmp_path):
+    rows = [{"input_ids": [5, 6, 7, 8], "attention_mask": [1] * 4, "labels": [5, IGNORED_LABEL, 7, 8]}] * 4
+    model = BertForMaskedLM(tiny.bert().config)
+    trainer = TransferTrainer(model, config(tmp_path), objectives={name: {}}, train_dataset=Dataset.from_list(rows))
+    trainer.train()
+    assert np.isfinite(trainer.state.log_history[-1]["train_loss"])
+    backbone = tiny.bert().bert
+    rows = Dataset.from_list([{"input_ids": [5, 6, 7, 8], "attention_mask": [1] * 4}] * 4)
+    trainer = TransferTrainer(backbone, config(tmp_path), objectives={name: {}}, train_dataset=rows)
+    trainer.train()
+    assert np.isfinite(trainer.state.log_history[-1]["train_loss"])
+
+
+def test_domains_of_image_embeddings():
+    inner = clip()
+    batch = {"input_ids": torch.tensor([[1, 2, 49]] * 4), "pixel_values": torch.randn(4, 3, 16, 16)}
+    model = TransferModel(inner, make_objectives({"dann": {}}), readout="image_embeds").train()
+    output = model(**batch, domain=torch.tensor([0, 0, 1, 1]), return_loss=torch.tensor(True))
+    output.loss.backward()
+    assert inner.visual_projection.weight.grad.abs().sum() > 0 and inner.text_projection.weight.grad is not None
+
+
+def test_copies_under_the_models_own_loss_have_labels_of_the_first(sentences):
+    class Reads(Objective):
+        paper = "none"
+        needs = frozenset({"views", "outputs"})
+
+        def forward(self, view):
+            self.shapes = [tuple(one.outputs["logits"].shape) for one in (view, *view.views)]
+            return view.outputs["logits"].mean() * 0
+
+    batch = tiny.batch_of(sentences, 3)
+    batch["labels"] = batch["input_ids"].clone()
+    inner = BertForMaskedLM(tiny.bert(hidden_dropout_prob=0.0).config)
+    model = TransferModel(inner, {"reads": Reads()}).train()
+    output = model(**batch, view_input_ids=batch["input_ids"].flip(0))
+    torch.testing.assert_close(output.losses["task"], inner(**batch).loss.detach())
+    assert model.objectives["reads"].shapes == [tuple(inner(**batch).logits.shape)] * 2
