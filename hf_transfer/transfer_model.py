@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ class TransferModel(nn.Module):
         self.beside = nn.ModuleDict(kept_beside(model))
         self.needs = check_needs(self.objectives).union(*(state.needs for state in self.beside.values()))
         self.alternating = alternating_name(self.objectives)
-        self.readout = choose_readout(model, readout)
+        reads_nothing = task_loss is not None and not task_loss.needs and not self.needs & {"features", "logits"}
+        self.readout = choose_readout(model, "nothing" if reads_nothing and readout is None else readout)
         self.supervision = task_loss or usual_task_loss(self.readout, label_smoothing)
         if isinstance(self.supervision, NoTask) and not self.objectives:
             backbone_of(model)  # says how to load a head
@@ -288,7 +290,7 @@ class TransferModel(nn.Module):
 
     def _labels_for_model(self, labels: Tensor | None, count: int) -> dict[str, Tensor]:
         """The labels that the model is given: of the first copy of the rows where they can be left out of a loss."""
-        if labels is None:
+        if labels is None or "labels" not in signature(unwrap_peft(self.model).forward).parameters:
             return {}
         if count > 1 and not labels.is_floating_point():
             ignored = getattr(self.config, "semantic_loss_ignore_index", IGNORED_LABEL) if labels.ndim > 2 else -100

@@ -17,6 +17,7 @@ from hf_transfer.data.checks import label_column
 from hf_transfer.evaluation.offline_rl import check_environment, evaluate_trajectory_model
 from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
 from hf_transfer.hub import HubError, check_can_push, check_can_write, push_command, push_folder
+from hf_transfer.model_anatomy import unwrap_peft
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
 from hf_transfer.runs.card import HELD_OUT_FILE, LOG_FILE, held_out_of, run_card, test_name, training_log
 from hf_transfer.runs.data import RunData, load_data
@@ -94,6 +95,11 @@ def make_adaptation(arguments: Arguments) -> tuple[TransferTrainer, RunData]:
         trainer: TransferTrainer = family(model, config, target_dataset=data.target, **common)
     else:
         trainer = TaskAdaptationTrainer(model, config, **common)
+    if not trainer.transfer_model.reads_head:
+        raise ValueError(
+            f"a {type(unwrap_peft(model)).__name__} has no linear head whose outputs the labels could be: name "
+            "another `task`, or train it with its own loss by `hf-transfer pretrain`."
+        )
     return trainer, data
 
 

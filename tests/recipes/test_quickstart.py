@@ -90,6 +90,8 @@ def finished(folder: Path) -> dict[str, int]:
 def without_time(results: dict) -> dict:
     """Results but for the seconds and the path of the model they began with."""
     facts = {name: value for name, value in results["facts"].items() if name != "base_model"}
+    settings = {name: value for name, value in facts["hyper_parameters"].items() if name != "training_seconds"}
+    facts["hyper_parameters"] = settings
     return {name: value for name, value in results.items() if name != "seconds"} | {"facts": facts}
 
 

@@ -67,7 +67,7 @@ def test_list_ops(tmp_path, monkeypatch):
     options = "{min_length: 5, max_length: 30, train_rows: 20, test_rows: 10, validation_rows: 1}"
     arguments = ["--dataset", "list_ops", "--dataset_options", options, "--test_split", "test", "--output_dir", "out"]
     metrics = pretrain(*arguments, "--task", "text-classification", **SMALL, modality="text", vocab_size=16)
-    assert metrics.keys() == {"loss", "accuracy"}
+    assert metrics.keys() == {"loss", "accuracy", "macro_f1"}
 
 
 def test_text_from_random_weights(tmp_path, monkeypatch):
