@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from hf_transfer.ranking.agreement import agreement_in_words, agreements, title
 from hf_transfer.ranking.plots import plot_layers, plot_ranking
 from hf_transfer.ranking.score import Score, probability_of_beating
+
+NARROW_WITHOUT = ("seconds", "P(> next)", "layer", "± s.e.", "rank", "params")
+"""Columns that a table leaves out, in this order, until it fits a narrow console."""
+UNBOUNDED = 10_000
 
 # A difference is told from this probability on.
 TOLD_FROM = 0.75
@@ -205,19 +210,35 @@ class Ranking:
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in self._cells()]
         return "\n".join([*lines, "", *(f"- {sentence}" for sentence in self.in_words())]) + "\n"
 
-    def to_table(self) -> Table:
-        """A rich table for the terminal."""
+    def to_table(self, without: Collection[str] = ()) -> Table:
+        """A rich table for the terminal.
+
+        Args:
+            without: names of columns to leave out.
+        """
         table = Table(title=f"Ranking by {self.score}")
-        for name in self._header():
-            table.add_column(name, justify="left" if name == "model" else "right", overflow="fold")
+        header = self._header()
+        kept = [place for place, name in enumerate(header) if name not in without]
+        for place in kept:
+            is_model = header[place] == "model"
+            table.add_column(header[place], justify="left" if is_model else "right", overflow="fold")
         for cells in self._cells():
-            table.add_row(*cells)
+            table.add_row(*(cells[place] for place in kept))
         return table
 
     def print(self, console: Console | None = None) -> None:
-        """Print the table and the comparisons in words."""
+        """Print the table and the comparisons in words; where the console is narrow, fewer columns and whole names."""
         console = console or Console()
-        console.print(self.to_table())
+        left_out: list[str] = []
+        table = self.to_table()
+        for name in NARROW_WITHOUT:
+            if Measurement.get(console, console.options.update(max_width=UNBOUNDED), table).maximum <= console.width:
+                break
+            left_out.append(name)
+            table = self.to_table(left_out)
+        console.print(table)
+        if left_out:
+            console.print(f"Left out for the width: {', '.join(left_out)}; a saved ranking has them.", highlight=False)
         for sentence in self.in_words():
             console.print(sentence, highlight=False)
 

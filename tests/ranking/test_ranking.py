@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -122,6 +123,16 @@ def test_rows_and_terminal(ranking):
     ranking.print(console)
     text = console.export_text()
     assert "high" in text and "gone was not scored" in text
+
+
+def test_a_narrow_terminal_has_fewer_columns_and_whole_names(ranking):
+    name = "an-organisation/a-model-with-a-long-name-of-48-letters-x"
+    rows = [dataclasses.replace(row, model=name) if row.model == "high" else row for row in ranking.rows]
+    console = Console(width=70, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    dataclasses.replace(ranking, rows=rows).print(console)
+    text = console.export_text()
+    assert f" {name} " in text and "0.9000" in text
+    assert "Left out for the width: seconds, P(> next)" in text
 
 
 def test_saved_and_loaded(ranking, tmp_path):
