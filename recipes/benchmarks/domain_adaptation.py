@@ -60,6 +60,8 @@ def settings_of(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]
             given[key] = data_folder(DATA, given[key], runs_dir)
     if steps is not None:
         given["max_steps"] = steps
+    if "target_dataset" not in given:
+        del given["source_holdout"]  # several sources and no target have no validator to hold rows out for
     return {**given, "output_dir": str(run_folder(cell, runs_dir)), "overwrite": True}
 
 
