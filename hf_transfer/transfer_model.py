@@ -29,7 +29,16 @@ from hf_transfer.hub import complete_adapter
 from hf_transfer.model_anatomy import backbone_of, rest_frozen_batch_norms, unwrap_peft
 from hf_transfer.model_surgery import kept_beside
 from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
-from hf_transfer.objective import IGNORED_LABEL, BuildContext, Objective, Phase, View, alternating_name, check_needs
+from hf_transfer.objective import (
+    IGNORED_LABEL,
+    BuildContext,
+    Objective,
+    Phase,
+    View,
+    alternating_name,
+    check_needs,
+    needs_of,
+)
 from hf_transfer.objectives import REGISTRY as REGISTRY
 from hf_transfer.objectives import alternates as alternates
 from hf_transfer.objectives import check_readout, check_tasks
@@ -115,6 +124,7 @@ class TransferModel(nn.Module):
         check_readout(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
         if self.reads_labels and (declared := declared_problem_type(self.config)) is not None:
             check_tasks(self.objectives, declared)
+        self.takes_labels = "labels" in signature(unwrap_peft(model).forward).parameters
         self.shifts_labels = self.supervision.asks_model and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
             self.teacher = frozen_copy(model)
@@ -290,10 +300,12 @@ class TransferModel(nn.Module):
 
     def _labels_for_model(self, labels: Tensor | None, count: int) -> dict[str, Tensor]:
         """The labels that the model is given: of the first copy of the rows where they can be left out of a loss."""
-        if labels is None or "labels" not in signature(unwrap_peft(self.model).forward).parameters:
+        if labels is None or not self.takes_labels:
             return {}
         if count > 1 and not labels.is_floating_point():
-            ignored = getattr(self.config, "semantic_loss_ignore_index", IGNORED_LABEL) if labels.ndim > 2 else -100
+            ignored = (
+                getattr(self.config, "semantic_loss_ignore_index", IGNORED_LABEL) if labels.ndim > 2 else IGNORED_LABEL
+            )
             return {"labels": torch.cat([labels, *[torch.full_like(labels, ignored)] * (count - 1)])}
         return {"labels": torch.cat([labels] * count)}
 
@@ -308,7 +320,9 @@ class TransferModel(nn.Module):
     ) -> list[View]:
         """A view of each of the batches that were joined to `batch`."""
         units = readout.read(outputs, batch)
-        per_row = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.ndim}
+        told = {}
+        if "outputs" in needs:
+            told = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.ndim}
         view = View(
             units.features if "features" in needs else None,
             units.logits,
@@ -320,7 +334,7 @@ class TransferModel(nn.Module):
             model=self.model,
             problem_type=declared_problem_type(self.config) if self.reads_labels else None,
             row=None if readout.units_are_rows else units.row,
-            outputs=per_row if "outputs" in needs else {},
+            outputs=told,
         )
         if len(batches) == 1:
             return [replace(view, inputs=batches[0])]
@@ -335,7 +349,8 @@ class TransferModel(nn.Module):
         return self._views(self.teacher_readout, outputs, {**joined, **read}, *rest)
 
     def _objective_losses(self, view: View) -> dict[str, Tensor]:
-        everywhere = gathered(view, self.needs) if "global_batch" in self.needs else view
+        asking = [needs_of(one) for one in self.objectives.values() if "global_batch" in one.needs]
+        everywhere = gathered(view, frozenset().union(*asking)) if asking else view
         losses = {}
         with torch.autocast(self.device.type, enabled=False):
             for name, objective in self.objectives.items():

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.model_anatomy import head_parameter_names
+from hf_transfer.modeling.readouts import mean_state
 from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.channel_attention import channel_costs, channels_last
 from hf_transfer.task_adaptation.first_pass import evaluating
@@ -89,7 +90,7 @@ class DELTA(Objective):
         loss = no_loss(view)
         for layer, (state, start) in enumerate(zip(view.hidden_states, view.teacher.hidden_states, strict=True)):
             attention = self.attention.get_buffer(str(layer))
-            distance = mean_over_places(channels_last(state.float() - start.float()).square(), mask)  # [B, D]
+            distance = mean_state(channels_last(state.float() - start.float()).square(), mask)  # [B, D]
             loss = loss + self.alpha / 2 * len(attention) * (distance @ attention).mean()
         for parameter in named_parameters(view.model, self.head_names).values():
             loss = loss + self.beta / 2 * parameter.square().sum()
@@ -127,11 +128,3 @@ def widths_of_maps(model: nn.Module, size: tuple[int, int]) -> list[int]:
     with evaluating(model):
         states = model(pixel_values=picture, output_hidden_states=True).hidden_states
     return [channels_last(state).shape[-1] for state in states]
-
-
-def mean_over_places(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of [B, T, D] over the places, [B, D]; over the real tokens where a mask [B, T] fits."""
-    if mask is None or mask.shape != values.shape[:2]:
-        return values.mean(dim=1)
-    kept = mask.to(values.dtype).unsqueeze(2)
-    return (values * kept).sum(dim=1) / kept.sum(dim=1).clamp_min(1.0)
