@@ -15,22 +15,24 @@ from hf_transfer.version import __version__
 
 warn_about_old()
 
-from hf_transfer.registration import watch  # noqa: E402  the warning should come before anything can fail
+from hf_transfer.core.moved import keep_old_paths  # noqa: E402  the warning should come before anything can fail
+from hf_transfer.core.registration import watch  # noqa: E402
 
+keep_old_paths()
 watch()
 
 _PUBLIC = {
     "FlowformerConfig": "hf_transfer.models.flowformer",
     "FlowformerModel": "hf_transfer.models.flowformer",
-    "Objective": "hf_transfer.objective",
-    "View": "hf_transfer.objective",
-    "TransferModel": "hf_transfer.transfer_model",
-    "TransferConfig": "hf_transfer.trainer",
-    "TransferTrainer": "hf_transfer.trainer",
-    "PretrainingTrainer": "hf_transfer.family_trainers",
-    "TaskAdaptationTrainer": "hf_transfer.family_trainers",
-    "DomainAdaptationTrainer": "hf_transfer.family_trainers",
-    "AlternatingTrainer": "hf_transfer.alternating_trainer",
+    "Objective": "hf_transfer.core.objective",
+    "View": "hf_transfer.core.objective",
+    "TransferModel": "hf_transfer.training.transfer_model",
+    "TransferConfig": "hf_transfer.training.trainer",
+    "TransferTrainer": "hf_transfer.training.trainer",
+    "PretrainingTrainer": "hf_transfer.training.family_trainers",
+    "TaskAdaptationTrainer": "hf_transfer.training.family_trainers",
+    "DomainAdaptationTrainer": "hf_transfer.training.family_trainers",
+    "AlternatingTrainer": "hf_transfer.training.alternating_trainer",
     "rank_models": "hf_transfer.ranking",
     "load_metric": "hf_transfer.evaluation.metrics",
     "push_folder": "hf_transfer.hub",

@@ -16,11 +16,11 @@ import torch.distributed as dist
 from accelerate import PartialState
 from datasets import Dataset
 
-from hf_transfer import cli
-from hf_transfer.alternating_trainer import AlternatingTrainer
-from hf_transfer.family_trainers import DomainAdaptationTrainer
-from hf_transfer.objective import IGNORED_LABEL
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.cli import app as cli
+from hf_transfer.core.objective import IGNORED_LABEL
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 from tests.runs.folders import save_digits, save_image_model
 from tests.tuners.conftest import adapted_model

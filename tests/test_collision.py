@@ -118,7 +118,7 @@ def test_old_then_ours_warns_then_breaks_when_the_old_one_goes_and_can_be_repair
 import hf_transfer
 from hf_transfer.hub import push_folder
 print(hf_transfer.download())  # who still calls the old function through our package gets the old compiled one
-from hf_transfer.doctor import main
+from hf_transfer.cli.doctor import main
 raise SystemExit(main(["collision"]))
 """
     found = environment("-c", code)
@@ -165,7 +165,7 @@ def test_a_checkout_beside_the_old_one_is_told_apart_by_the_doctor(environment: 
     environment.install("hf_transfer")
     hidden = environment("-c", "import hf_transfer.hub")
     assert hidden.stderr.strip().endswith("ModuleNotFoundError: No module named 'hf_transfer.hub'")
-    doctor = environment("-m", "hf_transfer.doctor", "collision", cwd=ROOT)
+    doctor = environment("-m", "hf_transfer.cli.doctor", "collision", cwd=ROOT)
     assert doctor.returncode == 1
     assert f"is in {environment.site.resolve() / 'hf_transfer'}, and programs" in doctor.stdout
     assert "-> pip uninstall -y hf_transfer\n" in doctor.stdout

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, default_data_collator
 
-from hf_transfer.alternating_trainer import AlternatingTrainer
+from hf_transfer.core.objective import AlternatingObjective
 from hf_transfer.core.task_loss import ANY_PROBLEM, MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from hf_transfer.model_anatomy import unwrap_peft
-from hf_transfer.objective import AlternatingObjective
-from hf_transfer.trainer import TransferConfig, TransferTrainer
-from hf_transfer.transfer_model import REGISTRY, objective_class
+from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.transfer_model import REGISTRY, objective_class
 from tests import tiny
 
 STEPS, STOP, BATCH = 3, 2, 8

@@ -7,8 +7,8 @@ from datasets import Dataset
 from transformers import BertForMaskedLM
 
 from hf_transfer import TransferConfig, TransferModel, TransferTrainer
-from hf_transfer.objective import IGNORED_LABEL, Objective, View
-from hf_transfer.transfer_model import make_objectives
+from hf_transfer.core.objective import IGNORED_LABEL, Objective, View
+from hf_transfer.training.transfer_model import make_objectives
 from tests import tiny
 from tests.modeling.test_readouts import clip, segformer, tagger
 

@@ -27,9 +27,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.data.bundled import optical_digits
 from hf_transfer.data.images import with_pixel_values
-from hf_transfer.objective import IGNORED_LABEL
 
 IMAGE_SIZE = 14
 MOBY_DICK, EMMA, ALICE = 0, 1, 2

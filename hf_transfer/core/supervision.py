@@ -22,7 +22,7 @@ class TaskLoss:
         """The mean loss of a batch, a scalar; None where there is none.
 
         Args:
-            view: the units of the batch, see `hf_transfer.objective.View`.
+            view: the units of the batch, see `hf_transfer.core.objective.View`.
             outputs: what the model returned.
             config: the model's configuration.
         """

@@ -9,9 +9,9 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from transformers.utils import logging
 
+from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
 from hf_transfer.data.holes import refuse_empty_cells
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 
 logger = logging.get_logger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from hf_transfer.core.objective import IGNORED_LABEL, Objective
 from hf_transfer.data.samplers import ShuffleSampler, permutation
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import IGNORED_LABEL, Objective
 
 
 class EpisodeSampler(ShuffleSampler):

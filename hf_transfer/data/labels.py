@@ -20,6 +20,7 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, List, Value
 from transformers import PreTrainedConfig
 
+from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import (
     MULTI_LABEL,
     PROBLEM_TYPES,
@@ -30,7 +31,6 @@ from hf_transfer.core.task_loss import (
 from hf_transfer.data.checks import LABEL_COLUMNS, label_column
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import column_of, empty_cells, refuse_rows
-from hf_transfer.objective import IGNORED_LABEL
 
 NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "none", "null", "?", "-"})
 """Words that stand for a missing number."""

@@ -11,10 +11,8 @@ OBJECTIVES = {
     "dan": "hf_transfer.domain_adaptation.dan:DAN",
     "dann": "hf_transfer.domain_adaptation.dann:DANN",
     "dd": "hf_transfer.domain_adaptation.dd:DD",
-    "domain_coral": "hf_transfer.domain_adaptation.domain_coral:DomainCORAL",
     "fixmatch": "hf_transfer.domain_adaptation.fixmatch:FixMatch",
     "flexmatch": "hf_transfer.domain_adaptation.flexmatch:FlexMatch",
-    "groupdro": "hf_transfer.domain_adaptation.groupdro:GroupDRO",
     "iwan": "hf_transfer.domain_adaptation.iwan:IWAN",
     "jan": "hf_transfer.domain_adaptation.jan:JAN",
     "localized_dd": "hf_transfer.domain_adaptation.localized_dd:LocalizedDD",
@@ -22,19 +20,16 @@ OBJECTIVES = {
     "mcd": "hf_transfer.domain_adaptation.mcd:MCD",
     "mdd": "hf_transfer.domain_adaptation.mdd:MDD",
     "mean_teacher": "hf_transfer.domain_adaptation.mean_teacher:MeanTeacher",
-    "mldg": "hf_transfer.domain_adaptation.mldg:MLDG",
     "noisy_student": "hf_transfer.domain_adaptation.noisy_student:NoisyStudent",
     "osbp": "hf_transfer.domain_adaptation.osbp:OSBP",
     "pada": "hf_transfer.domain_adaptation.pada:PADA",
     "pseudo_label": "hf_transfer.domain_adaptation.pseudo_label:PseudoLabel",
     "rsd": "hf_transfer.domain_adaptation.rsd:RSD",
     "self_ensembling": "hf_transfer.domain_adaptation.self_ensembling:SelfEnsembling",
-    "vrex": "hf_transfer.domain_adaptation.vrex:VREx",
 }
 """Name -> "module:class", imported when asked for."""
 
 CONVERTERS = {
     "dsbn": "hf_transfer.domain_adaptation.dsbn:convert",
-    "mix_style": "hf_transfer.domain_adaptation.mix_style:convert",
 }
-"""Changes of the model, by name as "module:function"; see hf_transfer/converters.py."""
+"""Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""

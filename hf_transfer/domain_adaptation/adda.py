@@ -21,14 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import AlternatingObjective, BuildContext, Phase, View
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.model_anatomy import HeadInput
-from hf_transfer.objective import AlternatingObjective, BuildContext, Phase, View
+from hf_transfer.modeling.anatomy import HeadInput
 
 
 class PlainDiscriminator(nn.Sequential):

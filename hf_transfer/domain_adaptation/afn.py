@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View, no_loss
 
 
 def adaptive_feature_norm(features: Tensor, step: float = 1.0) -> Tensor:

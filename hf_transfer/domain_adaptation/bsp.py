@@ -14,10 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View, no_loss
 
 
 def batch_spectral_penalty(source: Tensor, target: Tensor, k: int = 1) -> Tensor:

@@ -10,17 +10,12 @@ https://huggingface.co/papers/1607.01719
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
-from hf_transfer.objective import Objective, View, no_loss
-
-
-def covariance(features: Tensor) -> Tensor:
-    """Unbiased covariance, [N, D] -> [D, D], N >= 2."""
-    centred = features - features.mean(dim=0)
-    return centred.T @ centred / (len(features) - 1)
 
 
 def correlation_alignment(source: Tensor, target: Tensor) -> Tensor:
@@ -30,7 +25,7 @@ def correlation_alignment(source: Tensor, target: Tensor) -> Tensor:
         source: [n, D], n >= 2.
         target: [m, D], m >= 2.
     """
-    return (covariance(source) - covariance(target)).square().sum() / (4 * source.shape[1] ** 2)
+    return (torch.cov(source.T) - torch.cov(target.T)).square().sum() / (4 * source.shape[1] ** 2)
 
 
 class CORAL(Objective):

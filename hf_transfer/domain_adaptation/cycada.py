@@ -22,13 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import SOURCE, TARGET, BuildContext, Phase, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.adda import PlainDiscriminator
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN, images_of
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
 from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, BuildContext, Phase, View, no_loss
 
 
 class CyCADA(CycleGAN):

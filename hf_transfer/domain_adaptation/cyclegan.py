@@ -25,6 +25,7 @@ from datasets import Dataset, Features, Image
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import SOURCE, TARGET, AlternatingObjective, BuildContext, Phase, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM, problem_type_of_outputs, task_loss
 from hf_transfer.domain_adaptation.translation_networks import (
     Generator,
@@ -34,7 +35,6 @@ from hf_transfer.domain_adaptation.translation_networks import (
 )
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, AlternatingObjective, BuildContext, Phase, View, no_loss
 
 PIXELS = "pixel_values"
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 class DANN(Objective):

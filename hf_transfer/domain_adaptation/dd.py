@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.domain_adaptation.adversarial_head import AdversarialHead
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 
 
 class DD(Objective):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import SOURCE, TARGET
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import SOURCE, TARGET
 
 
 class DomainDiscriminator(nn.Sequential):

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hf_transfer.model_surgery import Beside, keep_beside, modules_where, reclass
-from hf_transfer.objective import TARGET
+from hf_transfer.core.objective import TARGET
+from hf_transfer.modeling.surgery import Beside, keep_beside, modules_where, reclass
 
 
 def convert(model: nn.Module, *, num_domains: int = 2, target: int = TARGET) -> nn.Module:

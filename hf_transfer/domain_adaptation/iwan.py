@@ -14,12 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, prediction_entropy, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
-from hf_transfer.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 
 
 class IWAN(Objective):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.kernels import (
@@ -28,7 +29,6 @@ from hf_transfer.functional.kernels import (
     quadruple_squared_distances,
 )
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View, no_loss
 
 
 def joint_mmd(

@@ -27,13 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET, BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
-from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.model_anatomy import apply_head
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET, BuildContext, Objective, View, no_loss
+from hf_transfer.functional.margin_disparity import margin_disparity_discrepancy
+from hf_transfer.modeling.anatomy import apply_head
 
 
 class LocalizedDD(Objective):

@@ -13,10 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional import certainty_weights
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
 
 
 def minimum_class_confusion(logits: Tensor, temperature: float = 2.5) -> Tensor:

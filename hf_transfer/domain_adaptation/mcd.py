@@ -18,12 +18,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import AlternatingObjective, BuildContext, Phase, View
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters, head_parameters
-from hf_transfer.domain_adaptation.sources import labelled_cross_entropy
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import AlternatingObjective, BuildContext, Phase, View
+from hf_transfer.functional.sources import labelled_cross_entropy
 
 
 def classifier_discrepancy(logits: Tensor, other_logits: Tensor) -> Tensor:

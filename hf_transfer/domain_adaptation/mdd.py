@@ -12,49 +12,15 @@ https://huggingface.co/papers/1904.05801. Margin 4, width 1024, dropout .5, reve
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transfer.core.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.adversarial_head import AdversarialHead
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import SOURCE, TARGET, BuildContext, Objective, View, no_loss
-
-
-def log_one_minus_probability(logits: Tensor, classes: Tensor) -> Tensor:
-    """log(1 - softmax(logits)_class) without cancellation: the log of the mass of all other classes.
-
-    Args:
-        logits: [B, C], C >= 2.
-        classes: [B].
-
-    Returns:
-        [B].
-    """
-    others = logits.scatter(1, classes.unsqueeze(1), float("-inf"))
-    return torch.logsumexp(others, dim=1) - torch.logsumexp(logits, dim=1)
-
-
-def margin_disparity_discrepancy(
-    source_logits: Tensor,
-    source_adversarial_logits: Tensor,
-    target_logits: Tensor,
-    target_adversarial_logits: Tensor,
-    margin: float = 4.0,
-) -> Tensor:
-    """The disparity of an adversarial classifier from the classifier, target minus source; a scalar, at most 0.
-
-    Args:
-        source_logits, target_logits: [B, C] of the classifier; only their argmax is used.
-        source_adversarial_logits, target_adversarial_logits: [B, C] of the adversarial classifier.
-        margin: gamma > 0, weight of the agreement on the source.
-    """
-    source_term = F.cross_entropy(source_adversarial_logits, source_logits.argmax(dim=1))
-    target_term = log_one_minus_probability(target_adversarial_logits, target_logits.argmax(dim=1)).mean()
-    return target_term - margin * source_term
+from hf_transfer.functional.margin_disparity import margin_disparity_discrepancy
 
 
 class MDD(Objective):

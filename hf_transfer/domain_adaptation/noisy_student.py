@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
 from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.model_anatomy import unwrap_peft
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
-from hf_transfer.ranking.loading import head_class
+from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.modeling.loading import head_class
 
 MODEL_FOLDER = "model"
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
-from hf_transfer.domain_adaptation.mdd import log_one_minus_probability
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.model_anatomy import apply_head
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
+from hf_transfer.functional.margin_disparity import log_one_minus_probability
+from hf_transfer.modeling.anatomy import apply_head
 
 
 def unknown_class_loss(logits: Tensor, unknown: float = 0.5) -> Tensor:

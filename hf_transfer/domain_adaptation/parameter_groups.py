@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from hf_transfer.model_anatomy import linear_heads
+from hf_transfer.modeling.anatomy import linear_heads
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.objective import Objective, View, no_loss
 
 
 class PseudoLabel(Objective):

@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional.keyword_checks import require_non_negative
-from hf_transfer.objective import Objective, View, no_loss
 
 SAME_DIRECTION = {torch.float64: 1e-12}
 """How far the cosine of two directions may be from 1 for them to be the same, by the precision of the features."""

@@ -17,12 +17,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import TARGET, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.mean_teacher import MeanTeacher
 from hf_transfer.domain_adaptation.self_training import target_view_pair
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.functional.processes import from_all
-from hf_transfer.objective import TARGET, View, no_loss
 
 EPS = 1e-6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transfer.objective import View
+from hf_transfer.core.objective import View
 
 
 def confident_cross_entropy(logits: Tensor, teacher_logits: Tensor, threshold: float | Tensor) -> Tensor:

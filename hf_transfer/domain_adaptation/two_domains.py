@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers.utils import logging
 
-from hf_transfer.objective import SOURCE, TARGET, View
+from hf_transfer.core.objective import SOURCE, TARGET, View
 
 logger = logging.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET
+from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET
 
 COLLAPSED, MORE_THAN_SOURCE = 0.95, 0.1
 """A collapse: so large a share of the target is predicted as one class, and so much larger than in the source."""

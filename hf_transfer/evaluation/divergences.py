@@ -36,10 +36,10 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
+from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.functional.hypotheses import fit, perceptron, standardised
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import IGNORED_LABEL
+from hf_transfer.functional.margin_disparity import margin_disparity_discrepancy
 
 LEAST_ROWS = 4
 """Of a domain: two to fit on and two to count."""

@@ -16,12 +16,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from hf_transfer.core.registry import registered
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.episodes import EpisodeSampler
 from hf_transfer.few_shot import OBJECTIVES
 from hf_transfer.few_shot.episodic import split_episode
-from hf_transfer.functional.registered import registered
-from hf_transfer.trainer import TransferTrainer
+from hf_transfer.training.trainer import TransferTrainer
 
 
 @dataclass(frozen=True)

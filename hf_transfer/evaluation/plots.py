@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from hf_transfer.objective import SOURCE, TARGET
+from hf_transfer.core.objective import SOURCE, TARGET
 
 EMBEDDINGS = ("pca", "tsne")
 MOST_NAMES = 30

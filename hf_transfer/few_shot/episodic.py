@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View
 
 
 class EpisodicObjective(Objective):

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.readout import Named, Nothing, Readout, Units, rows_of
-from hf_transfer.model_anatomy import HeadInput, base_layer, is_backbone, linear_heads, unwrap_peft, width_of
-from hf_transfer.objective import IGNORED_LABEL
+from hf_transfer.modeling.anatomy import HeadInput, base_layer, is_backbone, linear_heads, unwrap_peft, width_of
 
 DENSE_HEADS = ("ForSemanticSegmentation", "ForImageSegmentation")
 TOKEN_HEADS = ("ForTokenClassification",)

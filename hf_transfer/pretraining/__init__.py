@@ -1,6 +1,4 @@
 """Pre-training objectives."""
 
-OBJECTIVES = {
-    "irm": "hf_transfer.pretraining.irm:IRM",
-}
+OBJECTIVES: dict[str, str] = {}
 """Name -> "module:class", imported when asked for."""

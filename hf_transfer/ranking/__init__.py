@@ -2,29 +2,29 @@
 
 from hf_transfer.ranking.candidates import find_models
 from hf_transfer.ranking.features import FeatureExtractor
-from hf_transfer.ranking.gbc import GBC, gbc
-from hf_transfer.ranking.h_score import HScore, ShrunkHScore, h_score
-from hf_transfer.ranking.knn import KNN
-from hf_transfer.ranking.leep import LEEP, leep
-from hf_transfer.ranking.linear_probe import LinearProbe
-from hf_transfer.ranking.logme import LogME, logme
-from hf_transfer.ranking.nce import NCE, nce
 from hf_transfer.ranking.rank import rank_models
 from hf_transfer.ranking.ranking import Ranking, RankingRow
 from hf_transfer.ranking.score import Score, TransferabilityScore, probability_of_beating
+from hf_transfer.ranking.scores.gbc import GBC, gbc
+from hf_transfer.ranking.scores.h_score import HScore, ShrunkHScore, h_score
+from hf_transfer.ranking.scores.knn import KNN
+from hf_transfer.ranking.scores.leep import LEEP, leep
+from hf_transfer.ranking.scores.linear_probe import LinearProbe
+from hf_transfer.ranking.scores.logme import LogME, logme
+from hf_transfer.ranking.scores.nce import NCE, nce
+from hf_transfer.ranking.scores.trans_rate import TransRate, trans_rate
 from hf_transfer.ranking.taskonomy import Transfer, TransferPlan, choose_sources, task_affinities
-from hf_transfer.ranking.trans_rate import TransRate, trans_rate
 
 SCORES = {
-    "gbc": "hf_transfer.ranking.gbc:GBC",
-    "h_score": "hf_transfer.ranking.h_score:HScore",
-    "knn": "hf_transfer.ranking.knn:KNN",
-    "leep": "hf_transfer.ranking.leep:LEEP",
-    "linear_probe": "hf_transfer.ranking.linear_probe:LinearProbe",
-    "logme": "hf_transfer.ranking.logme:LogME",
-    "nce": "hf_transfer.ranking.nce:NCE",
-    "shrunk_h_score": "hf_transfer.ranking.h_score:ShrunkHScore",
-    "trans_rate": "hf_transfer.ranking.trans_rate:TransRate",
+    "gbc": "hf_transfer.ranking.scores.gbc:GBC",
+    "h_score": "hf_transfer.ranking.scores.h_score:HScore",
+    "knn": "hf_transfer.ranking.scores.knn:KNN",
+    "leep": "hf_transfer.ranking.scores.leep:LEEP",
+    "linear_probe": "hf_transfer.ranking.scores.linear_probe:LinearProbe",
+    "logme": "hf_transfer.ranking.scores.logme:LogME",
+    "nce": "hf_transfer.ranking.scores.nce:NCE",
+    "shrunk_h_score": "hf_transfer.ranking.scores.h_score:ShrunkHScore",
+    "trans_rate": "hf_transfer.ranking.scores.trans_rate:TransRate",
 }
 
 __all__ = [

@@ -12,8 +12,8 @@ from peft import PeftConfig
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
-from hf_transfer.ranking.adapters import is_adapter
-from hf_transfer.ranking.loading import head_class
+from hf_transfer.modeling.adapters import is_adapter
+from hf_transfer.modeling.loading import head_class
 
 # What a configuration says of a checkpoint and not of an architecture.
 CHECKPOINT_FIELDS = {

@@ -17,7 +17,7 @@ from huggingface_hub.file_download import repo_folder_name
 from hf_transfer.hub import HubError, explain_hub_error, local_model_folder, pull_model
 from hf_transfer.hub.errors import readable_hub_errors
 from hf_transfer.hub.retry import with_retries
-from hf_transfer.ranking.loading import revision_of
+from hf_transfer.modeling.loading import revision_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from hf_transfer.ranking.masks import state_mask
+from hf_transfer.modeling.masks import state_mask
 
 POOLINGS = ("mean", "cls", "last", "max")
 LAYER_WORDS = ("last", "all", "best")

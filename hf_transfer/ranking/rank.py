@@ -20,9 +20,9 @@ from datasets import Dataset
 from rich.progress import Progress
 
 from hf_transfer.data.conversion import as_dataset
+from hf_transfer.modeling.inputs import numbered_labels
 from hf_transfer.ranking.baseline import baseline_name
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, fetched_ahead, read_models
-from hf_transfer.ranking.inputs import numbered_labels
 from hf_transfer.ranking.journal import Journal
 from hf_transfer.ranking.ranking import NothingScoredError, Ranking, RankingRow
 from hf_transfer.ranking.scorer import ModelScorer

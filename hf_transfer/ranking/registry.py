@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_transfer.functional.registered import registered
+from hf_transfer.core.registry import registered
 from hf_transfer.ranking.score import TransferabilityScore
 
 

@@ -18,15 +18,15 @@ from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.hub import explain_hub_error
-from hf_transfer.objective import IGNORED_LABEL
+from hf_transfer.modeling.inputs import choose_columns, longest_first, make_batches
+from hf_transfer.modeling.loading import first_line, load_model, load_processor, tower_of
+from hf_transfer.modeling.padding import plan_batches, planned
 from hf_transfer.ranking.accumulators import Accumulators, compute_scores
 from hf_transfer.ranking.baseline import architecture_of, baseline_name, random_model
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove
 from hf_transfer.ranking.features import FeatureExtractor, HeadExtractor
-from hf_transfer.ranking.inputs import choose_columns, longest_first, make_batches
-from hf_transfer.ranking.loading import first_line, load_model, load_processor, tower_of
-from hf_transfer.ranking.padding import plan_batches, planned
 from hf_transfer.ranking.ranking import RankingRow
 from hf_transfer.ranking.settings import RankSettings
 

@@ -12,12 +12,10 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.data.checks import label_column
 from hf_transfer.evaluation.offline_rl import check_environment, evaluate_trajectory_model
-from hf_transfer.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
 from hf_transfer.hub import HubError, check_can_push, check_can_write, push_command, push_folder
-from hf_transfer.model_anatomy import unwrap_peft
+from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments, RunArguments
 from hf_transfer.runs.card import HELD_OUT_FILE, LOG_FILE, held_out_of, run_card, test_name, training_log
 from hf_transfer.runs.data import RunData, load_data
@@ -34,8 +32,10 @@ from hf_transfer.runs.train import (
     save_run,
     save_translation,
 )
-from hf_transfer.trainer import TransferConfig, TransferTrainer
-from hf_transfer.transfer_model import alternates, label_spaces
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.transfer_model import alternates, label_spaces
 
 MODEL_FOLDER = "model"
 TRANSLATION_FOLDER = "translated"

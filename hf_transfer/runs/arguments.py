@@ -12,7 +12,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.runs.values import check_types, read_value
-from hf_transfer.trainer import TransferConfig
+from hf_transfer.training.trainer import TransferConfig
 
 
 @dataclass

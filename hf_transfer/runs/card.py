@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_transfer.card_facts import loading_facts, training_facts
 from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.evaluation.plots import plot_losses
 from hf_transfer.hub import DatasetFact, MetricFact, PlotFact, RunFacts, TableFact
@@ -18,7 +17,8 @@ from hf_transfer.runs.arguments import Arguments, DataArguments
 from hf_transfer.runs.data import RunData
 from hf_transfer.runs.models import TRAJECTORY_TASK
 from hf_transfer.runs.train import dataset_fact
-from hf_transfer.trainer import TransferTrainer
+from hf_transfer.training.card_facts import loading_facts, training_facts
+from hf_transfer.training.trainer import TransferTrainer
 
 LOG_FILE = "training_log.json"
 HELD_OUT_FILE = "held_out.json"

@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.bundled import load, load_splits
 from hf_transfer.data.checks import check_not_empty
@@ -25,7 +26,6 @@ from hf_transfer.data.labels import (
 )
 from hf_transfer.data.prepare import prepare
 from hf_transfer.data.splits import scarce_split
-from hf_transfer.objective import IGNORED_LABEL
 from hf_transfer.runs.arguments import DataArguments
 
 logger = logging.get_logger(__name__)

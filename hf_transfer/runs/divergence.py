@@ -35,7 +35,7 @@ from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import AUTO_CLASSES, LacksWeights, load_model, load_processor
 from hf_transfer.runs.start import collator_for
 from hf_transfer.runs.task import find_task
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
 TASKS = [task for task in AUTO_CLASSES if task.endswith("-classification")]
 RESULTS_FILE, TABLE_FILE = "divergence.json", "divergence.md"

@@ -12,12 +12,12 @@ from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.evaluation.class_shares import ClassShares
-from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import RunArguments
 from hf_transfer.runs.diagnostics import Diagnostics
 from hf_transfer.runs.guard import SOURCE_ONLY, GuardVerdict, choose
-from hf_transfer.trainer import TransferTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer
+from hf_transfer.training.trainer import TransferTrainer
 
 logger = logging.get_logger(__name__)
 

@@ -19,7 +19,6 @@ from hf_transfer.data.labels import model_labels, read_labels, read_labels_as, w
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
-from hf_transfer.family_trainers import PretrainingTrainer
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.data import some_rows
 from hf_transfer.runs.models import load_model, load_processor
@@ -27,7 +26,8 @@ from hf_transfer.runs.report import Remembering, tell_classes
 from hf_transfer.runs.start import collator_for
 from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.runs.train import metrics_of
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.family_trainers import PretrainingTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
 
 def run_evaluation(

@@ -25,10 +25,10 @@ from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.evaluation.class_shares import FAR, ClassShares, distance_of_shares
-from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import Arguments, RunArguments
 from hf_transfer.runs.train import read_results
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 
 logger = logging.get_logger(__name__)
 

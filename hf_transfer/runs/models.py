@@ -26,14 +26,14 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file, logging
 
-from hf_transfer.converters import convert_model
 from hf_transfer.data.images import image_processor
 from hf_transfer.hub import adapter_class_names, loadable_adapter
 from hf_transfer.hub.adapter import named_base
-from hf_transfer.model_anatomy import linear_heads
+from hf_transfer.modeling.adapters import head_size, is_adapter
+from hf_transfer.modeling.anatomy import linear_heads
 from hf_transfer.models import flowformer
-from hf_transfer.ranking.adapters import head_size, is_adapter
 from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.training.converters import convert_model
 
 logger = logging.get_logger(__name__)
 

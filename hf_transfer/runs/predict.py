@@ -20,7 +20,7 @@ from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.start import collator_for
 from hf_transfer.runs.task import TASKS, find_task
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
 LABELS_BETWEEN = "; "
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from transformers import EvalPrediction
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_transfer.checkpoints import last_complete_checkpoint
 from hf_transfer.evaluation.per_class import FIGURES, class_figures
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import Arguments
 from hf_transfer.runs.guard import ADAPTED, SOURCE_ONLY
 from hf_transfer.runs.train import read_results
+from hf_transfer.training.checkpoints import last_complete_checkpoint
 
 MOST_CLASSES = 30
 """Classes up to which the end of a run shows the figures of each."""

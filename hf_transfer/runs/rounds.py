@@ -14,8 +14,8 @@ from accelerate import PartialState
 from hf_transfer.domain_adaptation.noisy_student import noisy_student
 from hf_transfer.runs.arguments import Arguments, ModelArguments, RunArguments
 from hf_transfer.runs.train import read_results
-from hf_transfer.trainer import TransferConfig
-from hf_transfer.transfer_model import objective_class
+from hf_transfer.training.trainer import TransferConfig
+from hf_transfer.training.transfer_model import objective_class
 
 
 def run_rounds(run: Callable[[Arguments], dict[str, float]], arguments: Arguments) -> dict[str, float]:

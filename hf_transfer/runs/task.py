@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import LABEL_COLUMNS
-from hf_transfer.ranking.adapters import is_adapter
+from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments
 from hf_transfer.runs.models import AUTO_CLASSES, TRAJECTORY_TASK, new_config
 

@@ -13,12 +13,12 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import EvalPrediction, PreTrainedConfig
 
-from hf_transfer.card_facts import adapter_facts, keywords_of, training_facts
 from hf_transfer.core.task_loss import problem_type_of
 from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.bundled import BUNDLED
 from hf_transfer.hub import DatasetFact, RunFacts, atomic_folder, complete_adapter, write_card
-from hf_transfer.trainer import TransferTrainer
+from hf_transfer.training.card_facts import adapter_facts, keywords_of, training_facts
+from hf_transfer.training.trainer import TransferTrainer
 
 RESULTS_FILE = "results.json"
 __all__ = [

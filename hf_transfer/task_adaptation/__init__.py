@@ -21,4 +21,4 @@ SCHEDULES = {
 CONVERTERS = {
     "stoch_norm": "hf_transfer.task_adaptation.stoch_norm:convert",
 }
-"""Changes of the model, by name as "module:function"; see hf_transfer/converters.py."""
+"""Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""

@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import IGNORED_LABEL, BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import from_all, share_of_all
-from hf_transfer.model_anatomy import HeadInput, check_head_is_linear, head_weight
-from hf_transfer.objective import IGNORED_LABEL, BuildContext, Objective, View, no_loss
+from hf_transfer.modeling.anatomy import HeadInput, check_head_is_linear, head_weight
 
 
 def class_contrast(anchors: Tensor, own_keys: Tensor, queue: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import Objective, View
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import Objective, View
 
 
 def batch_spectral_shrinkage(features: Tensor, k: int = 1) -> Tensor:

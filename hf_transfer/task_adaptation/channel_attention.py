@@ -21,7 +21,7 @@ from hf_transfer.core.task_loss import (
     problem_type_of,
     row_losses,
 )
-from hf_transfer.model_anatomy import HeadInput
+from hf_transfer.modeling.anatomy import HeadInput
 from hf_transfer.task_adaptation.first_pass import all_differentiable, evaluating, labelled_batches
 
 RIDGE = 0.01

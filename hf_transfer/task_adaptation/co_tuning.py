@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import IGNORED_LABEL, BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.model_anatomy import HeadInput
-from hf_transfer.objective import IGNORED_LABEL, BuildContext, Objective, View, no_loss
+from hf_transfer.modeling.anatomy import HeadInput
 from hf_transfer.task_adaptation.first_pass import evaluating, labelled_batches
 from hf_transfer.task_adaptation.source_head import copy_source_head
 

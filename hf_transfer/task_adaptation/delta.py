@@ -24,11 +24,11 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
-from hf_transfer.model_anatomy import head_parameter_names
+from hf_transfer.modeling.anatomy import head_parameter_names
 from hf_transfer.modeling.readouts import mean_state
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.channel_attention import channel_costs, channels_last
 from hf_transfer.task_adaptation.first_pass import evaluating
 from hf_transfer.task_adaptation.starting_point import named_parameters

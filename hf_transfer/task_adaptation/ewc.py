@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.readout import Units
 from hf_transfer.core.task_loss import (
     ANY_PROBLEM,
@@ -32,9 +33,8 @@ from hf_transfer.core.task_loss import (
 )
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.functional.weight_distance import half_squared_distance
-from hf_transfer.model_anatomy import backbone_parameter_names
+from hf_transfer.modeling.anatomy import backbone_parameter_names
 from hf_transfer.modeling.readouts import choose_readout
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.task_adaptation.first_pass import evaluating, model_inputs
 from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
 

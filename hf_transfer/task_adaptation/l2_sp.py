@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.functional.weight_distance import half_squared_distance
-from hf_transfer.model_anatomy import backbone_parameter_names, head_parameter_names
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
+from hf_transfer.modeling.anatomy import backbone_parameter_names, head_parameter_names
 from hf_transfer.task_adaptation.starting_point import NamedTensors, named_parameters
 
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import BuildContext, Objective, View
 from hf_transfer.core.task_loss import ANY_PROBLEM, MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.objective import BuildContext, Objective, View
 from hf_transfer.task_adaptation.source_head import copy_source_head
 
 

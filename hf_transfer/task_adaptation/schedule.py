@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from hf_transfer.core.registry import registered
 from hf_transfer.functional.keyword_checks import require_positive
-from hf_transfer.functional.registered import registered
 from hf_transfer.task_adaptation import SCHEDULES
 
 

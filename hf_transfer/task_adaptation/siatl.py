@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.functional.processes import share_of_all
-from hf_transfer.model_anatomy import backbone_of, unwrap_peft
-from hf_transfer.objective import BuildContext, Objective, View, no_loss
+from hf_transfer.modeling.anatomy import backbone_of, unwrap_peft
 from hf_transfer.task_adaptation.first_pass import evaluating
 from hf_transfer.task_adaptation.schedule import Schedule
 

@@ -7,8 +7,8 @@ import copy
 from torch import nn
 from transformers import AutoConfig
 
-from hf_transfer.model_anatomy import linear_heads
-from hf_transfer.ranking.loading import head_class
+from hf_transfer.modeling.anatomy import linear_heads
+from hf_transfer.modeling.loading import head_class
 
 
 def copy_source_head(source: nn.Linear | str, feature_dim: int) -> nn.Linear:

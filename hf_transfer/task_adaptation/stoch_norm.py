@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hf_transfer.model_surgery import Beside, keep_beside, modules_where, reclass
+from hf_transfer.modeling.surgery import Beside, keep_beside, modules_where, reclass
 
 MOMENTUM = 0.1
 """Share of the newest batch in the moving statistics of layer norms, as batch norm's default."""

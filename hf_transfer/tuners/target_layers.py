@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from hf_transfer.model_anatomy import backbone_of, base_layer
+from hf_transfer.modeling.anatomy import backbone_of, base_layer
 
 LINEAR = (nn.Linear, Conv1D)
 OUTPUT_LAYERS = (

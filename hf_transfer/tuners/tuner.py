@@ -10,7 +10,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-from hf_transfer.model_anatomy import rest_frozen_batch_norms
+from hf_transfer.modeling.anatomy import rest_frozen_batch_norms
 
 
 class Tuner(BaseTuner):

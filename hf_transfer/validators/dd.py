@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hf_transfer.objective import SOURCE, TARGET
+from hf_transfer.core.objective import SOURCE, TARGET
 from hf_transfer.validators.held_out import held_out_supremum
 from hf_transfer.validators.rows import labelled_source, target_rows
 

@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from hf_transfer.core.objective import SOURCE, TARGET
 from hf_transfer.functional.environments import row_risks
-from hf_transfer.objective import SOURCE, TARGET
 from hf_transfer.validators.rows import labelled_source, split_halves, target_rows
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hf_transfer.core.objective import SOURCE, TARGET
 from hf_transfer.functional.hypotheses import fit, perceptron, standardised
-from hf_transfer.objective import SOURCE, TARGET
 from hf_transfer.validators.rows import split_halves
 
 

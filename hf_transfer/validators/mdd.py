@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
-from hf_transfer.objective import SOURCE, TARGET
+from hf_transfer.core.objective import SOURCE, TARGET
+from hf_transfer.functional.margin_disparity import margin_disparity_discrepancy
 from hf_transfer.validators.held_out import held_out_supremum
 from hf_transfer.validators.rows import target_rows
 from hf_transfer.validators.source_accuracy import source_accuracy

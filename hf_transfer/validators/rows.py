@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from hf_transfer.objective import IGNORED_LABEL, SOURCE, TARGET
+from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET
 
 
 def target_rows(values: Tensor, domain: Tensor | None) -> Tensor:

@@ -29,11 +29,11 @@ from transformers import AutoModelForImageClassification
 from transformers.trainer_utils import set_seed
 
 from hf_transfer import FlowformerConfig, TransferConfig
-from hf_transfer.alternating_trainer import AlternatingTrainer
 from hf_transfer.data.images import PixelReader
 from hf_transfer.domain_adaptation import OBJECTIVES
-from hf_transfer.family_trainers import DomainAdaptationTrainer
-from hf_transfer.transfer_model import alternates
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer
+from hf_transfer.training.transfer_model import alternates
 
 ROWS, CLASSES, CHANNELS, SIZE = 32, 10, 3, 32
 ARCHITECTURE = {
@@ -48,9 +48,7 @@ ARCHITECTURE = {
 }
 SOURCE_ONLY = "source_only"
 REGRESSION = ("dd", "rsd")
-WITHOUT_TWO_DOMAINS = ("groupdro", "vrex", "mldg", "domain_coral")
-"""Methods of several labelled sources, which source only on one is no baseline for."""
-METHODS = [name for name in OBJECTIVES if name not in WITHOUT_TWO_DOMAINS]
+METHODS = list(OBJECTIVES)
 KEYWORDS: dict[str, dict[str, Any]] = {}
 """Keywords that a method cannot do without."""
 LIMITED = dict.fromkeys(("dann", "cdan", "mcc", "dan", "coral"), 1.25)

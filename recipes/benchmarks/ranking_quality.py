@@ -23,10 +23,10 @@ from ranking_data import book_group, images, series, split_target, translation
 from ranking_models import candidate
 from scipy.stats import pearsonr, weightedtau
 
+from hf_transfer.modeling.inputs import choose_columns, make_batches
+from hf_transfer.modeling.loading import load_model, load_processor
 from hf_transfer.ranking import SCORES, FeatureExtractor
 from hf_transfer.ranking.features import HeadExtractor
-from hf_transfer.ranking.inputs import choose_columns, make_batches
-from hf_transfer.ranking.loading import load_model, load_processor
 from hf_transfer.ranking.registry import score_class
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments

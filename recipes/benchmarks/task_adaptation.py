@@ -43,14 +43,14 @@ from task_adaptation_targets import (
     with_folders,
 )
 
+from hf_transfer.core.registry import registered
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.prepare import prepare
 from hf_transfer.few_shot import OBJECTIVES as METRIC_LEARNING
-from hf_transfer.functional.registered import registered
-from hf_transfer.model_anatomy import head_parameter_names
+from hf_transfer.modeling.anatomy import head_parameter_names
 from hf_transfer.runs.adapt import MODEL_FOLDER, finish, make_adaptation
 from hf_transfer.runs.arguments import parse_arguments
-from hf_transfer.trainer import TransferTrainer
+from hf_transfer.training.trainer import TransferTrainer
 from hf_transfer.tuners.difference import DifferenceConfig, changed_parameters
 
 Cell = tuple[str, str, int]

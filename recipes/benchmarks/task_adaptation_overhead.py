@@ -24,7 +24,7 @@ from machine import processor_names, resident_mib, restart_peak
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from hf_transfer.transfer_model import TransferModel, objective_class
+from hf_transfer.training.transfer_model import TransferModel, objective_class
 
 PLAIN = "fine_tuning"
 KEYWORDS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_transfer.core.diverged import TrainingDiverged
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
 DECOMPOSING = ["bsp", "bss", "rsd"]

@@ -15,7 +15,7 @@ from hf_transfer.data.checks import (
     label_column,
     label_numbers,
 )
-from hf_transfer.transfer_model import make_objectives
+from hf_transfer.training.transfer_model import make_objectives
 
 
 @pytest.fixture

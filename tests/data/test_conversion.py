@@ -3,9 +3,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from hf_transfer.data.conversion import as_dataset, evaluation_rows
-from hf_transfer.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer
 from tests import tiny
-from tests.test_trainer import config
+from tests.training.test_trainer import config
 
 ROWS = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
 

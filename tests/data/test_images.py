@@ -11,7 +11,7 @@ from PIL import Image as PILImage
 from hf_transfer.data.bundled import optical_digits
 from hf_transfer.data.images import eight_bits, image_processor, read_image, to_pixel_values, with_pixel_values
 from hf_transfer.data.prepare import prepare
-from hf_transfer.ranking.inputs import choose_columns, make_batches
+from hf_transfer.modeling.inputs import choose_columns, make_batches
 from tests import tiny
 
 

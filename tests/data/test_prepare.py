@@ -6,7 +6,7 @@ from transformers import RobertaConfig, RobertaModel, default_data_collator
 from hf_transfer.data.bundled import optical_digits
 from hf_transfer.data.images import image_processor, with_pixel_values
 from hf_transfer.data.prepare import prepare
-from hf_transfer.ranking.inputs import choose_columns, make_batches
+from hf_transfer.modeling.inputs import choose_columns, make_batches
 from tests import tiny
 
 

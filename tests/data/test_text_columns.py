@@ -3,7 +3,7 @@ from datasets import Dataset
 
 from hf_transfer.data.prepare import prepare
 from hf_transfer.data.text_columns import find_text_columns
-from hf_transfer.ranking.inputs import choose_columns
+from hf_transfer.modeling.inputs import choose_columns
 from tests import tiny
 
 TEXTS = [f"{'a' * (place % 7)} noise {place % 11} {place}" for place in range(60)]

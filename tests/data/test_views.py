@@ -4,13 +4,13 @@ import pytest
 import torch
 from transformers import DataCollatorWithPadding, default_data_collator
 
+from hf_transfer.core.objective import Objective
 from hf_transfer.data.collators import PaddingCollator
 from hf_transfer.data.image_augmentation import ImageAugmentation
 from hf_transfer.data.series_augmentation import SeriesAugmentation
 from hf_transfer.data.views import AUGMENTATIONS, ViewCollator, make_augmentation
 from hf_transfer.data.visits import VISIT_COLUMN, Visit
-from hf_transfer.objective import Objective
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
 VIEWS = ViewCollator(default_data_collator, ImageAugmentation())

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
-from hf_transfer.objective import IGNORED_LABEL, View
+from hf_transfer.core.objective import IGNORED_LABEL, View
 
 
 @pytest.fixture

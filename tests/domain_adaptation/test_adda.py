@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 
-from hf_transfer.alternating_trainer import AlternatingTrainer
+from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.domain_adaptation.adda import ADDA
-from hf_transfer.objective import BuildContext, View
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from tests import tiny
-from tests.test_trainer import config, state_of
+from tests.training.test_trainer import config, state_of
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_transfer.alternating_trainer import AlternatingTrainer
+from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.domain_adaptation.cycada import CyCADA
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN
-from hf_transfer.objective import BuildContext, View
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from tests import tiny
 from tests.domain_adaptation.test_cyclegan import SMALL, view_of
-from tests.test_trainer import config, state_of
+from tests.training.test_trainer import config, state_of
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from datasets import load_from_disk
 
-from hf_transfer.alternating_trainer import AlternatingTrainer
+from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.data.images import with_pixel_values
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN, as_picture, image_shape
 from hf_transfer.hub import atomic_folder
-from hf_transfer.objective import BuildContext, View
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from tests import tiny
-from tests.test_trainer import config, state_of
+from tests.training.test_trainer import config, state_of
 
 SMALL = {"width": 4, "blocks": 1, "buffer_size": 4}
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.dann import DANN
-from hf_transfer.objective import BuildContext
 
 
 def naive_loss(discriminator, view):

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.dd import DD
-from hf_transfer.objective import BuildContext
 
 
 def naive_loss(objective, view, margin):

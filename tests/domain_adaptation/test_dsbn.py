@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 
+from hf_transfer.core.objective import Objective
 from hf_transfer.domain_adaptation.dsbn import DomainSpecific, convert
-from hf_transfer.model_surgery import kept_beside
-from hf_transfer.objective import Objective
-from hf_transfer.transfer_model import TransferModel
+from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.training.transfer_model import TransferModel
 from tests import tiny
 
 DOMAIN = torch.tensor([1, 0, 0, 1, 1, 0])

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.flexmatch import FlexMatch
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy
-from hf_transfer.objective import BuildContext
 
 
 def built(**keywords):

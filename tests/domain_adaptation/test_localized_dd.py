@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.localized_dd import LocalizedDD
-from hf_transfer.domain_adaptation.mdd import margin_disparity_discrepancy
-from hf_transfer.objective import BuildContext
+from hf_transfer.functional.margin_disparity import margin_disparity_discrepancy
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.mcc import MCC, minimum_class_confusion
-from hf_transfer.objective import BuildContext
 
 
 def naive_confusion(logits, temperature):

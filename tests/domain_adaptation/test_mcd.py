@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from hf_transfer.core.objective import IGNORED_LABEL, BuildContext
 from hf_transfer.domain_adaptation.mcd import MCD, classifier_discrepancy
-from hf_transfer.objective import IGNORED_LABEL, BuildContext
 from tests import tiny
 
 

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from hf_transfer.domain_adaptation.mdd import MDD, log_one_minus_probability, margin_disparity_discrepancy
-from hf_transfer.objective import BuildContext
+from hf_transfer.core.objective import BuildContext
+from hf_transfer.domain_adaptation.mdd import MDD
+from hf_transfer.functional.margin_disparity import log_one_minus_probability, margin_disparity_discrepancy
 
 
 def naive_disparity(source, source_adversarial, target, target_adversarial, margin):

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.mean_teacher import MeanTeacher
-from hf_transfer.objective import BuildContext
 
 
 @pytest.fixture

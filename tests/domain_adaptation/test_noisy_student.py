@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from transformers import ViTForImageClassification
 
+from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.domain_adaptation.noisy_student import (
     NoisyStudent,
     confident_soft_cross_entropy,
     noisy_student,
 )
-from hf_transfer.objective import BuildContext, View
 from tests import tiny
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.osbp import OSBP, unknown_class_loss
-from hf_transfer.objective import BuildContext
 
 
 @pytest.mark.parametrize("unknown", [0.5, 0.3])

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.domain_adaptation.self_ensembling import EPS, SelfEnsembling, class_balance
-from hf_transfer.objective import BuildContext
 
 
 @pytest.fixture

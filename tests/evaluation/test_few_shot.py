@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_episodes, evaluate_few_shot, right_answers
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
 

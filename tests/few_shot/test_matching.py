@@ -1,8 +1,8 @@
 import torch
 import torch.nn.functional as F
 
+from hf_transfer.core.objective import View
 from hf_transfer.few_shot.matching import Matching
-from hf_transfer.objective import View
 
 LABELS = torch.tensor([7, 7, 3, 3, 7, 3, 3])
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from transformers import default_data_collator
 
+from hf_transfer.core.objective import View
 from hf_transfer.few_shot.episodic import split_episode
 from hf_transfer.few_shot.prototypical import Prototypical
-from hf_transfer.objective import View
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
 LABELS = torch.tensor([7, 7, 3, 3, 7, 3, 3])

@@ -10,9 +10,9 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
+from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.readout import Named, Nothing
 from hf_transfer.modeling.readouts import Dense, LinearHead, Pooled, Token, choose_readout, nearest
-from hf_transfer.objective import IGNORED_LABEL
 from tests import tiny
 
 

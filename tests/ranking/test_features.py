@@ -124,7 +124,7 @@ def test_flowformer():
 
 
 def test_masked_image_models_see_the_whole_image(zoo, digits):
-    from hf_transfer.ranking.loading import load_model
+    from hf_transfer.modeling.loading import load_model
 
     extract = FeatureExtractor(load_model(zoo / "mae", str))
     inputs = {"pixel_values": digits["pixel_values"][:4]}

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import ViTForImageClassification
 
 from hf_transfer.hub import retry
+from hf_transfer.modeling.loading import load_model
 from hf_transfer.ranking import FeatureExtractor, Ranking, find_models, logme, rank_models
-from hf_transfer.ranking.loading import load_model
 from hf_transfer.ranking.ranking import NothingScoredError
 
 

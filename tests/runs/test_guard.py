@@ -11,12 +11,12 @@ import pytest
 from safetensors.torch import load_file
 from torch import equal
 
-from hf_transfer.family_trainers import DomainAdaptationTrainer
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.guard import GuardVerdict
 from hf_transfer.runs.train import read_results
-from hf_transfer.trainer import TransferTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer
+from hf_transfer.training.trainer import TransferTrainer
 from tests.runs.folders import QUICK, digits
 
 DOMAIN = ["--model", "vit", "--dataset", "digits", "--target_dataset", "more_digits", "--test_rows", "20", *QUICK]

@@ -6,8 +6,6 @@ from datasets import load_from_disk
 from transformers import EvalPrediction
 
 from hf_transfer import TaskAdaptationTrainer, TransferConfig
-from hf_transfer.alternating_trainer import AlternatingTrainer
-from hf_transfer.converters import convert_model
 from hf_transfer.hub import MetricFact, RunFacts
 from hf_transfer.runs.train import (
     dataset_fact,
@@ -19,6 +17,8 @@ from hf_transfer.runs.train import (
     training_facts,
 )
 from hf_transfer.task_adaptation.bss import BSS
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
+from hf_transfer.training.converters import convert_model
 from tests import tiny
 
 

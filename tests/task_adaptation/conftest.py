@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from hf_transfer.objective import View
+from hf_transfer.core.objective import View
 
 
 @pytest.fixture

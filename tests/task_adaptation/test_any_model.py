@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers import default_data_collator
 
-from hf_transfer.model_anatomy import feature_width
+from hf_transfer.modeling.anatomy import feature_width
 from hf_transfer.task_adaptation import OBJECTIVES
-from hf_transfer.trainer import TransferConfig, TransferTrainer
-from hf_transfer.transfer_model import objective_class
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.transfer_model import objective_class
 from tests import tiny
 
 CLASSES_ONLY = {"co_tuning", "bi_tuning"}

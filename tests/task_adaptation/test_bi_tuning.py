@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 
-from hf_transfer.objective import BuildContext, View
+from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.task_adaptation.bi_tuning import BiTuning, class_contrast
 from hf_transfer.tuners.residual import ResidualConfig
 

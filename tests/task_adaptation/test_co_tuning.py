@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hf_transfer.objective import BuildContext
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.task_adaptation.co_tuning import CoTuning
 
 

@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.models.short_names import model_folder
-from hf_transfer.objective import BuildContext
 from hf_transfer.task_adaptation import delta
 from hf_transfer.task_adaptation.delta import DELTA, layer_widths
 from tests import tiny

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_transfer.objective import BuildContext
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.task_adaptation.ewc import EWC, estimate_fisher, save_fisher
 from tests import tiny
 

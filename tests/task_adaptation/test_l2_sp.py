@@ -2,7 +2,7 @@ import pytest
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
 
-from hf_transfer.objective import BuildContext
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.task_adaptation.l2_sp import L2SP
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_transfer.objective import BuildContext
+from hf_transfer.core.objective import BuildContext
 from hf_transfer.task_adaptation.lwf import LwF, distillation
 
 

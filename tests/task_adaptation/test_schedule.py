@@ -2,10 +2,10 @@ import pytest
 import torch
 from transformers import default_data_collator
 
-from hf_transfer.model_anatomy import layer_places
+from hf_transfer.modeling.anatomy import layer_places
 from hf_transfer.task_adaptation.schedule import BackboneFreeze, LayerDecay, make_schedules
 from hf_transfer.task_adaptation.ulmfit import ULMFiT
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
 

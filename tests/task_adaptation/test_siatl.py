@@ -3,9 +3,9 @@ import torch
 import torch.nn.functional as F
 from transformers import default_data_collator
 
-from hf_transfer.objective import BuildContext, View
+from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.task_adaptation.siatl import SequentialUnfreezing, SiATL, reads_ahead
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
 MASK = 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_transfer.model_surgery import kept_beside
+from hf_transfer.modeling.surgery import kept_beside
 from hf_transfer.models.flowformer.layers_flowformer import FlowformerBatchNorm
 from hf_transfer.task_adaptation.stoch_norm import MOMENTUM, StochasticBatch, convert
 from tests import tiny
@@ -22,7 +22,7 @@ class Wrapped(nn.Module):
 
 def norm_pair(kind, p, monkeypatch):
     """A norm with history, and the same one converted."""
-    monkeypatch.setattr("hf_transfer.model_surgery.unwrap_peft", lambda model: model)
+    monkeypatch.setattr("hf_transfer.modeling.surgery.unwrap_peft", lambda model: model)
     torch.manual_seed(0)
     plain = kind(4)
     with torch.no_grad():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from hf_transfer.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.tuners import adapter_callbacks
 from hf_transfer.tuners.difference import (
     DifferenceCallback,

@@ -10,9 +10,9 @@ from peft import get_peft_model
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from hf_transfer.model_anatomy import backbone_of
+from hf_transfer.modeling.anatomy import backbone_of
 from hf_transfer.models.flowformer import FlowformerConfig, FlowformerForTimeSeriesClassification
-from hf_transfer.transfer_model import TransferModel
+from hf_transfer.training.transfer_model import TransferModel
 from hf_transfer.tuners.side import Borrowed, SideConfig, SideLayer, keep_first_layers, side_network
 from tests import tiny
 from tests.tuners.conftest import adapted_model, base_model, inputs_for, logits, shake

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from hf_transfer.model_anatomy import backbone_of
+from hf_transfer.modeling.anatomy import backbone_of
 from hf_transfer.tuners.side.config import SideConfig
 from hf_transfer.tuners.side.layer import SideLayer
 from hf_transfer.tuners.tuner import Tuner

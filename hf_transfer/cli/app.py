@@ -1,0 +1,276 @@
+"""The console script `hf-transfer`: every step of the lifecycle by itself.
+
+Nothing of the package but the doctor is imported at the top, so that `hf-transfer doctor` runs when the rest cannot,
+and help is there at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from hf_transfer.cli import doctor as installation
+
+try:
+    import typer
+except ImportError as missing:
+    if Path(sys.argv[0]).stem not in ("hf-transfer", "-m", "cli"):
+        raise
+    sys.exit(installation.stand_in(sys.argv[1:], missing))
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # --max_steps and --max-steps are one option, in every command
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
+    help="Transferability in deep learning: pre-train, rank, adapt, evaluate and publish Hugging Face models.",
+)
+OWN_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def main() -> None:
+    """Run a command; a mistake in the input is one paragraph, not a traceback."""
+    try:
+        app()
+    except ImportError as error:
+        sys.exit(installation.stand_in(sys.argv[1:], error))
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        typer.secho(f"hf-transfer: {' '.join(str(error).split())}", err=True, fg="red")
+        sys.exit(2)
+
+
+def _show(metrics: dict) -> None:
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        typer.echo(json.dumps(metrics, indent=2))
+
+
+@app.command(context_settings=OWN_ARGUMENTS)
+def pretrain(
+    context: typer.Context, explain: Annotated[bool, typer.Option(help="List the arguments.")] = False
+) -> None:
+    """Pre-train a model: [CONFIG.yaml] [--key value ...]; any TrainingArguments field is a key too."""
+    from hf_transfer.runs.adapt import run_pretraining
+
+    _run(run_pretraining, context.args, explain)
+
+
+@app.command(context_settings=OWN_ARGUMENTS)
+def adapt(
+    context: typer.Context,
+    from_ranking: Annotated[
+        Path | None, typer.Option(help="Start from the best model of this saved ranking, whatever CONFIG.yaml names.")
+    ] = None,
+    explain: Annotated[bool, typer.Option(help="List the arguments.")] = False,
+) -> None:
+    """Adapt a model to a task, or with `--target_dataset` to a domain: [CONFIG.yaml] [--key value ...].
+
+    With a target every batch is half source and half target: `--per_device_train_batch_size 16` is 8 + 8.
+    """
+    from hf_transfer.runs.adapt import run_adaptation
+
+    fixed = {}
+    if from_ranking is not None:
+        from hf_transfer.ranking import Ranking
+
+        ranking = Ranking.load(from_ranking)
+        for sentence in ranking.advice_for_adapting():
+            typer.echo(sentence, err=True)
+        fixed = {"model": ranking.best.model, "architecture": None, "from_ranking": str(from_ranking)}
+    _run(run_adaptation, context.args, explain, **fixed)
+
+
+def _run(run, argv: list[str], explain: bool, **fixed) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hf_transfer.runs.arguments import argument_help, parse_arguments
+
+    if explain:
+        table = Table("argument", "default", "meaning")
+        table.columns[0].no_wrap = True
+        for row in argument_help():
+            table.add_row(*row)
+        Console().print(table)
+        typer.echo("Every field of transformers.TrainingArguments is an argument too.")
+        return
+    arguments = parse_arguments(argv, **fixed)
+    try:
+        _show(run(arguments))
+    except KeyboardInterrupt:
+        from hf_transfer.runs.report import tell_interruption
+
+        tell_interruption(arguments[-1].output_dir, sys.argv[1:])
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def rank(
+    dataset: Annotated[str, typer.Option(help="Bundled name, Hub id, folder or file.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Local folders, Hub ids, and text files with one of these a line.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    filter: Annotated[list[str] | None, typer.Option(help="Ask the Hub: a tag that models have.")] = None,
+    author: Annotated[str | None, typer.Option(help="Ask the Hub: whose models.")] = None,
+    search: Annotated[str | None, typer.Option(help="Ask the Hub: a part of the names.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many from the Hub, most downloaded first.")] = 20,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(help="Transferability score; the first of several orders. [default: logme, knn, linear_probe]"),
+    ] = None,
+    layers: Annotated[str, typer.Option(help='"all", "best", "last", or numbers such as "-1,-2".')] = "all",
+    pooling: Annotated[str, typer.Option(help='"mean", "cls", "last" or "max" over the tokens.')] = "mean",
+    label_column: Annotated[str | None, typer.Option(help="Where the name leaves a doubt.")] = None,
+    input_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
+    batch_size: Annotated[str, typer.Option(help='Rows at once, or "auto"; halved when memory runs out.')] = "auto",
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    max_samples: Annotated[int | None, typer.Option(help="Rank on at most so many rows.")] = None,
+    max_params: Annotated[int | None, typer.Option(help="Skip models with more parameters.")] = None,
+    random_baseline: Annotated[bool, typer.Option(help="Add random weights of each architecture.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run code that comes with a model.")] = False,
+    allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights, which run code too.")] = False,
+    cache_dir: Annotated[str | None, typer.Option(help="Where models from the Hub are kept.")] = None,
+    free_disk: Annotated[bool, typer.Option(help="Remove each model after use, if it was not there before.")] = False,
+    seed: Annotated[int, typer.Option(help="Draws the rows when there are more than max_samples.")] = 0,
+    output_dir: Annotated[Path | None, typer.Option(help="Keep finished rows, table, JSON and chart here.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the ranking in output_dir.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Start over in output_dir.")] = False,
+) -> None:
+    """Rank models for a dataset without fine-tuning any."""
+    # Options are keywords of `run_ranking` by the same names.
+    options = dict(locals())
+    from hf_transfer.ranking.ranking import NothingScoredError
+    from hf_transfer.runs.rank import run_ranking
+
+    query = {name: options.pop(name) for name in ("filter", "author", "search", "limit")}
+    # What is too large is found and shown with that reason, so that `max_params` is no part of the query.
+    options |= {"models": models or [], "layers": _numbers(layers)}
+    options["query"] = query if filter or author or search else None
+    if not score:
+        del options["score"]
+    options["input_columns"] = options.pop("input_column") or None
+    options["batch_size"] = int(batch_size) if batch_size.isdigit() else batch_size
+    try:
+        ranking = run_ranking(**options)
+    except NothingScoredError as error:
+        error.ranking.print()
+        raise ValueError("no model could be scored; the reasons are above.") from error
+    ranking.print()
+    if output_dir is not None:
+        typer.echo(f"Saved to {output_dir}.")
+
+
+def _numbers(layers: str) -> str | list[int]:
+    """Indices of layers, or the word as it is."""
+    try:
+        return [int(layer) for layer in layers.split(",")]
+    except ValueError:
+        return layers
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    dataset: Annotated[str, typer.Option(help="Labelled rows: bundled name, Hub id, folder or file.")],
+    split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    block_size: Annotated[int | None, typer.Option(min=2, help="Tokens in a block, for text-generation.")] = None,
+    few_shot: Annotated[
+        str | None,
+        typer.Option(help="Classify by a few rows a class over many episodes: '{ways: 5, shots: 5}', or '{}'."),
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="Which column holds the labels.")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="Which one or two columns hold the text.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Measure on at most so many random rows.")] = None,
+) -> None:
+    """Measure a model's accuracy on labelled rows, or its perplexity on text (`--task text-generation`)."""
+    from hf_transfer.runs.evaluate import run_evaluation
+    from hf_transfer.runs.values import read_mapping
+
+    sizes = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size}
+    episodes = None if few_shot is None else read_mapping(few_shot, "few_shot")
+    columns = {"label_column": label_column, "text_columns": text_column or (), "max_samples": max_samples}
+    _show(run_evaluation(model, dataset, split=split, task=task, few_shot=episodes, **sizes, **columns))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    dataset: Annotated[str, typer.Option(help="Rows: bundled name, Hub id, folder or file; labels are not read.")],
+    output: Annotated[Path, typer.Option(help="The csv file to write.")] = Path("predictions.csv"),
+    split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file.")] = False,
+) -> None:
+    """Predict rows without labels, into a csv file: class and probability, several labels, or numbers."""
+    # Options are keywords of `run_prediction` by the same names.
+    options = dict(locals())
+    from hf_transfer.runs.predict import run_prediction
+
+    options["text_columns"] = tuple(options.pop("text_column") or ())
+    typer.echo(f"Saved {run_prediction(**options)} predictions to {output}.")
+
+
+@app.command()
+def divergence(
+    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
+    source: Annotated[str, typer.Option(help="Bundled name, Hub id, folder or file; labels tell more.")],
+    target: Annotated[str, typer.Option(help="Likewise.")],
+    source_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    target_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
+    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
+    splits: Annotated[int, typer.Option(min=1, help="Random halves to average over.")] = 5,
+    slack: Annotated[float, typer.Option(help="Nats that a localised hypothesis may lose on the source.")] = 0.05,
+    max_samples: Annotated[int, typer.Option(min=4, help="At most so many random rows of each.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Which column holds the labels.")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="Which one or two columns hold the text.")] = None,
+    seed: Annotated[int, typer.Option(help="Of rows, splits and first weights.")] = 0,
+    output_dir: Annotated[Path | None, typer.Option(help="Keep the tables here, as Markdown and JSON.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+) -> None:
+    """Estimate how far two data sets are apart under a model, and the terms of the bound on the target error."""
+    # Options are keywords of `run_divergence` by the same names.
+    options = dict(locals())
+    options["text_columns"] = options.pop("text_column") or ()
+    from hf_transfer.runs.divergence import run_divergence
+
+    typer.echo(run_divergence(**options).to_markdown())
+    if output_dir is not None:
+        typer.echo(f"Saved to {output_dir}.")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Model folder with its card.")],
+    repo_id: Annotated[str, typer.Argument(help="ORG/NAME on the Hub.")],
+    private: Annotated[bool | None, typer.Option(help="Visibility of a new repository.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; main by default.")] = None,
+    commit_message: Annotated[str, typer.Option()] = "Upload model with hf_transfer",
+    base_model: Annotated[
+        str | None, typer.Option(help="Of an adapter: the Hub id of its base, in place of the local folder.")
+    ] = None,
+) -> None:
+    """Publish a model folder on the Hub."""
+    from hf_transfer.hub import push_folder
+
+    options = {"private": private, "revision": revision, "base_model": base_model}
+    commit = push_folder(folder, repo_id, commit_message=commit_message, **options)
+    typer.echo(f"Published: {commit.commit_url}")
+
+
+@app.command()
+def doctor(checks: Annotated[list[str] | None, typer.Argument(help="Only these checks.")] = None) -> None:
+    """Check the installation: packages, the name collision, the Hub, devices, accelerate."""
+    raise typer.Exit(installation.main(checks or []))

@@ -1,0 +1,59 @@
+"""Converters: methods that change how a model is built. `convert_model(model, {"stoch_norm": {"p": 0.5}})`.
+
+A converter is a function `convert(model, **keywords) -> model`, registered by its family under the method's name. It
+keeps the names of the model's parameters, so that what is trained through it is saved as an ordinary model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from hf_transfer.core.registry import registered
+from hf_transfer.domain_adaptation import CONVERTERS as DOMAIN_ADAPTATION
+from hf_transfer.domain_generalization import CONVERTERS as DOMAIN_GENERALIZATION
+from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.task_adaptation import CONVERTERS as TASK_ADAPTATION
+
+REGISTRY: dict[str, str] = {**TASK_ADAPTATION, **DOMAIN_ADAPTATION, **DOMAIN_GENERALIZATION}
+"""Every converter by its short name, as "module:function"."""
+_CONVERSIONS = "_hf_transfer_conversions"
+
+
+def converter(name: str) -> Callable[..., nn.Module]:
+    """The function of a registered converter.
+
+    Raises:
+        ValueError: no converter has this name.
+    """
+    return registered(REGISTRY, name, "converter")
+
+
+def convert_model(model: nn.Module, spec: Mapping[str, Any] | None) -> nn.Module:
+    """The model, changed by each converter in turn.
+
+    Args:
+        model: a Hugging Face model.
+        spec: keywords of each converter by its name, such as {"stoch_norm": {"p": 0.5}}.
+
+    Raises:
+        ValueError: an unknown name, a keyword's value out of range, or a model that a converter cannot change.
+        TypeError: a keyword that the converter does not have.
+    """
+    for name, keywords in (spec or {}).items():
+        change = converter(name)
+        if not isinstance(keywords or {}, Mapping):
+            raise TypeError(f"converter `{name}`: keywords should be a mapping, such as {{}}, got {keywords!r}.")
+        try:
+            model = change(model, **(keywords or {}))
+        except TypeError as error:
+            raise TypeError(f"converter `{name}`: {error}") from error
+        unwrap_peft(model).__dict__.setdefault(_CONVERSIONS, {})[name] = dict(keywords or {})
+    return model
+
+
+def conversions_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """The converters that `convert_model` changed a model by, with their keywords."""
+    return dict(unwrap_peft(model).__dict__.get(_CONVERSIONS, {}))

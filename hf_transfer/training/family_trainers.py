@@ -1,0 +1,332 @@
+"""The thin family trainers: what a family has of its own to say over TransferTrainer."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.trainer_callback import ProgressCallback
+from transformers.utils import logging
+
+from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
+from hf_transfer.core.supervision import FromModel
+from hf_transfer.core.task_loss import REGRESSION, problem_type_of
+from hf_transfer.data.checks import (
+    LABEL_COLUMNS,
+    check_domain_sizes,
+    check_not_empty,
+    check_two_domains,
+    column_values,
+    label_column,
+    label_numbers,
+)
+from hf_transfer.data.class_names import check_label_spaces
+from hf_transfer.data.columns import format_of, replace_column, without_labels
+from hf_transfer.data.conversion import as_dataset
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
+from hf_transfer.training.transfer_model import TransferModel
+from hf_transfer.validators import WORKING, choose_validator, find_validator
+
+logger = logging.get_logger(__name__)
+
+
+class PretrainingTrainer(TransferTrainer):
+    """Pre-training: the loss is the one the model returns (masked images, masked or causal language modelling)."""
+
+    task_loss = FromModel
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """As the Trainer's, but a loss that needs no labels (masked images) counts too."""
+        if inputs.get("labels") is not None:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            outputs = model(**self._prepare_inputs(inputs))
+        loss = None if outputs.loss is None else outputs.loss.detach().mean()
+        return loss, None if prediction_loss_only else outputs.logits.detach(), None
+
+
+class TaskAdaptationTrainer(TransferTrainer):
+    """Adaptation to a labelled task, with any regulariser against forgetting and negative transfer."""
+
+
+class DomainAdaptationTrainer(TransferTrainer):
+    """Adaptation from a labelled source to an unlabelled target.
+
+    Every batch is half source, half target. Target labels are replaced by -100 before training, so none can be read.
+    With `load_best_model_at_end=True` the checkpoint is chosen by `args.validator` on the unlabelled training rows,
+    unless `metric_for_best_model` names something else; the evaluation metrics are logged beside it.
+
+    Args:
+        model: a Hugging Face model with a linear head, or a PEFT model around one.
+        args: TransferConfig; `args.validator` is the name of a label-free score.
+        train_dataset: the labelled source; or both domains in one dataset with a `domain` column (0 = source, 1 =
+            target).
+        target_dataset: the target; its labels, if it has any, are not used.
+        validation_rows: at most this many rows of each domain go into the validator; replaces `args.validation_rows`.
+        kwargs: everything else TransferTrainer takes.
+
+    Raises:
+        ValueError: one domain is missing, empty or smaller than half a batch, the target has other classes than the
+            source, an unknown validator, one that cannot score what the model predicts, and all that TransferTrainer
+            raises.
+
+    Papers: Ganin et al. 2016 (https://huggingface.co/papers/1505.07818) for the setting; each objective names its own.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel | TransferModel,
+        args: TransferConfig,
+        *,
+        train_dataset: Dataset,
+        target_dataset: Dataset | None = None,
+        objectives: Mapping[str, Objective | Mapping[str, Any] | None] | None = None,
+        validation_rows: int | None = None,
+        **kwargs: Any,
+    ):
+        limit = args.validation_rows if validation_rows is None else validation_rows
+        if limit < 1:
+            raise ValueError(f"`validation_rows` should be at least 1, got {limit}.")
+        train_dataset = as_dataset(train_dataset, "train_dataset")
+        if target_dataset is not None:
+            target_dataset = as_dataset(target_dataset, "target_dataset")
+        dataset, validation = hold_out_source(
+            join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
+        )
+        labels = label_numbers(dataset, label_column(dataset, "training"), "training")
+        self.problem_type = what_is_predicted(model, labels)
+        args.validator = choose_validator(args.validator, self.problem_type)
+        self.validator = find_validator(args.validator)
+        if args.metric_for_best_model in (None, "loss"):
+            args.metric_for_best_model = self.validator_metric(args)
+            args.greater_is_better = True
+        if kwargs.get("eval_dataset") is None:
+            kwargs["eval_dataset"] = {}  # evaluation is then the validator alone
+        super().__init__(model, args, train_dataset=dataset, objectives=objectives, **kwargs)
+        self.validation_dataset = self._validation_rows(validation, limit)
+        self.keeps_outputs = False
+        self.kept_outputs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        """Those of `validation_outputs` while `keeps_outputs`: from when on the model no longer changes."""
+        if target_dataset is not None:
+            made_for = {one.label_space for one in self.transfer_model.objectives.values()}
+            check_label_spaces(train_dataset, target_dataset, made_for)
+        # all processes together: a statistic of the batch counts a row that two of them hold twice
+        check_domain_sizes(column_values(dataset, "domain"), args.train_batch_size * args.world_size // 2)
+        half = args.per_device_train_batch_size // 2
+        logger.warning(
+            f"Every batch of {args.per_device_train_batch_size} rows is {half} of the source and {half} of the target."
+        )
+
+    @staticmethod
+    def validator_metric(args: TransferConfig) -> str:
+        """The name under which the validator's score is logged."""
+        return f"eval_{args.validator}"
+
+    def _validation_rows(self, dataset: Dataset, limit: int) -> Dataset:
+        """Evenly spaced rows of each domain."""
+        domains = column_values(dataset, "domain")
+        chosen = []
+        for domain in (SOURCE, TARGET):
+            rows = np.flatnonzero(domains == domain)
+            chosen.extend(rows[np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int)].tolist())
+        return dataset.select(chosen)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """The ordinary evaluation where there is a dataset for it, and the validator's score beside it."""
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        name = self.validator_metric(self.args)
+        if metric_key_prefix == "eval" and name not in metrics:
+            metrics[name] = self.validate()
+            self.log({name: metrics[name]})
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Puts the validator's score among the metrics of one dataset before callbacks (early stopping) see them."""
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if description == "Evaluation" and metric_key_prefix == "eval":
+            output.metrics[self.validator_metric(self.args)] = self.validate()
+        return output
+
+    def validate(self) -> float:
+        """The validator's score of the present model; no target label is read. Higher is better."""
+        return score(self.validator, self.validation_outputs(), self.problem_type)
+
+    def validate_by_all(self, outputs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None) -> dict[str, float]:
+        """The score of every validator that is defined for the problem type, of one pass over the rows; those that the
+        data does not allow are left out.
+
+        Args:
+            outputs: of `validation_outputs`, where they are at hand.
+        """
+        outputs, scores = self.validation_outputs() if outputs is None else outputs, {}
+        for name in sorted(WORKING[self.problem_type]):
+            try:
+                scores[name] = score(find_validator(name), outputs, self.problem_type)
+            except ValueError as error:
+                logger.info(f"the validator `{name}` cannot be computed: {error}")
+        return scores
+
+    def validation_outputs(self, rows: Dataset | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a validator reads: features [N, D], logits [N, C], domain [N] and labels [N], all -100 on the target.
+
+        Args:
+            rows: some of the validation rows; all of them when left out.
+        """
+        if rows is None and self.kept_outputs is not None:
+            return self.kept_outputs
+        outputs = self._outputs_of(self.validation_dataset if rows is None else rows)
+        if rows is None and self.keeps_outputs:
+            self.kept_outputs = outputs
+        return outputs
+
+    def train(self, *args: Any, **kwargs: Any):
+        """As TransferTrainer's; what was kept of the model before is forgotten."""
+        self.keeps_outputs, self.kept_outputs = False, None
+        return super().train(*args, **kwargs)
+
+    def _outputs_of(self, rows: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        column = label_column(rows, "validation")
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
+        self.transfer_model.returns_features = True
+        self._close_prediction_bar()
+        try:
+            loader = self.get_test_dataloader(rows.remove_columns(column))
+            output = self.evaluation_loop(loader, description="Prediction", prediction_loss_only=False)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+            self.preprocess_logits_for_metrics = preprocess
+            self.transfer_model.returns_features = False
+            self._close_prediction_bar()
+        logits, features = (torch.from_numpy(values) for values in output.predictions)
+        domain = torch.from_numpy(column_values(rows, "domain"))
+        labels = torch.from_numpy(column_values(rows, column))
+        if self.problem_type == REGRESSION:
+            labels = labels.to(logits.dtype)  # they may be whole numbers
+        return features, logits, domain, labels
+
+    def _close_prediction_bar(self) -> None:
+        """A pass of its own has a bar of its own: the Trainer closes none before the whole evaluation is over."""
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ProgressCallback):
+                callback.on_predict(self.args, self.state, self.control)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        logger.warning(
+            f"{self.state.best_model_checkpoint} was chosen by `{self.args.metric_for_best_model}` = "
+            f"{self.state.best_metric:.4f}"
+            + (
+                ", without target labels."
+                if self.args.metric_for_best_model == self.validator_metric(self.args)
+                else "."
+            )
+        )
+
+
+def what_is_predicted(model: PreTrainedModel | PeftModel | TransferModel, labels: np.ndarray) -> str:
+    """The problem type of the model on these labels, [N] or [N, C]: a key of `hf_transfer.validators.WORKING`."""
+    return problem_type_of(model.config, labels, "the labels of the training dataset")
+
+
+def score(
+    validator: Callable[..., float], outputs: tuple[Tensor, Tensor, Tensor, Tensor], problem_type: str | None = None
+) -> float:
+    """What the validator says of a model's outputs; minus infinity where training has diverged.
+
+    A score that is not a number would stay the best for ever: nothing is greater. Logits of -inf are no divergence: a
+    model rules classes out by them, though not all of a row's.
+    """
+    features, logits = outputs[:2]
+    ruled_out = logits == -math.inf
+    if not features.isfinite().all() or not (logits.isfinite() | ruled_out).all() or ruled_out.all(dim=1).any():
+        return -math.inf
+    reads_kind = "problem_type" in inspect.signature(validator).parameters
+    value = float(validator(*outputs, **({"problem_type": problem_type} if reads_kind else {})))
+    return -math.inf if math.isnan(value) else value
+
+
+def hold_out_source(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Training rows, and the rows for validators: all of the target, and of the source what is held out, or else all.
+
+    Args:
+        dataset: both domains.
+        share: of the source rows that are held out.
+        seed: of which.
+
+    Raises:
+        ValueError: the share leaves no row on one side.
+    """
+    if share == 0:
+        return dataset, dataset
+    domains = column_values(dataset, "domain")
+    source = np.random.default_rng(seed).permutation(np.flatnonzero(domains == SOURCE))
+    count = round(share * len(source))
+    if not 0 < count < len(source):
+        raise ValueError(f"`source_holdout={share}` holds {count} of the {len(source)} source rows out.")
+    held, rest = np.sort(source[:count]), np.sort(source[count:])
+    target = np.flatnonzero(domains == TARGET)
+    return tuple(dataset.select(np.sort(np.concatenate([rows, target]))) for rows in (rest, held))
+
+
+def join_domains(source: Dataset, target: Dataset | None) -> Dataset:
+    """One dataset with a `domain` column and no target labels.
+
+    Args:
+        source: labelled rows, or rows of both domains with a `domain` column when `target` is None.
+        target: rows of the target domain.
+
+    Raises:
+        ValueError: a domain is missing or empty, or both datasets have different columns.
+    """
+    if target is None:
+        if "domain" not in source.column_names:
+            raise ValueError(
+                "one domain is missing: pass `target_dataset`, or a dataset with a `domain` column (0 = source, "
+                f"1 = target); this one has {source.column_names}."
+            )
+        check_not_empty(source, "training")
+        domains = column_values(source, "domain")
+        check_two_domains(domains)
+        column, labels = _labels_of(source, "training")
+        if np.any(labels[domains == TARGET] != IGNORED_LABEL):
+            _tell_of_labels(column)
+        labels[domains == TARGET] = IGNORED_LABEL
+        return replace_column(without_labels(source), column, labels)
+    for name, dataset in (("source", source), ("target", target)):
+        check_not_empty(dataset, name)
+    column, labels = _labels_of(source, "source")
+    for name in LABEL_COLUMNS:
+        if name in target.column_names:
+            _tell_of_labels(name)
+    unknown = np.full((len(target), *labels.shape[1:]), IGNORED_LABEL).astype(labels.dtype)
+    source = replace_column(without_labels(source), column, labels)
+    target = replace_column(without_labels(target), column, unknown)
+    source = replace_column(source, "domain", np.full(len(source), SOURCE))
+    target = replace_column(target, "domain", np.full(len(target), TARGET))
+    missing = set(source.column_names) ^ set(target.column_names)
+    if missing:
+        raise ValueError(f"source and target should have the same columns; these are in one only: {sorted(missing)}.")
+    target = target.select_columns(source.column_names).with_format(None)
+    joined = concatenate_datasets([source.with_format(None), target.cast(source.features)])
+    return joined.with_format(**format_of(source))
+
+
+def _tell_of_labels(column: str) -> None:
+    logger.warning(f"the target has labels (column `{column}`); they are not read.")
+
+
+def _labels_of(dataset: Dataset, name: str) -> tuple[str, np.ndarray]:
+    """The label column and a copy of its values, of a type that can hold `IGNORED_LABEL`."""
+    column = label_column(dataset, name)
+    values = column_values(dataset, column)
+    return column, values.astype(np.int64 if values.dtype.kind in "iub" else values.dtype)

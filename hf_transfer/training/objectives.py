@@ -1,0 +1,94 @@
+"""Every objective by its short name, made from {"cdan": {}, "mcc": {"temperature": 2.5}}, and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_transfer.core.objective import Objective, alternating_name, needs_of
+from hf_transfer.core.readout import Readout
+from hf_transfer.core.registry import registered
+from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
+from hf_transfer.domain_generalization import OBJECTIVES as DOMAIN_GENERALIZATION
+from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
+from hf_transfer.pretraining import OBJECTIVES as PRETRAINING
+from hf_transfer.task_adaptation import OBJECTIVES as TASK_ADAPTATION
+
+REGISTRY: dict[str, str] = {
+    **PRETRAINING,
+    **TASK_ADAPTATION,
+    **FEW_SHOT,
+    **DOMAIN_ADAPTATION,
+    **DOMAIN_GENERALIZATION,
+}
+"""Every objective by its short name, as "module:class"."""
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The class of a registered objective.
+
+    Raises:
+        ValueError: no objective has this name.
+    """
+    return registered(REGISTRY, name, "objective")
+
+
+def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
+    """Objectives from {"cdan": {}, "mcc": {"temperature": 2.5}}; ready-made objectives pass through.
+
+    Raises:
+        ValueError: an unknown name or a keyword's value out of range.
+        TypeError: a keyword that the objective does not have.
+    """
+    if spec is not None and not isinstance(spec, Mapping):
+        raise TypeError(f'`objectives` should map names to keywords, such as {{"l2_sp": {{}}}}, got {spec!r}.')
+    made = {}
+    for name, keywords in (spec or {}).items():
+        if isinstance(keywords, Objective):
+            made[name] = keywords
+            continue
+        cls = objective_class(name)
+        if not isinstance(keywords or {}, Mapping):
+            raise TypeError(
+                f"objective `{name}`: keywords should be a mapping, such as {{weight: 1.0}}, got {keywords!r}."
+            )
+        try:
+            made[name] = cls(**(keywords or {}))
+        except TypeError as error:
+            raise TypeError(f"objective `{name}`: {error}") from error
+    return made
+
+
+def alternates(spec: Mapping[str, Any] | None) -> bool:
+    """Whether the steps of one of these objectives alternate, so that AlternatingTrainer trains them."""
+    return alternating_name(make_objectives(spec)) is not None
+
+
+def check_tasks(objectives: Mapping[str, Objective], problem_type: str) -> None:
+    """Raises ValueError when an objective's formula is not defined for the problem type of the run."""
+    for name, objective in objectives.items():
+        if problem_type not in objective.tasks:
+            defined = sorted(one for one in REGISTRY if problem_type in objective_class(one).tasks)
+            raise ValueError(
+                f"the objective `{name}` is defined for {', '.join(sorted(objective.tasks))}, and this is "
+                f"{problem_type} (by the model's `problem_type` and `num_labels`, or its labels). Defined for it: "
+                f"{', '.join(defined)}. An objective of your own says so by `tasks`."
+            )
+
+
+def label_spaces(spec: Mapping[str, Any] | None) -> set[str]:
+    """Which target classes these objectives are made for: "closed", "partial", "open"."""
+    return {objective.label_space for objective in make_objectives(spec).values()}
+
+
+def check_readout(objectives: Mapping[str, Objective], readout: Readout, model_class: str) -> None:
+    """Raises ValueError when an objective reads features or logits and the model's readout gives none."""
+    for need, width in (("features", readout.feature_dim), ("logits", readout.num_outputs)):
+        asking = [name for name, objective in objectives.items() if need in needs_of(objective)]
+        if asking and width is None:
+            raise ValueError(
+                f"{asking} need {need}, and the readout `{type(readout).__name__}` of a {model_class} gives none: "
+                "load a model with a linear head of `num_labels` outputs (AutoModelForSequenceClassification, "
+                "AutoModelForImageClassification, AutoModelForTokenClassification), or say what to read by `readout`, "
+                'such as "pooled" for a backbone or the name of an output of shape [rows, width].'
+            )

@@ -1,0 +1,391 @@
+"""TransferConfig and TransferTrainer: one Trainer for every objective on any Hugging Face model."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.utils import logging
+
+from hf_transfer.core.diverged import TrainingDiverged, at_step, infinite_terms
+from hf_transfer.core.objective import Objective
+from hf_transfer.core.readout import Readout
+from hf_transfer.core.supervision import TaskLoss
+from hf_transfer.data.checks import (
+    LABEL_COLUMNS,
+    check_environments,
+    check_labels,
+    check_not_empty,
+    check_rows_of_domains,
+    check_two_domains,
+    check_unit_labels,
+    column_values,
+    label_column,
+    label_numbers,
+)
+from hf_transfer.data.conversion import as_dataset, evaluation_rows
+from hf_transfer.data.episodes import episodes_for
+from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
+from hf_transfer.data.views import ViewCollator, augmenting_collator
+from hf_transfer.data.visits import VISIT_COLUMN, VisitedRows, VisitSampler
+from hf_transfer.modeling.anatomy import layer_places, unwrap_peft
+from hf_transfer.task_adaptation.schedule import make_schedules
+from hf_transfer.training.checkpoints import (
+    check_length,
+    check_record,
+    check_writable,
+    is_finished,
+    last_complete_checkpoint,
+)
+from hf_transfer.training.layer_freezing import LayerFreezing
+from hf_transfer.training.layer_rates import parameter_groups
+from hf_transfer.training.publishing_trainer import PublishingTrainer
+from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
+from hf_transfer.training.transfer_model import TransferModel, TransferOutput, make_objectives
+from hf_transfer.tuners import adapter_callbacks
+
+logger = logging.get_logger(__name__)
+
+
+class TransferTrainer(PublishingTrainer):
+    """`transformers.Trainer` over a TransferModel: any Hugging Face model, any objectives, with or without PEFT.
+
+    Checkpoints are ordinary Hugging Face folders plus `objectives.safetensors`, and a resumed run equals a straight
+    one. Evaluation computes the task loss and the metrics alone.
+
+    Args:
+        model: a Hugging Face model with a linear head, a PEFT model around one, or a ready TransferModel.
+        args: a TransferConfig.
+        objectives: named objectives or their keywords; replaces `args.objectives`.
+        readout: what of the model's outputs the objectives see; chosen by the model when left out.
+        train_dataset: a `datasets.Dataset` of model inputs and labels.
+        kwargs: everything else `Trainer` takes.
+
+    Raises:
+        ValueError: empty dataset, no label column, a label outside the classes, no linear head, an unknown objective.
+        TypeError: an unknown keyword of an objective, or arguments of another type.
+    """
+
+    # The loss is a mean over the micro-batch, so the Trainer has to divide by the number of micro-batches.
+    loss_is_scaled_for_ga = False
+    task_loss: ClassVar[type[TaskLoss] | None] = None
+    """Where the loss of the task comes from; None chooses by the model, see TransferModel."""
+    alternates = False
+    """Whether a step may go through the phases of an objective whose steps alternate."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel | TransferModel,
+        args: TransferConfig,
+        *,
+        objectives: Mapping[str, Objective | Mapping[str, Any] | None] | None = None,
+        readout: Readout | str | None = None,
+        train_dataset: Dataset | None = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(args, TransferConfig):
+            raise TypeError(f"`args` should be a TransferConfig, got {type(args).__name__}.")
+        check_writable(args.output_dir)
+        if not isinstance(model, TransferModel):
+            made = make_objectives(args.objectives if objectives is None else objectives)
+            task_loss = None if self.task_loss is None else self.task_loss()
+            smoothing = args.label_smoothing_factor
+            model = TransferModel(model, made, readout, task_loss=task_loss, label_smoothing=smoothing)
+        elif objectives is not None:
+            raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
+        if model.alternating is not None and not self.alternates:
+            raise ValueError(
+                f"the steps of `{model.alternating}` alternate: train it with AlternatingTrainer; a run of the "
+                "command line does when it has a `target_dataset`."
+            )
+        args.label_names = args.label_names or ["labels"]
+        if train_dataset is not None:
+            train_dataset = as_dataset(train_dataset, "train_dataset")
+            self.check_dataset(model, train_dataset)
+            check_rows_of_domains(model.objectives, train_dataset, args)
+        kwargs["eval_dataset"] = evaluation_rows(kwargs.get("eval_dataset"))
+        self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))
+        if args.device.type == "cpu":
+            args.dataloader_pin_memory = False  # there is nothing to pin it for, and torch would warn at every loader
+        if args.n_gpu > 1:
+            # Its threads would share the hook that reads the features.
+            logger.warning(
+                "DataParallel is not supported: one GPU is used. Start with `accelerate launch` to use all."
+            )
+            args._n_gpu = 1
+        if args.torch_optimizer is not None:
+            kwargs.setdefault("optimizer_cls_and_kwargs", torch_optimizer(args))
+        model.objective_warmup = args.objective_warmup
+        model.task_loss_weight = args.task_loss_weight
+        self.transfer_model = model
+        self.schedules = make_schedules(args.schedules, args.layer_learning_rate_decay, args.backbone_freeze_ratio)
+        self.layer_freezing = LayerFreezing(model.model, self.schedules, skips_backward=args.world_size == 1)
+        self.train_sampler: ShuffleSampler | VisitSampler | None = None
+        self._term_sums: dict[str, Tensor] = {}
+        self._term_counts: dict[str, int] = defaultdict(int)
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
+        self.train_collator = self._choose_train_collator()
+        self.resumed_from: str | None = None
+        if args.push_to_hub:
+            self.check_publishable()
+        self.add_callback(TransferCallback(self))
+        for callback in adapter_callbacks(model.model):
+            self.add_callback(callback)
+
+    @property
+    def adapted_model(self) -> PreTrainedModel | PeftModel:
+        """The Hugging Face (or PEFT) model in training, without the objectives."""
+        return self.transfer_model.model
+
+    def check_dataset(self, model: TransferModel, dataset: Dataset) -> None:
+        """Refuse a training set that the model or the objectives cannot use, before anything long starts."""
+        check_not_empty(dataset, "training")
+        if "domain" in model.needs:
+            if "domain" not in dataset.column_names:
+                raise ValueError(
+                    "these objectives compare two domains and the training dataset has no `domain` column "
+                    f"(0 = source, 1 = target); it has {dataset.column_names}."
+                )
+            check_two_domains(column_values(dataset, "domain"))
+        if "environments" in model.needs:
+            check_environments(dataset)
+        if model.reads_labels:
+            self._check_labels(model, dataset, "training")
+
+    def check_evaluation_datasets(self, model: TransferModel, dataset: Any) -> None:
+        """Refuse an evaluation set that is empty or has labels the model does not know."""
+        named = {f"evaluation ({name})": one for name, one in dataset.items()} if isinstance(dataset, dict) else {}
+        for name, one in (named or {"evaluation": dataset}).items():
+            if not isinstance(one, Dataset):
+                continue
+            check_not_empty(one, name)
+            if model.reads_labels and any(column in one.column_names for column in LABEL_COLUMNS):
+                self._check_labels(model, one, name)
+
+    def _check_labels(self, model: TransferModel, dataset: Dataset, name: str) -> None:
+        column = label_column(dataset, name)
+        if not model.readout.units_are_rows:
+            check_unit_labels(dataset, column, model.config.num_labels, name)
+            return
+        values = label_numbers(dataset, column, name)
+        problem_type = model.settle_problem_type(values, f"column `{column}` of the {name} dataset")
+        check_labels(dataset, column, problem_type, model.config.num_labels, name)
+
+    # Data.
+
+    @property
+    def data_seed(self) -> int:
+        """Of the order of the rows and of their augmentation."""
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            accepted = inspect.signature(unwrap_peft(self.adapted_model).forward).parameters
+            self._signature_columns = [*accepted, "domain", *LABEL_COLUMNS, VISIT_COLUMN]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(dataset)
+        seed = self.data_seed
+        if "episodes" in self.transfer_model.needs:
+            labels = column_values(dataset, label_column(dataset, "training"))
+            asking = self.transfer_model.objectives.values()
+            sampler = episodes_for(asking, labels, self._train_batch_size, seed, self.args.world_size)
+        elif "domain" in dataset.column_names:
+            domains = column_values(dataset, "domain")
+            sampler = DomainBalancedSampler(domains, self._train_batch_size, seed, self.args.world_size)
+        else:
+            sampler = ShuffleSampler(len(dataset), seed)
+        self.train_sampler = sampler
+        return sampler
+
+    def _choose_train_collator(self) -> Callable:
+        """The collator of the training rows; evaluation reads its rows as they are."""
+        given = self.data_collator
+        if isinstance(given, ViewCollator):
+            self.data_collator = given.collator
+        comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
+        if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
+            return given
+        if self.args.train_sampling_strategy == "batch_rebalance":
+            raise ValueError("rows are augmented one by one: `train_sampling_strategy` should not be batch_rebalance.")
+        rows = self._remove_unused_columns(self.train_dataset)
+        return augmenting_collator(
+            given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As the Trainer's, with the collator of the training rows."""
+        plain, self.data_collator = self.data_collator, self.train_collator
+        try:
+            if not isinstance(self.train_collator, ViewCollator):
+                return super().get_train_dataloader()
+            rows = VisitedRows(self._remove_unused_columns(self.train_dataset, description="Training"))
+            return self._get_dataloader(rows, "Training", self._train_batch_size, self._visits, is_training=True)
+        finally:
+            self.data_collator = plain
+
+    def _visits(self, rows: VisitedRows) -> VisitSampler:
+        self.train_sampler = VisitSampler(self._get_train_sampler(self.train_dataset))
+        return self.train_sampler
+
+    # Training.
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
+        """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, if there is one."""
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
+        self.resumed_from = resume_from_checkpoint or None
+        if resume_from_checkpoint:
+            check_record(resume_from_checkpoint, self.record)
+            is_whole_here = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+            if is_whole_here and is_finished(resume_from_checkpoint, self.args):
+                return self._finished(resume_from_checkpoint)
+        else:
+            self._prepare_objectives()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _prepare_objectives(self) -> None:
+        for objective in self.transfer_model.objectives.values():
+            if type(objective).prepare is not Objective.prepare:
+                objective.prepare(self.adapted_model, self._plain_dataloader())
+
+    def _plain_dataloader(self) -> DataLoader:
+        """All training rows as they are, in the same random order on every process, so that all measure the same."""
+        return DataLoader(
+            self._remove_unused_columns(self.train_dataset),
+            batch_size=self._train_batch_size,
+            sampler=ShuffleSampler(len(self.train_dataset), self.data_seed),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, TransferOutput]:
+        """The TransferModel's loss: task plus weighted objectives in training, task alone in evaluation.
+
+        The Trainer averages over micro-batches and processes. Dividing each task loss by their mean number of labels
+        gives every label the same weight, as in one large batch.
+        """
+        if model.training and num_items_in_batch is not None:
+            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+            share = num_items_in_batch / (self.current_gradient_accumulation_steps * processes)
+            inputs = {**inputs, "labels_per_batch": share}
+        outputs = model(**inputs)
+        if outputs.loss is None:
+            raise ValueError(f"the batch has no labels, only {sorted(inputs)}: the task loss needs a `labels` column.")
+        for name, value in (outputs.losses or {}).items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + value
+            self._term_counts[name] += 1
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean of every unweighted term since the last log, as `loss_<name>`, where there are several."""
+        if "loss" in logs:
+            for name, total in self._term_sums.items() if len(self._term_sums) > 1 else ():
+                mean = self.accelerator.reduce(total / self._term_counts[name], reduction="mean")
+                logs[f"loss_{name}"] = round(mean.item(), 6)
+            self._term_sums.clear()
+            self._term_counts.clear()
+        super().log(logs, start_time)
+
+    def training_step(self, *args, **kwargs) -> Tensor:
+        """As the Trainer's; resting layers keep no gradient, so that neither clipping nor the optimizer sees one."""
+        try:
+            loss = super().training_step(*args, **kwargs)
+            # In float16 the scaler of gradients passes such a step over by itself.
+            if self.accelerator.scaler is None and not torch.isfinite(loss):
+                raise infinite_terms(loss, self._term_sums)
+        except TrainingDiverged as error:
+            last = last_complete_checkpoint(self.args.output_dir)
+            raise at_step(error, self.state.global_step + 1, last) from error
+        self.layer_freezing.drop_gradients()
+        return loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimizer, with rates of their own for head and layers when the config asks for them."""
+        if self.optimizer is None and (self.args.head_learning_rate_multiplier != 1.0 or self.schedules):
+            target = self.model if model is None else model
+            cls, keywords = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
+            self.optimizer = cls(self.parameter_groups(target), **keywords)
+        return super().create_optimizer(model)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The Trainer's scheduler, or what one of the schedules says of the rate over time."""
+        timed = next((one for one in self.schedules if one.sets_rate_over_time), None)
+        if self.lr_scheduler is None and timed is not None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda step: timed.rate_over_time(step, num_training_steps),
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """The backbone, layer by layer where these have rates of their own, and the rest; with and without decay."""
+        args, decayed = self.args, set(self.get_decay_parameter_names(model))
+        places = {f"model.{name}": place for name, place in layer_places(self.adapted_model).items()}
+        return parameter_groups(model, places, decayed, args, self.schedules, args.head_learning_rate_multiplier)
+
+    # Folders.
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.transfer_model.load_weights(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        logger.info(f"Loading {self.state.best_model_checkpoint} (best score {self.state.best_metric}).")
+        if self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            self.transfer_model.load_weights(self.state.best_model_checkpoint)
+
+
+class TransferCallback(TrainerCallback):
+    """Gives the model its progress, the sampler its epoch, and the objectives their step after the optimizer's."""
+
+    def __init__(self, trainer: TransferTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer.resumed_from is not None:
+            is_constant = args.lr_scheduler_type.value.startswith("constant")
+            follows_share = self.trainer.transfer_model.objectives or self.trainer.schedules
+            check_length(self.trainer.resumed_from, state.max_steps, is_constant and not follows_share)
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # On a resumed run with two processes accelerate's own set_epoch does not reach the sampler.
+        if self.trainer.train_sampler is not None:
+            self.trainer.train_sampler.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        progress = min(1.0, state.global_step / max(1, state.max_steps))
+        self.trainer.transfer_model.progress = progress
+        self.trainer.transfer_model.resting_modules = self.trainer.layer_freezing.update(progress)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.transfer_model.after_step()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer.layer_freezing.end()
+        self.trainer.transfer_model.resting_modules = []

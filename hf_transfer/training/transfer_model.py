@@ -1,0 +1,474 @@
+"""TransferModel: a Hugging Face model and its objectives in one module, so that one forward serves them all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import load_peft_weights
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+from transformers.utils import ModelOutput
+
+from hf_transfer.core.diverged import failed_decomposition
+from hf_transfer.core.objective import (
+    IGNORED_LABEL,
+    BuildContext,
+    Objective,
+    Phase,
+    View,
+    alternating_name,
+    check_needs,
+    needs_of,
+)
+from hf_transfer.core.readout import Readout
+from hf_transfer.core.supervision import FromLabels, FromModel, NoTask, TaskLoss
+from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of
+from hf_transfer.functional.ema import frozen_copy
+from hf_transfer.hub import complete_adapter
+from hf_transfer.modeling.anatomy import backbone_of, rest_frozen_batch_norms, unwrap_peft
+from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
+from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.training.gathered_view import gathered
+from hf_transfer.training.objectives import REGISTRY as REGISTRY
+from hf_transfer.training.objectives import alternates as alternates
+from hf_transfer.training.objectives import check_readout, check_tasks
+from hf_transfer.training.objectives import label_spaces as label_spaces
+from hf_transfer.training.objectives import make_objectives as make_objectives
+from hf_transfer.training.objectives import objective_class as objective_class
+
+OBJECTIVES_FILE = "objectives.safetensors"
+
+
+@dataclass
+class TransferOutput(ModelOutput):
+    """What one forward returns.
+
+    Args:
+        loss: the training loss, task loss plus weighted objectives; the task loss alone in evaluation.
+        logits: [B, C].
+        features: [B, D], only when the model was told to return them.
+        losses: each unweighted term by name, detached, in training.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    features: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+
+
+class TransferModel(nn.Module):
+    """Backbone, head and objectives as the one module that the Trainer wraps.
+
+    A readout makes units of the model's outputs: images, sentences, tokens or pixels. The task loss reads the labels
+    of the units that have one (`labels != -100`), which in domain adaptation are of source rows. Objectives run in
+    float32 outside autocast. What no objective needs is not computed.
+
+    Args:
+        model: a Hugging Face model, or a PEFT model around one.
+        objectives: named loss terms, added to the task loss with their weights.
+        readout: what of the model's outputs the objectives see: a Readout, a key of
+            `hf_transfer.modeling.readouts.READOUTS` or the name of an output; chosen by the model's class when left
+            out.
+        task_loss: where the loss of the task comes from; when left out, the units' labels where the model has a
+            linear head on rows or tokens, and else the model itself.
+        label_smoothing: share of the target distribution spread over all classes, for labels that are classes.
+        max_units: at most so many random units of a batch reach objectives whose cost grows with their square.
+
+    Raises:
+        ValueError: an objective asks for something unknown, or for features or logits that the readout has not.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        objectives: Mapping[str, Objective] | None = None,
+        readout: Readout | str | None = None,
+        *,
+        task_loss: TaskLoss | None = None,
+        label_smoothing: float = 0.0,
+        max_units: int = 2048,
+    ):
+        super().__init__()
+        unwrap_peft(model)
+        if "task" in (objectives or {}):
+            raise ValueError("no objective may be called `task`: that is the name of the task loss.")
+        if max_units < 2:
+            raise ValueError(f"`max_units` should be at least 2, got {max_units}.")
+        self.model = model
+        self.label_smoothing = label_smoothing
+        self.max_units = max_units
+        self.progress = 0.0
+        self.objective_warmup = 0.0
+        self.task_loss_weight = 1.0
+        self.resting_modules: list[nn.Module] = []
+        self.returns_features = False
+        self.objectives = nn.ModuleDict(objectives or {})
+        self.beside = nn.ModuleDict(kept_beside(model))
+        self.needs = check_needs(self.objectives).union(*(state.needs for state in self.beside.values()))
+        self.alternating = alternating_name(self.objectives)
+        reads_nothing = task_loss is not None and not task_loss.needs and not self.needs & {"features", "logits"}
+        self.readout = choose_readout(model, "nothing" if reads_nothing and readout is None else readout)
+        self.supervision = task_loss or usual_task_loss(self.readout, label_smoothing)
+        if isinstance(self.supervision, NoTask) and not self.objectives:
+            backbone_of(model)  # says how to load a head
+        check_readout(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
+        if self.reads_labels and (declared := declared_problem_type(self.config)) is not None:
+            check_tasks(self.objectives, declared)
+        self.takes_labels = "labels" in signature(unwrap_peft(model).forward).parameters
+        self.shifts_labels = self.supervision.asks_model and _shifts_labels(unwrap_peft(model))
+        if "teacher" in self.needs:
+            self.teacher = frozen_copy(model)
+            self.teacher_readout = self.readout.of(self.teacher)
+        context = BuildContext(model, self.readout.feature_dim, self.readout.num_outputs)
+        for objective in self.objectives.values():
+            objective.build(context)
+
+    @property
+    def reads_head(self) -> bool:
+        """Whether units have logits, those of a linear head of `num_labels` outputs."""
+        return self.readout.num_outputs is not None
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the task loss is of the units' labels, so that the data have to have them."""
+        return isinstance(self.supervision, FromLabels)
+
+    # What the Trainer asks of a model.
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def main_input_name(self) -> str:
+        return unwrap_peft(self.model).main_input_name
+
+    def activation_checkpointing_enable(self, *args, **kwargs) -> None:
+        self.model.activation_checkpointing_enable(*args, **kwargs)
+
+    def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
+        self.model.gradient_checkpointing_enable(*args, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.model.gradient_checkpointing_disable()
+
+    def train(self, mode: bool = True) -> TransferModel:
+        super().train(mode)
+        if "teacher" in self.needs:
+            self.teacher.eval()
+        if isinstance(self.model, PeftModel):
+            rest_frozen_batch_norms(self.model)
+        for module in self.resting_modules:
+            module.eval()
+        return self
+
+    # One batch.
+
+    def forward(
+        self,
+        labels: Tensor | None = None,
+        domain: Tensor | None = None,
+        labels_per_batch: Tensor | None = None,
+        **inputs: Tensor,
+    ) -> TransferOutput:
+        """One forward of the concatenated batch, the task loss and, in training, every objective.
+
+        Args:
+            labels: [B] classes (or [B] / [B, C] floats for regression and multi-label), `-100` where unknown.
+            domain: [B], 0 = source, 1 = target.
+            labels_per_batch: divides the summed task loss in place of this batch's own number of labels.
+            inputs: what the Hugging Face model takes.
+        """
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        if self.training and self.phase is not None and not self.phase.joins_task:
+            return self._phase_output(inputs, labels, domain)
+        working = self.training and len(self.objectives) > 0
+        view, outputs = self._view(inputs, labels, domain, with_extras=working)
+        task_loss = self.supervision(view, outputs, self.config)
+        if task_loss is not None and labels is not None and labels_per_batch is not None:
+            task_loss = task_loss * (self.label_count(labels) / labels_per_batch.clamp(min=1e-6))
+        if not self.training:
+            features = view.features if self.returns_features else None
+            return TransferOutput(loss=task_loss, logits=self._told_logits(view, outputs), features=features)
+        terms = {} if task_loss is None else {"task": task_loss}
+        if working:
+            terms |= self._objective_losses(view)
+        ramp = 1.0 if self.progress >= self.objective_warmup else self.progress / self.objective_warmup
+        weights = {name: ramp * objective.weight for name, objective in self.objectives.items()}
+        weights |= {} if self.alternating is None else {self.alternating: 1.0}
+        weights["task"] = self.task_loss_weight
+        total = sum(weights[name] * value for name, value in terms.items()) if terms else None
+        losses = {self._logged_name(name): value.detach() for name, value in terms.items()}
+        return TransferOutput(loss=total, logits=self._told_logits(view, outputs), losses=losses)
+
+    def _told_logits(self, view: View, outputs: ModelOutput) -> Tensor:
+        """The logits of this process's rows for the Trainer's metrics: in float32 where units are rows."""
+        if self.readout.units_are_rows and view.logits is not None:
+            return view.logits
+        return outputs.get("logits", torch.zeros(0, device=self.device))
+
+    @property
+    def phase(self) -> Phase | None:
+        """The present phase of the objective whose steps alternate, if there is one."""
+        return None if self.alternating is None else self.objectives[self.alternating].phase
+
+    def _phase_output(self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None) -> TransferOutput:
+        """The loss of a phase that neither the task loss nor another objective joins."""
+        if self.phase.runs_model:
+            view, _ = self._view(inputs, labels, domain, with_extras=False)
+        else:
+            view = View(None, None, labels, domain, self.progress, inputs, model=self.model)
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self.objectives[self.alternating](view)
+        return TransferOutput(loss=loss, losses={self._logged_name(self.alternating): loss.detach()})
+
+    def _logged_name(self, term: str) -> str:
+        """Each phase of an alternating objective is a term of its own."""
+        return f"{term}_{self.phase.name}" if term == self.alternating else term
+
+    def label_count(self, labels: Tensor) -> Tensor:
+        """Number of labels whose mean loss the task loss is."""
+        return ((labels[..., 1:] if self.shifts_labels else labels) != IGNORED_LABEL).sum()
+
+    def settle_problem_type(self, labels: Tensor | np.ndarray, name: str = "labels") -> str:
+        """Decide what kind of problem a data set's labels are, and keep it in the model's configuration.
+
+        There no single batch that looks otherwise changes it, and a saved model has it.
+
+        Args:
+            labels: [N] or [N, C], of the whole data set.
+            name: of the labels, for the message.
+
+        Raises:
+            ValueError: labels that are not those of the model, or an objective or label smoothing that is not defined
+                for this kind of problem.
+        """
+        problem_type = problem_type_of(self.config, labels, name)
+        check_tasks(self.objectives, problem_type)
+        if self.label_smoothing and problem_type != SINGLE_LABEL:
+            raise ValueError(f"`label_smoothing_factor` is defined for {SINGLE_LABEL}, and this is {problem_type}.")
+        unwrap_peft(self.model).config.problem_type = problem_type
+        return problem_type
+
+    def _view(
+        self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None, with_extras: bool
+    ) -> tuple[View, ModelOutput]:
+        """The batch as objectives see it, and what the model returned for it and for the copies that joined it."""
+        needs = self.needs if with_extras else self.needs & {"features", "logits", "outputs"}
+        plain, copies = split_copies(inputs)
+        runs_copies = "views" in needs and any(
+            "views" in one.needs and one.runs_views for one in self.objectives.values()
+        )
+        batches = [plain, *({**plain, **copy} for copy in copies)]
+        joined = joined_batches(batches) if runs_copies else plain
+        count = len(batches) if runs_copies else 1
+        domains = None if domain is None else domain.repeat(count)
+        for state in self.beside.values():
+            state.begin(domains)
+        asked = {"output_hidden_states": True} if "hidden_states" in needs else {}
+        given = self._labels_for_model(labels, count) if self.supervision.asks_model else {}
+        with self.readout:
+            outputs = self.model(**joined, **given, **asked)
+        for state in self.beside.values() if not self.training else ():
+            state.begin(None)  # in training a checkpointed layer runs again in the backward pass
+        read = {} if labels is None else {"labels": labels.repeat(count, *[1] * (labels.ndim - 1))}
+        needs = needs | self.supervision.needs | ({"features"} if self.returns_features else set())
+        views = self._views(self.readout, outputs, {**joined, **read}, batches[:count], domains, needs)
+        if "teacher" in needs:
+            teachers = self._teacher_views(joined, read, asked, batches[:count], domains, needs)
+            views = [replace(view, teacher=teacher) for view, teacher in zip(views, teachers, strict=True)]
+        if "views" in needs and not copies:
+            raise ValueError("an objective needs `views`: use a collator that adds keys starting with `view_`.")
+        if "views" in needs and not runs_copies:
+            rest = {"labels": labels, "domain": domain, "progress": self.progress}
+            views += [View(inputs=batch, **rest) for batch in batches[1:]]
+        return replace(views[0], views=tuple(views[1:])), outputs
+
+    def _labels_for_model(self, labels: Tensor | None, count: int) -> dict[str, Tensor]:
+        """The labels that the model is given: of the first copy of the rows where they can be left out of a loss."""
+        if labels is None or not self.takes_labels:
+            return {}
+        if count > 1 and not labels.is_floating_point():
+            ignored = (
+                getattr(self.config, "semantic_loss_ignore_index", IGNORED_LABEL) if labels.ndim > 2 else IGNORED_LABEL
+            )
+            return {"labels": torch.cat([labels, *[torch.full_like(labels, ignored)] * (count - 1)])}
+        return {"labels": torch.cat([labels] * count)}
+
+    def _views(
+        self,
+        readout: Readout,
+        outputs: ModelOutput,
+        batch: dict[str, Tensor],
+        batches: list[dict[str, Tensor]],
+        domains: Tensor | None,
+        needs: frozenset[str],
+    ) -> list[View]:
+        """A view of each of the batches that were joined to `batch`."""
+        units = readout.read(outputs, batch)
+        told = {}
+        if "outputs" in needs:
+            told = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.ndim}
+        view = View(
+            units.features if "features" in needs else None,
+            units.logits,
+            units.labels,
+            None if domains is None else domains[units.row],
+            self.progress,
+            {},
+            in_float32(outputs.get("hidden_states")),
+            model=self.model,
+            problem_type=declared_problem_type(self.config) if self.reads_labels else None,
+            row=None if readout.units_are_rows else units.row,
+            outputs=told,
+        )
+        if len(batches) == 1:
+            return [replace(view, inputs=batches[0])]
+        rows = len(next(iter(batches[0].values())))
+        owner = units.row // rows
+        return [replace(view.rows(owner == place), inputs=batch) for place, batch in enumerate(batches)]
+
+    @torch.no_grad()
+    def _teacher_views(self, joined: dict, read: dict, asked: dict, *rest: Any) -> list[View]:
+        with self.teacher_readout:
+            outputs = self.teacher(**joined, **asked)
+        return self._views(self.teacher_readout, outputs, {**joined, **read}, *rest)
+
+    def _objective_losses(self, view: View) -> dict[str, Tensor]:
+        asking = [needs_of(one) for one in self.objectives.values() if "global_batch" in one.needs]
+        everywhere = gathered(view, frozenset().union(*asking)) if asking else view
+        losses = {}
+        with torch.autocast(self.device.type, enabled=False):
+            for name, objective in self.objectives.items():
+                seen = everywhere if "global_batch" in objective.needs else view
+                seen = self._bounded(seen) if objective.is_quadratic else seen
+                try:
+                    losses[name] = objective(seen)
+                except torch.linalg.LinAlgError as error:
+                    raise failed_decomposition(name, seen.features, error) from error
+        return losses
+
+    def _bounded(self, view: View) -> View:
+        """At most `max_units` units, drawn by the progress of the training alone: alike in all processes."""
+        generator = torch.Generator().manual_seed(int(self.progress * 2**52))
+        return view.at_most(self.max_units, generator)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Let every objective update its moving averages and queues; the trainer calls it after the optimizer."""
+        for objective in self.objectives.values():
+            objective.after_step(self.model)
+
+    # Folders.
+
+    def save_pretrained(self, path: str | Path, state_dict: dict[str, Tensor] | None = None, **kwargs: Any) -> None:
+        """An ordinary Hugging Face folder, plus `objectives.safetensors` where the objectives have state.
+
+        Args:
+            path: the folder.
+            state_dict: this module's state, when it was gathered elsewhere (FSDP).
+        """
+        state = self.state_dict() if state_dict is None else state_dict
+        inner = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        self.model.save_pretrained(path, state_dict=inner if state_dict is not None else None, **kwargs)
+        if isinstance(self.model, PeftModel) and kwargs.get("is_main_process", True):
+            complete_adapter(path, self.config.id2label if self.reads_head else None)
+        # Copies, because the safetensors format refuses a teacher's tied weights.
+        own = {name: value.to("cpu", copy=True).contiguous() for name, value in state.items() if _is_own(name)}
+        if own and kwargs.get("is_main_process", True):
+            save_file(own, Path(path) / OBJECTIVES_FILE, metadata={"format": "pt"})
+
+    def load_weights(self, path: str | Path) -> None:
+        """Weights of model and objectives from a folder that `save_pretrained` wrote.
+
+        Raises:
+            FileNotFoundError: the folder has no weights, or lacks the objectives' state.
+            RuntimeError: the weights do not fit this model.
+        """
+        path = Path(path)
+        self.load_model_weights(path)
+        own = {name: value for name, value in self.state_dict().items() if _is_own(name)}
+        if own:
+            if not (path / OBJECTIVES_FILE).is_file():
+                raise FileNotFoundError(f"{path} has no {OBJECTIVES_FILE}: it was saved without these objectives.")
+            stored = load_file(path / OBJECTIVES_FILE)
+            if stored.keys() != own.keys():
+                raise RuntimeError(
+                    f"{path / OBJECTIVES_FILE} holds {sorted(stored)[:5]}..., these objectives have "
+                    f"{sorted(own)[:5]}...: resume with the objectives of the first run."
+                )
+            self.load_state_dict(stored, strict=False)
+
+    def load_model_weights(self, path: Path) -> None:
+        """Weights of the model alone; raises as `load_weights`."""
+        if isinstance(self.model, PeftModel):
+            for adapter in self.model.peft_config:
+                # PEFT saves each adapter but the default one in a folder of its own.
+                folder = path if adapter == "default" else path / adapter
+                set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"), adapter)
+        else:
+            self._load_plain(path)
+
+    def _load_plain(self, path: Path) -> None:
+        # from_pretrained undoes sharding, renaming and tying, in whichever format the folder is.
+        stored, report = type(self.model).from_pretrained(
+            path, config=self.model.config, dtype=self.model.dtype, output_loading_info=True
+        )
+        if report["missing_keys"]:
+            raise RuntimeError(f"{path} lacks weights of this model: {sorted(report['missing_keys'])[:3]}.")
+        self.model.load_state_dict(stored.state_dict())
+
+
+def _shifts_labels(model: PreTrainedModel) -> bool:
+    """Whether the model's own loss predicts the next token, so that no row's first label counts."""
+    if not model.can_generate():
+        return False
+    loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "ForCausalLM")
+    return loss is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)
+
+
+def _is_own(name: str) -> bool:
+    """Whether a tensor of a TransferModel's state belongs to the objectives, their teacher or a converter."""
+    return not name.startswith("model.")
+
+
+def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
+    """From the units' labels where these are the task's own; pixels are trained by the model's loss on whole maps."""
+    if readout.num_outputs is not None and not isinstance(readout, Dense):
+        return FromLabels(label_smoothing)
+    return NoTask() if isinstance(readout, Pooled) else FromModel()
+
+
+def split_copies(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """The batch itself, and its augmented copies: the inputs under `view_`, `view2_`, `view3_` and so on."""
+    plain, copies = {}, {}
+    for name, value in inputs.items():
+        found = re.fullmatch(r"view(\d*)_(.+)", name)
+        if found is None:
+            plain[name] = value
+        else:
+            copies.setdefault(int(found[1] or 1), {})[found[2]] = value
+    return plain, [copies[number] for number in sorted(copies)]
+
+
+def joined_batches(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Batches of the same inputs as one, row after row."""
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def in_float32(states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+    return None if states is None else tuple(state.float() for state in states)
