@@ -125,13 +125,9 @@ def main() -> None:
             found = {folder: in_checkout(folder, case, args.seconds) for folder in folders}
             pairs.append((found[args.before], found[here]))
         ratios = [now["ms"] / before["ms"] for before, now in pairs]
-        before, now = (
-            {key: statistics.median(one[key] for one in side) for key in ("ms", "mib")} for side in zip(*pairs)
-        )
+        ms, mib = ([statistics.median(one[key] for one in side) for side in zip(*pairs)] for key in ("ms", "mib"))
         spread = f"{statistics.median(ratios):.3f} ({min(ratios):.2f}-{max(ratios):.2f})"
-        print(
-            f"{case:<18} {before['ms']:>10.1f} {now['ms']:>8.1f} {spread:>14} {before['mib']:>11.0f} {now['mib']:>8.0f}"
-        )
+        print(f"{case:<18} {ms[0]:>10.1f} {ms[1]:>8.1f} {spread:>14} {mib[0]:>11.0f} {mib[1]:>8.0f}")
 
 
 if __name__ == "__main__":
