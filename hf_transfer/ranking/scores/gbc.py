@@ -27,17 +27,27 @@ SHAPES = ("spherical", "diagonal", "released")
 SMALLEST_VARIANCE = 1e-4
 
 
+def check_shape(shape: str) -> None:
+    if shape not in SHAPES:
+        raise ValueError(f"`shape` should be one of {list(SHAPES)}, got {shape!r}.")
+
+
 def principal_components(features: Tensor, components: int | None) -> Tensor:
-    """Coordinates of the centred rows on their first principal components; all of them for None."""
+    """Coordinates of the centred rows on their first principal components; the centred rows themselves for None."""
     centred = features.double() - features.double().mean(dim=0)
-    if components is None or components >= centred.shape[1]:
+    if components is None:
         return centred
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     return centred @ vectors[:, -components:]
 
 
 def gbc(features: Tensor, labels: Tensor, components: int | None = 64, shape: str = "spherical") -> float:
-    """GBC of features [n, D] and labels [n] held in memory."""
+    """GBC of features [n, D] and labels [n] held in memory.
+
+    Raises:
+        ValueError: no such shape.
+    """
+    check_shape(shape)
     points = principal_components(features, components)
     groups = [points[labels == label] for label in labels.unique()]
     means = torch.stack([group.mean(dim=0) for group in groups])
@@ -83,8 +93,7 @@ class GBC(ReservoirScore):
     ):
         if components is not None and components < 1:
             raise ValueError(f"`components` should be at least 1 or None, got {components}.")
-        if shape not in SHAPES:
-            raise ValueError(f"`shape` should be one of {list(SHAPES)}, got {shape!r}.")
+        check_shape(shape)
         super().__init__(max_rows=max_rows, shards=shards)
         self.components, self.shape = components, shape
 

@@ -5,6 +5,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from hf_transfer.ranking import GBC, gbc
+from hf_transfer.ranking.scores.gbc import bhattacharyya
 
 
 def make_data(rows=200, size=6, seed=0):
@@ -48,6 +49,60 @@ def test_principal_components_are_those_of_scikit_learn():
     assert gbc(features, labels, 3, "diagonal") == pytest.approx(gbc_by_loops(reduced, labels, "diagonal"))
 
 
+def test_as_many_components_as_dimensions_still_turn_the_axes():
+    features, labels = make_data(size=3)
+    reduced = torch.tensor(PCA().fit_transform(features.numpy()))
+    expected = gbc_by_loops(reduced, labels, "diagonal")
+    for components in (3, 64):
+        assert gbc(features, labels, components, "diagonal") == pytest.approx(expected, rel=1e-9)
+    assert gbc(features, labels, None, "diagonal") != pytest.approx(expected, rel=1e-3)
+
+
+def test_the_defaults_are_64_components_and_one_variance_a_class():
+    features, labels = make_data(size=70)
+    reduced = torch.tensor(PCA(n_components=64).fit_transform(features.numpy()))
+    assert gbc(features, labels) == pytest.approx(gbc_by_loops(reduced, labels, "spherical"), rel=1e-9)
+    assert (GBC().components, GBC().shape) == (64, "spherical")
+
+
+def test_low_precision_is_summed_in_float64():
+    features, labels = make_data()
+    features = features.bfloat16()
+    expected = gbc_by_loops(features.double(), labels, "spherical")
+    assert gbc(features, labels, None) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_class_of_one_row_has_the_smallest_variance():
+    # D_B of N(0, 1/4) and N(1, 1e-4), and of each with itself left out
+    features, labels = torch.tensor([[-0.5], [0.5], [1.0]]), torch.tensor([0, 0, 1])
+    middle = (0.25 + 1e-4) / 2
+    distance = 1 / middle / 8 + 0.5 * math.log(middle / math.sqrt(0.25 * 1e-4))
+    assert gbc(features, labels, None) == pytest.approx(-2 * math.exp(-distance))
+
+
+def test_the_distance_is_that_of_gaussians_with_full_covariances():
+    means, variances = torch.tensor([[0.0, 1.0], [2.0, 2.0]]), torch.tensor([[1.0, 2.0], [0.5, 3.0]])
+    mean, variance = torch.tensor([1.0, -1.0]), torch.tensor([2.0, 0.25])
+    found = bhattacharyya(means, variances, mean, variance)
+    for index in range(2):
+        one, other = torch.diag(variances[index]), torch.diag(variance)
+        apart, middle = means[index] - mean, (one + other) / 2
+        expected = apart @ torch.linalg.solve(middle, apart) / 8
+        expected += torch.log(middle.det() / (one.det() * other.det()).sqrt()) / 2
+        assert found[index].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["spherical", "diagonal", "released"])
+@pytest.mark.parametrize("components", [None, 1])
+def test_options_reach_the_formula(shape, components):
+    features, labels = make_data(rows=60, size=3)
+    features[labels == 1] *= 3.0
+    score = GBC(shape=shape, components=components)
+    score.update(features, labels)
+    points = features if components is None else torch.tensor(PCA(components).fit_transform(features.numpy()))
+    assert score.compute().value == pytest.approx(gbc_by_loops(points, labels, shape), rel=1e-5)
+
+
 def test_accumulates():
     features, labels = make_data()
     score = GBC(components=4)
@@ -67,3 +122,5 @@ def test_bad_options_are_refused():
         GBC(components=0)
     with pytest.raises(ValueError, match="`shape`"):
         GBC(shape="full")
+    with pytest.raises(ValueError, match="`shape`"):
+        gbc(*make_data(), None, "full")

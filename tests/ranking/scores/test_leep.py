@@ -5,6 +5,7 @@ import torch
 from sklearn.datasets import load_iris
 
 from hf_transfer.ranking import LEEP, TransferabilityScore, leep
+from hf_transfer.ranking.scores.leep import log_expected_predictions
 
 
 def make_data(rows=400, seed=0):
@@ -65,6 +66,23 @@ def test_subtracted_joint_equals_the_plain_jackknife():
     score.update(probabilities, labels)
     plain = TransferabilityScore.leave_one_out(score, score.shards, score.total())
     assert score.compute().replicates == pytest.approx(plain, abs=1e-9)
+
+
+def test_a_shard_may_hold_all_rows_of_a_class():
+    probabilities, _ = make_data(30)
+    labels = torch.zeros(30, dtype=torch.long)
+    labels[10:20], labels[29] = 1, 3
+    score = LEEP(shards=5)
+    score.update(probabilities, labels)
+    plain = TransferabilityScore.leave_one_out(score, score.shards, score.total())
+    assert score.compute().replicates == pytest.approx(plain, abs=1e-9)
+
+
+def test_what_has_no_mass_predicts_nothing_and_stays_finite():
+    joint = torch.tensor([[2.0, 0.0], [0.0, 0.0], [1.0, 3.0]]).double()
+    probabilities = torch.tensor([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]]).double()
+    logs = log_expected_predictions(probabilities, torch.tensor([0, 1]), joint)
+    assert logs.tolist() == pytest.approx([math.log(0.5 * 1 + 0.2 / 4), math.log(torch.finfo(torch.float64).tiny)])
 
 
 def test_a_sample_of_rows_estimates_the_same():

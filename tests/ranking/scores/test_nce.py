@@ -5,6 +5,7 @@ import torch
 from sklearn.datasets import load_iris
 
 from hf_transfer.ranking import NCE, nce
+from hf_transfer.ranking.scores.nce import negative_conditional_entropy
 
 
 def make_data(rows=500, seed=0):
@@ -34,6 +35,13 @@ def test_reference_and_known_cases():
     assert nce(torch.tensor(data.data).argmax(1), torch.tensor(data.target)) == pytest.approx(-1.0986123, abs=1e-7)
     labels = torch.arange(12) % 3
     assert nce(labels, labels) == 0.0
+
+
+def test_a_source_class_that_is_never_predicted_changes_nothing():
+    joint = torch.tensor([[3.0, 1.0], [0.0, 0.0], [1.0, 5.0]]).double()
+    expected = (3 * math.log(3 / 4) + math.log(1 / 4) + math.log(1 / 6) + 5 * math.log(5 / 6)) / 10
+    assert negative_conditional_entropy(joint) == pytest.approx(expected, abs=1e-12)
+    assert nce(torch.tensor([0, 2, 0, 2]), torch.tensor([0, 1, 0, 1])) == 0.0
 
 
 def test_streams_and_merges():

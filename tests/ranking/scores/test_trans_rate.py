@@ -34,6 +34,21 @@ def test_equals_the_formula(rows, size):
     assert score.compute().value == pytest.approx(expected)
 
 
+def test_low_precision_is_summed_in_float64():
+    features, labels = make_data(40, 5)
+    features = (features + 3).bfloat16()
+    expected = trans_rate_by_definition(features.double().numpy(), labels.numpy(), 1e-4)
+    assert trans_rate(features, labels) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_distortion_of_the_code():
+    features, labels = make_data(40, 5)
+    score = TransRate(eps=0.5)
+    score.update(features, labels)
+    expected = trans_rate_by_definition(features.double().numpy(), labels.numpy(), 0.5)
+    assert score.compute().value == pytest.approx(expected)
+
+
 def test_classes_that_say_nothing_score_near_zero():
     features = torch.cat([torch.eye(4)] * 50)
     labels = torch.arange(200) // 100
