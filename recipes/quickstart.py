@@ -57,7 +57,7 @@ from hf_transfer.hub import (
     write_card,
 )
 from hf_transfer.ranking import Ranking
-from hf_transfer.runs.train import metrics_of, read_results, save_run, training_facts
+from hf_transfer.runs.saving import metrics_of, read_results, save_run, training_facts
 
 IMAGE_SIZE = 32
 ARCHITECTURE = {

@@ -31,6 +31,7 @@ FLOORS = [
     },
     {"training"},
     {"evaluation"},
+    {"tasks"},
     {"runs"},
     {"cli"},
 ]

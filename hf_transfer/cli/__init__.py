@@ -1,8 +1,14 @@
 """The command line: `hf-transfer`, or `python -m hf_transfer.cli`. Nothing is imported before a command needs it."""
 
+import sys
+
+from hf_transfer.cli import doctor
+
 
 def main() -> None:
-    """Run the command line on the program's own arguments."""
-    from hf_transfer.cli.app import main as run
-
+    """Run the command line on the program's own arguments; where typer is broken, the doctor alone."""
+    try:
+        from hf_transfer.cli.app import main as run
+    except ImportError as missing:
+        sys.exit(doctor.stand_in(sys.argv[1:], missing))
     run()

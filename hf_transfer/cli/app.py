@@ -11,14 +11,9 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from hf_transfer.cli import doctor as installation
+import typer
 
-try:
-    import typer
-except ImportError as missing:
-    if Path(sys.argv[0]).stem not in ("hf-transfer", "-m", "cli"):
-        raise
-    sys.exit(installation.stand_in(sys.argv[1:], missing))
+from hf_transfer.cli import doctor as installation
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -144,7 +144,7 @@ def check_collision() -> list[Finding]:
     if broken := collision.what_is_broken():
         return [Finding("error", "hf_transfer", f"the package is broken: {broken}", collision.FIX)]
     old = f"the old download accelerator hf_transfer {collision.old_version()}"
-    if collision.old_folder() == Path(__file__).resolve().parent:
+    if collision.old_folder() == Path(__file__).resolve().parents[1]:
         message = f"{old} owns the same folder; removing it breaks this package"
         return [Finding("warning", "hf_transfer", message, collision.FIX)]
     if folder := collision.old_folder():

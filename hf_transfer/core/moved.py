@@ -51,6 +51,8 @@ MOVED = {
     "ranking.masks": "modeling.masks",
     "ranking.padding": "modeling.padding",
     "ranking.inputs": "modeling.inputs",
+    "runs.train": "runs.saving",
+    "runs.start": "runs.setup",
 }
 """Old name -> where the module is now, both without `hf_transfer.`."""
 PACKAGE = __name__.partition(".")[0]

@@ -13,10 +13,10 @@ from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.evaluation.plots import plot_losses
 from hf_transfer.hub import DatasetFact, MetricFact, PlotFact, RunFacts, TableFact
 from hf_transfer.ranking import Ranking
-from hf_transfer.runs.arguments import Arguments, DataArguments
+from hf_transfer.runs.arguments import DataArguments, Experiment
 from hf_transfer.runs.data import RunData
-from hf_transfer.runs.models import TRAJECTORY_TASK
-from hf_transfer.runs.train import dataset_fact
+from hf_transfer.runs.saving import dataset_fact
+from hf_transfer.tasks import TASKS
 from hf_transfer.training.card_facts import loading_facts, training_facts
 from hf_transfer.training.trainer import TransferTrainer
 
@@ -27,7 +27,7 @@ LOSSES = "losses.png"
 
 def run_card(
     trainer: TransferTrainer,
-    arguments: Arguments,
+    experiment: Experiment,
     data: RunData,
     metrics: Mapping[str, float],
     report: Mapping[str, Any],
@@ -38,14 +38,14 @@ def run_card(
 
     Args:
         trainer: with the model that is kept.
-        arguments: of the run.
+        experiment: of the run.
         data: prepared rows.
         metrics: measured on the test rows.
         report: facts of a domain adaptation, such as tables and pictures.
         folder: where the model is saved.
         source_only: folder of the source-only model, where the guard kept it in place of the adapted one.
     """
-    model_args, data_args, run_args, config = arguments
+    model_args, data_args, run_args, config = experiment
     facts = {**loading_facts(trainer), **training_facts(trainer), **report}
     limits = {name: getattr(data_args, name) for name in ("max_length", "block_size", "labels_per_class")}
     facts["hyper_parameters"] = {
@@ -99,9 +99,8 @@ def test_split(data_args: DataArguments) -> str:
 
 def measured_on(metric: str, task: str | None, data_args: DataArguments, data: RunData) -> str:
     """On which rows a number was measured: those of the test, episodes in an environment, or training rows."""
-    if task == TRAJECTORY_TASK and metric != "loss":
-        return "episodes played"
-    return "training rows" if data.test is None else test_split(data_args)
+    told = TASKS[task].measured_on(metric) if task in TASKS else None
+    return told or ("training rows" if data.test is None else test_split(data_args))
 
 
 def ranking_table(folder: str | None) -> TableFact | None:

@@ -15,7 +15,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.checks import column_values
 from hf_transfer.evaluation.plots import EMBEDDINGS, Cloud, confusion_counts, plot_confusion, plot_domains, plot_losses
 from hf_transfer.hub import PlotFact
-from hf_transfer.runs.guard import kept_random_state
+from hf_transfer.runs.random_state import kept_random_state
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 
 FIGURES_FOLDER = "figures"

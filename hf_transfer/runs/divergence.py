@@ -32,12 +32,11 @@ from hf_transfer.evaluation.divergences import (
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.hub import atomic_folder, check_can_write
 from hf_transfer.runs.arguments import ModelArguments
-from hf_transfer.runs.models import AUTO_CLASSES, LacksWeights, load_model, load_processor
-from hf_transfer.runs.start import collator_for
+from hf_transfer.runs.models import LacksWeights, load_model, load_processor
 from hf_transfer.runs.task import find_task
+from hf_transfer.tasks import task_named, tasks_with_labels
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
-TASKS = [task for task in AUTO_CLASSES if task.endswith("-classification")]
 RESULTS_FILE, TABLE_FILE = "divergence.json", "divergence.md"
 MEANINGS = {
     "a_distance": "proxy A-distance, 0 to 2",
@@ -124,7 +123,7 @@ def run_divergence(
         target: likewise.
         source_split: which split of it.
         target_split: likewise.
-        task: one of `TASKS`, whose features are read; left out, what model and rows say.
+        task: a task with labels, whose features are read; left out, what model and rows say.
         splits: random halves to average over.
         slack: nats that a localised hypothesis may lose on the source.
         max_samples: at most so many random rows of each data set.
@@ -144,9 +143,10 @@ def run_divergence(
     require_positive(splits=splits, slack=slack)
     if max_samples < LEAST_ROWS:
         raise ValueError(f"`max_samples` should be at least {LEAST_ROWS}, got {max_samples}.")
-    if task is not None and task not in TASKS:
+    if task is not None and task not in tasks_with_labels():
         raise ValueError(
-            f"divergences are of features of a classifier: `task` should be one of {TASKS}, got `{task}`."
+            "divergences are of features of a classifier: `task` should be one of "
+            f"{tasks_with_labels()}, got `{task}`."
         )
     if output_dir is not None:
         check_can_write(output_dir, overwrite=overwrite)
@@ -262,7 +262,7 @@ def domain_rows(
     ready = prepare(
         rows, loaded.config, processor, max_length=max_length, keep_labels=False, text_columns=text_columns
     )
-    collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    collator = task_named(task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[], disable_tqdm=True)
         trainer = TransferTrainer(loaded, config, data_collator=collator)

@@ -23,9 +23,9 @@ from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.data import some_rows
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.report import Remembering, tell_classes
-from hf_transfer.runs.start import collator_for
+from hf_transfer.runs.saving import metrics_of
 from hf_transfer.runs.task import find_evaluation_task
-from hf_transfer.runs.train import metrics_of
+from hf_transfer.tasks import task_named
 from hf_transfer.training.family_trainers import PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
@@ -55,7 +55,7 @@ def run_evaluation(
         model: folder or Hub id of a model with a head for the task.
         dataset: bundled name, Hub id, folder or file of rows, labelled for a classifier.
         split: which split of it; test where it has several.
-        task: a key of `hf_transfer.runs.models.AUTO_CLASSES`; left out, what model and rows say.
+        task: a key of `hf_transfer.tasks.TASKS`; left out, what model and rows say.
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
         block_size: for text-generation, see `language_blocks`; as many tokens as the model has places for when left
@@ -89,7 +89,7 @@ def run_evaluation(
     rows = numbered_as_model(rows, loaded.config)
     processor = load_processor(arguments, loaded.config)
     ready = prepare(rows, loaded.config, processor, **reading)
-    collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    collator = task_named(task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     measured = Remembering(metrics_of(loaded.config))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
@@ -113,7 +113,7 @@ def _few_shot(
     loaded = load_model(arguments)
     processor = load_processor(arguments, loaded.config)
     ready = prepare(read_labels(rows, "evaluation")[0], loaded.config, processor, **reading)
-    collator = collator_for(arguments.task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    collator = task_named(arguments.task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         return evaluate_few_shot(TransferTrainer(loaded, config, data_collator=collator), ready, settings)
@@ -129,7 +129,7 @@ def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block
     ready = prepare(rows, loaded.config, processor, block_size=block_size, keep_labels=False)
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
-        collator = collator_for(arguments.task, processor, ready)
+        collator = task_named(arguments.task).collator(processor, ready)
         loss = PretrainingTrainer(loaded, config, eval_dataset=ready, data_collator=collator).evaluate()["eval_loss"]
     return {"loss": loss, "perplexity": math.exp(loss)}
 

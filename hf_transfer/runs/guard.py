@@ -9,16 +9,13 @@ told and the adapted model is kept whatever they say.
 
 from __future__ import annotations
 
-import copy
 import math
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.utils import logging
@@ -26,13 +23,10 @@ from transformers.utils import logging
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.evaluation.class_shares import FAR, ClassShares, distance_of_shares
 from hf_transfer.hub import TableFact
-from hf_transfer.runs.arguments import Arguments, RunArguments
-from hf_transfer.runs.train import read_results
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 
 logger = logging.get_logger(__name__)
 
-REFERENCE_FOLDER = "source_only"
 ADAPTED, SOURCE_ONLY = "adapted", "source only"
 
 
@@ -75,45 +69,6 @@ class GuardVerdict:
     def to_dict(self) -> dict[str, Any]:
         """For `results.json`."""
         return asdict(self)
-
-
-def is_guarded(run_args: RunArguments) -> bool:
-    """Whether a run asks for the comparison."""
-    return run_args.guard or run_args.source_only is not None
-
-
-def reference_folder(run: Callable[[Arguments], Any], trainer: DomainAdaptationTrainer, arguments: Arguments) -> Path:
-    """The folder of the source-only model, which is trained where none is given.
-
-    Args:
-        run: trains and saves with the given arguments.
-        trainer: of the adapted model, before its training.
-        arguments: of the adapted model.
-
-    Raises:
-        ValueError: the run adapts to no domain, has no objectives or predicts what no validator can score, or the
-            folder's model is of another kind.
-    """
-    model_args, data_args, run_args, config = arguments
-    if not isinstance(trainer, DomainAdaptationTrainer) or not trainer.transfer_model.objectives:
-        raise ValueError(
-            "`guard` and `source_only` compare an adaptation with source only: give a `target_dataset` and objectives."
-        )
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        raise ValueError("`guard` and `source_only` exchange the weights of models: use DDP, not FSDP or DeepSpeed.")
-    if run_args.source_only is not None:
-        folder = Path(run_args.source_only)
-        check_reference(trainer, folder)
-        return folder
-    plain = copy.deepcopy(config)
-    plain.objectives, plain.push_to_hub = None, False
-    plain.output_dir = str(Path(config.output_dir) / REFERENCE_FOLDER)
-    folder = Path(plain.output_dir) / "model"
-    plain_run = replace(run_args, guard=False, keep_adapted=False, diagnostics=False, embedding="pca")
-    if not (run_args.resume and read_results(folder) is not None):
-        with kept_random_state():
-            run((model_args, data_args, plain_run, plain))
-    return folder
 
 
 def check_reference(trainer: DomainAdaptationTrainer, folder: Path) -> None:
@@ -179,13 +134,3 @@ def kept_weights(trainer: DomainAdaptationTrainer) -> Iterator[None]:
         yield
     finally:
         model.load_state_dict(kept)
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """What is drawn inside does not change what is drawn afterwards."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng():
-        yield
-    np.random.set_state(numpy_state)
-    random.setstate(python_state)

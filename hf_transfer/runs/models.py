@@ -11,64 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import peft
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
-    AutoImageProcessor,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.utils import find_adapter_config_file, logging
 
-from hf_transfer.data.images import image_processor
 from hf_transfer.hub import adapter_class_names, loadable_adapter
 from hf_transfer.hub.adapter import named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter
 from hf_transfer.modeling.anatomy import linear_heads
-from hf_transfer.models import flowformer
-from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.tasks import task_named
+from hf_transfer.tasks.arguments import ModelArguments
 from hf_transfer.training.converters import convert_model
 
 logger = logging.get_logger(__name__)
 
-TRAJECTORY_TASK = "offline-reinforcement-learning"
-AUTO_CLASSES = {
-    "image-classification": "AutoModelForImageClassification",
-    "text-classification": "AutoModelForSequenceClassification",
-    "masked-image-modeling": "AutoModelForMaskedImageModeling",
-    "fill-mask": "AutoModelForMaskedLM",
-    "text-generation": "AutoModelForCausalLM",
-    "time-series-classification": "FlowformerForTimeSeriesClassification",
-    TRAJECTORY_TASK: "DecisionFlowformer",
-}
-"""Kind of head -> the Auto class that has it, or the class of ours where transformers has no Auto class."""
 DEFAULT_TASK = "image-classification"
 """Of a model that is loaded by itself; a run asks model and data, see `hf_transfer.runs.task`."""
 SHOWN_WEIGHTS = 4
 REPORTERS = ("modeling_utils", "modeling_layers", "utils.loading_report")
-OWN_TASKS = ("time-series-classification", TRAJECTORY_TASK)
-IMAGE_TASKS = ("image-classification", "masked-image-modeling")
 
 
 class LacksWeights(ValueError):
     """A folder without some of the weights that the task needs, such as a backbone without its head."""
-
-
-def auto_class(task: str) -> Any:
-    """The Auto class of a task.
-
-    Raises:
-        ValueError: no such task.
-    """
-    if task not in AUTO_CLASSES:
-        raise ValueError(f"unknown task `{task}`, accepted: {sorted(AUTO_CLASSES)}.")
-    return getattr(flowformer if task in OWN_TASKS else transformers, AUTO_CLASSES[task])
 
 
 def load_model(
@@ -92,7 +63,7 @@ def load_model(
             unknown.
     """
     task = arguments.task or DEFAULT_TASK
-    loader = auto_class(task)
+    loader = task_named(task).model_class()
     labels: dict[str, Any] = {"num_labels": outputs, "problem_type": problem_type or "regression"} if outputs else {}
     if class_names:
         labels = {"id2label": dict(enumerate(class_names)), "label2id": {n: i for i, n in enumerate(class_names)}}
@@ -261,33 +232,5 @@ def head_names(model: PreTrainedModel) -> list[str]:
 
 
 def load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
-    """The tokenizer (text tasks) or image processor stored with the model, or None.
-
-    For images there is a plain one where none is stored. Where a tokenizer has no padding token, it pads with the
-    end of the text, and `config` is told.
-    """
-    if arguments.task in OWN_TASKS:
-        return None
-    is_image = (arguments.task or DEFAULT_TASK) in IMAGE_TASKS
-    loader = AutoImageProcessor if is_image else AutoTokenizer
-    try:
-        if arguments.model is not None:
-            processor = loader.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
-            return processor if is_image else with_padding(processor, config)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        logger.info(f"{arguments.model} has no {loader.__name__}: {error}")
-    if is_image and isinstance(getattr(config, "image_size", None), int) and hasattr(config, "num_channels"):
-        return image_processor(config.image_size, config.num_channels)
-    return None
-
-
-def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
-    """The tokenizer with a padding token, which `config` knows too; None for one without a vocabulary."""
-    # transformers makes an empty tokenizer up for a folder without any: every word would be unknown to it.
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        return None
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = tokenizer.pad_token_id
-    return tokenizer
+    """What the model was saved with to read raw rows, as its task says, or None."""
+    return task_named(arguments.task or DEFAULT_TASK).load_processor(arguments, config)

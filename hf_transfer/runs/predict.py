@@ -18,8 +18,8 @@ from hf_transfer.data.columns import without_labels
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
-from hf_transfer.runs.start import collator_for
-from hf_transfer.runs.task import TASKS, find_task
+from hf_transfer.runs.task import find_task
+from hf_transfer.tasks import task_named, tasks_with_labels
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
 LABELS_BETWEEN = "; "
@@ -65,8 +65,8 @@ def run_prediction(
     check_not_empty(rows, "prediction")
     rows = without_labels(rows)
     task = task or find_task(ModelArguments(model=model), lambda: rows)
-    if not task.endswith("-classification"):
-        raise ValueError(f"`task` should be one of {[one for one in TASKS.values() if 'class' in one]}, got `{task}`.")
+    if task not in tasks_with_labels():
+        raise ValueError(f"`task` should be one of {tasks_with_labels()}, got `{task}`.")
     loaded = load_model(ModelArguments(model=model, task=task), allow_new_weights=False)
     logits = outputs_of(loaded, task, model, rows, text_columns, batch_size, max_length)
     table = answers_of(logits, loaded.config)
@@ -99,7 +99,7 @@ def outputs_of(
     ready = prepare(
         rows, loaded.config, processor, text_columns=text_columns, max_length=max_length, keep_labels=False
     )
-    collator = collator_for(task, processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    collator = task_named(task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         outputs = TransferTrainer(loaded, config, data_collator=collator).predict(ready).predictions

@@ -17,9 +17,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_transfer.evaluation.per_class import FIGURES, class_figures
 from hf_transfer.hub import TableFact
-from hf_transfer.runs.arguments import Arguments
+from hf_transfer.runs.arguments import Experiment
 from hf_transfer.runs.guard import ADAPTED, SOURCE_ONLY
-from hf_transfer.runs.train import read_results
+from hf_transfer.runs.saving import read_results
 from hf_transfer.training.checkpoints import last_complete_checkpoint
 
 MOST_CLASSES = 30
@@ -52,14 +52,14 @@ def class_table(figures: Mapping[str, Mapping[str, float]], measured_on: str) ->
 
 
 def tell_end(
-    folder: Path, results: Mapping[str, Any], arguments: Arguments, reference: Path | None, verdict: str = ""
+    folder: Path, results: Mapping[str, Any], experiment: Experiment, reference: Path | None, verdict: str = ""
 ) -> None:
     """Print the tables and the next commands; main process only.
 
     Args:
         folder: of the saved model.
         results: metrics by name, and `validators`, `per_class`, `kept` where a run has them.
-        arguments: of the run.
+        experiment: of the run.
         reference: folder of the source-only model, where the run compared with one.
         verdict: of the guard, in words.
     """
@@ -83,7 +83,7 @@ def tell_end(
     lines += [f"Saved: {folder} (weights, README.md as the card, results.json)."]
     if (figures := folder.parent / "figures").is_dir() and results.get("validators"):
         lines.append(f"Pictures: {figures}.")
-    print("\n".join([*lines, "Next:", *(f"  {line}" for line in next_commands(folder, arguments))]), file=sys.stderr)
+    print("\n".join([*lines, "Next:", *(f"  {line}" for line in next_commands(folder, experiment))]), file=sys.stderr)
 
 
 def tell_classes(figures: Mapping[str, Mapping[str, float]]) -> None:
@@ -113,9 +113,9 @@ def number(value: Any) -> str:
     return "" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def next_commands(folder: Path, arguments: Arguments) -> list[str]:
+def next_commands(folder: Path, experiment: Experiment) -> list[str]:
     """What to type next."""
-    _, data_args, _, config = arguments
+    data_args, config = experiment.data, experiment.config
     model = shlex.quote(str(folder))
     rows = shlex.quote(data_args.target_dataset or data_args.dataset)
     commands = [f"hf-transfer predict {model} --dataset {rows}   # or rows without labels"]

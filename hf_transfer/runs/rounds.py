@@ -5,36 +5,36 @@ from __future__ import annotations
 import copy
 import inspect
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
 
 from hf_transfer.domain_adaptation.noisy_student import noisy_student
-from hf_transfer.runs.arguments import Arguments, ModelArguments, RunArguments
-from hf_transfer.runs.train import read_results
+from hf_transfer.runs.arguments import Experiment, ModelArguments, RunArguments
+from hf_transfer.runs.results import Result
+from hf_transfer.runs.saving import read_results
+from hf_transfer.runs.single_run import single_run
 from hf_transfer.training.trainer import TransferConfig
 from hf_transfer.training.transfer_model import objective_class
 
 
-def run_rounds(run: Callable[[Arguments], dict[str, float]], arguments: Arguments) -> dict[str, float]:
+def run_rounds(experiment: Experiment) -> Result:
     """`student_rounds` + 1 runs, one after the other; with `resume` the finished ones are passed over.
 
     The first, in `output_dir/round-0`, leaves out the objectives that take a `teacher`; the last is in `output_dir`.
 
     Args:
-        run: what does one round.
-        arguments: of the last round.
+        experiment: of the last round.
 
     Returns:
-        The metrics of the last student.
+        The result of the last student.
 
     Raises:
         ValueError: none of the objectives takes a teacher, or `student` without an `architecture`.
         FileExistsError: `output_dir` holds an earlier run and neither `resume` nor `overwrite` was given.
     """
-    model_args, data_args, run_args, config = arguments
+    model_args, data_args, run_args, config = experiment
     taught = [name for name in config.objectives or {} if takes_teacher(name)]
     if not taught:
         raise ValueError("`student_rounds` needs an objective that takes a teacher: objectives: {noisy_student: {}}.")
@@ -49,10 +49,10 @@ def run_rounds(run: Callable[[Arguments], dict[str, float]], arguments: Argument
 
     def train_round(folder: Path, teacher: Path | None) -> None:
         model = round_model(model_args, run_args, teacher)
-        run((model, data_args, one_round, round_config(config, folder, taught, teacher)))
+        single_run(Experiment(model, data_args, one_round, round_config(config, folder, taught, teacher)))
 
     last = noisy_student(train_round, config.output_dir, run_args.student_rounds, resume=run_args.resume)
-    return read_results(last)
+    return Result(read_results(last), Path(last))
 
 
 def takes_teacher(name: str) -> bool:

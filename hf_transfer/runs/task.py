@@ -22,36 +22,28 @@ from transformers.utils import logging
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.modeling.adapters import is_adapter
-from hf_transfer.runs.arguments import Arguments, DataArguments, ModelArguments
-from hf_transfer.runs.models import AUTO_CLASSES, TRAJECTORY_TASK, new_config
+from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
+from hf_transfer.runs.models import new_config
+from hf_transfer.tasks import MAIN_TASKS, TASKS
 
 logger = logging.get_logger(__name__)
 
-TASKS = {
-    "image": "image-classification",
-    "text": "text-classification",
-    "time_series": "time-series-classification",
-    "trajectory": TRAJECTORY_TASK,
-}
-"""What is read -> the task with labels."""
-COLUMNS = {"pixel_values": "image", "input_ids": "text", "past_values": "time_series", "actions": "trajectory"}
 CLASSIFIERS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
-LANGUAGE_HEADS = {"ForMaskedLM": "fill-mask", "ForCausalLM": "text-generation", "LMHeadModel": "text-generation"}
 
 
-def with_task(arguments: Arguments, pretraining: bool = False) -> Arguments:
-    """The arguments of a run with the task that they leave out; where they give one, as they are.
+def with_task(experiment: Experiment, pretraining: bool = False) -> Experiment:
+    """The experiment with the task that it leaves out; where it names one, as it is.
 
     Args:
-        arguments: of the run.
+        experiment: of the run.
         pretraining: rows without labels ask for masked images, masked or causal text.
 
     Raises:
         ValueError: model and data leave the task open.
     """
-    model_args, data_args, run_args, config = arguments
+    model_args, data_args = experiment.model, experiment.data
     if model_args.task is not None:
-        return arguments
+        return experiment
 
     def rows() -> Dataset:
         return load(
@@ -60,7 +52,7 @@ def with_task(arguments: Arguments, pretraining: bool = False) -> Arguments:
 
     task = find_task(model_args, rows, pretraining, data_args)
     logger.info(f"`task` is {task}, as model and data say.")
-    return replace(model_args, task=task), data_args, run_args, config
+    return experiment._replace(model=replace(model_args, task=task))
 
 
 def find_task(
@@ -69,9 +61,9 @@ def find_task(
     pretraining: bool = False,
     data_args: DataArguments | None = None,
 ) -> str:
-    """The task, a key of `AUTO_CLASSES`. Arguments and errors as `with_task`; `rows` is asked in doubt only."""
+    """The task, a key of `TASKS`. Arguments and errors as `with_task`; `rows` is asked in doubt only."""
     config = configuration_of(model_args)
-    kinds = set(TASKS) if config is None else kinds_of(config)
+    kinds = set(MAIN_TASKS) if config is None else kinds_of(config)
     if data_args is not None and (data_args.trajectories or data_args.dataset == "trajectories"):
         kinds &= {"trajectory"}
     data = rows() if len(kinds) > 1 or (pretraining and kinds) else None
@@ -80,11 +72,11 @@ def find_task(
     if len(kinds) != 1:
         raise ValueError(
             f"`task` cannot be told from {model_args.model or model_args.architecture} and the data: give one of "
-            f"{sorted(AUTO_CLASSES)}."
+            f"{sorted(TASKS)}."
         )
     (kind,) = kinds
     if not pretraining or kind in ("trajectory", "time_series") or set(LABEL_COLUMNS) & set(data.column_names):
-        return TASKS[kind]
+        return MAIN_TASKS[kind].name
     if kind == "image":
         return "masked-image-modeling"
     if (task := language_task(config)) is None:
@@ -114,9 +106,9 @@ def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:
 
 
 def kinds_of(config: PreTrainedConfig) -> set[str]:
-    """What models of this configuration can read and classify: keys of `TASKS`."""
+    """What models of this configuration can read and classify: keys of `MAIN_TASKS`."""
     if hasattr(config, "modality"):
-        return {config.modality} & set(TASKS)
+        return {config.modality} & set(MAIN_TASKS)
     own = getattr(config, "auto_map", None) or {}
     return {
         kind
@@ -126,9 +118,9 @@ def kinds_of(config: PreTrainedConfig) -> set[str]:
 
 
 def kinds_of_rows(rows: Dataset) -> set[str]:
-    """What the rows hold: at most one of the keys of `TASKS`."""
-    for name, kind in COLUMNS.items():
-        if name in rows.column_names:
+    """What the rows hold: at most one of the keys of `MAIN_TASKS`."""
+    for kind, task in MAIN_TASKS.items():
+        if task.input_column in rows.column_names:
             return {kind}
     features = [feature for name, feature in rows.features.items() if name not in LABEL_COLUMNS]
     if any(isinstance(feature, Image) for feature in features):
@@ -140,4 +132,4 @@ def kinds_of_rows(rows: Dataset) -> set[str]:
 def language_task(config: PreTrainedConfig | None) -> str | None:
     """How the saved language model was trained; None for other heads."""
     names = getattr(config, "architectures", None) or []
-    return next((task for ending, task in LANGUAGE_HEADS.items() for name in names if name.endswith(ending)), None)
+    return next((task.name for task in TASKS.values() for name in names if name.endswith(task.saved_as)), None)

@@ -97,7 +97,7 @@ def measure(arguments: tuple, target: Target, runs_dir: Path) -> dict[str, Any]:
     """Train, and take the figures of one cell; the model folder goes once its size is known."""
     started = time.perf_counter()
     trainer, data = make_adaptation(arguments)
-    metrics = finish(trainer, *arguments[:3], data)
+    metrics = finish(trainer, arguments, data)
     seconds = time.perf_counter() - started
     folder = Path(arguments[3].output_dir) / MODEL_FOLDER
     found = {

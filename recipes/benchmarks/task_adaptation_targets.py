@@ -275,7 +275,7 @@ def starting_point(name: str, runs_dir: Path) -> str:
         settings |= {"max_steps": 200, "per_device_train_batch_size": 32, "learning_rate": 1e-3}
     arguments = parse_arguments([], **with_folders(settings, runs_dir))
     trainer, data = make_adaptation(arguments)
-    finish(trainer, *arguments[:3], data)
+    finish(trainer, arguments, data)
     if name == "mnist":
         save_fisher(trainer.adapted_model, trainer.get_train_dataloader(), folder / MODEL_FOLDER)
     return str(folder / MODEL_FOLDER)

@@ -20,7 +20,7 @@ from hf_transfer.cli import app as cli
 from hf_transfer.hub import retry
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import parse_arguments
-from hf_transfer.runs.train import read_results
+from hf_transfer.runs.saving import read_results
 from tests.runs.folders import ARCHITECTURE, QUICK
 
 ADAPT = ["adapt", "--model", "vit", "--dataset", "digits", "--test_rows", "20", "--output_dir", "out", *QUICK]

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from hf_transfer.hub import HubError, PlotFact
 from hf_transfer.ranking import Ranking, RankingRow
 from hf_transfer.ranking.score import Score
-from hf_transfer.runs import adapt as adapt_module
+from hf_transfer.runs import single_run
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import DataArguments, parse_arguments
 from hf_transfer.runs.card import LOG_FILE, facts_of_source_only, measured_on, ranking_table, test_name, test_split
@@ -107,7 +107,7 @@ def test_a_failed_push_names_the_command_that_makes_up_for_it(here, hub, monkeyp
     def fail(*args, **kwargs):
         raise HubError("Pushing to 'lab/digits' failed: the Hub is in trouble.")
 
-    monkeypatch.setattr(adapt_module, "push_folder", fail)
+    monkeypatch.setattr(single_run, "push_folder", fail)
     push = ["--push_to_hub", "true", "--hub_model_id", "lab/digits", "--hub_private_repo", "true"]
     with pytest.raises(HubError, match=r"in trouble.* saved whole .*hf-transfer push out/model lab/digits --private"):
         run_adaptation(parse_arguments([*DIGITS, *push, "--output_dir", "out"]))

@@ -14,7 +14,7 @@ from torch import equal
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.guard import GuardVerdict
-from hf_transfer.runs.train import read_results
+from hf_transfer.runs.saving import read_results
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 from hf_transfer.training.trainer import TransferTrainer
 from tests.runs.folders import QUICK, digits

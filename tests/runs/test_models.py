@@ -7,7 +7,8 @@ from peft import PeftModel
 from transformers import BertTokenizerFast, CLIPConfig, CLIPForImageClassification
 
 from hf_transfer.runs.arguments import ModelArguments
-from hf_transfer.runs.models import auto_class, head_names, load_model, load_processor, new_config, with_adapter
+from hf_transfer.runs.models import head_names, load_model, load_processor, new_config, with_adapter
+from hf_transfer.tasks import task_named
 from tests import tiny
 from tests.runs.folders import ARCHITECTURE, causal_lm, save_image_model, save_text_model
 
@@ -93,7 +94,7 @@ def test_a_damaged_model_is_named(here, damage):
 
 def test_an_unknown_task():
     with pytest.raises(ValueError, match=r"unknown task `segmentation`, accepted: \['fill-mask', 'image-class"):
-        auto_class("segmentation")
+        task_named("segmentation")
 
 
 @pytest.mark.parametrize("model", ["vit", "flow"])

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
-from hf_transfer.runs.train import read_results
+from hf_transfer.runs.saving import read_results
 from tests.runs.folders import ARCHITECTURE, QUICK
 from tests.runs.test_adapt import no_training
 

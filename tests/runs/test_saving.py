@@ -7,7 +7,7 @@ from transformers import EvalPrediction
 
 from hf_transfer import TaskAdaptationTrainer, TransferConfig
 from hf_transfer.hub import MetricFact, RunFacts
-from hf_transfer.runs.train import (
+from hf_transfer.runs.saving import (
     dataset_fact,
     keywords_of,
     metrics_of,

@@ -13,7 +13,7 @@ from hf_transfer.models.flowformer import DecisionFlowformer, FlowformerForTimeS
 from hf_transfer.runs.adapt import run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
-from hf_transfer.runs.train import read_results
+from hf_transfer.runs.saving import read_results
 from tests import tiny
 from tests.runs.folders import QUICK
 

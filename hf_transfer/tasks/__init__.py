@@ -1,0 +1,46 @@
+"""The tasks a run may have, by the Hub's names for them. A new one is a file here and a line in `TASKS`."""
+
+from __future__ import annotations
+
+from hf_transfer.tasks.fill_mask import FillMask
+from hf_transfer.tasks.image_classification import ImageClassification
+from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
+from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
+from hf_transfer.tasks.task import Task
+from hf_transfer.tasks.text_classification import TextClassification
+from hf_transfer.tasks.text_generation import TextGeneration
+from hf_transfer.tasks.time_series_classification import TimeSeriesClassification
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        ImageClassification(),
+        TextClassification(),
+        TimeSeriesClassification(),
+        MaskedImageModeling(),
+        FillMask(),
+        TextGeneration(),
+        OfflineReinforcementLearning(),
+    )
+}
+"""Name -> task."""
+MAIN_TASKS: dict[str, Task] = {
+    task.reads: task for task in TASKS.values() if task.reads_labels or task.reads == "trajectory"
+}
+"""Kind of input -> the task of rows that have labels; of trajectories, their only one."""
+
+
+def task_named(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in TASKS:
+        raise ValueError(f"unknown task `{name}`, accepted: {sorted(TASKS)}.")
+    return TASKS[name]
+
+
+def tasks_with_labels() -> list[str]:
+    """Names of the tasks of classification and regression."""
+    return [name for name, task in TASKS.items() if task.reads_labels]

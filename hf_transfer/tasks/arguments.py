@@ -1,0 +1,139 @@
+"""What a run starts from and what it reads: the arguments that a task needs to make model inputs and batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hf_transfer.models.short_names import model_folder
+
+
+@dataclass
+class ModelArguments:
+    """Which model to start from.
+
+    Raises:
+        ValueError: neither `model` nor `architecture` is given, or both are; or an adapter on random weights.
+    """
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder, bare name, Hub id or packaged name (all-minilm) of the model to start from."},
+    )
+    architecture: dict | None = field(
+        default=None,
+        metadata={
+            "help": "Start from random weights of this configuration: "
+            '{"model_type": "flowformer", "modality": "image"}; '
+            "`attn_implementation: sdpa` in it makes the softmax twin."
+        },
+    )
+    task: str | None = field(
+        default=None,
+        metadata={
+            "help": "Kind of head: a key of hf_transfer.tasks.TASKS; left out, the one that model and data say."
+        },
+    )
+    peft: dict | None = field(
+        default=None,
+        metadata={"help": 'PEFT adapter: {"peft_type": "LORA", "r": 8, "target_modules": "all-linear"}.'},
+    )
+    converters: dict | None = field(
+        default=None,
+        metadata={"help": 'Changes of the model by name with their keywords: {"stoch_norm": {"p": 0.5}}.'},
+    )
+    tokenizer: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "In place of the model's: a folder or Hub id, or {vocab_size: 4000} to train a byte-level BPE on "
+            "the training texts."
+        },
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+
+    def __post_init__(self):
+        if (self.model is None) == (self.architecture is None):
+            raise ValueError(
+                "give either `model` (start from its weights) or `architecture` (start from random weights)."
+            )
+        if self.model is not None:
+            self.model = model_folder(self.model)
+        if self.peft is not None and self.architecture is not None:
+            raise ValueError(
+                "`peft` saves an adapter alone, and the random weights of `architecture` under it would be lost: "
+                "start from a saved `model`."
+            )
+        if isinstance(self.tokenizer, dict) and (self.model is not None or set(self.tokenizer) != {"vocab_size"}):
+            raise ValueError(
+                "`tokenizer` as a mapping trains a new one, {vocab_size: 4000}, for the random weights of an "
+                f"`architecture`; got {self.tokenizer}."
+            )
+
+
+@dataclass
+class DataArguments:
+    """Which data to read: bundled names, Hub ids, folders or files, as `hf_transfer.data.bundled.load` takes them.
+
+    Raises:
+        ValueError: a number of rows or tokens is too small.
+    """
+
+    dataset: str = field(metadata={"help": "Training data; the labelled source in domain adaptation."})
+    split: str | None = field(default=None, metadata={"help": "Its split; train when it has one."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Its configuration, for a Hub dataset with several: wikitext-103-raw-v1."}
+    )
+    dataset_options: dict | None = field(
+        default=None, metadata={"help": "Keywords of a bundled dataset: {min_length: 500, max_length: 1000}."}
+    )
+    target_dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Unlabelled target: makes the run a domain adaptation. Its labels are not read. Every batch is "
+            "half source and half target: a batch size of 16 is 8 + 8."
+        },
+    )
+    target_split: str | None = field(default=None, metadata={"help": "Its split."})
+    target_options: dict | None = field(
+        default=None, metadata={"help": "Its keywords, where it is bundled: {known_digits: 8}."}
+    )
+    test_dataset: str | None = field(default=None, metadata={"help": "Labelled rows to evaluate on."})
+    test_split: str | None = field(
+        default=None, metadata={"help": "Its split, test when it has one; given alone, a split of `dataset`."}
+    )
+    test_rows: int | None = field(
+        default=None,
+        metadata={"help": "Without a test set: hold out this many rows of the target, or else of the dataset."},
+    )
+    labels_per_class: int | None = field(default=None, metadata={"help": "Train on only so many rows of each class."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Which column holds the labels, where it is not label, labels or label_ids."}
+    )
+    problem_type: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the labels are, where whole numbers leave a doubt: regression, single_label_classification "
+            "or multi_label_classification."
+        },
+    )
+    max_samples: int | None = field(
+        default=None, metadata={"help": "Train on at most so many random rows of the dataset, and of the target."}
+    )
+    text_columns: list[str] | None = field(default=None, metadata={"help": "Which one or two columns hold the text."})
+    max_length: int | None = field(default=None, metadata={"help": "Cut text after so many tokens."})
+    block_size: int | None = field(
+        default=None,
+        metadata={"help": "For text-generation: join the texts and cut them into blocks of so many tokens."},
+    )
+    trajectories: dict | None = field(
+        default=None,
+        metadata={
+            "help": "For offline-reinforcement-learning: context_length, return_scale, conditions_on_return, "
+            "environment, target_return, references (returns of a random and a reference policy), episodes."
+        },
+    )
+
+    def __post_init__(self):
+        for name, least in (("test_rows", 0), ("labels_per_class", 1), ("max_length", 1), ("max_samples", 2)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` should be at least {least}, got {value}.")

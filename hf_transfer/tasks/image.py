@@ -1,0 +1,31 @@
+"""What the tasks on images share: the image processor."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import AutoImageProcessor, PreTrainedConfig
+from transformers.utils import logging
+
+from hf_transfer.data.images import image_processor
+from hf_transfer.tasks.arguments import ModelArguments
+from hf_transfer.tasks.task import Task
+
+logger = logging.get_logger(__name__)
+
+
+class ImageTask(Task):
+    """A task whose rows are images."""
+
+    reads: ClassVar[str] = "image"
+
+    def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
+        """The stored image processor, or a plain one of the model's size; None where the size is not known."""
+        try:
+            if model.model is not None:
+                return AutoImageProcessor.from_pretrained(model.model, trust_remote_code=model.trust_remote_code)
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            logger.info(f"{model.model} has no image processor: {error}")
+        if isinstance(getattr(config, "image_size", None), int) and hasattr(config, "num_channels"):
+            return image_processor(config.image_size, config.num_channels)
+        return None

@@ -1,0 +1,96 @@
+"""What a task is: which Auto class has its head, and how rows become its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import transformers
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from hf_transfer.data.collators import PaddingCollator
+from hf_transfer.tasks.arguments import DataArguments, ModelArguments
+
+Metrics = dict[str, float]
+
+
+class Task:
+    """One kind of head. A subclass names it and says where it differs; `hf_transfer.tasks.TASKS` has one of each."""
+
+    name: ClassVar[str]
+    """As the Hub's pipeline tag says it."""
+    reads: ClassVar[str]
+    """Kind of input: image, text, time_series or trajectory."""
+    auto_class: ClassVar[str]
+    """The class of transformers that loads a model with such a head."""
+    reads_labels: ClassVar[bool] = True
+    """Whether the rows have labels, whose loss is trained; otherwise the model computes a loss of its own."""
+    input_column: ClassVar[str | None] = None
+    """Of rows that are model inputs already: the column that shows it is this task's kind of input."""
+    saved_as: ClassVar[tuple[str, ...]] = ()
+    """Ends of the class names of models that were saved with this head, where these tell the task."""
+    own_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of the data that this task reads and not every one does."""
+    keeps_columns: ClassVar[bool] = False
+    """Whether the columns of the prepared rows are no inputs of the model yet."""
+
+    def model_class(self) -> Any:
+        """The class with `from_pretrained` and, if it is an Auto class, `from_config`."""
+        return getattr(transformers, self.auto_class)
+
+    def new_processor(self, model: ModelArguments, data: DataArguments, rows: Dataset) -> Any:
+        """What reads raw rows, where it is made anew or named by the user; None for the model's own.
+
+        Raises:
+            ValueError: it cannot be had.
+        """
+        return None
+
+    def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
+        """What the model was saved with to read raw rows, or None."""
+        return None
+
+    def sizes(
+        self, architecture: Mapping[str, Any], data: DataArguments, rows: list[Dataset], processor: Any
+    ) -> dict[str, Any]:
+        """The fields of a new model's configuration that follow from data and processor.
+
+        Args:
+            architecture: the fields that the user gives.
+            data: arguments of the data.
+            rows: training rows first, then those of target and test where there are any.
+            processor: of `new_processor`.
+        """
+        return {}
+
+    def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
+        """What makes a batch of prepared rows; None where the Trainer's own choice is right.
+
+        Args:
+            processor: the tokenizer, if any.
+            rows: prepared rows.
+            pad_token_id: behind tokens that no tokenizer pads.
+
+        Raises:
+            ValueError: the processor lacks what the task needs.
+        """
+        if "past_values" in rows.column_names:
+            return PaddingCollator("past_values")
+        if isinstance(processor, PreTrainedTokenizerBase):
+            return transformers.DataCollatorWithPadding(processor)
+        return PaddingCollator("input_ids", pad_token_id or 0) if "input_ids" in rows.column_names else None
+
+    def further_metrics(
+        self, model: Any, processor: Any, data: DataArguments, seed: int
+    ) -> Callable[[Metrics], Metrics]:
+        """What is measured after the evaluation's own metrics, from these.
+
+        Raises:
+            ValueError: the model does not fit what it is to be measured on.
+        """
+        return lambda metrics: {}
+
+    def measured_on(self, metric: str) -> str | None:
+        """On what a metric was measured, where that is not the rows."""
+        return None

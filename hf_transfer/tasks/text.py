@@ -1,0 +1,67 @@
+"""What the tasks on text share: the tokenizer, trained, named or stored with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hf_transfer.data.bpe import train_bpe
+from hf_transfer.data.prepare import texts_of
+from hf_transfer.tasks.arguments import DataArguments, ModelArguments
+from hf_transfer.tasks.task import Task
+
+logger = logging.get_logger(__name__)
+
+SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
+class TextTask(Task):
+    """A task whose rows are texts."""
+
+    reads: ClassVar[str] = "text"
+    own_arguments = frozenset({"tokenizer", "text_columns", "max_length"})
+
+    def new_processor(self, model: ModelArguments, data: DataArguments, rows: Dataset) -> Any:
+        if isinstance(model.tokenizer, Mapping):
+            return train_bpe(texts_of(rows, data.text_columns or ()), **model.tokenizer)
+        if model.tokenizer is None:
+            return None
+        try:
+            return AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=model.trust_remote_code)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"cannot load the tokenizer `{model.tokenizer}`: {error}") from error
+
+    def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
+        """The stored tokenizer, as `with_padding`, or None."""
+        if model.model is None:
+            return None
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model.model, trust_remote_code=model.trust_remote_code)
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            logger.info(f"{model.model} has no tokenizer: {error}")
+            return None
+        return with_padding(tokenizer, config)
+
+    def sizes(
+        self, architecture: Mapping[str, Any], data: DataArguments, rows: list[Dataset], processor: Any
+    ) -> dict[str, Any]:
+        """The vocabulary and the special tokens."""
+        if not isinstance(processor, PreTrainedTokenizerBase):
+            return {}
+        return {"vocab_size": len(processor), **{name: getattr(processor, name) for name in SPECIAL_TOKENS}}
+
+
+def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
+    """The tokenizer with a padding token, which `config` knows too; None for one without a vocabulary."""
+    # transformers makes an empty tokenizer up for a folder without any: every word would be unknown to it.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        return None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer.pad_token_id
+    return tokenizer

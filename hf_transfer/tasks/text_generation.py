@@ -1,0 +1,35 @@
+"""Causal language modelling: pre-training on texts without labels, measured by perplexity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Dataset
+from transformers import DataCollatorForLanguageModeling, default_data_collator
+
+from hf_transfer.tasks.arguments import DataArguments
+from hf_transfer.tasks.task import Metrics
+from hf_transfer.tasks.text import TextTask
+
+
+class TextGeneration(TextTask):
+    """Every token from those before it, of texts or of blocks of joined texts (`block_size`)."""
+
+    name = "text-generation"
+    auto_class = "AutoModelForCausalLM"
+    reads_labels = False
+    saved_as = ("ForCausalLM", "LMHeadModel")
+    own_arguments = TextTask.own_arguments | {"block_size"}
+
+    def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
+        if "labels" in rows.column_names:
+            return default_data_collator
+        return DataCollatorForLanguageModeling(processor, mlm=False)
+
+    def further_metrics(
+        self, model: Any, processor: Any, data: DataArguments, seed: int
+    ) -> Callable[[Metrics], Metrics]:
+        """Perplexity: exp(mean loss of a token)."""
+        return lambda metrics: {"perplexity": math.exp(metrics["loss"])} if "loss" in metrics else {}

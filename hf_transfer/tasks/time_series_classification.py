@@ -1,0 +1,36 @@
+"""Classification of time series, and regression from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+
+from hf_transfer.data.time_series import series_shape
+from hf_transfer.models import flowformer
+from hf_transfer.tasks.arguments import DataArguments
+from hf_transfer.tasks.task import Task
+
+
+class TimeSeriesClassification(Task):
+    """One class, several labels or numbers of a series [steps, channels]; transformers has no Auto class for it."""
+
+    name = "time-series-classification"
+    reads = "time_series"
+    auto_class = "FlowformerForTimeSeriesClassification"
+    input_column = "past_values"
+
+    def model_class(self) -> Any:
+        return getattr(flowformer, self.auto_class)
+
+    def sizes(
+        self, architecture: Mapping[str, Any], data: DataArguments, rows: list[Dataset], processor: Any
+    ) -> dict[str, Any]:
+        """The channels, and the longest length where the head reads all places in a row."""
+        if "past_values" not in rows[0].column_names or architecture.get("model_type") != "flowformer":
+            return {}
+        sizes = {"num_input_channels": series_shape(rows[0])[0]}
+        if architecture.get("pooling") == "flatten":
+            sizes["max_position_embeddings"] = max(series_shape(one)[1] for one in rows)
+        return sizes
