@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from datasets import Dataset
@@ -65,6 +65,7 @@ class ViewCollator:
     first: str = "weak"
     second: str | None = "strong"
     seed: int = 0
+    reads_visits: ClassVar[bool] = True
 
     def __post_init__(self):
         for name, accepted in (("first", STRENGTHS), ("second", (*STRENGTHS, None))):
@@ -73,7 +74,9 @@ class ViewCollator:
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
         visits = [row.get(VISIT_COLUMN) for row in rows]
-        batch = dict(self.collator([{k: v for k, v in row.items() if k != VISIT_COLUMN} for row in rows]))
+        if not getattr(self.collator, "reads_visits", False):
+            rows = [{name: value for name, value in row.items() if name != VISIT_COLUMN} for row in rows]
+        batch = dict(self.collator(rows))
         inputs = {name: value for name, value in batch.items() if is_input(name, value, len(rows))}
         first, second = [], []
         for index, visit in enumerate(visits):

@@ -34,6 +34,7 @@ from hf_transfer.data.checks import (
 )
 from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
+from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
 from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, VisitedRows, VisitSampler
@@ -213,6 +214,9 @@ class TransferTrainer(PublishingTrainer):
     def _choose_train_collator(self) -> Callable:
         """The collator of the training rows; evaluation reads its rows as they are."""
         given = self.data_collator
+        if self.args.train_sampling_strategy != "batch_rebalance":
+            vocabulary = getattr(unwrap_peft(self.adapted_model).config.get_text_config(), "vocab_size", None)
+            given = self.data_collator = repeatable(given, vocabulary, self.data_seed)
         if isinstance(given, ViewCollator):
             self.data_collator = given.collator
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
@@ -229,7 +233,7 @@ class TransferTrainer(PublishingTrainer):
         """As the Trainer's, with the collator of the training rows."""
         plain, self.data_collator = self.data_collator, self.train_collator
         try:
-            if not isinstance(self.train_collator, ViewCollator):
+            if not getattr(self.train_collator, "reads_visits", False):
                 return super().get_train_dataloader()
             rows = VisitedRows(self._remove_unused_columns(self.train_dataset, description="Training"))
             return self._get_dataloader(rows, "Training", self._train_batch_size, self._visits, is_training=True)

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
-from transformers import BertForMaskedLM, DataCollatorWithPadding, EarlyStoppingCallback, GPT2LMHeadModel
+from transformers import (
+    BertForMaskedLM,
+    DataCollatorForLanguageModeling,
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    GPT2LMHeadModel,
+    set_seed,
+)
 
 from hf_transfer.core.objective import IGNORED_LABEL, Objective
 from hf_transfer.data.checks import column_values
@@ -20,6 +27,7 @@ from hf_transfer.training.transfer_model import TransferModel
 from hf_transfer.validators import WORKING, find_validator
 from hf_transfer.validators.information_maximization import information_maximization
 from tests import tiny
+from tests.ranking.conftest import make_tokenizer
 from tests.training.test_trainer import accuracy, assert_same, config, first_gradients, state_of
 
 ADVERSARIAL = {"cdan": {"hidden_size": 8}, "mcc": {}, "dann": {"hidden_size": 8}}
@@ -424,6 +432,30 @@ def test_pre_training_has_the_loss_of_the_model_in_evaluation_too(tmp_path, mask
     assert before == pytest.approx(expected, abs=1e-5)
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < before
+
+
+def test_masks_are_the_same_in_worker_processes_after_a_stop_and_in_every_evaluation(tmp_path, sentences):
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "[UNK]"})
+    rows = sentences.remove_columns("labels")
+
+    def trainer(name: str, **changes) -> PretrainingTrainer:
+        set_seed(0)
+        model = BertForMaskedLM(tiny.bert(attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0).config)
+        settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, **changes}
+        collator = DataCollatorForLanguageModeling(tokenizer)
+        args = config(tmp_path / name, **settings)
+        return PretrainingTrainer(model, args, train_dataset=rows, eval_dataset=rows, data_collator=collator)
+
+    straight, in_workers = trainer("straight"), trainer("workers", dataloader_num_workers=1)
+    straight.train()
+    in_workers.train()
+    assert_same(state_of(straight), state_of(in_workers))
+    resumed = trainer("resumed")
+    torch.manual_seed(123)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-2"))
+    assert_same(state_of(straight), state_of(resumed))
+    assert straight.evaluate()["eval_loss"] == straight.evaluate()["eval_loss"]
 
 
 def test_pre_training_without_labels_is_evaluated(tmp_path, digits):

@@ -1,0 +1,83 @@
+"""Masked language modelling whose masks depend on the row and the epoch alone.
+
+transformers' collator draws from torch's generator, or from one of its own that runs on from batch to batch: what a
+row's masks are then depends on the batches before it, on worker processes, and on whether a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DataCollatorForLanguageModeling
+
+from hf_transfer.data.visits import VISIT_COLUMN, seed_of
+
+OF_THE_TOKENIZER = ("special_tokens_mask", "offset_mapping")
+
+
+@dataclass(frozen=True)
+class MaskingCollator:
+    """transformers' masking with a generator for every row.
+
+    A row that comes with its visit is masked anew in each epoch; one without, as in evaluation, is masked by its
+    content: alike every time.
+
+    Args:
+        collator: how many tokens it hides and what stands in their place.
+        vocabulary: of the model; random tokens are below it, where the tokenizer has more.
+        seed: of the draws.
+    """
+
+    collator: DataCollatorForLanguageModeling
+    vocabulary: int
+    seed: int = 0
+    reads_visits: ClassVar[bool] = True
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        masked = [self._masked(row) for row in rows]
+        pad = replace(self.collator, mlm=False, whole_word_mask=False)
+        batch = dict(pad([row for row, _ in masked]))
+        batch["labels"] = torch.full_like(batch["input_ids"], -100)
+        is_right = self.collator.tokenizer.padding_side == "right"
+        for place, (_, labels) in enumerate(masked):
+            where = slice(len(labels)) if is_right else slice(batch["labels"].shape[1] - len(labels), None)
+            batch["labels"][place, where] = labels
+        return batch
+
+    def _masked(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
+        """The row with hidden tokens, and its labels [T]."""
+        ids = torch.as_tensor(row["input_ids"]).long()
+        visit = row.get(VISIT_COLUMN)
+        seed = seed_of(f"{self.seed} {ids.tolist()}".encode()) if visit is None else visit.seed(self.seed)
+        masking = copy.copy(self.collator)
+        masking.generator = torch.Generator().manual_seed(seed)
+        told = {name: torch.as_tensor(row[name]).unsqueeze(0) for name in OF_THE_TOKENIZER if name in row}
+        hidden, labels = masking.torch_mask_tokens(ids.unsqueeze(0).clone(), **told)
+        rest = {name: value for name, value in row.items() if name not in (*OF_THE_TOKENIZER, VISIT_COLUMN)}
+        changed = torch.where(hidden[0] == ids, ids, hidden[0] % self.vocabulary)
+        # of the kind that the row's other columns are: the tokenizer pads no mixture
+        given = row["input_ids"]
+        as_given = changed if isinstance(given, Tensor) else changed.numpy() if isinstance(given, np.ndarray) else None
+        return {**rest, "input_ids": changed.tolist() if as_given is None else as_given}, labels[0]
+
+
+def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
+    """The collator; one of masked language modelling as a MaskingCollator.
+
+    Args:
+        collator: of any kind.
+        vocabulary: of the model; None where it has none.
+        seed: of the draws.
+    """
+    if hasattr(collator, "collator") and not isinstance(collator, MaskingCollator):  # it adds views to a batch
+        return replace(collator, collator=repeatable(collator.collator, vocabulary, seed))
+    masks = isinstance(collator, DataCollatorForLanguageModeling) and collator.mlm and collator.return_tensors == "pt"
+    if not masks or vocabulary is None:
+        return collator
+    return MaskingCollator(collator, vocabulary, seed)
