@@ -62,31 +62,38 @@ def run_folder(cell: Cell, runs_dir: Path) -> Path:
     return runs_dir / target / f"{strategy}-{seed}"
 
 
+def settings_of(cell: Cell, runs_dir: Path) -> dict[str, Any]:
+    """The arguments of a cell's run."""
+    name, chosen, seed = cell
+    target = TARGETS[name]
+    start = starting_point(target.start, runs_dir)
+    strategy = strategies(target, start)[chosen]
+    settings = {**SETTINGS, **target.settings, "seed": seed, "output_dir": str(run_folder(cell, runs_dir).resolve())}
+    settings["model"] = adapted_to_domain(target, start, runs_dir) if chosen == "dapt" else start
+    if "peft" in strategy.settings:
+        settings |= {"learning_rate": target.adapter_rate, "head_learning_rate_multiplier": 1.0}
+    settings |= strategy.settings
+    if "peft" in settings and "task_type" not in settings["peft"]:
+        settings["peft"] = {"modules_to_save": list(target.own_modules), **settings["peft"]}
+    if target.labels_per_class is not None:
+        settings["labels_per_class"] = target.labels_per_class
+    return with_folders({**settings, "overwrite": True}, runs_dir)
+
+
 def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     """The results of one cell; of the earlier run where it is finished. A run that fails says why under `error`."""
     name, chosen, seed = cell
-    folder, target = run_folder(cell, runs_dir).resolve(), TARGETS[name]
-    file = folder / "cell.json"
+    target = TARGETS[name]
+    file = run_folder(cell, runs_dir).resolve() / "cell.json"
     if file.exists():
         return json.loads(file.read_text())
     try:
-        start = starting_point(target.start, runs_dir)
-        strategy = strategies(target, start)[chosen]
-        settings = {**SETTINGS, **target.settings, "seed": seed, "output_dir": str(folder)}
-        settings["model"] = adapted_to_domain(target, start, runs_dir) if chosen == "dapt" else start
-        if "peft" in strategy.settings:
-            settings |= {"learning_rate": target.adapter_rate, "head_learning_rate_multiplier": 1.0}
-        settings |= strategy.settings
-        if "peft" in settings and "task_type" not in settings["peft"]:
-            settings["peft"] = {"modules_to_save": list(target.own_modules), **settings["peft"]}
-        if target.labels_per_class is not None:
-            settings["labels_per_class"] = target.labels_per_class
-        found = measure(
-            parse_arguments([], **with_folders({**settings, "overwrite": True}, runs_dir)), target, runs_dir
-        )
+        found = measure(parse_arguments([], **settings_of(cell, runs_dir)), target, runs_dir)
     except Exception as error:  # one cell's failure should not lose the others
         print(f"{name} {chosen} {seed}: {type(error).__name__}: {error}", flush=True)
         return {"error": f"{type(error).__name__}: {error}"}
+    start = starting_point(target.start, runs_dir)
+    strategy = strategies(target, start)[chosen]
     found |= {"family": strategy.family, "settings": json.loads(json.dumps(strategy.settings).replace(start, "START"))}
     file.write_text(json.dumps(found, indent=2) + "\n")
     print(f"{name} {chosen} {seed}: {100 * found['accuracy']:.1f} in {found['seconds']} s", flush=True)
