@@ -23,9 +23,10 @@ from transformers import (
 from transformers.utils import find_adapter_config_file, logging
 
 from hf_transfer.hub import adapter_class_names, loadable_adapter
-from hf_transfer.hub.adapter import named_base
+from hf_transfer.hub.adapter import are_made_up, named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter
 from hf_transfer.modeling.anatomy import linear_heads
+from hf_transfer.modeling.head_order import order_head
 from hf_transfer.tasks import task_named
 from hf_transfer.tasks.arguments import ModelArguments
 from hf_transfer.training.converters import convert_model
@@ -94,8 +95,19 @@ def load_model(
                 f"`{arguments.model}` lacks weights for {task} ({sorted(report['missing_keys'])[:3]}): adapt it first."
             )
         tell_new_weights(arguments.model, report)
+        if class_names and not (report["missing_keys"] or report.get("mismatched_keys")):
+            order_head(model, stored_class_names(arguments, adapter), class_names, arguments.model)
     model = convert_model(model, arguments.converters)
     return model if arguments.peft is None else with_adapter(model, arguments.peft)
+
+
+def stored_class_names(arguments: ModelArguments, adapter: Path | None) -> list[str]:
+    """The names of the classes that a head was saved with; none where they were made up."""
+    if adapter is not None:
+        return adapter_class_names(adapter) or []
+    config = AutoConfig.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    names = [config.id2label[place] for place in sorted(config.id2label)]
+    return [] if are_made_up(names) else names
 
 
 def local_adapter(name: str) -> Path | None:

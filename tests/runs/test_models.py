@@ -3,9 +3,11 @@ import logging
 import shutil
 
 import pytest
+import torch
 from peft import PeftModel
 from transformers import BertTokenizerFast, CLIPConfig, CLIPForImageClassification
 
+from hf_transfer.hub import complete_adapter
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import head_names, load_model, load_processor, new_config, with_adapter
 from hf_transfer.tasks import task_named
@@ -26,6 +28,37 @@ def test_a_stored_head_is_kept_and_learns_the_names(here):
     stored = load_model(ModelArguments(model="vit"))
     assert model.classifier.weight.equal(stored.classifier.weight)
     assert stored.config.id2label[0] == "LABEL_0"
+
+
+def test_a_stored_head_follows_the_order_of_the_datas_classes(here, caplog):
+    """The same names in another order: output by output the old classes would be confused."""
+    load_model(ModelArguments(model="vit"), CLASSES).save_pretrained("named")
+    stored = load_model(ModelArguments(model="named"))
+    backwards = load_model(ModelArguments(model="named"), CLASSES[::-1])
+    assert backwards.config.id2label[0] == "9"
+    assert backwards.classifier.weight.equal(stored.classifier.weight.flip(0))
+    assert backwards.classifier.bias.equal(stored.classifier.bias.flip(0))
+    assert "the head of named has the classes of the data in another order" in caplog.text
+
+
+def test_a_stored_adapters_head_follows_the_order_too(here):
+    lora = {**LORA, "target_modules": "all-linear"}
+    adapted = with_adapter(load_model(ModelArguments(model="vit"), CLASSES), lora)
+    adapted.save_pretrained("adapter")
+    complete_adapter("adapter", adapted.config.id2label)
+    size = adapted.config.image_size
+    pixels = torch.randn(2, adapted.config.num_channels, size, size)
+    with torch.no_grad():
+        expected = adapted.eval()(pixels).logits
+        found = load_model(ModelArguments(model="adapter"), CLASSES[::-1]).eval()(pixels).logits
+    torch.testing.assert_close(found, expected.flip(1))
+
+
+def test_a_head_of_other_classes_of_the_same_number_is_told(here, caplog):
+    load_model(ModelArguments(model="vit"), CLASSES).save_pretrained("named")
+    letters = load_model(ModelArguments(model="named"), list("abcdefghij"))
+    assert letters.classifier.weight.equal(load_model(ModelArguments(model="named")).classifier.weight)
+    assert "named has a head of other classes (0, 1, 2, 3, 4, ...)" in caplog.text
 
 
 def test_a_head_of_other_classes_is_new(here):
