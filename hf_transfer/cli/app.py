@@ -121,6 +121,10 @@ def rank(
     layers: Annotated[str, typer.Option(help='"all", "best", "last", or numbers such as "-1,-2".')] = "all",
     pooling: Annotated[str, typer.Option(help='"mean", "cls", "last" or "max" over the tokens.')] = "mean",
     label_column: Annotated[str | None, typer.Option(help="Where the name leaves a doubt.")] = None,
+    problem_type: Annotated[
+        str | None,
+        typer.Option(help="Where whole numbers leave a doubt: regression, or single_label_classification."),
+    ] = None,
     input_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
     batch_size: Annotated[str, typer.Option(help='Rows at once, or "auto"; halved when memory runs out.')] = "auto",
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,

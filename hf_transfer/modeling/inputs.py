@@ -100,7 +100,7 @@ def plain_rows(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def numbered_labels(dataset: Dataset, label_column: str | None) -> Dataset:
+def numbered_labels(dataset: Dataset, label_column: str | None, problem_type: str | None = None) -> Dataset:
     """The rows with their labels as numbers, as every command reads them; a class a token stays as it is.
 
     The column keeps its name.
@@ -114,7 +114,7 @@ def numbered_labels(dataset: Dataset, label_column: str | None) -> Dataset:
     if dataset.format["type"] == "custom" or labels_every_part(row, column):
         return dataset
     others = {name: f"_{name}_" for name in LABEL_COLUMNS if name in dataset.column_names and name != column}
-    read, kind = read_labels(dataset.rename_columns(others), "given", column)
+    read, kind = read_labels(dataset.rename_columns(others), "given", column, problem_type)
     logger.warning_once(f"ranking on {len(dataset)} rows, column `{column}`: {kind.in_words()}.")
     name = column if column in LABEL_COLUMNS else "labels"
     return read.rename_columns({name: column, **{new: old for old, new in others.items()}})

@@ -40,6 +40,7 @@ def rank_models(
     layers: str | Sequence[int] = "all",
     pooling: str = "mean",
     label_column: str | None = None,
+    problem_type: str | None = None,
     input_columns: str | Sequence[str] | None = None,
     batch_size: int | str = "auto",
     max_samples: int | None = None,
@@ -74,6 +75,8 @@ def rank_models(
             that shows its last layer alone is scored at that one.
         pooling: "mean", "cls", "last" or "max" over the tokens.
         label_column, input_columns: needed only where the names leave a doubt.
+        problem_type: what the labels are, where whole numbers leave a doubt: "regression",
+            "single_label_classification" or "multi_label_classification".
         batch_size: rows at once; "auto" starts at 64. Either is halved when memory runs out.
         max_samples: rank on a random part of the dataset, drawn by `seed`.
         max_params: models with more parameters become a row with that reason, if possible before their download.
@@ -101,6 +104,7 @@ def rank_models(
         layers=layers if isinstance(layers, str) else tuple(layers),
         pooling=pooling,
         label_column=label_column,
+        problem_type=problem_type,
         input_columns=input_columns if isinstance(input_columns, str | None) else tuple(input_columns),
         max_samples=max_samples,
         max_length=max_length,
@@ -111,6 +115,8 @@ def rank_models(
     names = read_models(models)
     dataset = choose_rows(dataset, settings)
     facts = {**asdict(settings), "dataset": dataset._fingerprint, "dataset_rows": len(dataset)}
+    if problem_type is None:
+        del facts["problem_type"]  # so that rows of a journal from before there was such a keyword are found
     scorer = ModelScorer(dataset, settings, access, first_batch_size(batch_size), device, num_workers)
     rows = rank_rows(names, scorer, Journal(output_dir, facts, resume), progress, random_baseline)
     ranking = Ranking(tuple(rows), settings.scores[0], facts)
@@ -192,7 +198,7 @@ def choose_rows(dataset: Dataset, settings: RankSettings) -> Dataset:
     dataset = as_dataset(dataset, "dataset", ("train",))
     if len(dataset) == 0:
         raise ValueError("The dataset has no rows.")
-    dataset = numbered_labels(dataset, settings.label_column)
+    dataset = numbered_labels(dataset, settings.label_column, settings.problem_type)
     if settings.max_samples is None or settings.max_samples >= len(dataset):
         return dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(settings.seed))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from hf_transfer.core.task_loss import PROBLEM_TYPES
 from hf_transfer.ranking.features import POOLINGS, check_layers
 from hf_transfer.ranking.registry import score_class
 from hf_transfer.ranking.score import TransferabilityScore
@@ -32,6 +33,7 @@ class RankSettings:
     layers: str | tuple[int, ...] = "all"
     pooling: str = "mean"
     label_column: str | None = None
+    problem_type: str | None = None
     input_columns: str | tuple[str, ...] | None = None
     max_samples: int | None = None
     max_length: int | None = None
@@ -51,6 +53,8 @@ class RankSettings:
         check_layers(self.layers)
         if self.pooling not in POOLINGS:
             raise ValueError(f"`pooling` should be one of {list(POOLINGS)}, got {self.pooling!r}.")
+        if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
+            raise ValueError(f"`problem_type` should be one of {list(PROBLEM_TYPES)}, got {self.problem_type!r}.")
         if self.max_samples is not None and self.max_samples < 2:
             raise ValueError(f"`max_samples` should be at least 2, got {self.max_samples}.")
         if not isinstance(getattr(torch, self.dtype, None), torch.dtype):

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from accelerate import PartialState, debug_launcher
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 from peft import LoraConfig, get_peft_model
 from transformers import ViTForImageClassification
 
@@ -96,6 +96,18 @@ def test_random_weights_of_each_architecture_on_request(zoo, digits, tmp_path):
     assert len({row.score for row in ranking.rows}) == 5 and not ranking.best.is_baseline
     again = rank(models, digits, random_baseline=True, output_dir=tmp_path, score="logme")
     assert [row.score for row in again.rows] == [row.score for row in ranking.rows]
+
+
+def test_stars_are_classes_or_a_value_as_the_user_says(zoo, reviews):
+    stars = reviews.remove_columns("label").add_column("label", [place % 5 + 1 for place in range(len(reviews))])
+    values = stars.cast_column("label", Value("float32"))
+    halves = values.map(lambda row: {"label": row["label"] + 0.5})  # numbers that nobody would take for classes
+    options = {"score": "logme", "layers": "last"}
+    told = rank([zoo / "bert"], stars, problem_type="regression", **options).best.score
+    assert told == pytest.approx(rank([zoo / "bert"], halves, **options).best.score, abs=0.05)
+    assert told != pytest.approx(rank([zoo / "bert"], stars, **options).best.score, abs=0.2)
+    with pytest.raises(ValueError, match="`problem_type` should be one of .*, got 'stars'"):
+        rank([zoo / "bert"], stars, problem_type="stars")
 
 
 def test_text_regression_and_several_labels(zoo, reviews):
