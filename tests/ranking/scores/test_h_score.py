@@ -46,6 +46,36 @@ def test_fewer_rows_than_dimensions():
     assert h_score(features, labels, True) == pytest.approx(shrunk_by_definition(features.numpy(), labels.numpy()))
 
 
+@pytest.mark.parametrize("kind", [HScore, ShrunkHScore])
+def test_more_dimensions_than_are_multiplied_at_once(kind):
+    """The lower triangle of F^T F is filled in blocks of 96 columns."""
+    features, labels = make_data(rows=300, size=130)
+    definition = shrunk_by_definition if kind is ShrunkHScore else h_score_by_definition
+    score = kind()
+    score.update(features, labels)
+    assert score.compute().value == pytest.approx(definition(features.numpy(), labels.numpy()))
+
+
+def test_the_shrinkage_is_scikit_learns():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(12) % 2
+    # these few rows of noise are shrunk all the way, spread along one direction hardly
+    noise, one = torch.randn(12, 3, generator=generator.manual_seed(1)), torch.randn(12, 1, generator=generator)
+    along = one @ torch.ones(1, 4) + 0.01 * torch.randn(12, 4, generator=generator)
+    for features, low, high in ((noise, 1, 1), (along, 0, 0.5), (noise * 1e-3, 1, 1), (along * 0.01, 0, 0.5)):
+        score = ShrunkHScore()
+        score.update(features, labels)
+        result = score.compute()
+        amount = ledoit_wolf_shrinkage(features.double().numpy())
+        assert result.diagnostics["shrinkage"] == pytest.approx(amount, abs=1e-9) and low <= amount <= high
+
+
+def test_one_dimension_needs_no_shrinkage():
+    features, labels = make_data(rows=30, size=1)
+    between = conditional_means(features.numpy(), labels.numpy()).var(ddof=1)
+    assert h_score(features, labels, True) == pytest.approx(between / features.numpy().var(), rel=1e-9)
+
+
 def test_references():
     features, labels = (torch.tensor(part) for part in load_iris(return_X_y=True))
     assert h_score(features, labels) == pytest.approx(1.1918988, abs=1e-7)

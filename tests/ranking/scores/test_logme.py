@@ -2,13 +2,14 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import brentq
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_diabetes, load_iris, load_wine
 
 from hf_transfer.ranking import LogME, TransferabilityScore, logme
 from hf_transfer.ranking.moments import second_moments, symmetric
 from hf_transfer.ranking.score import jackknife_standard_error, target_columns
-from hf_transfer.ranking.scores.logme import maximum_evidence, shard_influence
+from hf_transfer.ranking.scores.logme import bracket, maximum_evidence, shard_influence
 
 
 def random_features(rows, size, seed=0, decay=1.0):
@@ -244,6 +245,78 @@ def test_noise_features_explain_nothing():
     gaussian = -0.5 * (math.log(2 * math.pi * target.square().mean().item()) + 1)
     assert logme(torch.zeros(200, 4), target) == pytest.approx(gaussian, abs=1e-12)
     assert logme(random_features(200, 4, 11), target) == pytest.approx(gaussian, abs=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_the_rank_at_any_scale(scale):
+    features = CASES["rank-deficient"]
+    targets = random_targets(features)
+    result = scored(features * scale, targets).compute()
+    # of 20 columns one repeats another, one is a sum of two and one is zero
+    assert result.diagnostics["rank"] == 17
+    assert result.value == pytest.approx(logme(features, targets), abs=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e7])
+def test_the_scale_of_the_targets_moves_the_evidence_by_its_logarithm(scale):
+    features = CASES["tall"]
+    targets = random_targets(features)
+    result = scored(features, targets * scale).compute()
+    assert result.value == pytest.approx(logme(features, targets) - math.log(scale), abs=1e-8)
+    assert result.diagnostics["is_bounded"]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_one_exact_fit_of_two_is_not_bounded(scale):
+    features = CASES["tall"]
+    targets = random_targets(features)
+    targets[:, 1] = features @ torch.ones(12, dtype=torch.float64)
+    assert not scored(features, targets * scale).compute().diagnostics["is_bounded"]
+
+
+def test_as_many_dimensions_as_rows_are_bounded():
+    assert scored(CASES["wide"], random_targets(CASES["wide"])).compute().diagnostics["is_bounded"]
+
+
+def published_ratio(features, target):
+    """alpha / beta where the published update changes nothing, by a bracketing root finder."""
+    rows = len(features)
+    left, singular, _ = torch.linalg.svd(features, full_matrices=False)
+    squares, coordinates = singular**2, (left.T @ target) ** 2
+
+    def change(log_t):
+        t = math.exp(log_t)
+        gamma = (squares / (t + squares)).sum()
+        alpha = gamma / (squares * coordinates / (t + squares) ** 2).sum()
+        residual = target @ target - coordinates.sum() + (coordinates * t**2 / (t + squares) ** 2).sum()
+        return math.log(float(alpha * residual / (rows - gamma))) - log_t
+
+    return math.exp(brentq(change, -12, 12, xtol=1e-13))
+
+
+def test_a_few_newton_steps_find_alpha_and_beta(monkeypatch):
+    monkeypatch.setattr("hf_transfer.ranking.scores.logme.NEWTON_STEPS", 6)
+    features = random_features(80, 12)
+    targets = torch.cat([random_targets(features, 1, noise) for noise in (0.1, 1.0, 4.0)], dim=1)
+    evidence = scored(features, targets).evidence()
+    expected = [published_ratio(features, target) for target in targets.T]
+    assert (evidence.alpha / evidence.beta).tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("log_eigenvalues", "low", "high"),
+    [((0.0,), -25, 25), ((0.0, 30.0), -25, 55), ((30.0,), -1, 55), ((-30.0,), -55, 1)],
+)
+def test_where_the_evidence_has_no_maximum_the_last_cell_is_taken(log_eigenvalues, low, high):
+    eigenvalues = torch.tensor(log_eigenvalues).double().exp()
+    cell = (high - low) / 256
+    # nothing of the target lies in the features, and all of it lies along the first of them
+    left, right = bracket(eigenvalues, torch.zeros(len(eigenvalues), 1).double(), torch.ones(1).double(), 50)
+    assert right.item() - left.item() == pytest.approx(cell) and high <= right.item() + 1e-6 <= high + 1.01 * cell
+    along = torch.zeros(len(eigenvalues), 1).double()
+    along[0] = 1
+    left, right = bracket(eigenvalues, along, torch.zeros(1).double(), 50)
+    assert right.item() - left.item() == pytest.approx(cell) and low - 1.01 * cell <= left.item() - 1e-6 <= low
 
 
 def test_nothing_to_explain_is_refused():
