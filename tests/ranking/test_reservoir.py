@@ -52,6 +52,22 @@ def test_means_without_each_shard():
     assert means_without_each_shard(values, shards) == pytest.approx([18 / 4, 15 / 5, 9 / 3])
 
 
+def test_rows_of_a_large_dataset_are_spread_too():
+    score = Kept(max_rows=200)
+    places = torch.arange(900_000_000, 900_010_000)
+    score.update(*numbered(10_000), places)
+    parts = torch.tensor(kept_rows(score)).histc(bins=10, min=0, max=10_000)
+    assert parts.min() >= 10 and parts.max() <= 30
+
+
+def test_rows_are_kept_in_single_precision():
+    score = Kept(max_rows=10, shards=10)
+    score.update(torch.arange(100).double()[:, None] + 0.1, torch.zeros(100, dtype=torch.long))
+    score.total()
+    assert all(shard["features"].dtype == torch.float32 and len(shard["labels"]) == 1 for shard in score.shards)
+    assert Kept().max_rows == 5000 and len(Kept(shards=3).shards) == 3
+
+
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="max_rows"):
         Kept(max_rows=5)

@@ -154,6 +154,12 @@ def test_the_logged_loss_is_the_mean_over_the_micro_batches(tmp_path, sentences)
     assert log["loss"] == pytest.approx(log["loss_task"] + log["loss_probe"], abs=1e-5)
 
 
+def test_a_loss_of_one_term_is_logged_once(tmp_path, sentences):
+    trainer = TransferTrainer(tiny.bert(), config(tmp_path, max_steps=1), train_dataset=sentences)
+    trainer.train()
+    assert not any(name.startswith("loss_") for log in trainer.state.log_history for name in log)
+
+
 # Resuming.
 
 

@@ -44,6 +44,12 @@ def test_a_source_class_that_is_never_predicted_changes_nothing():
     assert nce(torch.tensor([0, 2, 0, 2]), torch.tensor([0, 1, 0, 1])) == 0.0
 
 
+def test_the_source_classes_that_are_used():
+    score = NCE()
+    score.update(torch.eye(4)[[0, 2, 2, 0, 3]], torch.tensor([0, 1, 1, 0, 1]))
+    assert score.compute().diagnostics == {"rows": 5, "source_classes_used": 3}
+
+
 def test_streams_and_merges():
     probabilities, labels = make_data()
     first, second = NCE(), NCE()
