@@ -76,6 +76,18 @@ def test_one_dimension_needs_no_shrinkage():
     assert h_score(features, labels, True) == pytest.approx(between / features.numpy().var(), rel=1e-9)
 
 
+def test_a_class_of_one_row_counts():
+    features, labels = make_data(rows=40)
+    labels[7] = 9
+    assert h_score(features, labels) == pytest.approx(h_score_by_definition(features.numpy(), labels.numpy()))
+
+
+def test_features_that_repeat_others_change_nothing():
+    features, labels = make_data()
+    more = torch.cat([features, features, features[:, :4] - features[:, 4:], torch.ones(300, 3)], dim=1)
+    assert h_score(more, labels) == pytest.approx(h_score(features, labels), rel=1e-6)
+
+
 def test_references():
     features, labels = (torch.tensor(part) for part in load_iris(return_X_y=True))
     assert h_score(features, labels) == pytest.approx(1.1918988, abs=1e-7)
