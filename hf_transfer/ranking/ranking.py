@@ -16,7 +16,8 @@ from rich.table import Table
 
 from hf_transfer.ranking.agreement import agreement_in_words, agreements, title
 from hf_transfer.ranking.plots import plot_layers, plot_ranking
-from hf_transfer.ranking.score import Score, probability_of_beating
+from hf_transfer.ranking.row import RankingRow, best_layer
+from hf_transfer.ranking.score import probability_of_beating
 
 NARROW_WITHOUT = ("seconds", "P(> next)", "layer", "± s.e.", "rank", "params")
 """Columns that a table leaves out, in this order, until it fits a narrow console."""
@@ -24,64 +25,6 @@ UNBOUNDED = 10_000
 
 # A difference is told from this probability on.
 TOLD_FROM = 0.75
-
-
-@dataclass(frozen=True)
-class RankingRow:
-    """One model: its score at the best of the asked layers, or the reason why it has none.
-
-    `layers` are the layers of the score that orders the ranking, `others` those of the further scores by their names.
-    A baseline has the architecture of another row's model and random weights.
-    """
-
-    model: str
-    score: float | None = None
-    standard_error: float | None = None
-    reason: str | None = None
-    layer: int | None = None
-    layers: Mapping[int, Score] = field(default_factory=dict)
-    others: Mapping[str, Mapping[int, Score]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    architecture: str | None = None
-    is_baseline: bool = False
-    revision: str | None = None
-    parameters: int | None = None
-    rows: int | None = None
-    batch_size: int | None = None
-    seconds_load: float | None = None
-    seconds_features: float | None = None
-    seconds_score: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        return sum(part or 0.0 for part in (self.seconds_load, self.seconds_features, self.seconds_score))
-
-    @classmethod
-    def of_scores(cls, model: str, scores: Mapping[str, Mapping[int, Score]], **facts: Any) -> RankingRow:
-        """A row of scores by name and layer, of which the first orders the ranking."""
-        (_, layers), *others = scores.items()
-        layer, best = best_layer(layers)
-        return cls(model, best.value, best.standard_error, None, layer, layers, dict(others), **facts)
-
-    @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> RankingRow:
-        """A row from its JSON form."""
-        others = {name: layers_from_dict(layers) for name, layers in facts.get("others", {}).items()}
-        notes = tuple(facts.get("notes", ()))
-        return cls(**{**facts, "layers": layers_from_dict(facts["layers"]), "others": others, "notes": notes})
-
-
-def layers_from_dict(layers: Mapping[str, Any]) -> dict[int, Score]:
-    """Scores by layer from their JSON form."""
-    return {
-        int(layer): Score(**{**score, "replicates": tuple(score["replicates"])}) for layer, score in layers.items()
-    }
-
-
-def best_layer(layers: Mapping[int, Score]) -> tuple[int, Score]:
-    """The layer of highest score, the earlier of equal ones."""
-    layer = max(layers, key=lambda layer: (layers[layer].value, -layer))
-    return layer, layers[layer]
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+from matplotlib.axes import Axes
 from PIL import Image
 
 from hf_transfer.ranking import RankingRow, Score
@@ -18,7 +21,21 @@ def test_figures_grow_with_the_models(tmp_path):
     for plot in (plot_ranking, plot_layers):
         plot(make_rows(1), "logme", tmp_path / "few.png")
         plot(make_rows(12), "logme", tmp_path / "many.png")
-        assert height(tmp_path / "many.png") > height(tmp_path / "few.png") + 300
+        assert height(tmp_path / "many.png") > height(tmp_path / "few.png") + 250
+
+
+def test_every_score_has_a_panel(tmp_path, monkeypatch):
+    """Three in a line; a model without one of them leaves a gap."""
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, title: titles.append(title))
+    rows = make_rows(3)
+    others = dict.fromkeys(("knn", "linear_probe"), rows[0].layers)
+    rows = [replace(rows[0], others=others), replace(rows[1], others={"knn": rows[1].layers}), rows[2]]
+    plot_ranking(rows, "logme", tmp_path / "ranking.png")
+    assert titles == ["logme", "knn", "linear_probe", "parameters", "seconds"]
+    titles.clear()
+    plot_layers(rows, "logme", tmp_path / "layers.png")
+    assert titles == ["logme", "knn", "linear_probe"]
 
 
 def test_long_names_keep_their_end():
