@@ -19,9 +19,10 @@ from PIL import Image as PILImage
 from sklearn.datasets import load_digits
 
 from hf_transfer.data.bible import VERSIONS, bible
-from hf_transfer.data.image_folders import load_pictures
+from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
 from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.photographs import on_photographs
+from hf_transfer.data.picture_paths import with_pictures
 from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, rotated
 from hf_transfer.data.tables import SEPARATORS, load_table
 from hf_transfer.data.time_series import SERIES, VOWELS, bundled_series, vowel_series
@@ -236,12 +237,39 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             return load_from_disk(str(path))
-        return load_pictures(path)
+        tables = tables_of(path)
+        return load_pictures(path) if not tables else DatasetDict({k: _load_file(v) for k, v in tables.items()})
     if not path.is_file():
         raise FileNotFoundError(f"there is no file `{path}`.")
-    if path.suffix in SEPARATORS:
-        return load_table(path)
-    return load_dataset(FILE_FORMATS[path.suffix], data_files=str(path))
+    return DatasetDict(train=_load_file(path))
+
+
+def _load_file(path: Path) -> Dataset:
+    """The rows of a csv, tsv, json or parquet file."""
+    is_text = path.suffix in SEPARATORS
+    loaded = load_table(path) if is_text else load_dataset(FILE_FORMATS[path.suffix], data_files=str(path))
+    return with_pictures(loaded["train"], path.parent)
+
+
+def tables_of(folder: Path) -> dict[str, Path]:
+    """The table files of a folder without pictures, by the splits that they are named after.
+
+    Raises:
+        ValueError: several files, and one of them is not named after a split, or two after the same.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix in FILE_FORMATS)
+    if not files or holds_pictures(folder):
+        return {}
+    if len(files) == 1:
+        return {SPLIT_OF.get(files[0].stem.lower(), "train"): files[0]}
+    splits = [SPLIT_OF.get(path.stem.lower()) for path in files]
+    if None in splits or len(set(splits)) < len(splits):
+        names = [path.name for path in files]
+        raise ValueError(
+            f"it holds the files {names}: name one of them, or call each by its split, such as train{files[0].suffix} "
+            f"and test{files[0].suffix}"
+        )
+    return dict(zip(splits, files, strict=True))
 
 
 def _mnist() -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,11 @@ SPLIT_OF = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word
 """Name of a folder -> its split, as `datasets` has them: training -> train, val -> validation."""
 
 
+def holds_pictures(folder: Path) -> bool:
+    """Whether there is a picture in the folder or in one inside."""
+    return any(path.suffix.lower() in ImageFolder.EXTENSIONS for path in folder.rglob("*"))
+
+
 def load_pictures(folder: Path) -> DatasetDict:
     """The pictures of a folder by split, with a `label` where the folders inside name classes.
 
