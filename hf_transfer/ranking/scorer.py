@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,9 +203,9 @@ class ModelScorer:
             extract = FeatureExtractor(model, settings.layers, "none" if columns.is_per_token else settings.pooling)
         accumulators = Accumulators(settings, len(self.part))
         start, seconds_score, rows = time.perf_counter(), 0.0, 0
-        plan = plan_batches(batches, order, batch_size, lambda inputs: extract(on_device(inputs, model)))
+        plan = plan_batches(batches, order, batch_size, lambda inputs: extracted(extract, inputs, model))
         for (inputs, labels), places in zip(planned(batches, plan), plan, strict=True):
-            features = extract(on_device(inputs, model))
+            features = extracted(extract, inputs, model)
             before = time.perf_counter()
             for layer, vectors in accumulators.choose(features).items():
                 vectors, known, theirs = labelled_rows(vectors, labels, places, columns.is_per_token)
@@ -215,6 +215,23 @@ class ModelScorer:
         facts |= {"rows": rows, "seconds_score": seconds_score}
         facts["seconds_features"] = time.perf_counter() - start - seconds_score
         return accumulators
+
+
+def extracted(extract: Callable[[dict[str, Tensor]], Any], inputs: dict[str, Tensor], model: nn.Module) -> Any:
+    """What the extractor gives for a batch.
+
+    Raises:
+        ValueError: the model's forward cannot be run on these inputs alone, as that of a detector or a translator.
+    """
+    try:
+        return extract(on_device(inputs, model))
+    except (TypeError, AttributeError, IndexError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{type(model).__name__} cannot be run on {' and '.join(sorted(inputs))} alone, which is how features are "
+            f"read ({type(error).__name__}: {first_line(error)})"
+        ) from error
 
 
 def on_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from accelerate import PartialState, debug_launcher
 from datasets import Dataset, DatasetDict, Value
 from peft import LoraConfig, get_peft_model
-from transformers import ViTForImageClassification
+from transformers import SpeechT5Config, SpeechT5ForSpeechToText, ViTForImageClassification
 
 from hf_transfer.hub import retry
 from hf_transfer.modeling.loading import load_model
@@ -96,6 +96,22 @@ def test_random_weights_of_each_architecture_on_request(zoo, digits, tmp_path):
     assert len({row.score for row in ranking.rows}) == 5 and not ranking.best.is_baseline
     again = rank(models, digits, random_baseline=True, output_dir=tmp_path, score="logme")
     assert [row.score for row in again.rows] == [row.score for row in ranking.rows]
+
+
+def test_a_model_that_cannot_be_run_on_the_rows_says_so(tmp_path):
+    """The encoder of SpeechT5 reads what a network before it makes of the sound."""
+    sizes = {f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("attention_heads", "ffn_dim")}
+    layers = {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "hidden_size": 16,
+        "vocab_size": 8,
+        "num_conv_pos_embedding_groups": 2,
+    }
+    SpeechT5ForSpeechToText(SpeechT5Config(**sizes, **layers, conv_dim=[4] * 7)).save_pretrained(tmp_path / "speech")
+    rows = Dataset.from_dict({"input_values": torch.rand(6, 400).tolist(), "labels": [0, 1] * 3})
+    with pytest.raises(NothingScoredError, match="cannot be run on input_values alone"):
+        rank([tmp_path / "speech"], rows)
 
 
 def test_stars_are_classes_or_a_value_as_the_user_says(zoo, reviews):
