@@ -24,7 +24,9 @@ watch()
 _PUBLIC = {
     "FlowformerConfig": "hf_transfer.models.flowformer",
     "FlowformerModel": "hf_transfer.models.flowformer",
+    "FrozenCopy": "hf_transfer.core.frozen_copy",
     "Objective": "hf_transfer.core.objective",
+    "Readout": "hf_transfer.core.readout",
     "View": "hf_transfer.core.objective",
     "TransferModel": "hf_transfer.training.transfer_model",
     "TransferConfig": "hf_transfer.training.trainer",

@@ -14,6 +14,7 @@ from types import ModuleType
 
 MOVED = {
     "objective": "core.objective",
+    "functional.ema": "core.frozen_copy",
     "functional.registered": "core.registry",
     "model_anatomy": "modeling.anatomy",
     "model_surgery": "modeling.surgery",

@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import AlternatingObjective, BuildContext, Phase, View
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
-from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.modeling.anatomy import HeadInput
 
@@ -71,13 +71,12 @@ class ADDA(AlternatingObjective):
 
     def build(self, context: BuildContext) -> None:
         self.discriminator = PlainDiscriminator(context.feature_dim, self.hidden_size)
-        self.source_model = frozen_copy(context.model)
-        self._source_head = HeadInput(self.source_model)
+        self.source_model = FrozenCopy(context.model)
+        self._source_head = HeadInput(self.source_model.module)
 
     def train(self, mode: bool = True) -> ADDA:
         super().train(mode)
         if hasattr(self, "source_model"):
-            self.source_model.eval()
             # The target rows' features have dropout's zeros: source rows without them would be told apart by these.
             for module in self.source_model.modules():
                 if isinstance(module, nn.Dropout):
@@ -113,4 +112,4 @@ class ADDA(AlternatingObjective):
 
     def after_step(self, model: nn.Module) -> None:
         if self.phase is not None and self.phase.joins_task:
-            ema_update(self.source_model, model, momentum=0.0)
+            self.source_model.update(model, momentum=0.0)

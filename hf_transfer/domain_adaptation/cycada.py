@@ -22,12 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import SOURCE, TARGET, BuildContext, Phase, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.adda import PlainDiscriminator
 from hf_transfer.domain_adaptation.cyclegan import CycleGAN, images_of
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
-from hf_transfer.functional.ema import ema_update, frozen_copy
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive, require_share
 
 
@@ -76,13 +76,7 @@ class CyCADA(CycleGAN):
     def build(self, context: BuildContext) -> None:
         super().build(context)
         self.discriminator = PlainDiscriminator(context.num_labels, self.hidden_size)
-        self.source_model = frozen_copy(context.model)
-
-    def train(self, mode: bool = True) -> CyCADA:
-        super().train(mode)
-        if hasattr(self, "source_model"):
-            self.source_model.eval()
-        return self
+        self.source_model = FrozenCopy(context.model)
 
     def phases(self, progress: float) -> Sequence[Phase]:
         if progress < self.source_share:
@@ -126,4 +120,4 @@ class CyCADA(CycleGAN):
 
     def after_step(self, model: nn.Module) -> None:
         if self.phase is not None and self.phase.name == "source":
-            ema_update(self.source_model, model, momentum=0.0)
+            self.source_model.update(model, momentum=0.0)

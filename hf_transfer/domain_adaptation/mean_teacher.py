@@ -16,10 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import target_view_pair
-from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 
 
@@ -49,19 +49,12 @@ class MeanTeacher(Objective):
         self.ramp_until = ramp_until
 
     def build(self, context: BuildContext) -> None:
-        self.teacher = averaged_copy(context.model)
+        self.teacher = FrozenCopy(context.model, self.momentum)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-
-    def train(self, mode: bool = True) -> MeanTeacher:
-        super().train(mode)
-        if hasattr(self, "teacher"):
-            self.teacher.eval()
-        return self
 
     def compared(self, view: View) -> tuple[Tensor, Tensor, Tensor]:
         """Of the target rows the student's and the teacher's probabilities [B, C], and whether these count, [B]."""
         weak, strong = target_view_pair(view)
-        self.teacher.eval()
         with torch.no_grad():
             expected = self.teacher(**weak.inputs).logits.float().softmax(dim=1)
         return strong.logits.softmax(dim=1), expected, expected.max(dim=1).values >= self.threshold
@@ -75,4 +68,4 @@ class MeanTeacher(Objective):
 
     def after_step(self, model: nn.Module) -> None:
         self.steps += 1
-        ema_update(self.teacher, model, min(1.0 - 1.0 / (self.steps.item() + 1), self.momentum))
+        self.teacher.update(model, min(1.0 - 1.0 / (self.steps.item() + 1), self.momentum))

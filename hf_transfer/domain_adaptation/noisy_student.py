@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
-from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.loading import head_class
@@ -67,27 +67,20 @@ class NoisyStudent(Objective):
         self.threshold = threshold
         self.augmented = augmented
         if isinstance(teacher, nn.Module):
-            self.teacher = frozen_copy(teacher)
+            self.teacher = FrozenCopy(teacher)
 
     def build(self, context: BuildContext) -> None:
         if not hasattr(self, "teacher"):
             teacher = load_teacher(self.folder, unwrap_peft(context.model)) if self.folder else context.model
-            self.teacher = frozen_copy(teacher)
-        classes = self.teacher.config.num_labels
+            self.teacher = FrozenCopy(teacher)
+        classes = self.teacher.module.config.num_labels
         if classes != context.num_labels:
             raise ValueError(f"`teacher` should have the student's {context.num_labels} classes, got {classes}.")
-
-    def train(self, mode: bool = True) -> NoisyStudent:
-        super().train(mode)
-        if hasattr(self, "teacher"):
-            self.teacher.eval()
-        return self
 
     def forward(self, view: View) -> Tensor:
         clean, noised = target_view_pair(view) if self.augmented else (view.target, view.target)
         if not len(clean.logits):
             return no_loss(view)
-        self.teacher.eval()
         with torch.no_grad():
             teacher_logits = self.teacher(**clean.inputs).logits.float()
         if not self.soft:

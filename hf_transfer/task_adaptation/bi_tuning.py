@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import IGNORED_LABEL, BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import SINGLE_LABEL
-from hf_transfer.functional.ema import averaged_copy, ema_update
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import from_all, share_of_all
 from hf_transfer.modeling.anatomy import HeadInput, check_head_is_linear, head_weight
@@ -88,21 +88,15 @@ class BiTuning(Objective):
         context.require_classes(2, "Bi-Tuning")
         check_head_is_linear(context.model, "Bi-Tuning")
         self.projector = nn.Linear(context.feature_dim, self.projection_dim)
-        self.key_projector = averaged_copy(self.projector)
-        self.key_model = averaged_copy(context.model)
-        self._key_head = HeadInput(self.key_model)
+        self.key_projector = FrozenCopy(self.projector, self.momentum)
+        self.key_model = FrozenCopy(context.model, self.momentum)
+        self._key_head = HeadInput(self.key_model.module)
         generator = torch.Generator().manual_seed(self.seed)
         for name, width in (("feature_queue", context.feature_dim + 1), ("projection_queue", self.projection_dim)):
             keys = torch.randn(context.num_labels, self.queue_size, width, generator=generator)
             self.register_buffer(name, F.normalize(keys, dim=2))
         self.register_buffer("places", torch.zeros(context.num_labels, dtype=torch.long))
         self._new_keys: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def train(self, mode: bool = True) -> BiTuning:
-        super().train(mode)
-        if hasattr(self, "key_model"):
-            self.key_model.eval()
-        return self
 
     def forward(self, view: View) -> Tensor:
         feature_keys, projected_keys = self._keys(view.views[0])
@@ -133,8 +127,8 @@ class BiTuning(Objective):
         return _with_one(features), F.normalize(self.key_projector(features), dim=1)
 
     def after_step(self, model: nn.Module) -> None:
-        ema_update(self.key_model, model, self.momentum)
-        ema_update(self.key_projector, self.projector, self.momentum)
+        self.key_model.update(model)
+        self.key_projector.update(self.projector)
         for keys in self._new_keys:
             self._enqueue(*keys)
         self._new_keys.clear()

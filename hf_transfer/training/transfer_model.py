@@ -20,6 +20,7 @@ from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import ModelOutput
 
 from hf_transfer.core.diverged import failed_decomposition
+from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import (
     IGNORED_LABEL,
     BuildContext,
@@ -33,7 +34,6 @@ from hf_transfer.core.objective import (
 from hf_transfer.core.readout import Readout
 from hf_transfer.core.supervision import FromLabels, FromModel, NoTask, TaskLoss
 from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of
-from hf_transfer.functional.ema import frozen_copy
 from hf_transfer.hub import complete_adapter
 from hf_transfer.modeling.anatomy import backbone_of, rest_frozen_batch_norms, unwrap_peft
 from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
@@ -127,8 +127,8 @@ class TransferModel(nn.Module):
         self.takes_labels = "labels" in signature(unwrap_peft(model).forward).parameters
         self.shifts_labels = self.supervision.asks_model and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
-            self.teacher = frozen_copy(model)
-            self.teacher_readout = self.readout.of(self.teacher)
+            self.teacher = FrozenCopy(model)
+            self.teacher_readout = self.readout.of(self.teacher.module)
         context = BuildContext(model, self.readout.feature_dim, self.readout.num_outputs)
         for objective in self.objectives.values():
             objective.build(context)
@@ -168,8 +168,6 @@ class TransferModel(nn.Module):
 
     def train(self, mode: bool = True) -> TransferModel:
         super().train(mode)
-        if "teacher" in self.needs:
-            self.teacher.eval()
         if isinstance(self.model, PeftModel):
             rest_frozen_batch_norms(self.model)
         for module in self.resting_modules:

@@ -66,7 +66,7 @@ def test_the_source_model_follows_then_stands_still(tmp_path, rows):
     middle, end = halfway[2], state_of(trainer)
     for name, value in middle.items():
         if name.startswith("model."):
-            copied = name.replace("model.", "objectives.adda.source_model.", 1)
+            copied = name.replace("model.", "objectives.adda.source_model.module.", 1)
             assert torch.equal(value, middle[copied]) and torch.equal(value, end[copied])
             assert torch.equal(value, end[name]) or "classifier" not in name
         if "discriminator" in name:

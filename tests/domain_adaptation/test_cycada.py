@@ -75,7 +75,7 @@ def test_a_translation_that_changes_nothing_keeps_the_classes(parts):
     method.to_target = method.to_source = torch.nn.Identity()
     source, target = halves(view)
     with torch.no_grad():
-        method.source_model.classifier.weight.mul_(1e5)  # certain of its classes
+        method.source_model.module.classifier.weight.mul_(1e5)  # certain of its classes
     assert method.semantic_consistency(source, target).item() == pytest.approx(0.0, abs=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_training_moves_each_network_in_its_time(tmp_path, digits):
 
     own = "objectives.cycada."
     assert moved("model.classifier") == [True] * 4
-    assert moved(f"{own}source_model.classifier") == [True, False, False, False]
+    assert moved(f"{own}source_model.module.classifier") == [True, False, False, False]
     assert moved(f"{own}to_target.leave") == moved(f"{own}judge_source.1") == [False, True, True, True]
     assert moved(f"{own}discriminator.0") == [False, False, True, True]
 

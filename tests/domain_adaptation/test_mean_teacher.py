@@ -43,7 +43,7 @@ def test_the_teacher_follows_slowly(tiny_model):
             tiny_model.classifier.weight.add_(1.0)
         objective.after_step(tiny_model)
         expected = momentum * expected + (1 - momentum) * tiny_model.classifier.weight.detach()
-        torch.testing.assert_close(objective.teacher.classifier.weight.detach(), expected)
+        torch.testing.assert_close(objective.teacher.module.classifier.weight.detach(), expected)
 
 
 def test_the_teacher_stays_in_evaluation_mode(tiny_model):

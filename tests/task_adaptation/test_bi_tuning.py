@@ -119,7 +119,7 @@ def test_the_newest_keys_replace_the_oldest_of_their_class_and_the_encoder_follo
     untouched = [built.feature_queue[0, 1:], built.feature_queue[1], built.feature_queue[2, 2:]]
     assert all(torch.equal(x, y) for x, y in zip(untouched, [start[0, 1:], start[1], start[2, 2:]]))
     assert built.places.tolist() == [1, 0, 2]
-    moved = built.key_model.classifier.weight - before["classifier.weight"]
+    moved = built.key_model.module.classifier.weight - before["classifier.weight"]
     torch.testing.assert_close(moved, torch.full_like(moved, 0.1))
     built(view)
     built.after_step(tiny_model)

@@ -571,7 +571,7 @@ def test_the_trainer_finds_what_it_asks_a_model_for():
 def test_the_teacher_stays_in_evaluation_mode():
     model = TransferModel(tiny.bert(), {"one": Probe("teacher")}).train()
     assert model.model.training and not model.teacher.training
-    assert unwrap_peft(model.teacher) is not model.model
+    assert unwrap_peft(model.teacher.module) is not model.model
 
 
 # The model outlives its TransferModels.

@@ -2,8 +2,9 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
-from hf_transfer.functional.ema import BESIDE, averaged_copy, ema_update, frozen_copy
+from hf_transfer.core.frozen_copy import BESIDE, FrozenCopy, averaged_copy, ema_update, frozen_copy
 
 
 def test_parameters_are_averaged_and_buffers_copied():
@@ -85,3 +86,41 @@ def test_momentum_zero_copies_and_a_float32_model_has_nothing_beside_it():
 def test_a_momentum_out_of_range_raises():
     with pytest.raises(ValueError, match=r"\[0, ?1\]"):
         ema_update(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), 1.5)
+
+
+def test_a_copy_sleeps_whatever_mode_is_around_it():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.9))
+    around = nn.ModuleList([FrozenCopy(model)])
+    around.train()
+    copied = around[0]
+    assert around.training and not any(module.training for module in copied.modules())
+    assert not any(parameter.requires_grad for parameter in copied.parameters())
+    inputs = torch.randn(3, 2, requires_grad=True)
+    torch.testing.assert_close(copied(inputs), model[0](inputs))
+    copied(inputs).sum().backward()
+    assert inputs.grad is not None
+
+
+def test_a_copy_moves_by_its_momentum_or_one_of_the_step():
+    model = nn.Linear(2, 2)
+    copied, start = FrozenCopy(model, momentum=0.9), model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    copied.update(model)
+    torch.testing.assert_close(copied.module.weight, start + 0.1)
+    copied.update(model, momentum=0.0)
+    torch.testing.assert_close(copied.module.weight, model.weight)
+    with pytest.raises(ValueError, match="without `momentum` stays as it is"):
+        FrozenCopy(model).update(model)
+
+
+def test_a_copy_in_bfloat16_moves_by_steps_too_small_for_its_type():
+    model = nn.Linear(4, 4).bfloat16()
+    copied = FrozenCopy(model, momentum=0.999)
+    before = copied.module.weight.float().clone()
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    for _ in range(300):
+        copied.update(model)
+    gained = (copied.module.weight.float() - before).mean().item()
+    assert gained == pytest.approx(1 - 0.999**300, abs=0.02)

@@ -1,4 +1,6 @@
-"""Exponential moving average of a model's weights, kept in float32 whatever the weights' type.
+"""Frozen copies of a model: its start, a source model, a teacher or a momentum encoder.
+
+A copy that moves is an exponential moving average, kept in float32 whatever the weights' type:
 
     average <- momentum * average + (1 - momentum) * weights
 
@@ -10,7 +12,7 @@ of its state, so that a checkpoint holds it.
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,42 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 BESIDE = "float32_averages"
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+class FrozenCopy(nn.Module):
+    """A copy of a model that takes no gradient and stays in evaluation mode, whatever mode the module around it is in.
+
+    It runs as the model does; `module` is the model itself.
+
+    Args:
+        model: is copied as it is now.
+        momentum: of the moving average that `update` makes, in [0, 1]; None for a copy that stays as it is or is
+            updated with a momentum of its own.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float | None = None):
+        super().__init__()
+        self.module = frozen_copy(model) if momentum is None else averaged_copy(model)
+        self.momentum = momentum
+
+    def train(self, mode: bool = True) -> FrozenCopy:
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the copy returns; gradients reach the inputs, not the weights."""
+        return self.module(*args, **kwargs)
+
+    def update(self, model: nn.Module, momentum: float | None = None) -> None:
+        """copy <- momentum * copy + (1 - momentum) * model, as `ema_update`.
+
+        Raises:
+            ValueError: no momentum here nor at the start, or one out of its range.
+        """
+        momentum = self.momentum if momentum is None else momentum
+        if momentum is None:
+            raise ValueError("a FrozenCopy without `momentum` stays as it is: give one to it or to `update`.")
+        ema_update(self.module, model, momentum)
 
 
 def frozen_copy(model: Model) -> Model:
