@@ -28,7 +28,7 @@ from pathlib import Path
 import matplotlib
 import torch
 import yaml
-from cells import mean_and_deviation, write_report
+from cells import mean_and_deviation, save_picture, write_report
 from machine import processor_names, resident_mib, restart_peak
 
 from hf_transfer.runs.adapt import make_pretraining
@@ -180,8 +180,7 @@ def plot(report: dict, path: Path) -> None:
             axes.plot([place] * len(row["scores"][twin]), row["scores"][twin], "k.")
         axes.set(title=task, ylabel=row["metric"])
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    save_picture(figure, path)
 
 
 def run(arguments: argparse.Namespace) -> dict | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from cells import save_picture
 from datasets import Dataset, DatasetDict, load_from_disk
 from ranking_data import book_group, images, series, split_target, translation
 from ranking_models import candidate
@@ -284,5 +285,4 @@ def plot_quality(targets: dict, path: Path) -> None:
             axes.tick_params(labelsize=6)
         line[0].set_ylabel(f"{name}\naccuracy, %", fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    save_picture(figure, path)
