@@ -76,7 +76,8 @@ def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
         seed: of the draws.
     """
     if hasattr(collator, "collator") and not isinstance(collator, MaskingCollator):  # it adds views to a batch
-        return replace(collator, collator=repeatable(collator.collator, vocabulary, seed))
+        inner = repeatable(collator.collator, vocabulary, seed)
+        return collator if inner is collator.collator else replace(collator, collator=inner)
     masks = isinstance(collator, DataCollatorForLanguageModeling) and collator.mlm and collator.return_tensors == "pt"
     if not masks or vocabulary is None:
         return collator

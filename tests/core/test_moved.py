@@ -19,11 +19,11 @@ def test_an_old_path_is_the_same_module(old):
 def test_old_paths_come_first():
     """In a fresh process, where the new name was not imported before; a class is one class under both."""
     program = (
-        "from hf_transfer.transfer_model import REGISTRY, make_objectives, TransferModel as old\n"
+        "from hf_transfer.objective import View as old\n"
         "from hf_transfer.domain_adaptation.mldg import MLDG\n"
-        "from hf_transfer import transfer_model, TransferModel\n"
-        "import hf_transfer.training.transfer_model as new\n"
-        "assert transfer_model is new and old is TransferModel is new.TransferModel and REGISTRY\n"
+        "from hf_transfer import objective, View\n"
+        "import hf_transfer.core.objective as new\n"
+        "assert objective is new and old is View is new.View\n"
         "assert MLDG.__module__ == 'hf_transfer.domain_generalization.mldg'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -5,6 +5,8 @@ import torch
 from transformers import DataCollatorForLanguageModeling
 
 from hf_transfer.data.masking import MaskingCollator, repeatable
+from hf_transfer.data.text_augmentation import TextAugmentation
+from hf_transfer.data.views import ViewCollator
 from hf_transfer.data.visits import VISIT_COLUMN, Visit
 from tests.ranking.conftest import WORDS, make_tokenizer
 
@@ -90,3 +92,7 @@ def test_other_collators_stay_as_they_are(tokenizer):
     masking = DataCollatorForLanguageModeling(tokenizer)
     assert repeatable(masking, None, 0) is masking
     assert repeatable(masking, 10, 7) == MaskingCollator(masking, 10, 7)
+    views = ViewCollator(masking, TextAugmentation(tokenizer))
+    assert repeatable(views, 10, 7).collator == MaskingCollator(masking, 10, 7)
+    plain = ViewCollator(causal, TextAugmentation(tokenizer))
+    assert repeatable(plain, 10, 7) is plain
