@@ -60,11 +60,16 @@ class MaskingCollator:
         told = {name: torch.as_tensor(row[name]).unsqueeze(0) for name in OF_THE_TOKENIZER if name in row}
         hidden, labels = masking.torch_mask_tokens(ids.unsqueeze(0).clone(), **told)
         rest = {name: value for name, value in row.items() if name not in (*OF_THE_TOKENIZER, VISIT_COLUMN)}
-        changed = torch.where(hidden[0] == ids, ids, hidden[0] % self.vocabulary)
-        # of the kind that the row's other columns are: the tokenizer pads no mixture
-        given = row["input_ids"]
-        as_given = changed if isinstance(given, Tensor) else changed.numpy() if isinstance(given, np.ndarray) else None
-        return {**rest, "input_ids": changed.tolist() if as_given is None else as_given}, labels[0]
+        is_random = (hidden[0] != ids) & (hidden[0] != self.collator.tokenizer.mask_token_id)
+        changed = torch.where(is_random, hidden[0] % self.vocabulary, hidden[0])
+        return {**rest, "input_ids": as_given(changed, row["input_ids"])}, labels[0]
+
+
+def as_given(values: Tensor, like: Any) -> Any:
+    """A row's values [T] as a tensor, an array or a list, as `like` is: the tokenizer pads no mixture of columns."""
+    if isinstance(like, Tensor):
+        return values
+    return values.numpy() if isinstance(like, np.ndarray) else values.tolist()
 
 
 def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
@@ -74,6 +79,9 @@ def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
         collator: of any kind.
         vocabulary: of the model; None where it has none.
         seed: of the draws.
+
+    Raises:
+        ValueError: the model has no embedding for the mask token.
     """
     if hasattr(collator, "collator") and not isinstance(collator, MaskingCollator):  # it adds views to a batch
         inner = repeatable(collator.collator, vocabulary, seed)
@@ -81,4 +89,10 @@ def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
     masks = isinstance(collator, DataCollatorForLanguageModeling) and collator.mlm and collator.return_tensors == "pt"
     if not masks or vocabulary is None:
         return collator
+    mask = collator.tokenizer.mask_token_id
+    if mask >= vocabulary:
+        raise ValueError(
+            f"the tokenizer's mask token has the number {mask}, and the model a vocabulary of {vocabulary}: call "
+            "`model.resize_token_embeddings(len(tokenizer))`, or use the model's own tokenizer."
+        )
     return MaskingCollator(collator, vocabulary, seed)

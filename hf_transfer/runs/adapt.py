@@ -7,7 +7,7 @@ from hf_transfer.runs.reference import is_guarded, reference_folder
 from hf_transfer.runs.results import Result
 from hf_transfer.runs.rounds import run_rounds
 from hf_transfer.runs.single_run import MODEL_FOLDER as MODEL_FOLDER
-from hf_transfer.runs.single_run import check_output, finish, make_adaptation, make_pretraining
+from hf_transfer.runs.single_run import check_output, clear_checkpoints, finish, make_adaptation, make_pretraining
 from hf_transfer.runs.task import with_task
 from hf_transfer.tasks import task_named
 
@@ -31,8 +31,10 @@ def run_adaptation(experiment: Experiment) -> Result:
         check_output(experiment.run, experiment.config)
         return run_rounds(experiment)
     trainer, data = make_adaptation(experiment)
-    reference = reference_folder(trainer, experiment) if is_guarded(experiment.run) else None
-    return finish(trainer, experiment, data, reference)
+    if not is_guarded(experiment.run):
+        return finish(trainer, experiment, data)
+    clear_checkpoints(experiment)  # the reference may take long, and be interrupted
+    return finish(trainer, experiment, data, reference_folder(trainer, experiment))
 
 
 def run_pretraining(experiment: Experiment) -> Result:

@@ -16,7 +16,7 @@ from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import DataArguments, Experiment
 from hf_transfer.runs.data import RunData
 from hf_transfer.runs.saving import dataset_fact
-from hf_transfer.tasks import TASKS
+from hf_transfer.tasks import task_named
 from hf_transfer.training.card_facts import loading_facts, training_facts
 from hf_transfer.training.trainer import TransferTrainer
 
@@ -97,9 +97,9 @@ def test_split(data_args: DataArguments) -> str:
     return "held out of the target" if data_args.target_dataset else "held out of the training data"
 
 
-def measured_on(metric: str, task: str | None, data_args: DataArguments, data: RunData) -> str:
+def measured_on(metric: str, task: str, data_args: DataArguments, data: RunData) -> str:
     """On which rows a number was measured: those of the test, episodes in an environment, or training rows."""
-    told = TASKS[task].measured_on(metric) if task in TASKS else None
+    told = task_named(task).measured_on(metric)
     return told or ("training rows" if data.test is None else test_split(data_args))
 
 

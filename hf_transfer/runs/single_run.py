@@ -28,7 +28,7 @@ from hf_transfer.runs.saving import (
 )
 from hf_transfer.runs.setup import set_up
 from hf_transfer.runs.task import with_task
-from hf_transfer.tasks import TASKS, task_named
+from hf_transfer.tasks import task_named
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
@@ -123,6 +123,14 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"))
 
 
+def clear_checkpoints(experiment: Experiment) -> None:
+    """Remove an earlier run's checkpoints where `overwrite` is given: a later --resume would go on from the newest."""
+    if experiment.run.overwrite:
+        with PartialState().main_process_first():
+            for checkpoint in checkpoints(Path(experiment.config.output_dir)):
+                shutil.rmtree(checkpoint)
+
+
 def single_run(experiment: Experiment) -> Result:
     """An adaptation without guard and without rounds.
 
@@ -145,24 +153,17 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
         reference: folder of the source-only model that the guard compares with.
     """
     config, run_args = trainer.args, experiment.run
-    task = TASKS.get(experiment.model.task)
-    further = (
-        (lambda metrics: {})
-        if task is None
-        else task.further_metrics(trainer.adapted_model, trainer.processing_class, experiment.data, config.seed)
+    further = task_named(experiment.model.task).further_metrics(
+        trainer.adapted_model, trainer.processing_class, experiment.data, config.seed
     )
-    if run_args.overwrite:
-        # A later --resume would go on from the newest of them.
-        with PartialState().main_process_first():
-            for checkpoint in checkpoints(Path(config.output_dir)):
-                shutil.rmtree(checkpoint)
+    clear_checkpoints(experiment)
     report = DomainReport(trainer, run_args, reference)
     trainer.train(resume_from_checkpoint=True if run_args.resume else None)
     report.conclude()
     measured = Remembering(trainer.compute_metrics or (lambda prediction: {}))
     if trainer.compute_metrics is not None:
         trainer.compute_metrics = measured
-    metrics = test_metrics(trainer, data)
+    metrics = measured_metrics(trainer, data)
     metrics |= further(metrics)
     per_class = measured.class_figures(trainer.transfer_model.config)
     own = report.card_facts(measured.last)
@@ -182,7 +183,7 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
     return Result(metrics, folder, report.verdict)
 
 
-def test_metrics(trainer: TransferTrainer, data: RunData) -> dict[str, float]:
+def measured_metrics(trainer: TransferTrainer, data: RunData) -> dict[str, float]:
     """Metrics on the evaluation rows by name, without the Trainer's timings; none where there are no such rows."""
     if data.test is None and data.target is None:
         return {}

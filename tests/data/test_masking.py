@@ -85,6 +85,15 @@ def test_random_tokens_are_below_the_models_vocabulary(tokenizer):
     assert set(batch["input_ids"][0].tolist()) == set(range(VOCABULARY))
 
 
+def test_the_mask_token_stays_and_is_refused_where_the_model_has_no_embedding_for_it(tokenizer):
+    mask = tokenizer.mask_token_id
+    always = {"mlm_probability": 1.0, "mask_replace_prob": 1, "random_replace_prob": 0}
+    collator = DataCollatorForLanguageModeling(tokenizer, **always)
+    assert repeatable(collator, mask + 1, 0)([row(30, 0)])["input_ids"].unique().tolist() == [mask]
+    with pytest.raises(ValueError, match=rf"mask token has the number {mask}, and the model a vocabulary of {mask}:"):
+        repeatable(collator, mask, 0)
+
+
 def test_other_collators_stay_as_they_are(tokenizer):
     causal = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     assert repeatable(causal, 10, 0) is causal

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import equal
 
+from hf_transfer.runs import reference
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.guard import GuardVerdict
@@ -106,6 +107,19 @@ def test_the_scores_are_those_of_the_validator_on_both_models(here):
     assert kept == max(verdict["adapted"], verdict["source_only"])
     assert read_results("out/model")["entropy"] == pytest.approx(kept, abs=1e-6)
     assert json.loads(Path("out/model/results.json").read_text())["validators"]["entropy"] == pytest.approx(kept)
+
+
+def test_checkpoints_of_a_run_that_is_overwritten_are_gone_before_the_reference_trains(here, monkeypatch):
+    """Interrupted while it trains, a later --resume would go on from the run before."""
+
+    def interrupted(*given):
+        assert not Path("out/checkpoint-7").exists()
+        raise KeyboardInterrupt
+
+    Path("out/checkpoint-7").mkdir(parents=True)
+    monkeypatch.setattr(reference, "single_run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        adapt("--guard", "true", "--overwrite", "true", "--output_dir", "out")
 
 
 def test_a_regression_is_guarded_by_dev(here):
