@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import Dataset, Image, Value, concatenate_datasets
+from datasets import Dataset, Image, Value
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from transformers.utils import logging
 
@@ -27,22 +27,26 @@ def with_pictures(rows: Dataset, folder: Path) -> Dataset:
         ValueError: a picture is not there; its row is named.
     """
     for column, feature in rows.features.items():
-        if not (isinstance(feature, Value) and feature.dtype in TEXT):
+        is_text = isinstance(feature, Value) and feature.dtype in TEXT
+        if not is_text or not is_picture(rows[0][column]):  # one cell tells most columns of text apart
             continue
-        cells = rows.with_format(None)[column][:]
-        if not all(isinstance(cell, str) and cell.lower().endswith(SUFFIXES) for cell in cells):
+        cells = rows[column][:]
+        if not all(map(is_picture, cells)):
             continue
-        paths = [folder / cell for cell in cells]
-        missing = next((place for place, path in enumerate(paths) if not path.is_file()), None)
+        missing = next((place for place, cell in enumerate(cells) if not (folder / cell).is_file()), None)
         if missing is not None:
             raise ValueError(
                 f"{row_name(rows, missing, column)} names the picture `{cells[missing]}`, and there is no file "
-                f"`{paths[missing]}`: paths start where the table lies"
+                f"`{folder / cells[missing]}`: paths start where the table lies"
             )
         logger.warning(f"column `{column}` names {len(cells)} pictures, which are read.")
-        pictures = Dataset.from_dict({column: [str(path) for path in paths]}).cast_column(column, Image())
-        columns, rest = rows.column_names, rows.remove_columns(column)
-        rows = (
-            concatenate_datasets([rest, pictures], axis=1).select_columns(columns) if rest.column_names else pictures
+        rows = rows.map(
+            lambda cell, name: {name: str(folder / cell)}, input_columns=column, fn_kwargs={"name": column}
         )
+        rows = rows.cast_column(column, Image())
     return rows
+
+
+def is_picture(cell: str | None) -> bool:
+    """Whether a cell ends like the name of a picture's file."""
+    return cell is not None and cell.lower().endswith(SUFFIXES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_transfer.ranking.row import RankingRow, best_layer
+from hf_transfer.ranking.row import RankingRow, best_layer, score_names
 from hf_transfer.ranking.score import Score
 
 LONGEST_NAME = 40
@@ -23,11 +23,9 @@ def short_name(name: str) -> str:
 
 def scores_of(rows: Sequence[RankingRow], score: str) -> dict[str, list[Mapping[int, Score]]]:
     """Every score's layers of each row, by the names of the scores; the one that orders the ranking first."""
-    others = dict.fromkeys(name for row in rows for name in row.others)
-    return {
-        score: [row.layers for row in rows],
-        **{name: [row.others.get(name, {}) for row in rows] for name in others},
-    }
+    _, *others = score_names(rows, score)
+    further = {name: [row.others.get(name, {}) for row in rows] for name in others}
+    return {score: [row.layers for row in rows], **further}
 
 
 def best_of(layers: Mapping[int, Score]) -> tuple[float, float]:

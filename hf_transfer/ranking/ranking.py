@@ -16,7 +16,7 @@ from rich.table import Table
 
 from hf_transfer.ranking.agreement import agreement_in_words, agreements, title
 from hf_transfer.ranking.plots import plot_layers, plot_ranking
-from hf_transfer.ranking.row import RankingRow, best_layer
+from hf_transfer.ranking.row import RankingRow, best_layer, score_names
 from hf_transfer.ranking.score import probability_of_beating
 
 NARROW_WITHOUT = ("seconds", "P(> next)", "layer", "± s.e.", "rank", "params")
@@ -60,7 +60,7 @@ class Ranking:
     @property
     def scores(self) -> tuple[str, ...]:
         """Names of all scores, first the one that orders the ranking."""
-        return (self.score, *dict.fromkeys(name for row in self.scored for name in row.others))
+        return score_names(self.scored, self.score)
 
     @property
     def best(self) -> RankingRow:

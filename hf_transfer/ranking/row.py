@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,11 @@ class RankingRow:
         others = {name: layers_from_dict(layers) for name, layers in facts.get("others", {}).items()}
         notes = tuple(facts.get("notes", ()))
         return cls(**{**facts, "layers": layers_from_dict(facts["layers"]), "others": others, "notes": notes})
+
+
+def score_names(rows: Iterable[RankingRow], first: str) -> tuple[str, ...]:
+    """The names of all scores that some row has, the one that orders the ranking first."""
+    return (first, *dict.fromkeys(name for row in rows for name in row.others))
 
 
 def layers_from_dict(layers: Mapping[str, Any]) -> dict[int, Score]:

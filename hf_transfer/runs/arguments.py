@@ -80,10 +80,6 @@ class Experiment(NamedTuple):
     config: TransferConfig
 
 
-Arguments = Experiment
-"""The earlier name."""
-
-
 def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Experiment:
     """The experiment of `[CONFIG.yaml] [--key value ...]`; the command line wins over the file.
 

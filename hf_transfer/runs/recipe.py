@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from accelerate import PartialState
 
-from hf_transfer.runs.arguments import Arguments, parse_arguments
+from hf_transfer.runs.arguments import Experiment, parse_arguments
 
 
-def run_recipe(run: Callable[[Arguments], dict[str, float]]) -> None:
+def run_recipe(run: Callable[[Experiment], dict[str, float]]) -> None:
     """Run with this process's arguments, `[CONFIG.yaml] [--key value ...]`; a mistake in them exits with one line."""
     try:
         metrics = run(parse_arguments())

@@ -13,8 +13,6 @@ from datasets import Dataset, Image, Value
 from peft import PeftConfig
 from transformers import (
     AutoConfig,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
 )
 from transformers.utils import logging
@@ -27,8 +25,6 @@ from hf_transfer.runs.models import new_config
 from hf_transfer.tasks import MAIN_TASKS, TASKS
 
 logger = logging.get_logger(__name__)
-
-CLASSIFIERS = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
 
 
 def with_task(experiment: Experiment, pretraining: bool = False) -> Experiment:
@@ -110,10 +106,11 @@ def kinds_of(config: PreTrainedConfig) -> set[str]:
     if hasattr(config, "modality"):
         return {config.modality} & set(MAIN_TASKS)
     own = getattr(config, "auto_map", None) or {}
+    classes = {kind: task.model_class() for kind, task in MAIN_TASKS.items()}
     return {
         kind
-        for kind, auto_class in CLASSIFIERS.items()
-        if type(config) in auto_class._model_mapping or auto_class.__name__ in own
+        for kind, one in classes.items()
+        if type(config) in getattr(one, "_model_mapping", ()) or one.__name__ in own
     }
 
 

@@ -36,6 +36,7 @@ from task_adaptation_targets import (
     SETTINGS,
     TARGETS,
     TASKS,
+    Strategy,
     Target,
     adapted_to_domain,
     starting_point,
@@ -62,12 +63,18 @@ def run_folder(cell: Cell, runs_dir: Path) -> Path:
     return runs_dir / target / f"{strategy}-{seed}"
 
 
+def start_and_strategy(cell: Cell, runs_dir: Path) -> tuple[str, Strategy]:
+    """The folder of a cell's starting point, and its strategy from there."""
+    target = TARGETS[cell[0]]
+    start = starting_point(target.start, runs_dir)
+    return start, strategies(target, start)[cell[1]]
+
+
 def settings_of(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     """The arguments of a cell's run."""
     name, chosen, seed = cell
     target = TARGETS[name]
-    start = starting_point(target.start, runs_dir)
-    strategy = strategies(target, start)[chosen]
+    start, strategy = start_and_strategy(cell, runs_dir)
     settings = {**SETTINGS, **target.settings, "seed": seed, "output_dir": str(run_folder(cell, runs_dir).resolve())}
     settings["model"] = adapted_to_domain(target, start, runs_dir) if chosen == "dapt" else start
     if "peft" in strategy.settings:
@@ -92,8 +99,7 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     except Exception as error:  # one cell's failure should not lose the others
         print(f"{name} {chosen} {seed}: {type(error).__name__}: {error}", flush=True)
         return {"error": f"{type(error).__name__}: {error}"}
-    start = starting_point(target.start, runs_dir)
-    strategy = strategies(target, start)[chosen]
+    start, strategy = start_and_strategy(cell, runs_dir)
     found |= {"family": strategy.family, "settings": json.loads(json.dumps(strategy.settings).replace(start, "START"))}
     file.write_text(json.dumps(found, indent=2) + "\n")
     print(f"{name} {chosen} {seed}: {100 * found['accuracy']:.1f} in {found['seconds']} s", flush=True)
