@@ -57,6 +57,7 @@ from hf_transfer.hub import (
     write_card,
 )
 from hf_transfer.ranking import Ranking
+from hf_transfer.runs.models import without_loading_report
 from hf_transfer.runs.saving import metrics_of, read_results, save_run, training_facts
 
 IMAGE_SIZE = 32
@@ -485,7 +486,11 @@ def main() -> None:
     started = time.perf_counter()
     datasets.disable_progress_bars()
     quickstart = Quickstart(arguments.output_dir, settings, arguments.use_cpu)
-    rows, facts = run(quickstart)
+    try:
+        with without_loading_report():
+            rows, facts = run(quickstart)
+    except KeyboardInterrupt:
+        raise SystemExit("quickstart: stopped; finished steps are kept, `--resume` goes on after them.") from None
     report(quickstart, rows, facts, time.perf_counter() - started)
     if arguments.push_to_hub and state.is_main_process:
         try:

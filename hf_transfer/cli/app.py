@@ -99,7 +99,7 @@ def _run(run, argv: list[str], explain: bool, **fixed) -> None:
     except KeyboardInterrupt:
         from hf_transfer.runs.report import tell_interruption
 
-        tell_interruption(arguments[-1].output_dir, sys.argv[1:])
+        tell_interruption(arguments.config.output_dir, ["hf-transfer", *sys.argv[1:]])
         raise typer.Exit(130) from None
 
 
@@ -159,6 +159,10 @@ def rank(
     except NothingScoredError as error:
         error.ranking.print()
         raise ValueError("no model could be scored; the reasons are above.") from error
+    except KeyboardInterrupt:
+        kept = f": the finished rows are in {output_dir}, the same command with --resume goes on." if output_dir else "."
+        typer.echo(f"Stopped{kept}", err=True)
+        raise typer.Exit(130) from None
     ranking.print()
     if output_dir is not None:
         typer.echo(f"Saved to {output_dir}.")

@@ -34,7 +34,9 @@ def infinite_terms(loss: Tensor, sums: Mapping[str, Tensor]) -> TrainingDiverged
     """
     terms = [name for name, value in sums.items() if not torch.isfinite(value).all()]
     of = f" (of the terms: {', '.join(f'`{name}`' for name in terms)})" if terms else ""
-    return TrainingDiverged(f"the loss is {loss.item()}{of}")
+    # The logarithm of a probability of zero: no learning rate mends a label that the model rules out.
+    advice = ", and check that no label is a class whose logit the model sets to -inf" if loss.isposinf() else ""
+    return TrainingDiverged(f"the loss is {loss.item()}{of}{advice}")
 
 
 def at_step(error: TrainingDiverged, step: int, checkpoint: str | None) -> TrainingDiverged:

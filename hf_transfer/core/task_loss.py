@@ -116,6 +116,9 @@ def known_rows(labels: Tensor) -> Tensor:
 def row_losses(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:
     """The loss of every row, [B]; 0 where the label is unknown.
 
+    A class that the model rules out (a logit of -inf) adds nothing and gets no share of the smoothing; a row whose
+    label it is has no finite loss.
+
     Args:
         logits: [B, C].
         labels: [B] or [B, C], of any type that holds the numbers.
@@ -123,11 +126,20 @@ def row_losses(logits: Tensor, labels: Tensor, problem_type: str, label_smoothin
         label_smoothing: share of the target distribution spread over all classes, of single-label classification.
     """
     if problem_type == SINGLE_LABEL:
-        keywords = {"ignore_index": IGNORED_LABEL, "reduction": "none", "label_smoothing": label_smoothing}
-        return F.cross_entropy(logits, labels.long(), **keywords)
-    loss = F.binary_cross_entropy_with_logits if problem_type == MULTI_LABEL else F.mse_loss
-    losses = loss(logits, labels.reshape(logits.shape).to(logits.dtype), reduction="none").mean(dim=1)
-    return losses.where(known_rows(labels), 0.0)
+        losses = F.cross_entropy(logits, labels.long(), ignore_index=IGNORED_LABEL, reduction="none")
+        if label_smoothing == 0:
+            return losses
+        possible = ~logits.isneginf()
+        spread = -logits.log_softmax(dim=1).where(possible, 0.0).sum(dim=1) / possible.sum(dim=1)
+        return (1 - label_smoothing) * losses + label_smoothing * spread.where(known_rows(labels), 0.0)
+    targets = labels.reshape(logits.shape).to(logits.dtype)
+    if problem_type == MULTI_LABEL:
+        ruled_out = logits.isneginf() & (targets == 0)  # whose loss is 0, which the formula makes inf - inf
+        logits = logits.masked_fill(ruled_out, 0.0)
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").masked_fill(ruled_out, 0.0)
+    else:
+        losses = F.mse_loss(logits, targets, reduction="none")
+    return losses.mean(dim=1).where(known_rows(labels), 0.0)
 
 
 def task_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:

@@ -126,18 +126,20 @@ def next_commands(folder: Path, experiment: Experiment) -> list[str]:
     return commands
 
 
-def tell_interruption(output_dir: str | Path, words: Sequence[str]) -> None:
+def tell_interruption(output_dir: str | Path, words: Sequence[str] | None = None) -> None:
     """What Ctrl-C left, and how to go on.
 
     Args:
         output_dir: of the run.
-        words: of the command that was interrupted.
+        words: the whole command that was interrupted, where it is known.
     """
     checkpoint = last_complete_checkpoint(output_dir)
-    command = shlex.join(["hf-transfer", *(word for word in words if word not in ("--overwrite", "--resume"))])
+    command = "the same command with --resume, and without --overwrite"
+    if words is not None:
+        command = shlex.join([*(word for word in words if word not in ("--overwrite", "--resume")), "--resume"])
     if checkpoint is None:
         line = f"Stopped. No checkpoint is in {output_dir} yet: start again, with a smaller --save_steps to keep more."
     else:
         step = Path(checkpoint).name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
-        line = f"Stopped. {checkpoint} keeps the first {step} steps; go on with: {command} --resume"
-    print(line, file=sys.stderr)
+        line = f"Stopped. {checkpoint} keeps the first {step} steps; go on with: {command}"
+    print(f"\n{line}", file=sys.stderr)  # below the bar of progress

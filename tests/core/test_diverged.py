@@ -43,3 +43,12 @@ def test_a_loss_that_is_no_number_is_not_trained_on(tmp_path, digit_domains):
     with pytest.raises(TrainingDiverged, match="step 2: the loss is nan .*`task`, `coral`.*No checkpoint was saved"):
         made.train()
     assert all(parameter.isfinite().all() for parameter in made.adapted_model.parameters())
+
+
+def test_a_label_that_the_model_rules_out_is_named_as_the_cause(tmp_path, digit_domains):
+    made = trainer(tmp_path, digit_domains, {}, save_strategy="no")
+    with torch.no_grad():
+        made.adapted_model.classifier.bias[:] = float("-inf")
+        made.adapted_model.classifier.bias[0] = 0.0
+    with pytest.raises(TrainingDiverged, match="the loss is inf.* no label is a class whose logit .* -inf"):
+        made.train()

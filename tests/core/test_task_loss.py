@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from hf_transfer.core.task_loss import (
     IGNORED_LABEL,
@@ -107,6 +108,32 @@ def test_rows_without_a_label_do_not_count(problem_type):
     labels[:] = IGNORED_LABEL
     (gradient,) = torch.autograd.grad(task_loss(logits, labels, problem_type), logits)
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+def test_label_smoothing_is_that_of_torch(smoothing):
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    labels = torch.tensor([0, 3, IGNORED_LABEL, 2, 1])
+    mine = row_losses(logits, labels, SINGLE_LABEL, smoothing)
+    torch.testing.assert_close(mine, F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing))
+    theirs = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (mine.sum(), theirs)))
+
+
+@pytest.mark.parametrize("problem_type", [SINGLE_LABEL, MULTI_LABEL])
+def test_a_class_that_the_model_rules_out_adds_nothing(problem_type):
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    ruled_out = F.pad(logits, (0, 1), value=float("-inf"))
+    labels, smoothing = LABELS[problem_type], 0.1 if problem_type == SINGLE_LABEL else 0.0
+    if problem_type == MULTI_LABEL:  # a mean over the classes
+        with_fourth, share = F.pad(labels, (0, 1)), 3 / 4
+    else:
+        with_fourth, share = labels, 1.0
+    rows = row_losses(ruled_out, with_fourth, problem_type, smoothing)
+    torch.testing.assert_close(rows, share * row_losses(logits, labels, problem_type, smoothing))
+    assert torch.autograd.grad(rows.sum(), logits)[0].isfinite().all()
+    impossible = torch.full_like(labels, 3) if problem_type == SINGLE_LABEL else torch.ones(4, 4, dtype=torch.long)
+    assert not row_losses(ruled_out, impossible, problem_type, smoothing).isfinite().any()
 
 
 def test_probabilities_and_answers():

@@ -30,3 +30,17 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["adapt.py", "--dataset", "d", "--model", "m"])
     with pytest.raises(RuntimeError):
         run_recipe(run)
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, tmp_path):
+    def run(arguments):
+        (tmp_path / "checkpoint-3").mkdir()
+        (tmp_path / "checkpoint-3" / "trainer_state.json").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["adapt.py", "--dataset", "d", "--model", "m", "--output_dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        run_recipe(run)
+    assert left.value.code == 130
+    told = capsys.readouterr().err
+    assert "checkpoint-3 keeps the first 3 steps; go on with: the same command with --resume" in told

@@ -67,7 +67,7 @@ def test_next_commands_are_those_that_are_left(arguments):
 
 
 def test_an_interrupted_run_says_what_is_saved_and_how_to_go_on(tmp_path, capsys):
-    words = ["adapt", "my run.yaml", "--output_dir", str(tmp_path), "--overwrite"]
+    words = ["hf-transfer", "adapt", "my run.yaml", "--output_dir", str(tmp_path), "--overwrite"]
     tell_interruption(tmp_path, words)
     assert f"Stopped. No checkpoint is in {tmp_path} yet" in capsys.readouterr().err
     (tmp_path / "checkpoint-20").mkdir()
