@@ -160,8 +160,8 @@ def rank(
         error.ranking.print()
         raise ValueError("no model could be scored; the reasons are above.") from error
     except KeyboardInterrupt:
-        kept = f": the finished rows are in {output_dir}, the same command with --resume goes on." if output_dir else "."
-        typer.echo(f"Stopped{kept}", err=True)
+        kept = f" Finished rows are in {output_dir}: the same command with --resume goes on." if output_dir else ""
+        typer.echo(f"Stopped.{kept}", err=True)
         raise typer.Exit(130) from None
     ranking.print()
     if output_dir is not None:

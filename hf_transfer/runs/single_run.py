@@ -19,6 +19,7 @@ from hf_transfer.runs.data import RunData, load_data
 from hf_transfer.runs.domain_report import DomainReport
 from hf_transfer.runs.guard import SOURCE_ONLY
 from hf_transfer.runs.ignored import check_nothing_is_ignored
+from hf_transfer.runs.measured import measured_metrics, trains_head
 from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.results import Result
 from hf_transfer.runs.saving import (
@@ -165,7 +166,7 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
         trainer.compute_metrics = measured
     metrics = measured_metrics(trainer, data)
     metrics |= further(metrics)
-    per_class = measured.class_figures(trainer.transfer_model.config)
+    per_class = measured.class_figures(trainer.transfer_model.config) if trains_head(trainer) else {}
     own = report.card_facts(measured.last)
     if per_class:
         own["tables"] = [*own["tables"], class_table(per_class, test_name(experiment.data))]
@@ -181,15 +182,6 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
     verdict = "" if report.verdict is None else report.verdict.in_words()
     tell_end(folder, {**results, "per_class": per_class}, experiment, reference, verdict)
     return Result(metrics, folder, report.verdict)
-
-
-def measured_metrics(trainer: TransferTrainer, data: RunData) -> dict[str, float]:
-    """Metrics on the evaluation rows by name, without the Trainer's timings; none where there are no such rows."""
-    if data.test is None and data.target is None:
-        return {}
-    hidden = ("_runtime", "_per_second", "_preparation_time", "epoch")
-    evaluated = trainer.evaluate()
-    return {name.removeprefix("eval_"): value for name, value in evaluated.items() if not name.endswith(hidden)}
 
 
 def publish(folder: Path, trainer: TransferTrainer) -> None:
