@@ -44,8 +44,8 @@ def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrained
         check_complete(model, report["missing_keys"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(
-            f"`{source}`, named by `{keyword}`, cannot be loaded: {first_line(error)} Give a Hugging Face folder that is "
-            "there (it may have been moved) or a Hub id."
+            f"`{source}`, named by `{keyword}`, cannot be loaded: {first_line(error)} Give a Hugging Face folder "
+            "that is there (it may have been moved) or a Hub id."
         ) from error
     return model
 
@@ -67,8 +67,8 @@ def check_inputs(member: PreTrainedModel, name: str, student: PreTrainedModel) -
     theirs, ours = (vocabulary_of(one) for one in (member, student))
     if None not in (theirs, ours) and theirs < ours:
         raise ValueError(
-            f"{name} has a vocabulary of {theirs} tokens and the model in training one of {ours}: it does not read the "
-            "same tokenizer's ids. Take models with the same tokenizer."
+            f"{name} has a vocabulary of {theirs} tokens and the model in training one of {ours}: it does not read "
+            "the same tokenizer's ids. Take models with the same tokenizer."
         )
 
 

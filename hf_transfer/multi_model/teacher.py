@@ -26,7 +26,7 @@ class Teacher(nn.Module):
     """A frozen model in evaluation mode.
 
     One from a folder is loaded from there again when a training goes on; checkpoints hold a number that depends on all
-    of its weights, by which another model in its place is noticed. One that is given as a module is in the checkpoints.
+    of its weights, by which another model in its place is noticed. One that is given as a module is in checkpoints.
 
     Args:
         source: folder or Hub id, or the model itself, which is copied.
@@ -178,7 +178,7 @@ class Taught(Objective):
             self.teachers.append(Teacher(source, self.with_heads, fit))
 
     def fit_teacher(self, model: PreTrainedModel, name: str, student: PreTrainedModel) -> None:
-        """Raises ValueError where a teacher does not fit the model in training; may change the teacher so that it does."""
+        """Raises ValueError where a teacher does not fit the model in training; may change it so that it does."""
         check_inputs(model, name, student)
 
     def answers(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -136,9 +136,7 @@ class TransferTrainer(PublishingTrainer):
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
-        for objective in model.objectives.values():
-            for folder in getattr(objective, "member_folders", ()):
-                check_same_processor(folder, self.processing_class)
+        self.check_processors()
         self.train_collator = self._choose_train_collator()
         self.resumed_from: str | None = None
         if args.push_to_hub:
@@ -166,6 +164,12 @@ class TransferTrainer(PublishingTrainer):
             check_environments(dataset)
         if model.reads_labels:
             self._check_labels(model, dataset, "training")
+
+    def check_processors(self) -> None:
+        """Refuse models beside the one in training that read other inputs than it does."""
+        for objective in self.transfer_model.objectives.values():
+            for folder in getattr(objective, "member_folders", ()):
+                check_same_processor(folder, self.processing_class)
 
     def check_evaluation_datasets(self, model: TransferModel, dataset: Any) -> None:
         """Refuse an evaluation set that is empty or has labels the model does not know."""
