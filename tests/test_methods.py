@@ -74,7 +74,7 @@ def keywords_for(name: str, base: str, problem_type: str | None = None) -> dict:
     small = {"hidden_size": 8, "samples": 4, "source_head": base, "width": 4, "blocks": 1, "buffer_size": 4}
     small |= {"ways": 4, "shots": 1, "queries": 1}
     given = {keyword: value for keyword, value in small.items() if keyword in accepted}
-    if "teacher" in accepted and accepted["teacher"].default is inspect.Parameter.empty:
+    if "ranking" in accepted or ("teacher" in accepted and accepted["teacher"].default is inspect.Parameter.empty):
         is_alike = problem_type in (None, SINGLE_LABEL)
         given["teacher"] = base if is_alike else image_model(base, problem_type)
     return given

@@ -137,7 +137,7 @@ class Taught(Objective):
     Subclasses define `answers`, and extend `fit_teacher`.
 
     Args:
-        teachers: folders, Hub ids or models; or one of them.
+        teachers: folders, Hub ids or models; or one of them; None where `build` finds them.
         with_heads: teachers have to be classifiers or regressions.
         cache: ask once; otherwise, and where rows are augmented or their answers too many, teachers run in every step.
         weight: factor of this term in the training loss.
@@ -150,7 +150,7 @@ class Taught(Objective):
 
     def __init__(
         self,
-        teachers: str | PreTrainedModel | Sequence[str | PreTrainedModel],
+        teachers: str | PreTrainedModel | Sequence[str | PreTrainedModel] | None,
         with_heads: bool,
         cache: bool,
         weight: float,
@@ -158,8 +158,8 @@ class Taught(Objective):
         super().__init__(weight)
         one = isinstance(teachers, (str, nn.Module))
         # In a tuple, so that modules given are not registered as this objective's own.
-        self._sources = (teachers,) if one else tuple(teachers)
-        if not self._sources:
+        self._sources = (teachers,) if one else tuple(teachers or ())
+        if teachers is not None and not self._sources:
             raise ValueError("`teacher` should name at least one model, got none.")
         self.with_heads = with_heads
         self.cache = cache
