@@ -68,12 +68,21 @@ def with_second_view(features: list[dict]) -> dict[str, torch.Tensor]:
     return {**batch, "view_pixel_values": batch["pixel_values"].flip(-1) + 0.1}
 
 
-def keywords_for(name: str, base: str) -> dict:
+def keywords_for(name: str, base: str, problem_type: str | None = None) -> dict:
     """The defaults, but small networks and few samples, and the pre-trained model where one is asked for."""
     accepted = inspect.signature(objective_class(name)).parameters
     small = {"hidden_size": 8, "samples": 4, "source_head": base, "width": 4, "blocks": 1, "buffer_size": 4}
     small |= {"ways": 4, "shots": 1, "queries": 1}
-    return {keyword: value for keyword, value in small.items() if keyword in accepted}
+    given = {keyword: value for keyword, value in small.items() if keyword in accepted}
+    if "ranking" in accepted or ("teacher" in accepted and accepted["teacher"].default is inspect.Parameter.empty):
+        is_alike = problem_type in (None, SINGLE_LABEL)
+        given["teacher"] = base if is_alike else image_model(base, problem_type)
+    return given
+
+
+def image_model(base: str, problem_type: str):
+    """The pre-trained model with a head for labels of this kind."""
+    return AutoModelForImageClassification.from_pretrained(base, **HEADS[problem_type])
 
 
 def make(
@@ -82,10 +91,10 @@ def make(
     torch.manual_seed(0)
     cls = objective_class(name)
     problem_type = problem_type or problem_of(cls)
-    model = AutoModelForImageClassification.from_pretrained(base, **HEADS[problem_type])
+    model = image_model(base, problem_type)
     args = TransferConfig(
         output_dir=str(folder),
-        objectives={name: keywords_for(name, base)},
+        objectives={name: keywords_for(name, base, problem_type)},
         max_steps=STEPS,
         per_device_train_batch_size=BATCH,
         learning_rate=1e-3,

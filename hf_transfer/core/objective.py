@@ -29,6 +29,7 @@ NEEDS = frozenset(
         "views",
         "episodes",
         "global_batch",
+        "row_numbers",
     }
 )
 """What an objective may ask for; nothing unasked is computed, and what is not there in a view is None.
@@ -49,6 +50,8 @@ An objective that names none of these is given features and logits.
 - `global_batch`: features, logits, labels and domain of all processes are gathered, differentiably, so that a
   statistic of the batch (a covariance, a class confusion, a discriminator's batch norm) is the same on one process
   and on many.
+- `row_numbers`: which row of the training set every row of the batch is, where a row is the same at every visit; what
+  is measured of a row once holds then for the whole training. Where rows are augmented or drawn anew there are none.
 """
 
 
@@ -85,6 +88,8 @@ class View:
     """[N], the row of the batch that each unit is of; None where units are the rows."""
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
     """The tensors that the model returned for the B rows, when an objective needs them."""
+    row_numbers: Tensor | None = None
+    """[B], the numbers of the B rows in the training set, when an objective needs them and rows never change."""
 
     def rows(self, keep: Tensor) -> View:
         """The view restricted to the units where `keep` ([N], bool) is true, and to the rows that these are of."""
@@ -108,6 +113,7 @@ class View:
             teacher=None if self.teacher is None else self.teacher.rows(keep),
             views=tuple(view.rows(keep) for view in self.views),
             row=row,
+            row_numbers=None if self.row_numbers is None else of_rows(self.row_numbers),
         )
 
     def at_most(self, units: int, generator: torch.Generator) -> View:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from datasets import Dataset
+from torch import Tensor
 from torch.utils.data import Sampler
 
 VISIT_COLUMN = "visit"
+NUMBERS = "row_numbers"
+TRIED_ROWS = 2
 
 
 class Visit(NamedTuple):
@@ -85,3 +90,36 @@ class VisitedRows:
     def __getitems__(self, visits: list[Visit]) -> list[dict[str, Any]]:
         rows = self.rows.__getitems__([visit.row for visit in visits])
         return [{**row, VISIT_COLUMN: visit} for row, visit in zip(rows, visits, strict=True)]
+
+
+@dataclass(frozen=True)
+class NumberingCollator:
+    """Adds the numbers of the rows in the training set, [B], to what another collator gives.
+
+    Args:
+        collator: makes a batch of rows.
+    """
+
+    collator: Callable[[Sequence[Any]], Mapping[str, Any]]
+    reads_visits: ClassVar[bool] = True
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        numbers = torch.tensor([row[VISIT_COLUMN].row for row in rows])
+        rows = [{name: value for name, value in row.items() if name != VISIT_COLUMN} for row in rows]
+        return {**self.collator(rows), NUMBERS: numbers}
+
+
+def is_repeatable(collator: Callable[[Sequence[Any]], Mapping[str, Any]], rows: Dataset) -> bool:
+    """Whether rows are the same at every visit: nothing is drawn by the collator or by a transform of the dataset.
+
+    Tried on two rows, each read twice, without a trace in torch's random state.
+    """
+    if getattr(collator, "reads_visits", False):
+        return False
+    places = range(min(TRIED_ROWS, len(rows)))
+    with torch.random.fork_rng(devices=[]):
+        first, second = (collator([rows[place] for place in places]) for _ in range(2))
+    return all(
+        torch.equal(value, second[name]) if isinstance(value, Tensor) else value == second[name]
+        for name, value in first.items()
+    )

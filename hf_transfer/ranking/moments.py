@@ -13,10 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_transfer.functional.evidence import add_gram as add_gram
 from hf_transfer.ranking.score import Statistics, TransferabilityScore, sum_with_padding, target_columns
-
-# Fits the blocks of matrix products in float64; a power of two would be slower by half.
-COLUMNS_AT_ONCE = 96
 
 
 def second_moments(features: Tensor, labels: Tensor) -> Statistics:
@@ -43,13 +41,6 @@ def add_moments(moments: Statistics, features: Tensor, labels: Tensor) -> Statis
         cross = sum_with_padding(cross, features.T @ targets)
         energy = sum_with_padding(energy, targets.square().sum(dim=0))
     return {**moments, "cross": cross, "energy": energy}
-
-
-def add_gram(gram: Tensor, features: Tensor) -> None:
-    """Add F^T F to the lower triangle of `gram`, some columns at a time: little more than half of the products."""
-    for start in range(0, len(gram), COLUMNS_AT_ONCE):
-        stop = start + COLUMNS_AT_ONCE
-        gram[start:, start:stop].addmm_(features[:, start:].T, features[:, start:stop])
 
 
 def symmetric(gram: Tensor) -> Tensor:

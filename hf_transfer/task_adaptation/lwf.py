@@ -14,39 +14,13 @@ the paper, weight 4 as in later releases; no factor T^2.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from hf_transfer.core.objective import BuildContext, Objective, View
-from hf_transfer.core.task_loss import ANY_PROBLEM, MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
+from hf_transfer.functional.soft_targets import distillation as distillation
 from hf_transfer.task_adaptation.source_head import copy_source_head
-
-
-def distillation(
-    logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0, problem_type: str | None = None
-) -> Tensor:
-    """Mean of KL(teacher / T || logits / T) over the rows, a scalar; the teacher is detached.
-
-    Of two categorical distributions for classes; of several labels the sum of their Bernoulli ones; of numbers, the
-    means of Gaussians of variance T^2, KL = sum_c ((z0 - z)_c / T)^2 / 2.
-
-    Args:
-        logits: [B, C].
-        teacher_logits: [B, C].
-        temperature: T.
-        problem_type: of the outputs; a regression for a single one, else classes, when left out.
-    """
-    problem_type = problem_type or (REGRESSION if logits.shape[1] == 1 else SINGLE_LABEL)
-    logits, teacher_logits = logits / temperature, teacher_logits.detach() / temperature
-    if problem_type == REGRESSION:
-        return (logits - teacher_logits).square().sum(dim=1).mean() / 2
-    if problem_type == MULTI_LABEL:  # each label is a choice between a logit and 0
-        logits, teacher_logits = (torch.stack([z, torch.zeros_like(z)], dim=-1) for z in (logits, teacher_logits))
-    log_p, log_q = logits.log_softmax(dim=-1), teacher_logits.log_softmax(dim=-1)
-    # a class that the teacher rules out (-inf) adds 0 log 0 = 0
-    gap = (log_q - log_p).masked_fill(log_q == -torch.inf, 0.0)
-    return (log_q.exp() * gap).flatten(start_dim=1).sum(dim=1).mean()
 
 
 class LwF(Objective):

@@ -40,6 +40,7 @@ def gathered(view: View, needs: frozenset[str]) -> View:
         inputs=inputs,
         outputs=outputs,
         hidden_states=hidden,
+        row_numbers=None if view.row_numbers is None else from_all_uneven(view.row_numbers),
         teacher=None if view.teacher is None else gathered(view.teacher, needs),
         views=tuple(gathered(one, needs) for one in view.views),
     )

@@ -11,6 +11,7 @@ from hf_transfer.core.registry import registered
 from hf_transfer.domain_adaptation import OBJECTIVES as DOMAIN_ADAPTATION
 from hf_transfer.domain_generalization import OBJECTIVES as DOMAIN_GENERALIZATION
 from hf_transfer.few_shot import OBJECTIVES as FEW_SHOT
+from hf_transfer.multi_model import OBJECTIVES as MULTI_MODEL
 from hf_transfer.pretraining import OBJECTIVES as PRETRAINING
 from hf_transfer.task_adaptation import OBJECTIVES as TASK_ADAPTATION
 
@@ -18,6 +19,7 @@ REGISTRY: dict[str, str] = {
     **PRETRAINING,
     **TASK_ADAPTATION,
     **FEW_SHOT,
+    **MULTI_MODEL,
     **DOMAIN_ADAPTATION,
     **DOMAIN_GENERALIZATION,
 }

@@ -37,8 +37,9 @@ from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
 from hf_transfer.data.views import ViewCollator, augmenting_collator
-from hf_transfer.data.visits import VISIT_COLUMN, VisitedRows, VisitSampler
+from hf_transfer.data.visits import VISIT_COLUMN, NumberingCollator, VisitedRows, VisitSampler, is_repeatable
 from hf_transfer.modeling.anatomy import layer_places, unwrap_peft
+from hf_transfer.modeling.processors import check_same_processor
 from hf_transfer.task_adaptation.schedule import make_schedules
 from hf_transfer.training.checkpoints import (
     check_length,
@@ -135,6 +136,7 @@ class TransferTrainer(PublishingTrainer):
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
+        self.check_processors()
         self.train_collator = self._choose_train_collator()
         self.resumed_from: str | None = None
         if args.push_to_hub:
@@ -162,6 +164,12 @@ class TransferTrainer(PublishingTrainer):
             check_environments(dataset)
         if model.reads_labels:
             self._check_labels(model, dataset, "training")
+
+    def check_processors(self) -> None:
+        """Refuse models beside the one in training that read other inputs than it does."""
+        for objective in self.transfer_model.objectives.values():
+            for folder in getattr(objective, "member_folders", ()):
+                check_same_processor(folder, self.processing_class)
 
     def check_evaluation_datasets(self, model: TransferModel, dataset: Any) -> None:
         """Refuse an evaluation set that is empty or has labels the model does not know."""
@@ -221,13 +229,21 @@ class TransferTrainer(PublishingTrainer):
             self.data_collator = given.collator
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
         if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
-            return given
+            return self._numbering(given)
         if self.args.train_sampling_strategy == "batch_rebalance":
             raise ValueError("rows are augmented one by one: `train_sampling_strategy` should not be batch_rebalance.")
         rows = self._remove_unused_columns(self.train_dataset)
         return augmenting_collator(
             given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed
         )
+
+    def _numbering(self, collator: Callable) -> Callable:
+        """The collator, with the numbers of the rows where an objective asks for them and no row ever changes."""
+        if "row_numbers" not in self.transfer_model.needs or self.train_dataset is None:
+            return collator
+        is_sampled = self.args.train_sampling_strategy != "batch_rebalance"
+        rows = self._remove_unused_columns(self.train_dataset)
+        return NumberingCollator(collator) if is_sampled and is_repeatable(collator, rows) else collator
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer's, with the collator of the training rows."""
@@ -263,15 +279,23 @@ class TransferTrainer(PublishingTrainer):
     def _prepare_objectives(self) -> None:
         for objective in self.transfer_model.objectives.values():
             if type(objective).prepare is not Objective.prepare:
-                objective.prepare(self.adapted_model, self._plain_dataloader())
+                objective.prepare(self.adapted_model, self._plain_dataloader("row_numbers" in objective.needs))
 
-    def _plain_dataloader(self) -> DataLoader:
-        """All training rows as they are, in the same random order on every process, so that all measure the same."""
+    def _plain_dataloader(self, numbered: bool = False) -> DataLoader:
+        """All training rows as they are, in the same random order on every process, so that all measure the same.
+
+        Args:
+            numbered: with the numbers of the rows, where training has them.
+        """
+        rows = self._remove_unused_columns(self.train_dataset)
+        sampler, collator = ShuffleSampler(len(self.train_dataset), self.data_seed), self.data_collator
+        if numbered and isinstance(self.train_collator, NumberingCollator):
+            rows, sampler, collator = VisitedRows(rows), VisitSampler(sampler), self.train_collator
         return DataLoader(
-            self._remove_unused_columns(self.train_dataset),
+            rows,
             batch_size=self._train_batch_size,
-            sampler=ShuffleSampler(len(self.train_dataset), self.data_seed),
-            collate_fn=self.data_collator,
+            sampler=sampler,
+            collate_fn=collator,
             num_workers=self.args.dataloader_num_workers,
         )
 

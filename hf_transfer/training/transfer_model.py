@@ -181,6 +181,7 @@ class TransferModel(nn.Module):
         labels: Tensor | None = None,
         domain: Tensor | None = None,
         labels_per_batch: Tensor | None = None,
+        row_numbers: Tensor | None = None,
         **inputs: Tensor,
     ) -> TransferOutput:
         """One forward of the concatenated batch, the task loss and, in training, every objective.
@@ -189,6 +190,7 @@ class TransferModel(nn.Module):
             labels: [B] classes (or [B] / [B, C] floats for regression and multi-label), `-100` where unknown.
             domain: [B], 0 = source, 1 = target.
             labels_per_batch: divides the summed task loss in place of this batch's own number of labels.
+            row_numbers: [B], the numbers of the rows in the training set.
             inputs: what the Hugging Face model takes.
         """
         inputs = {name: value for name, value in inputs.items() if value is not None}
@@ -204,7 +206,7 @@ class TransferModel(nn.Module):
             return TransferOutput(loss=task_loss, logits=self._told_logits(view, outputs), features=features)
         terms = {} if task_loss is None else {"task": task_loss}
         if working:
-            terms |= self._objective_losses(view)
+            terms |= self._objective_losses(replace(view, row_numbers=row_numbers))
         ramp = 1.0 if self.progress >= self.objective_warmup else self.progress / self.objective_warmup
         weights = {name: ramp * objective.weight for name, objective in self.objectives.items()}
         weights |= {} if self.alternating is None else {self.alternating: 1.0}

@@ -295,7 +295,7 @@ def published_ratio(features, target):
 
 
 def test_a_few_newton_steps_find_alpha_and_beta(monkeypatch):
-    monkeypatch.setattr("hf_transfer.ranking.scores.logme.NEWTON_STEPS", 6)
+    monkeypatch.setattr("hf_transfer.functional.evidence.NEWTON_STEPS", 6)
     features = random_features(80, 12)
     targets = torch.cat([random_targets(features, 1, noise) for noise in (0.1, 1.0, 4.0)], dim=1)
     evidence = scored(features, targets).evidence()

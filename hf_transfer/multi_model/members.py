@@ -1,0 +1,127 @@
+"""Loading the pre-trained models that a method combines, and what is wrong with one that cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from hf_transfer.hub.adapter import are_made_up
+from hf_transfer.modeling.head_order import order_head
+from hf_transfer.modeling.loading import check_complete, first_line, head_class, quiet_loading
+from hf_transfer.models.short_names import model_folder
+
+
+def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrainedModel:
+    """A pre-trained model from a folder or the Hub, in float32.
+
+    Args:
+        source: folder, Hub id or packaged name.
+        keyword: that named it, for the error.
+        with_head: it has to be a classifier or a regression; otherwise a backbone will do, and a classifier keeps its
+            head.
+
+    Raises:
+        ValueError: it cannot be loaded, lacks weights, or has no head where one is needed.
+    """
+    try:
+        folder = model_folder(source)
+        config = AutoConfig.from_pretrained(folder)
+        try:
+            loader = head_class(config)
+        except ValueError:
+            if with_head:
+                raise
+            loader = AutoModel
+        with quiet_loading():
+            model, report = loader.from_pretrained(folder, dtype="float32", output_loading_info=True)
+        check_complete(model, report["missing_keys"])
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"`{source}`, named by `{keyword}`, cannot be loaded: {first_line(error)} Give a Hugging Face folder "
+            "that is there (it may have been moved) or a Hub id."
+        ) from error
+    return model
+
+
+def check_inputs(member: PreTrainedModel, name: str, student: PreTrainedModel) -> None:
+    """Refuse a member that cannot read the inputs of the model in training.
+
+    Raises:
+        ValueError: another modality, other channels, or a smaller vocabulary.
+    """
+    if member.main_input_name != student.main_input_name:
+        raise ValueError(
+            f"{name} reads `{member.main_input_name}` and the model in training `{student.main_input_name}`: both "
+            "have to be models of the same modality, whose inputs one processor makes."
+        )
+    theirs, ours = (getattr(one.config, "num_channels", None) for one in (member, student))
+    if None not in (theirs, ours) and theirs != ours:
+        raise ValueError(f"{name} reads images of {theirs} channels and the model in training of {ours}.")
+    theirs, ours = (vocabulary_of(one) for one in (member, student))
+    if None not in (theirs, ours) and theirs < ours:
+        raise ValueError(
+            f"{name} has a vocabulary of {theirs} tokens and the model in training one of {ours}: it does not read "
+            "the same tokenizer's ids. Take models with the same tokenizer."
+        )
+
+
+def vocabulary_of(model: PreTrainedModel) -> int | None:
+    return getattr(model.config.get_text_config(), "vocab_size", None)
+
+
+def match_labels(member: PreTrainedModel, name: str, student: PreTrainedModel) -> None:
+    """Put the outputs of a member in the order of the model in training, by the names of their classes.
+
+    Raises:
+        ValueError: it has another number of outputs, or classes of other names.
+    """
+    theirs, ours = member.config.num_labels, student.config.num_labels
+    if theirs != ours:
+        raise ValueError(f"{name} has {theirs} labels and the model in training {ours}: they have to be the same.")
+    stored, wanted = ([one.config.id2label[place] for place in range(ours)] for one in (member, student))
+    if are_made_up(stored) or are_made_up(wanted):
+        return
+    if sorted(map(str, stored)) != sorted(map(str, wanted)):
+        odd = next(label for label in stored if label not in wanted)
+        raise ValueError(f"{name} has other labels than the model in training: `{odd}` is not among {wanted[:5]}.")
+    order_head(member, stored, wanted, name)
+    member.config.id2label, member.config.label2id = dict(enumerate(wanted)), {n: i for i, n in enumerate(wanted)}
+
+
+def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the inputs that the model's forward names."""
+    accepted = inspect.signature(model.forward).parameters
+    return {name: value for name, value in inputs.items() if name in accepted}
+
+
+def run_member(model: nn.Module, name: str, inputs: Mapping[str, Tensor]) -> Any:
+    """What the member returns for the inputs of the model in training.
+
+    Raises:
+        ValueError: it cannot be run on them.
+    """
+    try:
+        return model(**inputs)
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        shapes = {key: list(value.shape) for key, value in inputs.items()}
+        raise ValueError(
+            f"{name} cannot be run on the inputs of the model in training, {shapes}: {first_line(error)}"
+        ) from error
+
+
+def fingerprint_of(model: nn.Module) -> Tensor:
+    """A whole number, as a tensor [], that depends on the name and every value of all weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return torch.tensor(int.from_bytes(digest.digest(), "big") >> 1)
