@@ -192,6 +192,9 @@ class Objective(nn.Module):
     runs_views: ClassVar[bool] = True
     """With the need `views`: False where only the inputs of the second copy are read, so that the model need not run
     on it."""
+    reads_outputs: ClassVar[frozenset[str] | None] = None
+    """With the need `outputs`: the names of those that are read, so that the others are neither kept nor gathered;
+    None for all."""
     tasks: ClassVar[frozenset[str]] = frozenset({SINGLE_LABEL})
     """The problem types (`hf_transfer.core.task_loss.PROBLEM_TYPES`) that the formula is defined for; a run of another
     one is refused. A formula that reads features, weights or `row_losses` alone is defined for `ANY_PROBLEM`."""
@@ -295,6 +298,12 @@ def check_needs(objectives: Mapping[str, Objective]) -> frozenset[str]:
             raise ValueError(f"objective `{name}` needs {sorted(unknown)}, accepted: {sorted(NEEDS)}.")
         asked |= needs_of(objective)
     return frozenset(asked)
+
+
+def outputs_of(objectives: Iterable[Objective]) -> frozenset[str] | None:
+    """Names of the model's outputs that objectives with the need `outputs` read; None for all."""
+    read = [one.reads_outputs for one in objectives if "outputs" in one.needs]
+    return None if None in read else frozenset().union(*read)
 
 
 def no_loss(view: View) -> Tensor:

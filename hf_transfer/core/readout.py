@@ -6,7 +6,7 @@ A unit is an image, a sentence, a token, a pixel of the logits' grid. An objecti
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -88,27 +88,28 @@ class Named(Readout):
     """Features from an output by its name, such as `image_embeds` of a CLIP model. Units are the rows.
 
     Args:
-        features: name of an output [B, D].
+        features: name of an output [B, D], or names of several, which come side by side.
         logits: name of an output [B, C], or None.
-        width: D; the configuration's `projection_dim`, or else its `hidden_size`, when left out.
+        width: D of each; the configuration's `projection_dim`, or else its `hidden_size`, when left out.
 
     Raises:
         ValueError: in `read`, there is no such output, or it is not one vector a row.
     """
 
-    def __init__(self, features: str, logits: str | None = None, width: int | None = None):
-        self.features = features
+    def __init__(self, features: str | Sequence[str], logits: str | None = None, width: int | None = None):
+        self.features = (features,) if isinstance(features, str) else tuple(features)
         self.logits = logits
         self.width = width
 
     def find(self, model: nn.Module) -> None:
         config = getattr(model, "config", None)
         known = (self.width, getattr(config, "projection_dim", None), getattr(config, "hidden_size", None))
-        self.feature_dim = next((width for width in known if width is not None), None)
+        width = next((width for width in known if width is not None), None)
+        self.feature_dim = None if width is None else width * len(self.features)
         self.num_outputs = None if self.logits is None else getattr(config, "num_labels", None)
 
     def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
-        features = self._named(outputs, self.features)
+        features = torch.cat([self._named(outputs, name) for name in self.features], dim=1)
         logits = None if self.logits is None else self._named(outputs, self.logits)
         return Units(features, logits, batch.get("labels"), rows_of(batch))
 

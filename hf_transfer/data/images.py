@@ -114,12 +114,11 @@ class PixelReader:
 
 
 def _as_tensor(values: list) -> torch.Tensor | list:
-    """Numbers as a tensor; names, texts and missing values as they are."""
-    return (
-        values
-        if any(value is None or isinstance(value, (str, bytes, dict)) for value in values)
-        else torch.tensor(values)
-    )
+    """Numbers as a tensor; names, texts, lists of different lengths and missing values as they are."""
+    are_ragged = len({len(value) for value in values if isinstance(value, list)}) > 1
+    if are_ragged or any(value is None or isinstance(value, (str, bytes, dict)) for value in values):
+        return values
+    return torch.tensor(values)
 
 
 def image_processor(size: int, num_channels: int) -> ViTImageProcessorPil:

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Image
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.processing_utils import ProcessorMixin
 
+from hf_transfer.data.captions import caption_column, caption_tokens
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.holes import refuse_empty_cells, row_name
@@ -43,9 +45,10 @@ def prepare(
     [-1, 1].
 
     Args:
-        dataset: rows with an image column, or one or two text columns, and possibly a label.
+        dataset: rows with an image column, or one or two text columns, and possibly a label; with an image and a text
+            column for a model with two towers.
         config: the model's configuration.
-        processor: the model's tokenizer or image processor.
+        processor: the model's tokenizer or image processor, or both in one for two towers.
         text_columns: which string columns to read; all of them when there are at most two.
         max_length: cut text after so many tokens, or fewer where the model or its tokenizer says so.
         block_size: join the texts and cut them into blocks of so many tokens instead, see `language_blocks`.
@@ -67,6 +70,8 @@ def prepare(
         return dataset
     check_modality(dataset, config)
     images = _image_columns(dataset)
+    if isinstance(processor, ProcessorMixin):
+        return _prepare_pairs(dataset, config, processor, text_columns, max_length)
     if images:
         return _prepare_images(dataset, images[0], config, processor)
     columns = list(text_columns) or find_text_columns(labelled)
@@ -160,6 +165,27 @@ def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, pro
 
     ready = dataset.map(convert, batched=True, with_indices=True, remove_columns=[column], desc="Reading images")
     return _with_labels(ready).with_transform(PixelReader(*first.shape))
+
+
+def _prepare_pairs(
+    dataset: Dataset, config: PreTrainedConfig, processor: Any, text_columns: Sequence[str], max_length: int | None
+) -> Dataset:
+    """Pixels and tokens of every row, and its label where it has one."""
+    images = _image_columns(dataset)
+    if len(images) != 1:
+        raise ValueError(
+            f"pairs of an image and a text need one image column, got {images} in {dataset.column_names}: leave the "
+            'others out, or make paths a column of pictures, dataset.cast_column("path", datasets.Image()).'
+        )
+    column = caption_column(dataset, text_columns)
+    rest = [name for name in dataset.column_names if name not in (*images, *LABEL_COLUMNS)]
+
+    def tokenize(rows: dict) -> dict:
+        return caption_tokens(rows[column], processor.tokenizer, config, max_length)
+
+    ready = dataset.map(tokenize, batched=True, remove_columns=rest, desc="Reading text")
+    check_vocabulary(_largest(ready), processor.tokenizer, config)
+    return _prepare_images(ready, images[0], config, processor.image_processor)
 
 
 def _image_size(config: PreTrainedConfig) -> int:

@@ -36,6 +36,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "text_columns": (is_not_read("text_columns"), TEXT),
     "max_length": (is_not_read("max_length"), TEXT),
     "block_size": (is_not_read("block_size"), "the task text-generation"),
+    "prompts": (is_not_read("prompts"), "the task zero-shot-image-classification"),
     "trajectories": (is_not_read("trajectories"), "the task offline-reinforcement-learning"),
 }
 """Argument -> when nothing reads it, and what it is for."""

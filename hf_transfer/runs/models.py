@@ -27,6 +27,8 @@ from hf_transfer.hub.adapter import are_made_up, named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter
 from hf_transfer.modeling.anatomy import linear_heads
 from hf_transfer.modeling.head_order import order_head
+from hf_transfer.modeling.two_towers import DUAL_ENCODER, TOWERS, check_tower, load_tower, named_towers, tower_config
+from hf_transfer.models.short_names import model_folder
 from hf_transfer.tasks import task_named
 from hf_transfer.tasks.arguments import ModelArguments
 from hf_transfer.training.converters import convert_model
@@ -162,17 +164,22 @@ def from_architecture(loader: Any, settings: dict[str, Any], task: str) -> PreTr
 
     Args:
         loader: the Auto class.
-        settings: `model_type` and fields of its configuration class.
+        settings: `model_type` and fields of its configuration class; a tower that is a name has that model's weights.
         task: for the message.
 
     Raises:
         ValueError: as `new_config`; or a model of these sizes cannot be made, or has no head for the task.
     """
+    towers = named_towers(settings)
     config = new_config(settings)
     try:
         # transformers has no public name for it outside its Auto classes
         make = loader._from_config if issubclass(loader, PreTrainedModel) else loader.from_config
-        return make(config)
+        model = make(config)
+        for part, name in towers.items():
+            with without_loading_report():
+                tell_new_weights(name, load_tower(model, part, name))
+        return model
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
         raise ValueError(f"`architecture` cannot be made for {task}: {headless_kind(error) or error}") from error
 
@@ -202,6 +209,9 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     unknown = sorted(name for name in settings if not hasattr(plain, name))
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
+    settings |= {
+        part: new_tower(settings[part], getattr(plain, part), part, kind) for part in set(TOWERS) & set(settings)
+    }
     try:
         config = AutoConfig.for_model(kind, **settings)
     except (StrictDataclassError, TypeError, ValueError) as error:
@@ -212,6 +222,31 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
             # as the model itself does on save: weights trained with one attention are wrong under another
             config.trained_attention = "flow" if attention == "flow" else "sdpa"
     return config
+
+
+def new_tower(given: Any, plain: PreTrainedConfig, part: str, kind: str) -> dict[str, Any]:
+    """The configuration of a tower of an architecture with two.
+
+    Args:
+        given: its fields, or the name of a model.
+        plain: as it is when nothing is given.
+        part: `vision_config` or `text_config`.
+        kind: `model_type` of the whole.
+
+    Raises:
+        ValueError: as `new_config`; or the tower does not fit.
+    """
+    if isinstance(given, str):
+        config = tower_config(model_folder(given), part)
+    elif isinstance(given, Mapping):
+        config = new_config({"model_type": plain.model_type, **given})
+    else:
+        raise ValueError(
+            f"`architecture`: {part} should be a mapping of fields or the name of a model, got {given!r}."
+        )
+    if kind == DUAL_ENCODER:
+        check_tower(config, part)
+    return config.to_dict()
 
 
 def with_adapter(model: PreTrainedModel, settings: dict[str, Any]) -> peft.PeftModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,8 +43,20 @@ def set_up(
     if model_args.architecture is not None:
         every = [rows for rows in (raw.train, raw.target, raw.test) if rows is not None]
         sizes = task.sizes(model_args.architecture, data_args, every, processor)
-        model_args = replace(model_args, architecture={**sizes, **model_args.architecture})
+        model_args = replace(model_args, architecture=joined(sizes, model_args.architecture))
     model = load_model(model_args, class_names, outputs=outputs, problem_type=problem_type)
     if isinstance(processor, PreTrainedTokenizerBase):
         processor = with_padding(processor, model.config)
     return model, task.load_processor(model_args, model.config) if processor is None else processor
+
+
+def joined(sizes: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a configuration; what the user gives counts, also inside the configuration of a part."""
+    parts = {
+        name: joined(sizes[name], part) for name, part in given.items() if both_hold_fields(sizes.get(name), part)
+    }
+    return {**sizes, **given, **parts}
+
+
+def both_hold_fields(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)

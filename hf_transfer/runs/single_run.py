@@ -31,7 +31,7 @@ from hf_transfer.runs.setup import set_up
 from hf_transfer.runs.task import with_task
 from hf_transfer.tasks import task_named
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
-from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import alternates, label_spaces
 
@@ -90,14 +90,15 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     set_seed(config.seed)
     model, processor = set_up(model_args, data_args, raw)
     # so that a model's own loss has nothing to confuse with its targets
-    data = raw.prepared(model.config, processor, data_args, keep_labels=False)
+    data = raw.prepared(model.config, processor, data_args, keep_labels=task.keeps_labels)
     if task.keeps_columns:
         config.remove_unused_columns = False
-    trainer = PretrainingTrainer(
+    trainer = task.pretrainer(
         model,
         config,
         train_dataset=data.train,
         eval_dataset=data.test,
+        compute_metrics=None if data.test is None else task.metrics(model, processor, raw.test, data_args),
         processing_class=processor,
         data_collator=task.collator(processor, data.train),
     )

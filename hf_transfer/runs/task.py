@@ -19,10 +19,13 @@ from transformers.utils import logging
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.data.class_names import WORDS
 from hf_transfer.modeling.adapters import is_adapter
+from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
 from hf_transfer.runs.models import new_config
 from hf_transfer.tasks import MAIN_TASKS, TASKS
+from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
 logger = logging.get_logger(__name__)
 
@@ -59,6 +62,8 @@ def find_task(
 ) -> str:
     """The task, a key of `TASKS`. Arguments and errors as `with_task`; `rows` is asked in doubt only."""
     config = configuration_of(model_args)
+    if pretraining and has_two_towers(config) and are_pairs(rows()):
+        return ZeroShotImageClassification.name
     kinds = set(MAIN_TASKS) if config is None else kinds_of(config)
     if data_args is not None and (data_args.trajectories or data_args.dataset == "trajectories"):
         kinds &= {"trajectory"}
@@ -122,8 +127,20 @@ def kinds_of_rows(rows: Dataset) -> set[str]:
     features = [feature for name, feature in rows.features.items() if name not in LABEL_COLUMNS]
     if any(isinstance(feature, Image) for feature in features):
         return {"image"}
-    is_text = any(isinstance(feature, Value) and feature.dtype in ("string", "large_string") for feature in features)
+    is_text = any(isinstance(feature, Value) and feature.dtype in WORDS for feature in features)
     return {"text"} if is_text else set()
+
+
+def has_two_towers(config: PreTrainedConfig | None) -> bool:
+    """Whether models of this configuration embed images and texts."""
+    return config is not None and all(part in config.sub_configs for part in TOWERS)
+
+
+def are_pairs(rows: Dataset) -> bool:
+    """Whether rows hold images and texts that are no labels."""
+    features = [feature for name, feature in rows.features.items() if name not in LABEL_COLUMNS]
+    is_image = any(isinstance(feature, Image) for feature in features)
+    return is_image and any(getattr(feature, "dtype", None) in WORDS for feature in features)
 
 
 def language_task(config: PreTrainedConfig | None) -> str | None:

@@ -10,6 +10,7 @@ from hf_transfer.tasks.task import Task
 from hf_transfer.tasks.text_classification import TextClassification
 from hf_transfer.tasks.text_generation import TextGeneration
 from hf_transfer.tasks.time_series_classification import TimeSeriesClassification
+from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -21,6 +22,7 @@ TASKS: dict[str, Task] = {
         FillMask(),
         TextGeneration(),
         OfflineReinforcementLearning(),
+        ZeroShotImageClassification(),
     )
 }
 """Name -> task."""

@@ -24,7 +24,8 @@ class ModelArguments:
         metadata={
             "help": "Start from random weights of this configuration: "
             '{"model_type": "flowformer", "modality": "image"}; '
-            "`attn_implementation: sdpa` in it makes the softmax twin."
+            "`attn_implementation: sdpa` in it makes the softmax twin. A tower of a vision-text-dual-encoder may be a "
+            "model: {vision_config: FOLDER, text_config: all-minilm}."
         },
     )
     task: str | None = field(
@@ -123,6 +124,13 @@ class DataArguments:
     block_size: int | None = field(
         default=None,
         metadata={"help": "For text-generation: join the texts and cut them into blocks of so many tokens."},
+    )
+    prompts: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "For zero-shot-image-classification: texts with {} for the name of a class, whose embeddings are "
+            'averaged; "a photo of a {}." when left out.'
+        },
     )
     trajectories: dict | None = field(
         default=None,

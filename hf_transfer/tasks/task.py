@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import transformers
 from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.data.collators import PaddingCollator
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
+from hf_transfer.training.family_trainers import PretrainingTrainer
 
 Metrics = dict[str, float]
 
@@ -21,7 +22,7 @@ class Task:
     name: ClassVar[str]
     """As the Hub's pipeline tag says it."""
     reads: ClassVar[str]
-    """Kind of input: image, text, time_series or trajectory."""
+    """Kind of input: image, text, image_text, time_series or trajectory."""
     auto_class: ClassVar[str]
     """The class of transformers that loads a model with such a head."""
     reads_labels: ClassVar[bool] = True
@@ -34,6 +35,10 @@ class Task:
     """Arguments of the data that this task reads and not every one does."""
     keeps_columns: ClassVar[bool] = False
     """Whether the columns of the prepared rows are no inputs of the model yet."""
+    keeps_labels: ClassVar[bool] = False
+    """Without `reads_labels`: whether rows keep labels that they have, to be measured by."""
+    pretrainer: ClassVar[type[PretrainingTrainer]] = PretrainingTrainer
+    """Without `reads_labels`: what trains it."""
 
     def model_class(self) -> Any:
         """The class with `from_pretrained` and, if it is an Auto class, `from_config`."""
@@ -80,6 +85,22 @@ class Task:
         if isinstance(processor, PreTrainedTokenizerBase):
             return transformers.DataCollatorWithPadding(processor)
         return PaddingCollator("input_ids", pad_token_id or 0) if "input_ids" in rows.column_names else None
+
+    def metrics(
+        self, model: Any, processor: Any, rows: Dataset | None, data: DataArguments
+    ) -> Callable[[EvalPrediction], Metrics] | None:
+        """Without `reads_labels`: `compute_metrics` of the trainer, if it has any.
+
+        Args:
+            model: in training.
+            processor: of the run.
+            rows: to evaluate on, as they were read; None where there are none.
+            data: arguments of the data.
+
+        Raises:
+            ValueError: an argument out of range.
+        """
+        return None
 
     def further_metrics(
         self, model: Any, processor: Any, data: DataArguments, seed: int

@@ -30,6 +30,7 @@ from hf_transfer.core.objective import (
     alternating_name,
     check_needs,
     needs_of,
+    outputs_of,
 )
 from hf_transfer.core.readout import Readout
 from hf_transfer.core.supervision import FromLabels, FromModel, NoTask, TaskLoss
@@ -323,6 +324,8 @@ class TransferModel(nn.Module):
         told = {}
         if "outputs" in needs:
             told = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.ndim}
+            wanted = outputs_of(self.objectives.values())
+            told = told if wanted is None else {name: value for name, value in told.items() if name in wanted}
         view = View(
             units.features if "features" in needs else None,
             units.logits,

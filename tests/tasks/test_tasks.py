@@ -32,11 +32,13 @@ def test_an_unknown_task_is_refused():
 def test_only_text_generation_reads_blocks_and_only_trajectories_their_settings():
     readers = {
         name: [task.name for task in TASKS.values() if name in task.own_arguments]
-        for name in ("block_size", "trajectories", "tokenizer")
+        for name in ("block_size", "trajectories", "tokenizer", "prompts")
     }
     assert readers["block_size"] == ["text-generation"]
     assert readers["trajectories"] == ["offline-reinforcement-learning"]
-    assert readers["tokenizer"] == ["text-classification", "fill-mask", "text-generation"]
+    texts = ["text-classification", "fill-mask", "text-generation", "zero-shot-image-classification"]
+    assert readers["tokenizer"] == texts
+    assert readers["prompts"] == ["zero-shot-image-classification"]
 
 
 def test_sizes_of_a_new_model_follow_from_the_longest_series_of_all_rows():

@@ -1,0 +1,65 @@
+"""Models with an image and a text tower whose weights come from two models: transformers' VisionTextDualEncoderModel.
+
+The configuration of a tower may be a name in place of its fields: `vision_config: google/vit-base-patch16-224`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from hf_transfer.models.short_names import model_folder
+
+DUAL_ENCODER = "vision-text-dual-encoder"
+TOWERS = {"vision_config": "vision_model", "text_config": "text_model"}
+"""Field of the configuration -> module, as transformers calls them."""
+
+
+def named_towers(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The towers of an architecture that start from a model, and the folder or Hub id of it."""
+    return {part: model_folder(settings[part]) for part in TOWERS if isinstance(settings.get(part), str)}
+
+
+def tower_config(name: str, part: str) -> PreTrainedConfig:
+    """The configuration of a tower: that of a model, or its part where the model has two towers itself.
+
+    Args:
+        name: folder or Hub id.
+        part: `vision_config` or `text_config`.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"`architecture`: cannot load `{name}` as {part}: {error}") from error
+    return getattr(config, part, config)
+
+
+def check_tower(config: PreTrainedConfig, part: str) -> None:
+    """Raises ValueError when a VisionTextDualEncoderModel cannot tell how wide the tower is."""
+    if not hasattr(config, "hidden_size"):
+        raise ValueError(
+            f"`architecture`: a {config.model_type} cannot be the {part} of a {DUAL_ENCODER}, which needs one "
+            "`hidden_size` and a `pooler_output`: take a ViT, DINOv2 or Swin for images, a BERT for texts."
+        )
+
+
+def load_tower(model: PreTrainedModel, part: str, name: str) -> dict[str, Any]:
+    """Give a tower the weights of a model.
+
+    Args:
+        model: with two towers.
+        part: `vision_config` or `text_config`.
+        name: folder or Hub id.
+
+    Returns:
+        What `from_pretrained` reports of weights that it did not find.
+    """
+    loaded, report = AutoModel.from_pretrained(name, output_loading_info=True)
+    tower = getattr(loaded, TOWERS[part], loaded)
+    getattr(model, TOWERS[part]).load_state_dict(tower.state_dict())
+    return report
