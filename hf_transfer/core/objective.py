@@ -250,8 +250,8 @@ class Phase:
 class AlternatingObjective(Objective):
     """A method whose steps alternate between groups of parameters with losses of their own.
 
-    It is trained by `AlternatingTrainer`, which goes through `phases` on every batch. The method weights its terms
-    itself: `weight` is for its own use, and the warm-up of the other objectives does not apply to it.
+    A TransferTrainer goes through `phases` on every batch, see `hf_transfer.training.steps`. The method weights its
+    terms itself: `weight` is for its own use, and the warm-up of the other objectives does not apply to it.
     """
 
     phase: Phase | None = None
@@ -263,7 +263,7 @@ class AlternatingObjective(Objective):
 
     def forward(self, view: View) -> Tensor:
         if self.phase is None:
-            raise RuntimeError(f"{type(self).__name__} has no phase: train it with AlternatingTrainer.")
+            raise RuntimeError(f"{type(self).__name__} has no phase: a TransferTrainer sets it.")
         return no_loss(view) if self.phase.loss is None else self.phase.loss(view)
 
 

@@ -30,10 +30,9 @@ from hf_transfer.runs.saving import (
 from hf_transfer.runs.setup import set_up
 from hf_transfer.runs.task import with_task
 from hf_transfer.tasks import task_named
-from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
-from hf_transfer.training.transfer_model import alternates, label_spaces
+from hf_transfer.training.transfer_model import label_spaces
 
 MODEL_FOLDER = "model"
 TRANSLATION_FOLDER = "translated"
@@ -63,8 +62,7 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         ),
     }
     if data.target is not None:
-        family = AlternatingTrainer if alternates(config.objectives) else DomainAdaptationTrainer
-        trainer: TransferTrainer = family(model, config, target_dataset=data.target, **common)
+        trainer: TransferTrainer = DomainAdaptationTrainer(model, config, target_dataset=data.target, **common)
     else:
         trainer = TaskAdaptationTrainer(model, config, **common)
     if not trainer.transfer_model.reads_head:

@@ -62,7 +62,7 @@ def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
 
 
 def alternates(spec: Mapping[str, Any] | None) -> bool:
-    """Whether the steps of one of these objectives alternate, so that AlternatingTrainer trains them."""
+    """Whether the steps of one of these objectives alternate."""
     return alternating_name(make_objectives(spec)) is not None
 
 

@@ -51,6 +51,7 @@ from hf_transfer.training.checkpoints import (
 from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
 from hf_transfer.training.publishing_trainer import PublishingTrainer
+from hf_transfer.training.steps import steps_for
 from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
 from hf_transfer.training.transfer_model import TransferModel, TransferOutput, make_objectives
 from hf_transfer.tuners import adapter_callbacks
@@ -81,8 +82,6 @@ class TransferTrainer(PublishingTrainer):
     loss_is_scaled_for_ga = False
     task_loss: ClassVar[type[TaskLoss] | None] = None
     """Where the loss of the task comes from; None chooses by the model, see TransferModel."""
-    alternates = False
-    """Whether a step may go through the phases of an objective whose steps alternate."""
 
     def __init__(
         self,
@@ -104,11 +103,6 @@ class TransferTrainer(PublishingTrainer):
             model = TransferModel(model, made, readout, task_loss=task_loss, label_smoothing=smoothing)
         elif objectives is not None:
             raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
-        if model.alternating is not None and not self.alternates:
-            raise ValueError(
-                f"the steps of `{model.alternating}` alternate: train it with AlternatingTrainer; a run of the "
-                "command line does when it has a `target_dataset`."
-            )
         args.label_names = args.label_names or ["labels"]
         if train_dataset is not None:
             train_dataset = as_dataset(train_dataset, "train_dataset")
@@ -135,6 +129,7 @@ class TransferTrainer(PublishingTrainer):
         self._term_sums: dict[str, Tensor] = {}
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self.steps = steps_for(self)
         self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
         self.check_processors()
         self.train_collator = self._choose_train_collator()
@@ -333,10 +328,17 @@ class TransferTrainer(PublishingTrainer):
             self._term_counts.clear()
         super().log(logs, start_time)
 
-    def training_step(self, *args, **kwargs) -> Tensor:
-        """As the Trainer's; resting layers keep no gradient, so that neither clipping nor the optimizer sees one."""
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """A step as the objectives ask for it, see `hf_transfer.training.steps`."""
+        return self.steps(self._backward, model, inputs, num_items_in_batch)
+
+    def _backward(self, *batch: Any) -> Tensor:
+        """As the Trainer's step; layers that are frozen now keep no gradient, so that neither clipping nor the
+        optimizer sees one."""
         try:
-            loss = super().training_step(*args, **kwargs)
+            loss = super().training_step(*batch)
             # In float16 the scaler of gradients passes such a step over by itself.
             if self.accelerator.scaler is None and not torch.isfinite(loss):
                 raise infinite_terms(loss, self._term_sums)

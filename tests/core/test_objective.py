@@ -128,7 +128,7 @@ def test_the_loss_of_an_alternating_objective_is_that_of_its_phase():
     objective, view = AlternatingObjective(), make_view()
     with pytest.raises(NotImplementedError, match=r"AlternatingObjective should define `phases\(progress\)`"):
         objective.phases(0.0)
-    with pytest.raises(RuntimeError, match="AlternatingObjective has no phase: train it with AlternatingTrainer"):
+    with pytest.raises(RuntimeError, match="AlternatingObjective has no phase: a TransferTrainer sets it"):
         objective(view)
     objective.phase = Phase("pull", lambda model: [], lambda view: view.features.sum() + view.progress)
     assert objective(view).item() == 30.25

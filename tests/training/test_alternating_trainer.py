@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from hf_transfer.core.objective import AlternatingObjective, Phase
-from hf_transfer.training.alternating_trainer import AlternatingTrainer, only_trains
-from hf_transfer.training.family_trainers import DomainAdaptationTrainer
+from hf_transfer.training.alternating_trainer import AlternatingTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer, join_domains
+from hf_transfer.training.steps import only_trains
+from hf_transfer.training.trainer import TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
 from tests import tiny
 from tests.training.test_trainer import assert_same, config, state_of
@@ -79,7 +81,7 @@ def test_a_step_is_the_phases_by_hand(tmp_path, rows):
 def test_a_phase_moves_its_own_parameters_only(tmp_path, rows):
     """Also under an optimizer with momentum and weight decay; every step starts without gradients."""
     trainer = make(tmp_path, rows, max_steps=1, weight_decay=0.1)
-    seen, is_clean, take_step = [], [], trainer._take_step
+    seen, is_clean, take_step = [], [], trainer.steps._take_step
 
     def watched(model):
         before = state_of(trainer)
@@ -88,7 +90,7 @@ def test_a_phase_moves_its_own_parameters_only(tmp_path, rows):
         seen.append({name for name, value in after.items() if not torch.equal(value, before[name])})
         is_clean.append(all(parameter.grad is None for parameter in model.parameters()))
 
-    trainer._take_step = watched
+    trainer.steps._take_step = watched
     start = state_of(trainer)
     trainer.train()
     assert seen[0] == {"objectives.tug.scale"}
@@ -124,8 +126,6 @@ def test_the_log_names_phases_and_the_other_objectives_join_the_task(tmp_path, r
 
 
 def test_what_cannot_alternate_is_refused_before_training(tmp_path, rows):
-    with pytest.raises(ValueError, match="the steps of `tug` alternate: train it with AlternatingTrainer"):
-        DomainAdaptationTrainer(tiny.vit(), config(tmp_path), train_dataset=rows, objectives={"tug": Tug()})
     with pytest.raises(ValueError, match="none of the objectives alternates"):
         make(tmp_path, rows, objectives={"mcc": {}})
     with pytest.raises(ValueError, match="the steps of one objective can alternate, got \\['one', 'two'\\]"):
@@ -134,6 +134,17 @@ def test_what_cannot_alternate_is_refused_before_training(tmp_path, rows):
         make(tmp_path, rows, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="`ddp_find_unused_parameters` should not be False"):
         make(tmp_path, rows, ddp_find_unused_parameters=False)
+
+
+@pytest.mark.parametrize("family", [TransferTrainer, TaskAdaptationTrainer, DomainAdaptationTrainer])
+def test_every_family_goes_through_the_phases(tmp_path, rows, family):
+    rows = join_domains(rows, None)  # without the labels of the target
+    known = make(tmp_path / "known", rows)
+    known.train()
+    torch.manual_seed(0)
+    other = family(tiny.vit(), config(tmp_path / "other"), train_dataset=rows, objectives={"tug": Tug()})
+    other.train()
+    assert_same(state_of(other), state_of(known))
 
 
 def test_a_phase_without_trainable_parameters_is_an_error():
@@ -145,5 +156,5 @@ def test_a_phase_without_trainable_parameters_is_an_error():
 
 
 def test_outside_the_trainer_there_is_no_phase():
-    with pytest.raises(RuntimeError, match="Tug has no phase: train it with AlternatingTrainer"):
+    with pytest.raises(RuntimeError, match="Tug has no phase: a TransferTrainer sets it"):
         Tug()(None)
