@@ -1,7 +1,16 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModel, BertConfig, T5Config, T5EncoderModel, T5Model
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BartConfig,
+    BartForSequenceClassification,
+    BertConfig,
+    T5Config,
+    T5EncoderModel,
+    T5Model,
+)
 
 from hf_transfer.ranking.baseline import architecture_of, baseline_name, random_model
 from tests.ranking.conftest import SMALL
@@ -52,6 +61,16 @@ def test_precision_and_head(zoo):
     assert model.classifier.out_features == 3
     with pytest.raises(ValueError, match="without the classification head"):
         random_model(zoo / "mae", never, with_head=True)
+
+
+def test_of_an_encoder_decoder_with_a_head_both_halves_are_made(tmp_path):
+    config = BartConfig(
+        vocab_size=30, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=20, num_labels=3,
+    )  # fmt: skip
+    BartForSequenceClassification(config).save_pretrained(tmp_path)
+    assert type(random_model(tmp_path, never, with_head=True)) is BartForSequenceClassification
+    assert type(random_model(tmp_path, never)).__name__ == "BartEncoder"
 
 
 def test_a_masked_autoencoder_sees_the_whole_picture(zoo):

@@ -8,7 +8,7 @@ from sklearn.datasets import load_diabetes, load_iris, load_wine
 
 from hf_transfer.ranking import LogME, TransferabilityScore, logme
 from hf_transfer.ranking.moments import second_moments, symmetric
-from hf_transfer.ranking.score import jackknife_standard_error, target_columns
+from hf_transfer.ranking.score import GOLDEN_RATIO, jackknife_standard_error, target_columns
 from hf_transfer.ranking.scores.logme import bracket, maximum_evidence, shard_influence
 
 
@@ -218,6 +218,32 @@ def test_the_jackknife_is_a_derivative():
 
     slope = (weighted(1e-4) - weighted(-1e-4)) / 2e-4
     assert shard_influence(evidence, curvature, shard) == pytest.approx(slope, rel=1e-5)
+
+
+def test_a_class_that_most_shards_lack():
+    """Only the first of ten shards has rows of the last class; a shard's moments are as wide as its own classes."""
+    features, rows = random_features(400, 12), torch.arange(400)
+    is_first = (rows.double() * GOLDEN_RATIO).frac() < 0.1
+    labels = torch.where(is_first & (rows % 2 == 0), 2, rows // 10 % 2)
+    score = scored(features, labels)
+    total = score.total()
+    whole = second_moments(features, labels)
+    assert [shard["cross"].shape[1] for shard in score.shards] == [3] + [2] * 9
+    assert all(torch.allclose(total[name], whole[name].reshape(total[name].shape)) for name in ("cross", "energy"))
+    evidence, curvature = score.evidence(), score.evidence().curvature()
+    slopes = []
+    for shard in score.shards:
+        wide = {
+            name: torch.nn.functional.pad(shard[name], (0, 3 - shard[name].shape[-1])) for name in ("cross", "energy")
+        }
+        ends = []
+        for weight in (1e-4, -1e-4):
+            some = {name: total[name] + weight * {**shard, **wide}[name] for name in total}
+            ends.append(log_evidence_at(evidence, some) / float(some["rows"]))
+        slopes.append((ends[0] - ends[1]) / 2e-4)
+        assert shard_influence(evidence, curvature, shard) == pytest.approx(slopes[-1], abs=1e-8)
+    leaving_one_out = [evidence.score - 10 / 9 * slope for slope in slopes]
+    assert score.compute().replicates == pytest.approx(leaving_one_out, abs=1e-8)
 
 
 def test_standard_error_is_that_of_new_samples():
