@@ -17,12 +17,11 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hf_transfer.core.objective import Objective, View, no_loss
+from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.environments import row_risks
+from hf_transfer.functional.inner_loop import call, check_second_order, step_down, trainable, twice_differentiable
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.functional.sources import labelled_rows
 
@@ -61,6 +60,10 @@ class MLDG(Objective):
         self.held_out = held_out
         self.first_order = first_order
 
+    def build(self, context: BuildContext) -> None:
+        if not self.first_order:
+            check_second_order(context.model)
+
     def forward(self, view: View) -> Tensor:
         labelled = labelled_rows(view)
         environments = labelled.domain.unique()
@@ -70,24 +73,15 @@ class MLDG(Objective):
         in_test = torch.isin(labelled.domain, environments[drawn.to(environments.device)])
         train, test = labelled.rows(~in_test), labelled.rows(in_test)
         inner, moved = self.virtual_step(train, view.model)
-        outer = row_risks(call(view.model, moved, test), test.labels, view.problem_type).mean()
+        outer = row_risks(call(view.model, moved, test.inputs), test.labels, view.problem_type).mean()
         return inner + self.beta * outer - row_risks(labelled.logits, labelled.labels, view.problem_type).mean()
 
     def virtual_step(self, train: View, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         """The meta-train loss, and the trainable parameters by name after one step down its gradient."""
-        parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        parameters = trainable(model)
         # Fused attention has no second derivative, so the exact form runs the rows again with the plain one.
         exact = not self.first_order
-        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
-            logits = call(model, parameters, train) if exact else train.logits
+        with twice_differentiable() if exact else nullcontext():
+            logits = call(model, parameters, train.inputs) if exact else train.logits
             loss = row_risks(logits, train.labels, train.problem_type).mean()
-        gradients = torch.autograd.grad(
-            loss, list(parameters.values()), create_graph=exact, retain_graph=True, allow_unused=True
-        )
-        named = zip(parameters.items(), gradients)
-        return loss, {name: value - self.inner_learning_rate * g for (name, value), g in named if g is not None}
-
-
-def call(model: nn.Module, parameters: dict[str, Tensor], view: View) -> Tensor:
-    """Logits [B, C] of the view's rows under these parameters, by name, and the model's own for the rest."""
-    return functional_call(model, parameters, kwargs=dict(view.inputs)).logits.float()
+        return loss, step_down(loss, parameters, self.inner_learning_rate, exact)
