@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from datasets import Dataset
 
 from hf_transfer.core.objective import IGNORED_LABEL, Objective
+from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.samplers import ShuffleSampler, permutation
 from hf_transfer.functional.keyword_checks import require_positive
 
@@ -26,6 +28,7 @@ class EpisodeSampler(ShuffleSampler):
         seed: any integer.
         num_processes: how many processes share the episodes of an epoch.
         num_episodes: in an epoch; as many as hold the number of rows when left out.
+        per_batch: episodes in a batch; an epoch has as many more as fill the batches of all processes.
 
     Raises:
         ValueError: fewer than `ways` classes have enough rows, or a number is not positive.
@@ -40,9 +43,10 @@ class EpisodeSampler(ShuffleSampler):
         seed: int = 0,
         num_processes: int = 1,
         num_episodes: int | None = None,
+        per_batch: int = 1,
     ):
         super().__init__(len(labels), seed)
-        require_positive(ways=ways, shots=shots, queries=queries)
+        require_positive(ways=ways, shots=shots, queries=queries, per_batch=per_batch)
         label = torch.as_tensor(labels)
         members = {int(c): torch.nonzero(label == c).flatten().tolist() for c in label.unique() if c != IGNORED_LABEL}
         self.members = [rows for rows in members.values() if len(rows) >= shots + queries]
@@ -52,15 +56,16 @@ class EpisodeSampler(ShuffleSampler):
                 f"{len(self.members)} of the {len(members)} classes have as many rows."
             )
         self.ways, self.shots, self.queries = ways, shots, queries
-        self.batch_size = ways * (shots + queries)
-        wanted = math.ceil(len(labels) / self.batch_size) if num_episodes is None else num_episodes
-        self.num_batches = math.ceil(wanted / num_processes) * num_processes
+        size, at_once = ways * (shots + queries), per_batch * num_processes
+        self.batch_size = per_batch * size
+        wanted = math.ceil(len(labels) / size) if num_episodes is None else num_episodes
+        self.num_episodes = math.ceil(wanted / at_once) * at_once
 
     def __len__(self) -> int:
-        return self.num_batches * self.batch_size
+        return self.num_episodes * self.ways * (self.shots + self.queries)
 
     def __iter__(self) -> Iterator[int]:
-        for number in range(self.num_batches):
+        for number in range(self.num_episodes):
             yield from self.episode(number)
 
     def episode(self, number: int) -> list[int]:
@@ -76,27 +81,36 @@ class EpisodeSampler(ShuffleSampler):
 
 
 def episodes_for(
-    objectives: Iterable[Objective], labels: Sequence[int], batch_size: int, seed: int, num_processes: int
+    objectives: Iterable[Objective], dataset: Dataset, batch_size: int, seed: int, num_processes: int
 ) -> EpisodeSampler:
-    """The episodes of which those objectives learn that need `episodes`, one a batch.
+    """The episodes of which those objectives learn that need `episodes`.
 
     Args:
         objectives: of which at least one does.
-        labels: class of each row.
+        dataset: with the column that they draw classes of.
         batch_size: of one process.
         seed: any integer.
         num_processes: how many processes share the episodes.
 
     Raises:
-        ValueError: they ask for different episodes, or the batch size is not that of an episode.
+        ValueError: they ask for different episodes, or the batch size is not that of their episodes.
     """
-    sizes = {(one.ways, one.shots, one.queries) for one in objectives if "episodes" in one.needs}
-    if len(sizes) > 1:
-        raise ValueError(f"the objectives should ask for the same (ways, shots, queries), got {sorted(sizes)}.")
-    sampler = EpisodeSampler(labels, *sizes.pop(), seed, num_processes)
+    asked = {
+        (one.grouped_by, one.ways, one.shots, one.queries, one.episodes_per_batch)
+        for one in objectives
+        if "episodes" in one.needs
+    }
+    if len(asked) > 1:
+        raise ValueError(
+            "the objectives should ask for the same (column, ways, shots, queries, episodes_per_batch), got "
+            f"{sorted(asked)}."
+        )
+    column, *sizes, per_batch = asked.pop()
+    labels = column_values(dataset, label_column(dataset, "training") if column == "labels" else column)
+    sampler = EpisodeSampler(labels, *sizes, seed, num_processes, per_batch=per_batch)
     if batch_size != sampler.batch_size:
         raise ValueError(
-            "`per_device_train_batch_size` should be ways * (shots + queries), an episode's "
+            "`per_device_train_batch_size` should be episodes_per_batch * ways * (shots + queries), which is "
             f"{sampler.batch_size} rows, got {batch_size}."
         )
     return sampler

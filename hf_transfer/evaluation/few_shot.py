@@ -19,7 +19,7 @@ from torch import Tensor
 from hf_transfer.core.registry import registered
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.episodes import EpisodeSampler
-from hf_transfer.few_shot import OBJECTIVES
+from hf_transfer.few_shot import METRICS
 from hf_transfer.few_shot.episodic import split_episode
 from hf_transfer.training.trainer import TransferTrainer
 
@@ -48,8 +48,8 @@ class FewShotSettings:
     seed: int = 0
 
     def __post_init__(self):
-        if self.method not in OBJECTIVES:
-            raise ValueError(f"`method` should be one of {sorted(OBJECTIVES)}, got {self.method!r}.")
+        if self.method not in METRICS:
+            raise ValueError(f"`method` should be one of {sorted(METRICS)}, got {self.method!r}.")
         if self.episodes < 2:
             raise ValueError(f"`episodes` should be at least 2, got {self.episodes}.")
 
@@ -91,7 +91,7 @@ def right_answers(features: Tensor, labels: Tensor, settings: FewShotSettings, n
     sampler = EpisodeSampler(
         labels, settings.ways, settings.shots, settings.queries, settings.seed, num_episodes=settings.episodes
     )
-    classify = registered(OBJECTIVES, settings.method, "method").log_probabilities
+    classify = registered(METRICS, settings.method, "method").log_probabilities
     right = torch.zeros(settings.episodes, dtype=torch.long)
     for number in numbers:
         rows = torch.tensor(sampler.episode(number))

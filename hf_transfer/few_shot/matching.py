@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
-from hf_transfer.few_shot.episodic import EpisodicObjective
+from hf_transfer.few_shot.episodic import MetricObjective
 
 
-class Matching(EpisodicObjective):
+class Matching(MetricObjective):
     """Cross entropy of the attention that a class's support rows get; keywords as `EpisodicObjective`."""
 
     paper = "1606.04080"

@@ -12,10 +12,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
-from hf_transfer.few_shot.episodic import EpisodicObjective
+from hf_transfer.few_shot.episodic import MetricObjective
 
 
-class Prototypical(EpisodicObjective):
+class Prototypical(MetricObjective):
     """Cross entropy over the distances to the classes' mean features; keywords as `EpisodicObjective`."""
 
     paper = "1703.05175"

@@ -203,9 +203,8 @@ class TransferTrainer(PublishingTrainer):
             return super()._get_train_sampler(dataset)
         seed = self.data_seed
         if "episodes" in self.transfer_model.needs:
-            labels = column_values(dataset, label_column(dataset, "training"))
             asking = self.transfer_model.objectives.values()
-            sampler = episodes_for(asking, labels, self._train_batch_size, seed, self.args.world_size)
+            sampler = episodes_for(asking, dataset, self._train_batch_size, seed, self.args.world_size)
         elif "domain" in dataset.column_names:
             domains = column_values(dataset, "domain")
             sampler = DomainBalancedSampler(domains, self._train_batch_size, seed, self.args.world_size)

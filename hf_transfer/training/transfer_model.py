@@ -48,6 +48,8 @@ from hf_transfer.training.objectives import make_objectives as make_objectives
 from hf_transfer.training.objectives import objective_class as objective_class
 
 OBJECTIVES_FILE = "objectives.safetensors"
+READS_OUTPUTS = frozenset({"features", "logits", "outputs", "hidden_states", "teacher", "views", "row_numbers"})
+"""What an objective may ask for that a forward of the batch prepares."""
 
 
 @dataclass
@@ -198,8 +200,11 @@ class TransferModel(nn.Module):
         if self.training and self.phase is not None and not self.phase.joins_task:
             return self._phase_output(inputs, labels, domain)
         working = self.training and len(self.objectives) > 0
-        view, outputs = self._view(inputs, labels, domain, with_extras=working)
-        task_loss = self.supervision(view, outputs, self.config)
+        if working and self.needs_no_outputs:
+            view, outputs, task_loss = self._view_without_outputs(inputs, labels, domain), ModelOutput(), None
+        else:
+            view, outputs = self._view(inputs, labels, domain, with_extras=working)
+            task_loss = self.supervision(view, outputs, self.config)
         if task_loss is not None and labels is not None and labels_per_batch is not None:
             task_loss = task_loss * (self.label_count(labels) / labels_per_batch.clamp(min=1e-6))
         if not self.training:
@@ -223,6 +228,16 @@ class TransferModel(nn.Module):
         return outputs.get("logits", torch.zeros(0, device=self.device))
 
     @property
+    def needs_no_outputs(self) -> bool:
+        """Whether neither the task loss nor an objective reads what the model says of the batch, so that it need not
+        run: objectives may run it themselves, as meta-learning does."""
+        return self.task_loss_weight == 0 and not self.beside and not self.needs & READS_OUTPUTS
+
+    def _view_without_outputs(self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None) -> View:
+        problem_type = declared_problem_type(self.config) if self.reads_labels else None
+        return View(None, None, labels, domain, self.progress, inputs, model=self.model, problem_type=problem_type)
+
+    @property
     def phase(self) -> Phase | None:
         """The present phase of the objective whose steps alternate, if there is one."""
         return None if self.alternating is None else self.objectives[self.alternating].phase
@@ -232,7 +247,7 @@ class TransferModel(nn.Module):
         if self.phase.runs_model:
             view, _ = self._view(inputs, labels, domain, with_extras=False)
         else:
-            view = View(None, None, labels, domain, self.progress, inputs, model=self.model)
+            view = self._view_without_outputs(inputs, labels, domain)
         with torch.autocast(self.device.type, enabled=False):
             loss = self.objectives[self.alternating](view)
         return TransferOutput(loss=loss, losses={self._logged_name(self.alternating): loss.detach()})

@@ -47,7 +47,7 @@ from task_adaptation_targets import (
 from hf_transfer.core.registry import registered
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.prepare import prepare
-from hf_transfer.few_shot import OBJECTIVES as METRIC_LEARNING
+from hf_transfer.few_shot import METRICS as METRIC_LEARNING
 from hf_transfer.modeling.anatomy import head_parameter_names
 from hf_transfer.runs.adapt import MODEL_FOLDER, finish, make_adaptation
 from hf_transfer.runs.arguments import parse_arguments

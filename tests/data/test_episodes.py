@@ -1,8 +1,10 @@
 from collections import Counter
 
 import pytest
+from datasets import Dataset
 
 from hf_transfer.data.episodes import EpisodeSampler, episodes_for
+from hf_transfer.few_shot.maml import MAML
 from hf_transfer.few_shot.matching import Matching
 from hf_transfer.few_shot.prototypical import Prototypical
 
@@ -44,7 +46,7 @@ def test_all_classes_and_rows_are_drawn_alike():
 
 
 def test_processes_get_as_many_episodes_each():
-    assert EpisodeSampler(LABELS, 2, 1, 2, num_processes=4).num_batches == 8
+    assert EpisodeSampler(LABELS, 2, 1, 2, num_processes=4).num_episodes == 8
 
 
 def test_what_cannot_be_drawn_is_refused():
@@ -52,9 +54,18 @@ def test_what_cannot_be_drawn_is_refused():
         EpisodeSampler(LABELS, 4, 2, 2)
     with pytest.raises(ValueError, match="`shots` should be positive"):
         EpisodeSampler(LABELS, 2, 0, 2)
-    objectives = [Prototypical(2, 1, 2), Matching(2, 1, 3)]
+    objectives, rows = [Prototypical(2, 1, 2), Matching(2, 1, 3)], Dataset.from_dict({"labels": LABELS})
     with pytest.raises(ValueError, match="the same .* got"):
-        episodes_for(objectives, LABELS, 6, 0, 1)
-    with pytest.raises(ValueError, match="an episode's 6 rows, got 8"):
-        episodes_for(objectives[:1], LABELS, 8, 0, 1)
-    assert episodes_for(objectives[:1], LABELS, 6, 0, 1).batch_size == 6
+        episodes_for(objectives, rows, 6, 0, 1)
+    with pytest.raises(ValueError, match="is 6 rows, got 8"):
+        episodes_for(objectives[:1], rows, 8, 0, 1)
+    assert episodes_for(objectives[:1], rows, 6, 0, 1).batch_size == 6
+
+
+def test_a_batch_holds_several_episodes_of_a_column():
+    rows = Dataset.from_dict({"labels": LABELS, "domain": [0, 1] * (len(LABELS) // 2) + [0] * (len(LABELS) % 2)})
+    sampler = episodes_for([MAML(shots=1, queries=2, episodes_per_batch=3, groups="environments")], rows, 9, 0, 2)
+    assert sampler.batch_size == 9 and sampler.num_episodes % 6 == 0
+    drawn = list(sampler)
+    assert len(drawn) == len(sampler) == sampler.num_episodes * 3
+    assert all(len({rows["domain"][row] for row in drawn[k : k + 3]}) == 1 for k in range(0, len(drawn), 3))

@@ -41,3 +41,11 @@ def test_a_head_that_learns_beside_the_episodes_is_measured_too():
 def test_too_few_rows_for_episodes_leave_the_head():
     metrics = run_adaptation(parse_arguments([*EPISODES, "--task_loss_weight", "0", "--test_rows", "10"]))
     assert "accuracy" in metrics and "few_shot_accuracy" not in metrics
+
+
+def test_weights_that_adapt_are_measured_before_and_after_their_steps():
+    objective = "{maml: {ways: 2, shots: 2, queries: 2, episodes_per_batch: 1, inner_steps: 1}}"
+    told = [*EPISODES[:-1], objective, "--task_loss_weight", "0", "--test_rows", "60"]
+    metrics = run_adaptation(parse_arguments(told))
+    assert set(metrics) == {"few_shot_accuracy", "few_shot_accuracy_before_steps", "few_shot_interval"}
+    assert all(0 <= value <= 1 for value in metrics.values())
