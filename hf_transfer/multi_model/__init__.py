@@ -1,4 +1,11 @@
-"""Many pre-trained models: objectives, converters and models that make one of several."""
+"""Many pre-trained models: objectives with teachers, and models that are made of several."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from hf_transfer.core.registry import registered
 
 OBJECTIVES = {
     "b_tuning": "hf_transfer.multi_model.b_tuning:BTuning",
@@ -6,3 +13,24 @@ OBJECTIVES = {
     "feature_distillation": "hf_transfer.multi_model.feature_distillation:FeatureDistillation",
 }
 """Name -> "module:class", imported when asked for."""
+
+COMBINATIONS = {
+    "Ensemble": "hf_transfer.multi_model.ensemble:Ensemble",
+    "greedy_ensemble": "hf_transfer.multi_model.ensemble_selection:greedy_ensemble",
+    "greedy_selection": "hf_transfer.multi_model.model_selection:greedy_selection",
+    "greedy_soup": "hf_transfer.multi_model.soup:greedy_soup",
+    "uniform_soup": "hf_transfer.multi_model.soup:uniform_soup",
+}
+"""What makes one model of several after training: name -> "module:class" or "module:function"."""
+
+_OF_MEMBERS = ("load_members", "predictions_of")
+
+__all__ = [*COMBINATIONS, *_OF_MEMBERS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in COMBINATIONS:
+        return registered(COMBINATIONS, name, "combination")
+    if name in _OF_MEMBERS:
+        return getattr(importlib.import_module(f"{__name__}.members"), name)
+    raise AttributeError(f"{__name__} has no `{name}`; it has {__all__}.")
