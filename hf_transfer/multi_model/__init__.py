@@ -14,6 +14,11 @@ OBJECTIVES = {
 }
 """Name -> "module:class", imported when asked for."""
 
+CONVERTERS = {
+    "zoo_tuning": "hf_transfer.multi_model.zoo_tuning:convert",
+}
+"""Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""
+
 COMBINATIONS = {
     "Ensemble": "hf_transfer.multi_model.ensemble:Ensemble",
     "greedy_ensemble": "hf_transfer.multi_model.ensemble_selection:greedy_ensemble",

@@ -125,7 +125,7 @@ def shared_settings(models: Sequence[PreTrainedModel]) -> dict[str, Any]:
 
 
 def input_settings(models: Sequence[PreTrainedModel]) -> dict[str, Any]:
-    """What the configurations say of the inputs: those of the first member, and the shortest text that one can read."""
+    """What the configurations say of the inputs: those of the first member, and the shortest text of any."""
     configs = [model.config.get_text_config() for model in models]
     settings = {name: getattr(configs[0], name) for name in OF_INPUTS if getattr(configs[0], name, None) is not None}
     lengths = [length for one in configs if (length := text_positions(one)) is not None]

@@ -15,9 +15,10 @@ from hf_transfer.core.registry import registered
 from hf_transfer.domain_adaptation import CONVERTERS as DOMAIN_ADAPTATION
 from hf_transfer.domain_generalization import CONVERTERS as DOMAIN_GENERALIZATION
 from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.multi_model import CONVERTERS as MULTI_MODEL
 from hf_transfer.task_adaptation import CONVERTERS as TASK_ADAPTATION
 
-REGISTRY: dict[str, str] = {**TASK_ADAPTATION, **DOMAIN_ADAPTATION, **DOMAIN_GENERALIZATION}
+REGISTRY: dict[str, str] = {**TASK_ADAPTATION, **DOMAIN_ADAPTATION, **DOMAIN_GENERALIZATION, **MULTI_MODEL}
 """Every converter by its short name, as "module:function"."""
 _CONVERSIONS = "_hf_transfer_conversions"
 
