@@ -3,8 +3,9 @@
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from hf_transfer.multi_model.ensemble import Ensemble, EnsembleConfig
+from hf_transfer.multi_model.zoo_tuned import ZooTuned, ZooTunedConfig
 
-COMPOSITES = {EnsembleConfig: Ensemble}
+COMPOSITES = {EnsembleConfig: Ensemble, ZooTunedConfig: ZooTuned}
 AUTO_CLASSES = (AutoModelForImageClassification, AutoModelForSequenceClassification)
 
 

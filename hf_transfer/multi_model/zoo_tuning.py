@@ -31,31 +31,18 @@ from hf_transfer.modeling.loading import check_complete, first_line, quiet_loadi
 from hf_transfer.modeling.surgery import Beside, keep_beside, kept_beside, modules_where, reclass
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.multi_model.zoo_layers import FORWARDS, Experts, ZooLayer
+from hf_transfer.multi_model.zoo_tuned import ZooTuned
 
 NAME = "zoo_tuning"
 
 
-def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, align: bool = True) -> nn.Module:
-    """Give every layer of the backbone the kernels of several sources, in place; names of the weights stay.
-
-    Args:
-        model: a Hugging Face model with a head, itself the first source.
-        checkpoints: folders or Hub ids of the others, of the same architecture and sizes, with any head.
-        lite: gates of a batch instead of a row's own, so that one ordinary model is left. Without it a saved folder is
-            the model at the average gates, and checkpoints of a training hold the rest.
-        align: learn T_e.
+def mix(base: PreTrainedModel, states: Sequence[dict[str, Tensor]], lite: bool, align: bool) -> Zoo:
+    """Give every layer of the backbone the kernels of these states, in place; what was kept beside the model.
 
     Raises:
-        ValueError: no checkpoint, one that cannot be loaded or has other sizes, or the model was converted before.
+        ValueError: no layer is of a kind that can be mixed.
     """
-    if isinstance(checkpoints, str) or not checkpoints:
-        raise ValueError(f"`checkpoints` should be a list of at least one folder or Hub id, got {checkpoints!r}.")
-    base = unwrap_peft(model)
-    if NAME in kept_beside(base):
-        raise ValueError(f"this model was converted by `{NAME}` before.")
-    inside = {id(module) for module in (base if is_backbone(base) else backbone_of(base)).modules()}
-    names = [name for name, one in base.named_modules() if id(one) in inside]
-    states = [base.state_dict(), *(source_state(base, source, names) for source in checkpoints)]
+    inside = inside_backbone(base)
     layers = {name: one for name, one in modules_where(base, is_mixed).items() if id(one) in inside}
     if not layers:
         raise ValueError(f"`{NAME}`: {type(base).__name__} has no linear layer, convolution or embedding to mix.")
@@ -67,10 +54,12 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, 
         reclass(layer, ZooLayer, experts=beside.layers[safe(name)], beside=beside)
         layer.register_state_dict_pre_hook(fold_before_saving)
     base.register_forward_pre_hook(beside.remember, with_kwargs=True)
-    return model
+    return beside
 
 
-convert.paper = "2106.15434"
+def inside_backbone(base: PreTrainedModel) -> set[int]:
+    """Identities of the modules of the backbone."""
+    return {id(module) for module in (base if is_backbone(base) else backbone_of(base)).modules()}
 
 
 def fold(model: nn.Module) -> PreTrainedModel:
@@ -83,14 +72,49 @@ def fold(model: nn.Module) -> PreTrainedModel:
         ValueError: it was not, or its kernels are each row's own.
     """
     base = unwrap_peft(model)
-    zoo = kept_beside(base).get(NAME)
-    if zoo is None:
-        raise ValueError(f"this {type(base).__name__} was not converted by `{NAME}`: there is nothing to fold.")
-    if not zoo.is_lite:
+    if not zoo_of(base).is_lite:
         raise ValueError("kernels that depend on the row cannot be folded into one: convert with `lite: true`.")
     plain = type(base)(base.config)
     plain.load_state_dict(base.state_dict())
     return plain.eval()
+
+
+def export(model: nn.Module) -> PreTrainedModel:
+    """What a run saves: a Lite model is an ordinary one; another becomes a `ZooTuned` of the same tensors.
+
+    Raises:
+        ValueError: the model was not converted.
+    """
+    base = unwrap_peft(model)
+    zoo = zoo_of(base)
+    return model if zoo.is_lite else ZooTuned.of(base, zoo)
+
+
+def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, align: bool = True) -> nn.Module:
+    """Give every layer of the backbone the kernels of several sources, in place; names of the weights stay.
+
+    Args:
+        model: a Hugging Face model with a head, itself the first source.
+        checkpoints: folders or Hub ids of the others, of the same architecture and sizes, with any head.
+        lite: gates of a batch instead of a row's own, so that one ordinary model is left. Without it a run saves a
+            `ZooTuned`, as `export` makes it; what the converted model itself saves is the model at the average gates.
+        align: learn T_e.
+
+    Raises:
+        ValueError: no checkpoint, one that cannot be loaded or has other sizes, or the model was converted before.
+    """
+    if isinstance(checkpoints, str) or not checkpoints:
+        raise ValueError(f"`checkpoints` should be a list of at least one folder or Hub id, got {checkpoints!r}.")
+    base = unwrap_peft(model)
+    if NAME in kept_beside(base):
+        raise ValueError(f"this model was converted by `{NAME}` before.")
+    names = [name for name, one in base.named_modules() if id(one) in inside_backbone(base)]
+    mix(base, [base.state_dict(), *(source_state(base, source, names) for source in checkpoints)], lite, align)
+    return model
+
+
+convert.paper = "2106.15434"
+convert.export = export
 
 
 class Zoo(Beside):
@@ -115,6 +139,17 @@ class Zoo(Beside):
     def are_inputs(self, ids: Tensor) -> bool:
         """Whether ids are an input of the model, or a view of one."""
         return ids.data_ptr() in self.inputs
+
+
+def zoo_of(base: PreTrainedModel) -> Zoo:
+    """What stands beside a converted model.
+
+    Raises:
+        ValueError: there is nothing.
+    """
+    if NAME not in kept_beside(base):
+        raise ValueError(f"this {type(base).__name__} was not converted by `{NAME}`.")
+    return kept_beside(base)[NAME]
 
 
 def safe(name: str) -> str:

@@ -6,10 +6,15 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 
 from hf_transfer.modeling.surgery import kept_beside
 from hf_transfer.multi_model.soup import uniform_soup
-from hf_transfer.multi_model.zoo_tuning import convert, fold
+from hf_transfer.multi_model.zoo_tuned import ZooTuned
+from hf_transfer.multi_model.zoo_tuning import convert, export, fold
+from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.training.converters import convert_model
 from tests import tiny
 from tests.multi_model.conftest import end_of
+from tests.runs.folders import QUICK
 
 TEXTS = {"bert": tiny.bert, "gpt2": tiny.gpt2, "llama": tiny.llama}
 
@@ -186,3 +191,37 @@ def test_sources_that_do_not_fit_are_refused(zoo, tmp_path):
         fold(tiny.vit())
     with pytest.raises(ValueError, match="kernels that depend on the row cannot be folded"):
         fold(converted(zoo, lite=False))
+
+
+def test_a_model_with_kernels_of_every_row_is_saved_whole(zoo, train, digits, tmp_path):
+    pixels = tiny.batch_of(digits)["pixel_values"]
+    model = disturb(converted(zoo, lite=False))
+    trainer = train({}, model)
+    trainer.train()
+    expected = model.eval()(pixels).logits
+    whole = export(model)
+    assert torch.equal(whole(pixels).logits, expected)
+    whole.save_pretrained(tmp_path)
+    for loader in (AutoModelForImageClassification, ZooTuned):
+        loaded, report = loader.from_pretrained(tmp_path, output_loading_info=True)
+        assert not any(report.values()) and isinstance(loaded, ZooTuned)
+        torch.testing.assert_close(loaded(pixels).logits, expected)
+    average = AutoModelForImageClassification.from_pretrained(zoo["first"])
+    average.load_state_dict(model.state_dict())
+    assert not torch.allclose(average.eval()(pixels).logits, expected, atol=1e-4), "rows have gates of their own"
+    lite = converted(zoo)
+    assert export(lite) is lite
+    with pytest.raises(ValueError, match="was not converted"):
+        export(tiny.vit())
+
+
+@pytest.mark.parametrize("lite", [True, False])
+def test_a_run_saves_what_it_measured(here, lite):
+    """From the command line to the evaluation of the saved folder."""
+    torch.manual_seed(3)
+    tiny.vit(initializer_range=0.3).save_pretrained("other")
+    keywords = f"{{zoo_tuning: {{checkpoints: [other], lite: {str(lite).lower()}}}}}"
+    argv = ["--model", "vit", "--dataset", "digits", "--test_dataset", "more_digits", "--output_dir", "run", *QUICK]
+    result = run_adaptation(parse_arguments([*argv, "--converters", keywords, "--learning_rate", "0.02"]))
+    assert isinstance(AutoModelForImageClassification.from_pretrained("run/model"), ZooTuned) != lite
+    assert run_evaluation("run/model", "more_digits")["loss"] == pytest.approx(result["loss"], abs=1e-5)
