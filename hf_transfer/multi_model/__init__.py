@@ -11,16 +11,19 @@ OBJECTIVES = {
     "b_tuning": "hf_transfer.multi_model.b_tuning:BTuning",
     "distillation": "hf_transfer.multi_model.distillation:Distillation",
     "feature_distillation": "hf_transfer.multi_model.feature_distillation:FeatureDistillation",
+    "pathways": "hf_transfer.multi_model.pathways:Pathways",
 }
 """Name -> "module:class", imported when asked for."""
 
 CONVERTERS = {
+    "hub_pathway": "hf_transfer.multi_model.pathways:convert",
     "zoo_tuning": "hf_transfer.multi_model.zoo_tuning:convert",
 }
 """Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""
 
 COMBINATIONS = {
     "Ensemble": "hf_transfer.multi_model.ensemble:Ensemble",
+    "HubPathway": "hf_transfer.multi_model.hub_pathway:HubPathway",
     "greedy_ensemble": "hf_transfer.multi_model.ensemble_selection:greedy_ensemble",
     "greedy_selection": "hf_transfer.multi_model.model_selection:greedy_selection",
     "greedy_soup": "hf_transfer.multi_model.soup:greedy_soup",

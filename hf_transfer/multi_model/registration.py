@@ -3,9 +3,10 @@
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from hf_transfer.multi_model.ensemble import Ensemble, EnsembleConfig
+from hf_transfer.multi_model.hub_pathway import HubPathway, HubPathwayConfig
 from hf_transfer.multi_model.zoo_tuned import ZooTuned, ZooTunedConfig
 
-COMPOSITES = {EnsembleConfig: Ensemble, ZooTunedConfig: ZooTuned}
+COMPOSITES = {EnsembleConfig: Ensemble, HubPathwayConfig: HubPathway, ZooTunedConfig: ZooTuned}
 AUTO_CLASSES = (AutoModelForImageClassification, AutoModelForSequenceClassification)
 
 
