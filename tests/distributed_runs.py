@@ -18,7 +18,9 @@ from datasets import Dataset
 
 from hf_transfer.cli import app as cli
 from hf_transfer.core.objective import IGNORED_LABEL
+from hf_transfer.modeling.surgery import kept_beside
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
+from hf_transfer.training.converters import convert_model
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
@@ -88,11 +90,17 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     model, args = tiny.vit(initializer_range=0.3), config(folder / "whole_batch", batch_size)
     domains = tiny.two_domains(rows)
     whole_batch = TransferTrainer(model, args, train_dataset=domains, objectives=OF_THE_WHOLE_BATCH)
+    torch.manual_seed(3)
+    teacher = tiny.vit(initializer_range=0.3)
+    taught = {"distillation": {"teacher": teacher}, "feature_distillation": {"teacher": teacher}}
+    taught["b_tuning"] = {"teacher": [teacher, tiny.vit(initializer_range=0.3)], "weight": 1.0}
     keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
     return {
         **tuned_trainers(folder, batch_size, rows),
         "measured": make("measured", half_labelled(rows), measured),
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
+        "taught": make("taught", half_labelled(rows), taught),
+        "zoo_tuning": zoo_trainer(folder, batch_size, rows),
         "alternating": alternating,
         "cross_entropy": make("cross_entropy", rows, {}),
         "adversarial": make("adversarial", tiny.two_domains(rows), ADVERSARIAL),
@@ -100,6 +108,24 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         "whole_batch": whole_batch,
         "accumulated": make("accumulated", half_labelled(rows), weights, gradient_accumulation_steps=2),
     }
+
+
+def zoo_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:
+    """A run whose layers mix the kernels of two models by gates of the whole batch."""
+    state, sources = PartialState(), [folder / "source_0", folder / "source_1"]
+    for seed, source in enumerate(sources):
+        torch.manual_seed(seed)
+        model = tiny.vit(initializer_range=0.3)
+        if state.is_main_process:
+            model.save_pretrained(source)
+    state.wait_for_everyone()
+    torch.manual_seed(2)
+    model = tiny.vit(initializer_range=0.3)
+    model = convert_model(model, {"zoo_tuning": {"checkpoints": [str(source) for source in sources]}})
+    with torch.no_grad():
+        for experts in kept_beside(model)["zoo_tuning"].layers.values():
+            experts.gates.expand.weight.normal_(std=0.3)  # gates that differ from row to row
+    return TransferTrainer(model, config(folder / "zoo_tuning", batch_size), train_dataset=rows)
 
 
 def tuned_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, TransferTrainer]:

@@ -22,10 +22,10 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 REGISTRATIONS = {
-    "transformers": "hf_transfer.models.registration:register",
+    "transformers": "hf_transfer.models.registration:register hf_transfer.multi_model.registration:register",
     "peft": "hf_transfer.tuners.registration:register_tuners",
 }
-"""Package -> what to call, "module:function", once it is imported."""
+"""Package -> what to call, one "module:function" or several with spaces between, once it is imported."""
 
 
 class RegistrationWarning(ImportWarning, UserWarning):
@@ -75,7 +75,7 @@ class Registrar(MetaPathFinder):
         if getattr(self.imports, "depth", 0):
             return
         for package in [name for name in REGISTRATIONS if name in self.pending and name in sys.modules]:
-            if entry := self.pending.pop(package, None):
+            for entry in (self.pending.pop(package, None) or "").split():
                 call(entry, package)
         if not self.pending and self in sys.meta_path:
             sys.meta_path.remove(self)

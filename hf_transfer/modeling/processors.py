@@ -56,6 +56,12 @@ def check_same_processor(source: str, processor: Any) -> None:
                 )
 
 
+def saved_processor(source: str) -> Any:
+    """The image processor or the tokenizer that a model was saved with, or None."""
+    images = _saved(AutoImageProcessor, source)
+    return images if images is not None else _saved(AutoTokenizer, source)
+
+
 def _saved(loader: type, source: str) -> Any:
     try:
         with quiet_loading():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +11,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type
+from hf_transfer.core.task_loss import probabilities as as_probabilities
 from hf_transfer.hub.adapter import are_made_up
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.loading import check_complete, first_line, head_class, quiet_loading
+from hf_transfer.modeling.processors import check_same_processor, saved_processor
 from hf_transfer.models.short_names import model_folder
+from hf_transfer.multi_model.composite import accepted_inputs
 
 
 def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrainedModel:
@@ -50,25 +53,47 @@ def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrained
     return model
 
 
-def check_inputs(member: PreTrainedModel, name: str, student: PreTrainedModel) -> None:
-    """Refuse a member that cannot read the inputs of the model in training.
+def load_members(sources: Sequence[str]) -> list[PreTrainedModel]:
+    """Classifiers or regressions of the same labels and inputs, for an ensemble or a soup, in evaluation mode.
+
+    The outputs of all are in the order of the first one's classes.
+
+    Args:
+        sources: folders, Hub ids or packaged names.
+
+    Raises:
+        ValueError: one cannot be loaded, or differs from the first in modality, labels or saved processor.
+    """
+    models = [load_member(source, "sources") for source in sources]
+    processor = saved_processor(sources[0]) if sources else None
+    for source, model in zip(sources[1:], models[1:], strict=True):
+        check_inputs(model, f"`{source}`", models[0], f"`{sources[0]}`")
+        match_labels(model, f"`{source}`", models[0], f"`{sources[0]}`")
+        check_same_processor(source, processor)
+    return [model.eval() for model in models]
+
+
+def check_inputs(
+    member: PreTrainedModel, name: str, student: PreTrainedModel, other: str = "the model in training"
+) -> None:
+    """Refuse a member that cannot read the inputs of another model, by default of the one in training.
 
     Raises:
         ValueError: another modality, other channels, or a smaller vocabulary.
     """
     if member.main_input_name != student.main_input_name:
         raise ValueError(
-            f"{name} reads `{member.main_input_name}` and the model in training `{student.main_input_name}`: both "
-            "have to be models of the same modality, whose inputs one processor makes."
+            f"{name} reads `{member.main_input_name}` and {other} `{student.main_input_name}`: both have to "
+            "be models of the same modality, whose inputs one processor makes."
         )
     theirs, ours = (getattr(one.config, "num_channels", None) for one in (member, student))
     if None not in (theirs, ours) and theirs != ours:
-        raise ValueError(f"{name} reads images of {theirs} channels and the model in training of {ours}.")
+        raise ValueError(f"{name} reads images of {theirs} channels and {other} of {ours}.")
     theirs, ours = (vocabulary_of(one) for one in (member, student))
     if None not in (theirs, ours) and theirs < ours:
         raise ValueError(
-            f"{name} has a vocabulary of {theirs} tokens and the model in training one of {ours}: it does not read "
-            "the same tokenizer's ids. Take models with the same tokenizer."
+            f"{name} has a vocabulary of {theirs} tokens and {other} one of {ours}: it does not read the "
+            "same tokenizer's ids. Take models with the same tokenizer."
         )
 
 
@@ -76,29 +101,25 @@ def vocabulary_of(model: PreTrainedModel) -> int | None:
     return getattr(model.config.get_text_config(), "vocab_size", None)
 
 
-def match_labels(member: PreTrainedModel, name: str, student: PreTrainedModel) -> None:
-    """Put the outputs of a member in the order of the model in training, by the names of their classes.
+def match_labels(
+    member: PreTrainedModel, name: str, student: PreTrainedModel, other: str = "the model in training"
+) -> None:
+    """Put the outputs of a member in the order of another model's, by the names of their classes.
 
     Raises:
         ValueError: it has another number of outputs, or classes of other names.
     """
     theirs, ours = member.config.num_labels, student.config.num_labels
     if theirs != ours:
-        raise ValueError(f"{name} has {theirs} labels and the model in training {ours}: they have to be the same.")
+        raise ValueError(f"{name} has {theirs} labels and {other} {ours}: they have to be the same.")
     stored, wanted = ([one.config.id2label[place] for place in range(ours)] for one in (member, student))
     if are_made_up(stored) or are_made_up(wanted):
         return
     if sorted(map(str, stored)) != sorted(map(str, wanted)):
         odd = next(label for label in stored if label not in wanted)
-        raise ValueError(f"{name} has other labels than the model in training: `{odd}` is not among {wanted[:5]}.")
+        raise ValueError(f"{name} has other labels than {other}: `{odd}` is not among {wanted[:5]}.")
     order_head(member, stored, wanted, name)
     member.config.id2label, member.config.label2id = dict(enumerate(wanted)), {n: i for i, n in enumerate(wanted)}
-
-
-def accepted_inputs(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the inputs that the model's forward names."""
-    accepted = inspect.signature(model.forward).parameters
-    return {name: value for name, value in inputs.items() if name in accepted}
 
 
 def run_member(model: nn.Module, name: str, inputs: Mapping[str, Tensor]) -> Any:
@@ -125,3 +146,28 @@ def fingerprint_of(model: nn.Module) -> Tensor:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return torch.tensor(int.from_bytes(digest.digest(), "big") >> 1)
+
+
+@torch.no_grad()
+def predictions_of(
+    models: Sequence[PreTrainedModel], dataloader: Iterable[Mapping[str, Tensor]], probabilities: bool = True
+) -> tuple[Tensor, Tensor]:
+    """What models predict of held-out rows, for `greedy_ensemble`.
+
+    Args:
+        models: with the same labels, as `load_members` gives them.
+        dataloader: batches with `labels`.
+        probabilities: of classes or of labels; False for the outputs themselves, as a regression's.
+
+    Returns:
+        Predictions [K, N, C] and labels [N, ...].
+    """
+    rows, labels = [[] for _ in models], []
+    for batch in dataloader:
+        labels.append(batch["labels"])
+        for kept, model in zip(rows, models, strict=True):
+            inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+            logits = model.eval()(**accepted_inputs(model, inputs)).logits.float()
+            kind = declared_problem_type(model.config) or SINGLE_LABEL
+            kept.append(as_probabilities(logits, kind) if probabilities else logits)
+    return torch.stack([torch.cat(kept) for kept in rows]).cpu(), torch.cat(labels)

@@ -15,7 +15,8 @@ from hf_transfer.core.objective import BuildContext, Objective, View
 from hf_transfer.core.readout import Units
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.readouts import choose_readout
-from hf_transfer.multi_model.members import accepted_inputs, check_inputs, fingerprint_of, load_member, run_member
+from hf_transfer.multi_model.composite import accepted_inputs
+from hf_transfer.multi_model.members import check_inputs, fingerprint_of, load_member, run_member
 
 LARGEST_TABLE = 2**28
 """Numbers that are kept of all rows together, 1 GB; beyond, teachers run in every step."""

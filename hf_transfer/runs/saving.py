@@ -18,6 +18,7 @@ from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.bundled import BUNDLED
 from hf_transfer.hub import DatasetFact, RunFacts, atomic_folder, complete_adapter, write_card
 from hf_transfer.training.card_facts import adapter_facts, keywords_of, training_facts
+from hf_transfer.training.converters import exported
 from hf_transfer.training.trainer import TransferTrainer
 
 RESULTS_FILE = "results.json"
@@ -68,7 +69,7 @@ def save_run(
     """
     if trainer.is_world_process_zero():
         with atomic_folder(folder, overwrite=overwrite) as staging:
-            trainer.adapted_model.save_pretrained(staging)
+            exported(trainer.adapted_model).save_pretrained(staging)
             if isinstance(trainer.adapted_model, PeftModel):
                 names = trainer.transfer_model.config.id2label if trainer.transfer_model.reads_head else None
                 complete_adapter(staging, names)

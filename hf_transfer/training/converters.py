@@ -1,7 +1,8 @@
 """Converters: methods that change how a model is built. `convert_model(model, {"stoch_norm": {"p": 0.5}})`.
 
 A converter is a function `convert(model, **keywords) -> model`, registered by its family under the method's name. It
-keeps the names of the model's parameters, so that what is trained through it is saved as an ordinary model.
+keeps the names of the model's parameters, so that what is trained through it is saved as an ordinary model; where it
+cannot, its `export` makes the model that a run saves.
 """
 
 from __future__ import annotations
@@ -15,10 +16,17 @@ from hf_transfer.core.registry import registered
 from hf_transfer.domain_adaptation import CONVERTERS as DOMAIN_ADAPTATION
 from hf_transfer.domain_generalization import CONVERTERS as DOMAIN_GENERALIZATION
 from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.multi_model import CONVERTERS as MULTI_MODEL
 from hf_transfer.pretraining import CONVERTERS as PRETRAINING
 from hf_transfer.task_adaptation import CONVERTERS as TASK_ADAPTATION
 
-REGISTRY: dict[str, str] = {**PRETRAINING, **TASK_ADAPTATION, **DOMAIN_ADAPTATION, **DOMAIN_GENERALIZATION}
+REGISTRY: dict[str, str] = {
+    **PRETRAINING,
+    **TASK_ADAPTATION,
+    **DOMAIN_ADAPTATION,
+    **DOMAIN_GENERALIZATION,
+    **MULTI_MODEL,
+}
 """Every converter by its short name, as "module:function"."""
 _CONVERSIONS = "_hf_transfer_conversions"
 
@@ -52,6 +60,14 @@ def convert_model(model: nn.Module, spec: Mapping[str, Any] | None) -> nn.Module
         except TypeError as error:
             raise TypeError(f"converter `{name}`: {error}") from error
         unwrap_peft(model).__dict__.setdefault(_CONVERSIONS, {})[name] = dict(keywords or {})
+    return model
+
+
+def exported(model: nn.Module) -> nn.Module:
+    """What is saved of a trained model: itself, or what one of its converters makes of it for a folder of its own."""
+    for name in conversions_of(model):
+        export = getattr(converter(name), "export", None)
+        model = model if export is None else export(model)
     return model
 
 

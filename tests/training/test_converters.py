@@ -11,9 +11,19 @@ from tests import tiny
 KEYWORDS = {"mix_style": {"p": 1.0}}
 
 
+def keywords_of(name: str, folder) -> dict:
+    """The defaults, and another model of the same architecture for those who ask for one."""
+    if name not in ("zoo_tuning", "hub_pathway"):
+        return KEYWORDS.get(name, {})
+    torch.manual_seed(1)
+    tiny.resnet().save_pretrained(folder / "source")
+    return {"checkpoints": [str(folder / "source")]}
+
+
 def trainer(folder, rows, name: str, **changes) -> TransferTrainer:
+    keywords = keywords_of(name, folder)
     torch.manual_seed(0)
-    model = convert_model(tiny.resnet(), {name: KEYWORDS.get(name, {})})
+    model = convert_model(tiny.resnet(), {name: keywords})
     fields = {"max_steps": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "save_strategy": "no"}
     args = TransferConfig(str(folder), report_to=[], use_cpu=True, disable_tqdm=True, **{**fields, **changes})
     return TransferTrainer(model, args, train_dataset=rows, data_collator=default_data_collator)
