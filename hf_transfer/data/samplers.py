@@ -6,7 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
+
+WEIGHT_COLUMN = "sampling_weight"
+"""How often a row of a training set is drawn, beside the others."""
 
 
 class ShuffleSampler(Sampler[int]):
@@ -35,6 +39,32 @@ class ShuffleSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(permutation(self.num_rows, self.seed, self.epoch))
+
+
+class WeightedSampler(ShuffleSampler):
+    """As many rows as there are, drawn with replacement in proportion to their weights, anew from (seed, epoch).
+
+    Args:
+        weights: of every row, at least 0.
+        seed: any integer.
+
+    Raises:
+        ValueError: no rows, a weight that is negative or not finite, or none above 0.
+    """
+
+    def __init__(self, weights: Sequence[float] | Tensor, seed: int = 0):
+        weights = torch.as_tensor(weights, dtype=torch.double)
+        super().__init__(len(weights), seed)
+        if not weights.isfinite().all() or (weights < 0).any() or not (weights > 0).any():
+            raise ValueError(f"`{WEIGHT_COLUMN}` should hold numbers from 0 on, one of them above 0, and all finite.")
+        self.ends = weights.cumsum(0)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
+        places = torch.rand(self.num_rows, generator=generator, dtype=torch.double) * self.ends[-1]
+        # to the right of an end that is hit, so that a row of weight 0 is never drawn
+        drawn = torch.searchsorted(self.ends, places, right=True)
+        return iter(drawn.tolist())
 
 
 class DomainBalancedSampler(ShuffleSampler):
@@ -89,7 +119,12 @@ class DomainBalancedSampler(ShuffleSampler):
 
 def permutation(size: int, *keys: int) -> list[int]:
     """A random order of range(size) that depends on the keys alone."""
-    mixed = 0
+    return torch.randperm(size, generator=torch.Generator().manual_seed(mixed(*keys))).tolist()
+
+
+def mixed(*keys: int) -> int:
+    """A seed that depends on all keys."""
+    seed = 0
     for key in keys:
-        mixed = (mixed * 1_000_003 + int(key) + 1) % (2**63 - 1)
-    return torch.randperm(size, generator=torch.Generator().manual_seed(mixed)).tolist()
+        seed = (seed * 1_000_003 + int(key) + 1) % (2**63 - 1)
+    return seed

@@ -18,7 +18,16 @@ TOWERS = {"vision_config": "vision_model", "text_config": "text_model"}
 
 
 def named_towers(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The towers of an architecture that start from a model, and the folder or Hub id of it."""
+    """The towers of an architecture that start from a model, and the folder or Hub id of it.
+
+    Raises:
+        ValueError: a tower is neither a name nor a mapping of fields.
+    """
+    for part in TOWERS:
+        if not isinstance(settings.get(part, {}), str | Mapping):
+            raise ValueError(
+                f"`architecture`: {part} should be a mapping of fields or the name of a model, got {settings[part]!r}."
+            )
     return {part: model_folder(settings[part]) for part in TOWERS if isinstance(settings.get(part), str)}
 
 

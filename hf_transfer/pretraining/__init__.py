@@ -10,3 +10,8 @@ CONVERTERS: dict[str, str] = {
     "lit": "hf_transfer.pretraining.lit:convert",
 }
 """Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""
+
+SAMPLERS: dict[str, str] = {
+    "dat": "hf_transfer.pretraining.dat_weights:dat_weights",
+}
+"""Which rows are seen, by name as "module:function"."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.evaluation.plots import plot_losses
-from hf_transfer.hub import DatasetFact, MetricFact, PlotFact, RunFacts, TableFact
+from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, PlotFact, RunFacts, TableFact
+from hf_transfer.pretraining.dat_weights import PAPER
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import DataArguments, Experiment
 from hf_transfer.runs.data import RunData
@@ -52,6 +53,9 @@ def run_card(
         **facts["hyper_parameters"],
         **{name: value for name, value in limits.items() if value is not None},
     }
+    if data_args.dat is not None:
+        keywords = {"target": data_args.dat["target"], "max_weight": data_args.dat.get("max_weight")}
+        facts["methods"] = [*facts["methods"], MethodFact("DAT", PAPER, keywords)]
     if source_only is not None:
         facts |= facts_of_source_only(source_only, facts, Path(config.output_dir))
     name = test_name(data_args)

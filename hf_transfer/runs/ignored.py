@@ -23,8 +23,13 @@ def draws_nothing(experiment: Experiment) -> bool:
     return is_task_run(experiment) or not experiment.run.diagnostics
 
 
+def reads_no_single_source(experiment: Experiment) -> bool:
+    return not is_task_run(experiment) or not TASKS[experiment.model.task].reads_labels
+
+
 DOMAIN = "domain adaptation, which a `target_dataset` makes of a run"
 TEXT = "tasks on text"
+ONE_DOMAIN = "training on labelled rows of one domain"
 RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "validator": (is_task_run, DOMAIN),
     "source_holdout": (is_task_run, DOMAIN),
@@ -36,6 +41,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "text_columns": (is_not_read("text_columns"), TEXT),
     "max_length": (is_not_read("max_length"), TEXT),
     "block_size": (is_not_read("block_size"), "the task text-generation"),
+    "dat": (reads_no_single_source, ONE_DOMAIN),
     "prompts": (is_not_read("prompts"), "the task zero-shot-image-classification"),
     "trajectories": (is_not_read("trajectories"), "the task offline-reinforcement-learning"),
 }

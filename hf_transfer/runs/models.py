@@ -209,9 +209,9 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     unknown = sorted(name for name in settings if not hasattr(plain, name))
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
-    settings |= {
-        part: new_tower(settings[part], getattr(plain, part), part, kind) for part in set(TOWERS) & set(settings)
-    }
+    named_towers(settings)  # refuses what is neither a name nor fields
+    parts = set(TOWERS) & set(settings)
+    settings |= {part: new_tower(settings[part], getattr(plain, part), part, kind) for part in parts}
     try:
         config = AutoConfig.for_model(kind, **settings)
     except (StrictDataclassError, TypeError, ValueError) as error:
@@ -238,12 +238,8 @@ def new_tower(given: Any, plain: PreTrainedConfig, part: str, kind: str) -> dict
     """
     if isinstance(given, str):
         config = tower_config(model_folder(given), part)
-    elif isinstance(given, Mapping):
-        config = new_config({"model_type": plain.model_type, **given})
     else:
-        raise ValueError(
-            f"`architecture`: {part} should be a mapping of fields or the name of a model, got {given!r}."
-        )
+        config = new_config({"model_type": plain.model_type, **given})
     if kind == DUAL_ENCODER:
         check_tower(config, part)
     return config.to_dict()

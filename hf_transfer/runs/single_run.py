@@ -19,6 +19,7 @@ from hf_transfer.runs.data import RunData, load_data
 from hf_transfer.runs.domain_report import DomainReport
 from hf_transfer.runs.guard import SOURCE_ONLY
 from hf_transfer.runs.ignored import check_nothing_is_ignored
+from hf_transfer.runs.importance import drawn_by_importance
 from hf_transfer.runs.measured import measured_metrics, trains_head
 from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.results import Result
@@ -50,6 +51,8 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
     model, processor = set_up(model_args, data_args, raw, raw.class_names, raw.outputs, raw.kind.problem_type)
     data = raw.prepared(model.config, processor, data_args)
+    if data_args.dat is not None:
+        data = drawn_by_importance(raw, data, model_args.task, data_args, config.per_device_eval_batch_size)
     if config.load_best_model_at_end and data.test is None and data.target is None:
         raise ValueError("`load_best_model_at_end` needs rows to evaluate on: give `test_dataset` or `test_rows`.")
     common: dict[str, Any] = {

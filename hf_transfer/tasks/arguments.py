@@ -132,6 +132,14 @@ class DataArguments:
             'averaged; "a photo of a {}." when left out.'
         },
     )
+    dat: dict | None = field(
+        default=None,
+        metadata={
+            "help": "Domain adaptive transfer: draw training rows as often as their class is in a target, whose "
+            "labels are not read: {classifier: FOLDER of a model of the same classes, target: DATASET, split, "
+            "options, max_weight}."
+        },
+    )
     trajectories: dict | None = field(
         default=None,
         metadata={

@@ -74,6 +74,11 @@ class ZeroShotImageClassification(Task):
             config = tower_config(named, "vision_config")
         else:
             whole = AutoConfig.for_model(model.architecture["model_type"])
+            if not hasattr(whole, "vision_config"):
+                raise ValueError(
+                    f"`architecture`: a {whole.model_type} has no image tower; take `model_type: "
+                    "vision-text-dual-encoder`, `clip` or `siglip` for pairs of images and texts."
+                )
             fields = {"model_type": whole.vision_config.model_type, **model.architecture.get("vision_config", {})}
             config = AutoConfig.for_model(**fields)
         made = IMAGES.load_processor(ModelArguments(model=named) if named else model, config)

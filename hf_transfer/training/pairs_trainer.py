@@ -54,7 +54,7 @@ class PairsTrainer(PretrainingTrainer):
         try:
             taken = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
             given = model.eval()(**taken)
-        except (IndexError, AttributeError, TypeError) as error:
+        except (IndexError, AttributeError, TypeError, RuntimeError) as error:
             raise ValueError(
                 f"a {type(model).__name__} cannot embed these rows ({type(error).__name__}: {error}): both of its "
                 "towers should give a `pooler_output`, as ViT, DINOv2, Swin and BERT do."

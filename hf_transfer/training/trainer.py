@@ -35,7 +35,7 @@ from hf_transfer.data.checks import (
 from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.masking import repeatable
-from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
+from hf_transfer.data.samplers import WEIGHT_COLUMN, DomainBalancedSampler, ShuffleSampler, WeightedSampler
 from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, NumberingCollator, VisitedRows, VisitSampler, is_repeatable
 from hf_transfer.modeling.anatomy import layer_places, unwrap_peft
@@ -70,7 +70,8 @@ class TransferTrainer(PublishingTrainer):
         args: a TransferConfig.
         objectives: named objectives or their keywords; replaces `args.objectives`.
         readout: what of the model's outputs the objectives see; chosen by the model when left out.
-        train_dataset: a `datasets.Dataset` of model inputs and labels.
+        train_dataset: a `datasets.Dataset` of model inputs and labels; with a column `sampling_weight` its rows are
+            drawn with replacement in proportion to it.
         kwargs: everything else `Trainer` takes.
 
     Raises:
@@ -208,6 +209,8 @@ class TransferTrainer(PublishingTrainer):
         elif "domain" in dataset.column_names:
             domains = column_values(dataset, "domain")
             sampler = DomainBalancedSampler(domains, self._train_batch_size, seed, self.args.world_size)
+        elif WEIGHT_COLUMN in self.train_dataset.column_names:  # the model does not read it, so `dataset` lacks it
+            sampler = WeightedSampler(column_values(self.train_dataset, WEIGHT_COLUMN), seed)
         else:
             sampler = ShuffleSampler(len(dataset), seed)
         self.train_sampler = sampler

@@ -3,7 +3,7 @@ from itertools import islice
 
 import pytest
 
-from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler, permutation
+from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler, WeightedSampler, permutation
 
 
 def order_of(sampler, epoch: int) -> list[int]:
@@ -100,3 +100,30 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 def test_a_domain_smaller_than_its_share_is_repeated():
     sampler = DomainBalancedSampler([0, 0, 0, 0, 1], batch_size=8)
     assert Counter(islice(sampler, 8)) == {0: 1, 1: 1, 2: 1, 3: 1, 4: 4}
+
+
+def test_rows_are_drawn_with_replacement_in_proportion_to_their_weights():
+    weights = [0.0, 1.0, 0.0, 3.0, 6.0, 0.0]
+    sampler = WeightedSampler(weights * 500, seed=1)
+    drawn = order_of(sampler, 0)
+    assert len(drawn) == len(sampler) == 3000 and len(set(drawn)) < len(drawn)
+    counts = Counter(row % 6 for row in drawn)
+    assert counts.keys() == {1, 3, 4}
+    for place in counts:
+        assert counts[place] / 3000 == pytest.approx(weights[place] / 10, abs=0.03)
+
+
+def test_a_weighted_draw_depends_on_seed_and_epoch_alone():
+    sampler = WeightedSampler([1.0, 2.0, 3.0] * 20, seed=3)
+    first = order_of(sampler, 2)
+    assert order_of(sampler, 7) != first
+    assert order_of(sampler, 2) == first == order_of(WeightedSampler([1.0, 2.0, 3.0] * 20, seed=3), 2)
+    assert order_of(WeightedSampler([1.0, 2.0, 3.0] * 20, seed=4), 2) != first
+
+
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [float("inf"), 1.0]])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(ValueError, match="`sampling_weight` should hold numbers from 0 on"):
+        WeightedSampler(weights)
+    with pytest.raises(ValueError, match="the dataset is empty"):
+        WeightedSampler([])

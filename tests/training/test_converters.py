@@ -8,7 +8,7 @@ from hf_transfer.training.converters import REGISTRY, conversions_of, convert_mo
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
-KEYWORDS = {"mix_style": {"p": 1.0}}
+KEYWORDS = {"mix_style": {"p": 1.0}, "lit": {"tower": "resnet"}}
 
 
 def keywords_of(name: str, folder) -> dict:
