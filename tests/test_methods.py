@@ -73,6 +73,7 @@ def keywords_for(name: str, base: str) -> dict:
     accepted = inspect.signature(objective_class(name)).parameters
     small = {"hidden_size": 8, "samples": 4, "source_head": base, "width": 4, "blocks": 1, "buffer_size": 4}
     small |= {"ways": 4, "shots": 1, "queries": 1}
+    small |= {"queue_size": 16, "projection_dim": 8, "directions": 8}
     return {keyword: value for keyword, value in small.items() if keyword in accepted}
 
 

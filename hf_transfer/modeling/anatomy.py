@@ -200,8 +200,7 @@ def head_parameter_names(model: nn.Module) -> list[str]:
 
 def _backbone_parameters(model: nn.Module) -> set[int]:
     """Identities of the parameters of the backbone: all of a model without a head."""
-    base = unwrap_peft(model)
-    backbone = base if is_backbone(model) else backbone_of(model)
+    backbone = unwrap_peft(model) if is_backbone(model) else backbone_of(model)
     return {id(parameter) for parameter in backbone.parameters()}
 
 
@@ -220,10 +219,11 @@ def layer_places(model: nn.Module) -> dict[str, int]:
     The top layer is 1, the next 2, and what comes before all layers (the embeddings) the largest number. What stands
     between or behind layers, such as a last norm or a pooler, has the place of the layer before it.
     """
-    layers = stacked_layers(backbone_of(model))
+    backbone = unwrap_peft(model) if is_backbone(model) else backbone_of(model)
+    layers = stacked_layers(backbone)
     numbers = {id(p): number for number, layer in enumerate(layers, start=1) for p in layer.parameters()}
     reached, places = 0, {}
-    for parameter in backbone_of(model).parameters():
+    for parameter in backbone.parameters():
         reached = numbers.get(id(parameter), reached)
         places[id(parameter)] = len(layers) + 1 - reached
     return {name: places[id(p)] for name, p in model.named_parameters() if p.requires_grad and id(p) in places}
