@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 
 def unwrap_peft(model: nn.Module) -> PreTrainedModel:
@@ -209,8 +210,11 @@ def is_backbone(model: nn.Module) -> bool:
     base = unwrap_peft(model)
     if hasattr(base.config, "text_config") and hasattr(base.config, "vision_config"):
         return False  # two towers, with an output each
+    names = MODEL_MAPPING_NAMES.get(base.config.model_type, ())
+    is_listed = type(base).__name__ in ((names,) if isinstance(names, str) else names)
+    is_one = is_listed and not getattr(base.config, "is_encoder_decoder", False)
     has_parts = any(isinstance(child, PreTrainedModel) for child in base.children())
-    return not has_parts and (not base.base_model_prefix or not hasattr(base, base.base_model_prefix))
+    return (is_one or not has_parts) and (not base.base_model_prefix or not hasattr(base, base.base_model_prefix))
 
 
 def layer_places(model: nn.Module) -> dict[str, int]:

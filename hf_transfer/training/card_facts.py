@@ -33,6 +33,7 @@ HEADS = {
     "ForAudioClassification": ("audio-classification", "AutoModelForAudioClassification"),
     "ForVideoClassification": ("video-classification", "AutoModelForVideoClassification"),
     "ForMaskedImageModeling": ("masked-image-modeling", "AutoModelForMaskedImageModeling"),
+    "ViTMAEForPreTraining": ("masked-image-modeling", ""),
     "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
     "ForCausalLM": ("text-generation", "AutoModelForCausalLM"),
     "LMHeadModel": ("text-generation", "AutoModelForCausalLM"),

@@ -34,6 +34,7 @@ from hf_transfer.data.checks import (
 )
 from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
+from hf_transfer.data.masked_patches import with_patch_masks
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
 from hf_transfer.data.views import ViewCollator, augmenting_collator
@@ -218,7 +219,8 @@ class TransferTrainer(PublishingTrainer):
         given = self.data_collator
         if self.args.train_sampling_strategy != "batch_rebalance":
             vocabulary = getattr(unwrap_peft(self.adapted_model).config.get_text_config(), "vocab_size", None)
-            given = self.data_collator = repeatable(given, vocabulary, self.data_seed)
+            given = repeatable(given, vocabulary, self.data_seed)
+            given = self.data_collator = with_patch_masks(given, unwrap_peft(self.adapted_model), self.data_seed)
         if isinstance(given, ViewCollator):
             self.data_collator = given.collator
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
