@@ -21,7 +21,7 @@ from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.modeling.surgery import kept_beside
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from hf_transfer.training.converters import convert_model
-from hf_transfer.training.family_trainers import DomainAdaptationTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 from tests.runs.folders import save_digits, save_image_model
@@ -29,7 +29,7 @@ from tests.tuners.conftest import adapted_model
 
 ADVERSARIAL = {"cdan": {"hidden_size": 8}, "mcc": {}, "dann": {"hidden_size": 8}}
 STEPS, STOP = 4, 2
-RESUMED = ("cross_entropy", "adversarial", "difference")
+RESUMED = ("cross_entropy", "adversarial", "difference", "moco")
 TUNED = {"residual": "serial", "difference": "difference", "reopened": "difference", "side": "side"}
 OF_THE_WHOLE_BATCH = {
     "flexmatch": {"threshold": 0.4, "memory": 24},
@@ -39,6 +39,13 @@ OF_THE_WHOLE_BATCH = {
 }
 """What they compute of a batch is no mean over its rows; the thresholds leave some of the digits out."""
 QUEUE_SIZE, RELATED_CLASSES = 8, 6
+SELF_SUPERVISED = {
+    "moco": {"queue_size": 48, "momentum": 0.9, "projection_dim": 8},
+    "moco_v3": {"momentum": 0.9, "projection_dim": 8, "hidden_size": 8},
+    "simclr": {"temperature": 0.5, "projection_dim": 8},
+    "simsiam": {"projection_dim": 8, "hidden_size": 4},
+    "lejepa": {"gaussian_share": 0.5, "projection_dim": 8, "hidden_size": 8, "directions": 16},
+}
 EPISODES = "{ways: 3, shots: 1, queries: 2, episodes: 21}"
 
 
@@ -97,6 +104,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
     return {
         **tuned_trainers(folder, batch_size, rows),
+        **self_supervised_trainers(folder, batch_size, rows),
         "measured": make("measured", half_labelled(rows), measured),
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
         "taught": make("taught", half_labelled(rows), taught),
@@ -146,6 +154,19 @@ def tuned_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, Tr
     return made
 
 
+def self_supervised_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, PretrainingTrainer]:
+    """A backbone pre-trained by each objective that compares two views."""
+    made = {}
+    for name, keywords in SELF_SUPERVISED.items():
+        torch.manual_seed(0)
+        model = tiny.flowformer(initializer_range=0.3).flowformer  # weights at which two digits differ
+        args = config(folder / name, batch_size, augmentation={"views": "small"})
+        made[name] = PretrainingTrainer(
+            model, args, train_dataset=rows, eval_dataset=rows.select(range(63)), objectives={name: keywords}
+        )
+    return made
+
+
 def validation_score(folder: Path, batch_size: int) -> float:
     """The validator's score over an odd number of rows."""
     rows = tiny.digit_rows(0, 64)
@@ -157,6 +178,13 @@ def validation_score(folder: Path, batch_size: int) -> float:
         target_dataset=rows.select(range(30, 63)),
     )
     return trainer.evaluate()["eval_information_maximization"]
+
+
+def collapse_gauges(folder: Path, batch_size: int) -> list[float]:
+    """Those of an odd number of rows."""
+    rows = tiny.digit_rows(0, 64)
+    metrics = self_supervised_trainers(folder / "gauges", batch_size, rows)["simclr"].evaluate()
+    return [metrics["eval_rank_me"], metrics["eval_channel_spread"]]
 
 
 def print_few_shot(folder: Path, batch_size: int) -> None:
@@ -190,7 +218,7 @@ def run(folder: Path, batch_size: int) -> dict[str, dict[str, torch.Tensor]]:
             trainer.train(resume_from_checkpoint=str(folder / name / f"checkpoint-{STOP}"))
             ends[f"{name}_resumed"] = dict(trainer.transfer_model.state_dict())
     print_few_shot(folder, batch_size)
-    facts = {"score": validation_score(folder, batch_size)}
+    facts = {"score": validation_score(folder, batch_size), "gauges": collapse_gauges(folder, batch_size)}
     if not dist.is_initialized() or dist.get_rank() == 0:
         facts |= {"world_size": trainer.args.world_size, "losses": losses, "moved": moved, "reopened": reopened}
         facts["printed"] = (folder / "printed_by_0").read_text()

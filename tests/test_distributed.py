@@ -14,7 +14,7 @@ from tests import distributed_runs
 
 TUNED = list(distributed_runs.TUNED)
 NAMES = ["cross_entropy", "adversarial", "whole_batch", "accumulated", "alternating", "thawing", "measured"]
-NAMES += ["bi_tuning", "taught", "zoo_tuning", *TUNED]
+NAMES += ["bi_tuning", "taught", "zoo_tuning", *TUNED, *distributed_runs.SELF_SUPERVISED]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,11 @@ def test_the_validator_reads_every_row_once(two, one):
     assert two[2]["score"] == pytest.approx(one[1]["score"], abs=1e-5)
 
 
+def test_the_gauges_of_collapse_read_every_row_once(two, one):
+    assert two[2]["gauges"] == pytest.approx(one[1]["gauges"], rel=1e-4)
+    assert one[1]["gauges"][0] > 2
+
+
 def test_few_shot_evaluation_shares_rows_and_episodes_out(two, one):
     assert two[2]["printed"] == one[1]["printed"] and (two[3] / "printed_by_1").read_text() == ""
     metrics = json.loads(one[1]["printed"])
@@ -93,6 +98,11 @@ def test_the_keys_of_all_processes_enter_the_queues(two):
     counts = torch.bincount(labels[labels >= 0], minlength=10)
     places = two[0]["bi_tuning"]["objectives.bi_tuning.places"]
     assert torch.equal(places, counts % distributed_runs.QUEUE_SIZE)
+
+
+def test_the_queue_of_moco_holds_the_keys_of_all_processes(two):
+    queue = two[0]["moco"]["objectives.moco.queue"]
+    assert two[0]["moco"]["objectives.moco.place"] == distributed_runs.STEPS * 16 % len(queue)
 
 
 def test_flexmatch_remembers_the_rows_of_all_processes(two):

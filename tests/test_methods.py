@@ -73,6 +73,7 @@ def keywords_for(name: str, base: str, problem_type: str | None = None) -> dict:
     accepted = inspect.signature(objective_class(name)).parameters
     small = {"hidden_size": 8, "samples": 4, "source_head": base, "width": 4, "blocks": 1, "buffer_size": 4}
     small |= {"ways": 2 if problem_type == MULTI_LABEL else 4, "shots": 1, "queries": 1, "episodes_per_batch": 1}
+    small |= {"queue_size": 16, "projection_dim": 8, "directions": 8}
     given = {keyword: value for keyword, value in small.items() if keyword in accepted}
     if "ranking" in accepted or ("teacher" in accepted and accepted["teacher"].default is inspect.Parameter.empty):
         is_alike = problem_type in (None, SINGLE_LABEL)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.readout import Readout
 from hf_transfer.core.task_loss import IGNORED_LABEL as IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
 
@@ -164,6 +165,17 @@ class BuildContext:
     """D, the width of the units' features; None where the readout gives none."""
     num_labels: int | None
     """C, the number of logits of a unit; None where the readout gives none."""
+    readout: Readout | None = None
+    """What reads the model's units; `readout.of(copy)` reads those of a copy of it."""
+
+    def require_rows(self, name: str) -> None:
+        """Raises ValueError when units are parts of rows, such as tokens or pixels."""
+        if self.readout is not None and not self.readout.units_are_rows:
+            raise ValueError(
+                f"{name} compares whole rows, and the readout `{type(self.readout).__name__}` gives parts of them: "
+                "load the backbone alone (AutoModel), or say `readout`, such as the name of an output of shape "
+                "[rows, width]."
+            )
 
     def require_classes(self, least: int, name: str) -> None:
         """Raises ValueError when the model has fewer than `least` classes."""
@@ -202,6 +214,12 @@ class Objective(nn.Module):
     """The least rows of each domain or environment that a batch needs; fewer give it nothing to compare."""
     is_quadratic: ClassVar[bool] = False
     """Whether the cost grows with the square of the number of units; then it sees at most `max_units` of a batch."""
+    can_collapse: ClassVar[bool] = False
+    """Whether it trains features without labels, so that these may become the same for all rows; then pre-training
+    logs at every evaluation how far they spread."""
+    usual_views: ClassVar[str | None] = None
+    """With the need `views`: the preset of `hf_transfer.data.image_views` that images get when the run names no
+    `augmentation`; other rows are then changed strongly in both views."""
     label_space: ClassVar[str] = "closed"
     """Which target classes the method is made for: those of the source, "partial" (only some of them) or "open" (also
     others)."""
@@ -217,6 +235,10 @@ class Objective(nn.Module):
 
     def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:
         """Measure what is needed on the data (Fisher information, label relation). Called once before training."""
+
+    def constant_rate_parameters(self) -> Iterable[nn.Parameter]:
+        """Own parameters whose learning rate stays as it is at the start, whatever the schedule says; usually none."""
+        return ()
 
     def forward(self, view: View) -> Tensor:
         """The unweighted loss, a scalar."""

@@ -189,7 +189,12 @@ def _prepare_pairs(
 
 
 def _image_size(config: PreTrainedConfig) -> int:
-    size = config.image_size
+    size = getattr(config, "image_size", None)
+    if size is None:
+        raise ValueError(
+            f"neither the configuration of a {config.model_type} model nor an image processor says how large its "
+            "images are: give `image_size` in `architecture`, or save the model with its image processor."
+        )
     if isinstance(size, (tuple, list)):
         if size[0] != size[1]:
             raise ValueError(f"the model reads images of {size}; give its image processor to resize to that shape.")

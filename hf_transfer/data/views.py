@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.image_augmentation import ImageAugmentation
+from hf_transfer.data.image_views import image_views
 from hf_transfer.data.series_augmentation import SeriesAugmentation
 from hf_transfer.data.text_augmentation import TextAugmentation
 from hf_transfer.data.visits import VISIT_COLUMN, seed_of
@@ -28,7 +29,8 @@ from hf_transfer.data.visits import VISIT_COLUMN, seed_of
 logger = logging.get_logger(__name__)
 
 VIEW_PREFIX = "view_"
-STRENGTHS = ("none", "weak", "strong")
+STRENGTHS = ("none", "weak", "strong", "first_view", "second_view")
+"""`weak` and `strong` of an Augmentation; `first_view` and `second_view` of ImageViews."""
 AUGMENTATIONS = {
     "pixel_values": ImageAugmentation,
     "input_ids": TextAugmentation,
@@ -71,6 +73,9 @@ class ViewCollator:
         for name, accepted in (("first", STRENGTHS), ("second", (*STRENGTHS, None))):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"`{name}` should be one of {accepted}, got {getattr(self, name)!r}.")
+            strength = getattr(self, name)
+            if strength not in ("none", None) and not hasattr(self.augmentation, strength):
+                raise ValueError(f"`{name}` = {strength!r} is nothing that {type(self.augmentation).__name__} has.")
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Any]:
         visits = [row.get(VISIT_COLUMN) for row in rows]
@@ -78,16 +83,23 @@ class ViewCollator:
             rows = [{name: value for name, value in row.items() if name != VISIT_COLUMN} for row in rows]
         batch = dict(self.collator(rows))
         inputs = {name: value for name, value in batch.items() if is_input(name, value, len(rows))}
-        first, second = [], []
+        generators = []
         for index, visit in enumerate(visits):
             row = {name: value[index : index + 1] for name, value in inputs.items()}
             seed = content_seed(row, self.seed) if visit is None else visit.seed(self.seed)
-            generator = torch.Generator().manual_seed(seed)
-            first.append(self._augmented(row, self.first, generator))
-            if self.second is not None:
-                second.append(self._augmented(row, self.second, generator))
-        views = {f"{VIEW_PREFIX}{name}": value for name, value in joined(second).items()}
-        return {**batch, **joined(first), **views}
+            generators.append(torch.Generator().manual_seed(seed))
+        first = self._augmented_rows(inputs, self.first, generators)
+        second = {} if self.second is None else self._augmented_rows(inputs, self.second, generators)
+        return {**batch, **first, **{f"{VIEW_PREFIX}{name}": value for name, value in second.items()}}
+
+    def _augmented_rows(
+        self, inputs: dict[str, Tensor], strength: str, generators: Sequence[torch.Generator]
+    ) -> dict[str, Tensor]:
+        """Every row changed by the draws of its own generator."""
+        if strength != "none" and getattr(self.augmentation, "takes_batches", False):
+            return getattr(self.augmentation, strength)(inputs, generators)
+        rows = [{name: value[index : index + 1] for name, value in inputs.items()} for index in range(len(generators))]
+        return joined([self._augmented(row, strength, one) for row, one in zip(rows, generators, strict=True)])
 
     def _augmented(self, row: dict[str, Tensor], strength: str, generator: torch.Generator) -> dict[str, Tensor]:
         """One row [1, ...] changed; how far its batch is padded has no part in it."""
@@ -131,14 +143,19 @@ def content_seed(row: Mapping[str, Tensor], seed: int) -> int:
 
 
 def make_augmentation(
-    columns: Sequence[str], settings: Mapping[str, Any] | None = None, processor: Any = None
+    columns: Sequence[str],
+    settings: Mapping[str, Any] | None = None,
+    processor: Any = None,
+    usual_views: str | None = None,
 ) -> tuple[Augmentation, dict[str, str]]:
     """The augmentation for rows with these columns, and how strong either view is, as keywords of ViewCollator.
 
     Args:
         columns: columns of the training set.
-        settings: keywords of the augmentation, and `first` and `second`.
-        processor: the tokenizer, where the rows hold text.
+        settings: keywords of the augmentation, and `first` and `second`; `views` names a preset of ImageViews.
+        processor: the tokenizer, where the rows hold text; the image processor, where they hold images.
+        usual_views: the preset for images where settings name none of `views`, `first` and `second`; other rows are
+            then changed strongly in both views.
 
     Raises:
         ValueError: no column that could be augmented, no tokenizer for text, an unknown setting or one out of range.
@@ -151,11 +168,17 @@ def make_augmentation(
             f"nothing augments rows of {sorted(columns)}, only of {list(AUGMENTATIONS)}: give a `data_collator` that "
             f"adds a second copy of the inputs under keys starting with `{VIEW_PREFIX}`."
         )
+    preset = settings.pop("views", None) if column == "pixel_values" else None
+    if column == "pixel_values" and (preset or (usual_views and not strengths)):
+        views = {"first": "first_view", "second": "second_view"}
+        return image_views(preset or usual_views, processor, **settings), {**views, **strengths}
+    strengths = {**({"first": "strong", "second": "strong"} if usual_views else {}), **strengths}
     cls = AUGMENTATIONS[column]
     accepted = set(inspect.signature(cls).parameters) - {"tokenizer"}
     unknown = sorted(set(settings) - accepted)
     if unknown:
-        raise ValueError(f"`augmentation` has no {unknown}, accepted: {sorted(accepted | {'first', 'second'})}.")
+        shown = sorted(accepted | {"first", "second"} | ({"views"} if column == "pixel_values" else set()))
+        raise ValueError(f"`augmentation` has no {unknown}, accepted: {shown}.")
     if cls is TextAugmentation:
         if not isinstance(processor, PreTrainedTokenizerBase):
             raise ValueError("the augmentation of text needs its tokenizer: pass it as `processing_class`.")
@@ -170,6 +193,7 @@ def augmenting_collator(
     comparing: Sequence[str],
     processor: Any,
     seed: int,
+    usual_views: str | None = None,
 ) -> Callable[[Sequence[Any]], Mapping[str, Any]]:
     """A collator of training rows that augments them, and adds a second view where objectives compare two.
 
@@ -178,8 +202,9 @@ def augmenting_collator(
         rows: the training set.
         settings: as `make_augmentation` takes them; None for the usual ones, which the log names.
         comparing: names of the objectives that compare two views.
-        processor: the tokenizer, where the rows hold text.
+        processor: the tokenizer or image processor of the rows.
         seed: of the draws.
+        usual_views: as `make_augmentation` takes it.
 
     Raises:
         ValueError: nothing makes the second view that an objective needs, and all that `make_augmentation` raises.
@@ -192,7 +217,7 @@ def augmenting_collator(
             if settings is not None
             else f"{list(comparing)} compare two views, and the ViewCollator gives one: set its `second`."
         )
-    augmentation, strengths = make_augmentation(rows.column_names, settings, processor)
+    augmentation, strengths = make_augmentation(rows.column_names, settings, processor, usual_views)
     if not comparing:
         strengths["second"] = None
     made = ViewCollator(collator, augmentation, **strengths, seed=seed)

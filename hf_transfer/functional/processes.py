@@ -14,6 +14,11 @@ def has_several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def process_count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if has_several() else 1
+
+
 def from_all(rows: Tensor, differentiable: bool = False) -> Tensor:
     """The rows [B, ...] of all processes in their order, [P B, ...]; every process has as many.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 
 def unwrap_peft(model: nn.Module) -> PreTrainedModel:
@@ -200,8 +201,7 @@ def head_parameter_names(model: nn.Module) -> list[str]:
 
 def _backbone_parameters(model: nn.Module) -> set[int]:
     """Identities of the parameters of the backbone: all of a model without a head."""
-    base = unwrap_peft(model)
-    backbone = base if is_backbone(model) else backbone_of(model)
+    backbone = unwrap_peft(model) if is_backbone(model) else backbone_of(model)
     return {id(parameter) for parameter in backbone.parameters()}
 
 
@@ -210,8 +210,11 @@ def is_backbone(model: nn.Module) -> bool:
     base = unwrap_peft(model)
     if hasattr(base.config, "text_config") and hasattr(base.config, "vision_config"):
         return False  # two towers, with an output each
+    names = MODEL_MAPPING_NAMES.get(base.config.model_type, ())
+    is_listed = type(base).__name__ in ((names,) if isinstance(names, str) else names)
+    is_one = is_listed and not getattr(base.config, "is_encoder_decoder", False)
     has_parts = any(isinstance(child, PreTrainedModel) for child in base.children())
-    return not has_parts and (not base.base_model_prefix or not hasattr(base, base.base_model_prefix))
+    return (is_one or not has_parts) and (not base.base_model_prefix or not hasattr(base, base.base_model_prefix))
 
 
 def layer_places(model: nn.Module) -> dict[str, int]:
@@ -220,10 +223,11 @@ def layer_places(model: nn.Module) -> dict[str, int]:
     The top layer is 1, the next 2, and what comes before all layers (the embeddings) the largest number. What stands
     between or behind layers, such as a last norm or a pooler, has the place of the layer before it.
     """
-    layers = stacked_layers(backbone_of(model))
+    backbone = unwrap_peft(model) if is_backbone(model) else backbone_of(model)
+    layers = stacked_layers(backbone)
     numbers = {id(p): number for number, layer in enumerate(layers, start=1) for p in layer.parameters()}
     reached, places = 0, {}
-    for parameter in backbone_of(model).parameters():
+    for parameter in backbone.parameters():
         reached = numbers.get(id(parameter), reached)
         places[id(parameter)] = len(layers) + 1 - reached
     return {name: places[id(p)] for name, p in model.named_parameters() if p.requires_grad and id(p) in places}

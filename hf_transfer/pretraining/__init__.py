@@ -1,8 +1,17 @@
-"""Pre-training objectives."""
+"""Pre-training objectives, and the pure functions they are made of."""
+
+from hf_transfer.pretraining.blocks.info_nce import info_nce
+from hf_transfer.pretraining.dat_weights import dat_weights
+from hf_transfer.pretraining.lejepa import sigreg
 
 OBJECTIVES: dict[str, str] = {
     "clip": "hf_transfer.pretraining.clip:CLIP",
+    "lejepa": "hf_transfer.pretraining.lejepa:LeJEPA",
+    "moco": "hf_transfer.pretraining.moco:MoCo",
+    "moco_v3": "hf_transfer.pretraining.moco_v3:MoCoV3",
     "siglip": "hf_transfer.pretraining.siglip:SigLIP",
+    "simclr": "hf_transfer.pretraining.simclr:SimCLR",
+    "simsiam": "hf_transfer.pretraining.simsiam:SimSiam",
 }
 """Name -> "module:class", imported when asked for."""
 
@@ -15,3 +24,5 @@ SAMPLERS: dict[str, str] = {
     "dat": "hf_transfer.pretraining.dat_weights:dat_weights",
 }
 """Which rows are seen, by name as "module:function"."""
+
+__all__ = ["CONVERTERS", "OBJECTIVES", "SAMPLERS", "dat_weights", "info_nce", "sigreg"]

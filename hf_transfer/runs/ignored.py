@@ -1,4 +1,4 @@
-"""Experiment that a run would pass over in silence are refused before anything is read."""
+"""Arguments that a run would pass over in silence are refused before anything is read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_transfer.runs.arguments import Experiment
 from hf_transfer.tasks import TASKS
+from hf_transfer.training.objectives import make_objectives
 
 
 def is_task_run(experiment: Experiment) -> bool:
@@ -27,9 +28,17 @@ def reads_no_single_source(experiment: Experiment) -> bool:
     return not is_task_run(experiment) or not TASKS[experiment.model.task].reads_labels
 
 
+def cannot_collapse(experiment: Experiment) -> bool:
+    """Whether no objective trains features without labels, or labels or a target are there to train by."""
+    made = make_objectives(experiment.config.objectives).values()
+    is_labelled = TASKS[experiment.model.task].reads_labels or not is_task_run(experiment)
+    return is_labelled or not any(one.can_collapse for one in made)
+
+
 DOMAIN = "domain adaptation, which a `target_dataset` makes of a run"
 TEXT = "tasks on text"
 ONE_DOMAIN = "training on labelled rows of one domain"
+SELF_SUPERVISED = "pre-training by objectives that compare views without labels, such as simsiam"
 RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "validator": (is_task_run, DOMAIN),
     "source_holdout": (is_task_run, DOMAIN),
@@ -37,6 +46,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "target_split": (is_task_run, DOMAIN),
     "target_options": (is_task_run, DOMAIN),
     "embedding": (draws_nothing, f"the pictures (`diagnostics: true`) of a {DOMAIN}"),
+    "stop_on_collapse": (cannot_collapse, SELF_SUPERVISED),
     "tokenizer": (is_not_read("tokenizer"), TEXT),
     "text_columns": (is_not_read("text_columns"), TEXT),
     "max_length": (is_not_read("max_length"), TEXT),

@@ -206,7 +206,9 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
         raise ValueError(f"`architecture` should name a `model_type` of transformers, got {kind!r}; close: {close}.")
     # A configuration keeps whatever it is given, so that a misspelt size would be passed over in silence.
     plain = AutoConfig.for_model(kind)
-    unknown = sorted(name for name in settings if not hasattr(plain, name))
+    # that of a convolutional net may say nothing of the size of its images, which are read at one all the same
+    known = {"image_size"} if hasattr(plain, "num_channels") else set()
+    unknown = sorted(name for name in settings if not hasattr(plain, name) and name not in known)
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
     named_towers(settings)  # refuses what is neither a name nor fields

@@ -19,7 +19,7 @@ from hf_transfer.data.checks import column_values
 from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, RunFacts
 from hf_transfer.hub.adapter import are_made_up
-from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.modeling.anatomy import is_backbone, unwrap_peft
 from hf_transfer.models.short_names import packaged_name
 from hf_transfer.training.converters import conversions_of, converter
 from hf_transfer.tuners.difference import DifferenceConfig, changed_parameters
@@ -33,6 +33,7 @@ HEADS = {
     "ForAudioClassification": ("audio-classification", "AutoModelForAudioClassification"),
     "ForVideoClassification": ("video-classification", "AutoModelForVideoClassification"),
     "ForMaskedImageModeling": ("masked-image-modeling", "AutoModelForMaskedImageModeling"),
+    "ViTMAEForPreTraining": ("masked-image-modeling", ""),
     "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
     "ForCausalLM": ("text-generation", "AutoModelForCausalLM"),
     "LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
@@ -84,6 +85,8 @@ def loading_facts(trainer: Trainer) -> dict[str, Any]:
     task, auto_class = found
     if task == "text-classification" and base.main_input_name == "input_values":
         task, auto_class = "audio-classification", "AutoModelForAudioClassification"
+    if task == "feature-extraction" and base.main_input_name == "pixel_values" and is_backbone(base):
+        task = "image-feature-extraction"
     facts: dict[str, Any] = {"task": task, "needs_hf_transfer": registered_part(model)}
     options: dict[str, Any] = {}
     if base.config._attn_implementation == "flow" and not _is_own(base.config):

@@ -17,7 +17,7 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
 from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
-from hf_transfer.core.supervision import FromModel
+from hf_transfer.core.supervision import FromModel, NoTask
 from hf_transfer.core.task_loss import REGRESSION, problem_type_of
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
@@ -31,6 +31,7 @@ from hf_transfer.data.checks import (
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.data.conversion import as_dataset
+from hf_transfer.training.collapse import CollapseGauges, is_collapsed
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
 from hf_transfer.validators import WORKING, choose_validator, find_validator
@@ -39,13 +40,51 @@ logger = logging.get_logger(__name__)
 
 
 class PretrainingTrainer(TransferTrainer):
-    """Pre-training: the loss is the one the model returns (masked images, masked or causal language modelling)."""
+    """Pre-training: the loss is the one the model returns (masked images, masked or causal language modelling).
+
+    A backbone without a head has none and is trained by the objectives alone; where these compare views of unlabelled
+    rows, every evaluation logs gauges of collapse (`hf_transfer.functional.collapse`), and `args.stop_on_collapse`
+    ends a training that collapses.
+
+    Raises:
+        ValueError: `stop_on_collapse` without such an objective, and all that TransferTrainer raises.
+    """
 
     task_loss = FromModel
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        can_collapse = any(one.can_collapse for one in self.transfer_model.objectives.values())
+        if self.args.stop_on_collapse and not can_collapse:
+            raise ValueError("`stop_on_collapse` is for self-supervised objectives, such as simsiam: leave it out.")
+        self.collapse_gauges = CollapseGauges(self.transfer_model, self._gathered_rows) if can_collapse else None
+
+    def _gathered_rows(self, rows: Tensor) -> Tensor:
+        return self.accelerator.gather_for_metrics(rows)
+
+    def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
+        """As the Trainer's, with gauges of collapse where objectives train features without labels."""
+
+        def loop():
+            return super(PretrainingTrainer, self).evaluation_loop(
+                dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs
+            )
+
+        if self.collapse_gauges is None or description != "Evaluation":
+            return loop()
+        with self.collapse_gauges:
+            output = loop()
+        found = self.collapse_gauges.metrics(metric_key_prefix)
+        output.metrics.update(found)
+        if self.args.stop_on_collapse and is_collapsed(*found.values()) and self.is_in_train:
+            logger.warning("the training ends here, as `stop_on_collapse` says.")
+            self.control.should_training_stop = True
+        return output
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """As the Trainer's, but a loss that needs no labels (masked images) counts too."""
-        if inputs.get("labels") is not None:
+        """As the Trainer's, but a loss that needs no labels (masked images) counts too, and so does none at all."""
+        has_task = not isinstance(self.transfer_model.supervision, NoTask)
+        if has_task and inputs.get("labels") is not None:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = model(**self._prepare_inputs(inputs))

@@ -34,11 +34,12 @@ from hf_transfer.data.checks import (
 )
 from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
+from hf_transfer.data.masked_patches import with_patch_masks
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import WEIGHT_COLUMN, DomainBalancedSampler, ShuffleSampler, WeightedSampler
 from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, NumberingCollator, VisitedRows, VisitSampler, is_repeatable
-from hf_transfer.modeling.anatomy import layer_places, unwrap_peft
+from hf_transfer.modeling.anatomy import is_backbone, layer_places, unwrap_peft
 from hf_transfer.modeling.processors import check_same_processor
 from hf_transfer.task_adaptation.schedule import make_schedules
 from hf_transfer.training.checkpoints import (
@@ -48,6 +49,7 @@ from hf_transfer.training.checkpoints import (
     is_finished,
     last_complete_checkpoint,
 )
+from hf_transfer.training.constant_rates import hold_constant_groups, split_constant_groups
 from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
 from hf_transfer.training.publishing_trainer import PublishingTrainer
@@ -99,7 +101,8 @@ class TransferTrainer(PublishingTrainer):
         check_writable(args.output_dir)
         if not isinstance(model, TransferModel):
             made = make_objectives(args.objectives if objectives is None else objectives)
-            task_loss = None if self.task_loss is None else self.task_loss()
+            # a backbone without a head has no loss of its own
+            task_loss = None if self.task_loss is None or is_backbone(model) else self.task_loss()
             smoothing = args.label_smoothing_factor
             model = TransferModel(model, made, readout, task_loss=task_loss, label_smoothing=smoothing)
         elif objectives is not None:
@@ -221,7 +224,8 @@ class TransferTrainer(PublishingTrainer):
         given = self.data_collator
         if self.args.train_sampling_strategy != "batch_rebalance":
             vocabulary = getattr(unwrap_peft(self.adapted_model).config.get_text_config(), "vocab_size", None)
-            given = self.data_collator = repeatable(given, vocabulary, self.data_seed)
+            given = repeatable(given, vocabulary, self.data_seed)
+            given = self.data_collator = with_patch_masks(given, unwrap_peft(self.adapted_model), self.data_seed)
         if isinstance(given, ViewCollator):
             self.data_collator = given.collator
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
@@ -230,8 +234,10 @@ class TransferTrainer(PublishingTrainer):
         if self.args.train_sampling_strategy == "batch_rebalance":
             raise ValueError("rows are augmented one by one: `train_sampling_strategy` should not be batch_rebalance.")
         rows = self._remove_unused_columns(self.train_dataset)
+        presets = [self.transfer_model.objectives[name].usual_views for name in comparing]
+        usual = presets[0] if presets and all(presets) else None
         return augmenting_collator(
-            given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed
+            given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed, usual
         )
 
     def _numbering(self, collator: Callable) -> Callable:
@@ -352,24 +358,36 @@ class TransferTrainer(PublishingTrainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with rates of their own for head and layers when the config asks for them."""
-        if self.optimizer is None and (self.args.head_learning_rate_multiplier != 1.0 or self.schedules):
+        is_new = self.optimizer is None
+        if is_new and (self.args.head_learning_rate_multiplier != 1.0 or self.schedules):
             target = self.model if model is None else model
             cls, keywords = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
             self.optimizer = cls(self.parameter_groups(target), **keywords)
-        return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        if is_new:
+            split_constant_groups(optimizer, self._constant_rate_parameters())
+        return optimizer
+
+    def _constant_rate_parameters(self) -> list[nn.Parameter]:
+        objectives = self.transfer_model.objectives.values()
+        return [parameter for one in objectives for parameter in one.constant_rate_parameters()]
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """The Trainer's scheduler, or what one of the schedules says of the rate over time."""
+        is_new = self.lr_scheduler is None
         timed = next((one for one in self.schedules if one.sets_rate_over_time), None)
-        if self.lr_scheduler is None and timed is not None:
+        if is_new and timed is not None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 self.optimizer if optimizer is None else optimizer,
                 lambda step: timed.rate_over_time(step, num_training_steps),
             )
             self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if is_new and self._constant_rate_parameters():
+            hold_constant_groups(scheduler)
+        return scheduler
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The backbone, layer by layer where these have rates of their own, and the rest; with and without decay."""

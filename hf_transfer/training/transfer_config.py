@@ -60,12 +60,21 @@ class TransferConfig(TrainingArguments):
         metadata={
             "help": "Random changes of the training rows, {} for the usual ones of their kind: keywords of "
             "ImageAugmentation, TextAugmentation or SeriesAugmentation, and {first: weak, second: strong} for the "
-            "rows and their second view. Without it only objectives that compare two views augment."
+            "rows and their second view; or {views: moco_v2}, two views of images as self-supervised methods have "
+            "them (moco_v3, simclr, small, mae), and keywords of ImageViews. Without it only objectives that compare "
+            "two views augment."
         },
     )
     torch_optimizer: str | None = field(
         default=None,
         metadata={"help": "Class of torch.optim to use instead of `optim`, for those that it does not name: RAdam."},
+    )
+    stop_on_collapse: bool = field(
+        default=False,
+        metadata={
+            "help": "Self-supervised pre-training: end the training at an evaluation that finds the features of all "
+            "rows nearly alike. A warning tells of it either way."
+        },
     )
     source_holdout: float = field(
         default=0.0,
@@ -110,6 +119,10 @@ class TransferConfig(TrainingArguments):
             )
         if self.torch_optimizer is not None and not isinstance(getattr(torch.optim, self.torch_optimizer, None), type):
             raise ValueError(f"`torch_optimizer` should be a class of torch.optim, got {self.torch_optimizer!r}.")
+        if self.stop_on_collapse and self.eval_strategy == "no":
+            raise ValueError(
+                "`stop_on_collapse` looks at evaluations: give an `eval_strategy`, such as steps or epoch."
+            )
         if not 0 <= self.source_holdout < 1:
             raise ValueError(f"`source_holdout` should be in [0, 1), got {self.source_holdout}.")
         if not 0 <= self.objective_warmup <= 1:

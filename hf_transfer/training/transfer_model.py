@@ -35,6 +35,7 @@ from hf_transfer.core.objective import (
 from hf_transfer.core.readout import Readout
 from hf_transfer.core.supervision import FromLabels, FromModel, NoTask, TaskLoss
 from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of
+from hf_transfer.data.visits import seed_of
 from hf_transfer.hub import complete_adapter
 from hf_transfer.modeling.anatomy import backbone_of, rest_frozen_batch_norms, unwrap_peft
 from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
@@ -132,7 +133,7 @@ class TransferModel(nn.Module):
         if "teacher" in self.needs:
             self.teacher = FrozenCopy(model)
             self.teacher_readout = self.readout.of(self.teacher.module)
-        context = BuildContext(model, self.readout.feature_dim, self.readout.num_outputs)
+        context = BuildContext(model, self.readout.feature_dim, self.readout.num_outputs, self.readout)
         for objective in self.objectives.values():
             objective.build(context)
 
@@ -382,7 +383,8 @@ class TransferModel(nn.Module):
 
     def _bounded(self, view: View) -> View:
         """At most `max_units` units, drawn by the progress of the training alone: alike in all processes."""
-        generator = torch.Generator().manual_seed(int(self.progress * 2**52))
+        # a hash, because torch's generator reads the lowest 32 bits of a seed alone
+        generator = torch.Generator().manual_seed(seed_of(repr(self.progress).encode()))
         return view.at_most(self.max_units, generator)
 
     @torch.no_grad()

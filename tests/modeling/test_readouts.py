@@ -2,6 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from transformers import (
+    AutoConfig,
+    AutoModel,
     BertForMaskedLM,
     BertForTokenClassification,
     CLIPConfig,
@@ -83,6 +85,17 @@ def test_the_nearest_label_of_a_coarser_and_a_finer_grid():
     assert nearest(labels, (2, 2)).tolist() == [[[5, 7], [13, 15]]]
     assert torch.equal(nearest(labels, (4, 4)), labels)
     assert nearest(labels, (8, 4))[0, :, 0].tolist() == [0, 0, 4, 4, 8, 8, 12, 12]
+
+
+@pytest.mark.parametrize("kind", ["convnext", "swin", "dinov2"])
+def test_a_backbone_made_of_parts_is_pooled_too(kind):
+    """transformers calls their encoders models too."""
+    sizes = {"convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2}}
+    sizes["swin"] = {"embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2, "image_size": 32}
+    sizes["dinov2"] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **sizes[kind]))
+    readout, _, units = units_of(model.eval(), {"pixel_values": torch.randn(2, 3, 32, 32)})
+    assert isinstance(readout, Pooled) and units.features.shape == (2, readout.feature_dim) == (2, 16)
 
 
 def test_a_backbone_is_pooled(sentences):
