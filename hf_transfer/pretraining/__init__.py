@@ -1,7 +1,7 @@
 """Pre-training objectives, and the pure functions they are made of."""
 
 from hf_transfer.pretraining.blocks.info_nce import info_nce
-from hf_transfer.pretraining.dat_weights import dat_weights
+from hf_transfer.pretraining.dat import dat_weights
 from hf_transfer.pretraining.lejepa import sigreg
 
 OBJECTIVES: dict[str, str] = {
@@ -21,7 +21,7 @@ CONVERTERS: dict[str, str] = {
 """Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""
 
 SAMPLERS: dict[str, str] = {
-    "dat": "hf_transfer.pretraining.dat_weights:dat_weights",
+    "dat": "hf_transfer.pretraining.dat:dat_weights",
 }
 """Which rows are seen, by name as "module:function"."""
 

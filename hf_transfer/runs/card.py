@@ -12,7 +12,7 @@ from typing import Any
 from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.evaluation.plots import plot_losses
 from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, PlotFact, RunFacts, TableFact
-from hf_transfer.pretraining.dat_weights import PAPER
+from hf_transfer.pretraining.dat import PAPER
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import DataArguments, Experiment
 from hf_transfer.runs.data import RunData

@@ -16,7 +16,7 @@ from hf_transfer.data.checks import check_not_empty, column_values, label_column
 from hf_transfer.data.columns import replace_column, without_labels
 from hf_transfer.data.samplers import WEIGHT_COLUMN
 from hf_transfer.hub.adapter import are_made_up
-from hf_transfer.pretraining.dat_weights import ImportanceWeights, dat_weights
+from hf_transfer.pretraining.dat import ImportanceWeights, dat_weights
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import RunData
 from hf_transfer.runs.models import load_model

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 
 from hf_transfer.data.samplers import WeightedSampler
-from hf_transfer.pretraining.dat_weights import dat_weights
+from hf_transfer.pretraining.dat import dat_weights
 from hf_transfer.runs.adapt import run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.single_run import make_adaptation

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_transfer.pretraining.dat_weights import dat_weights
+from hf_transfer.pretraining.dat import dat_weights
 
 SOURCE = torch.tensor([0] * 10 + [1] * 30 + [2] * 60)
 
