@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets import Dataset
@@ -38,6 +38,18 @@ class Visit(NamedTuple):
 def seed_of(text: bytes) -> int:
     """A seed, below 2^63, of its own for every text."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def row_seed(row: Mapping[str, Any], tokens: Sequence[int], seed: int) -> int:
+    """The seed of what is drawn for a row of tokens: by its visit where it comes with one, else by its content.
+
+    Args:
+        row: what a collator is given of it.
+        tokens: of the row.
+        seed: of the training.
+    """
+    visit = row.get(VISIT_COLUMN)
+    return seed_of(f"{seed} {list(tokens)}".encode()) if visit is None else visit.seed(seed)
 
 
 class VisitSampler(Sampler[Visit]):

@@ -31,6 +31,8 @@ from hf_transfer.data.checks import (
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.data.conversion import as_dataset
+from hf_transfer.data.packing import PackingCollator
+from hf_transfer.modeling.packing import check_packing
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
 from hf_transfer.validators import WORKING, choose_validator, find_validator
@@ -39,9 +41,19 @@ logger = logging.get_logger(__name__)
 
 
 class PretrainingTrainer(TransferTrainer):
-    """Pre-training: the loss is the one the model returns (masked images, masked or causal language modelling)."""
+    """Pre-training: the loss is the one the model returns (masked images, or what a collator makes of texts).
+
+    Raises:
+        ValueError: documents are to be packed, and the model does not keep them apart; and all that TransferTrainer
+            raises.
+    """
 
     task_loss = FromModel
+
+    def __init__(self, model: PreTrainedModel | PeftModel | TransferModel, args: TransferConfig, **kwargs: Any):
+        super().__init__(model, args, **kwargs)
+        if isinstance(self.data_collator, PackingCollator):
+            check_packing(self.adapted_model)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """As the Trainer's, but a loss that needs no labels (masked images) counts too."""

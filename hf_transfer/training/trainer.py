@@ -36,6 +36,7 @@ from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler
+from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, VisitedRows, VisitSampler
 from hf_transfer.modeling.anatomy import layer_places, unwrap_peft
@@ -219,6 +220,8 @@ class TransferTrainer(PublishingTrainer):
             given = self.data_collator = repeatable(given, vocabulary, self.data_seed)
         if isinstance(given, ViewCollator):
             self.data_collator = given.collator
+        if isinstance(self.data_collator, TextCollator):
+            self._check_texts(self.data_collator)
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
         if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
             return given
@@ -228,6 +231,12 @@ class TransferTrainer(PublishingTrainer):
         return augmenting_collator(
             given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed
         )
+
+    def _check_texts(self, collator: TextCollator) -> None:
+        """Refuse rows that the collator can make nothing of."""
+        for role, rows in (("training", self.train_dataset), ("evaluation", self.eval_dataset)):
+            if isinstance(rows, Dataset) and "input_ids" in rows.column_names:
+                collator.check_rows(self._remove_unused_columns(rows), role)
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer's, with the collator of the training rows."""
