@@ -3,8 +3,9 @@
     budget = ceil(mask_share * words), span lengths ~ Poisson(mean_span_length) until they add up to it
     labels = the original
 
-Every span becomes one mask token; one of length 0 is a mask put in between words. Spans do not overlap: kept words and
-spans are shuffled as pieces of one row. A mask is, with the probability `random_share`, a random token instead.
+Every span becomes one mask token; one of length 0 is a mask put in between words, as long as there are no more spans
+than masked words. Spans do not overlap: kept words and spans are shuffled as pieces of one row. A mask is, with the
+probability `random_share`, a random token instead.
 
 Paper: Lewis et al., ACL 2020 (BART), https://huggingface.co/papers/1910.13461: 30 %, mean length 3, all sentences
 permuted. The budget by row, whole words and random tokens are from the released code.
@@ -50,6 +51,7 @@ class DenoisingCollator(TextCollator):
     permute_sentences: float = 1.0
     whole_words: bool = True
     paper: ClassVar[str] = "1910.13461"
+    for_encoder_decoder: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -67,6 +69,9 @@ class DenoisingCollator(TextCollator):
 
     def inserted_tokens(self) -> dict[str, int]:
         return {"mask token": self.tokenizer.mask_token_id}
+
+    def raw_length(self, length: int) -> int:
+        return length - 1  # of an end token that is put behind; masks make no row longer
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         pairs = [self._noised(row) for row in rows]
@@ -149,12 +154,14 @@ def word_begins(words: np.ndarray) -> np.ndarray:
 
 
 def span_lengths(words: int, share: float, mean: float, generator: np.random.Generator) -> np.ndarray:
-    """Lengths of spans, [N] int, which add up to ceil(share * words); 0 stands for a mask put in."""
-    missing, lengths = math.ceil(share * words), []
+    """Lengths of spans, [N] int, which add up to ceil(share * words) and are no more; 0 stands for a mask put in."""
+    budget = missing = math.ceil(share * words)
+    lengths: list[int] = []
     while missing:
         lengths.append(min(int(generator.poisson(mean)), missing))
         missing -= lengths[-1]
-    return np.array(lengths, dtype=int)
+    too_many = max(0, len(lengths) - budget)
+    return np.delete(lengths, np.flatnonzero(np.array(lengths) == 0)[:too_many])
 
 
 def permuted_sentences(

@@ -67,6 +67,7 @@ class MaskedLanguageCollator(TextCollator):
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         for row in rows:
             self.tokens_of(row)  # refuses one without text
+        rows = [{name: value for name, value in row.items() if name != "labels"} for row in rows]
         hiding = Hiding(
             self.tokenizer,
             mlm_probability=1.0,  # of those that `Hiding` leaves

@@ -35,6 +35,9 @@ class PackingCollator(TextCollator):
 
     end_documents: bool = True
     paper: ClassVar[str] = "2107.02027"
+    model_inputs: ClassVar[frozenset[str]] = frozenset({"position_ids"})
+    for_encoder_decoder: ClassVar[bool] = False
+    reads_blocks: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -45,6 +48,9 @@ class PackingCollator(TextCollator):
     def least_tokens(self) -> int:
         """A document of one token predicts none."""
         return 1 if self.end_documents else 2
+
+    def raw_length(self, length: int) -> int:
+        return length - self.end_documents
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         documents = [{"input_ids": self._document(row)} for row in rows]

@@ -47,6 +47,7 @@ class PermutationCollator(TextCollator):
     max_span_length: int = 5
     permuted_length: int | None = None
     paper: ClassVar[str] = "1906.08237"
+    model_inputs: ClassVar[frozenset[str]] = frozenset({"perm_mask", "target_mapping"})
     least_tokens: ClassVar[int] = 2
     """A lone token would have nothing to be predicted from."""
 

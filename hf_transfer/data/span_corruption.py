@@ -54,6 +54,7 @@ class SpanCorruptionCollator(TextCollator):
     sentinels: tuple[str, ...] | None = None
     decoder_only: bool = False
     paper: ClassVar[str] = "1910.10683"
+    keeps_structure: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -84,6 +85,13 @@ class SpanCorruptionCollator(TextCollator):
         largest = int(self.sentinel_ids.max())
         return {f"sentinel {self.tokenizer.convert_ids_to_tokens(largest)}": largest}
 
+    @property
+    def for_encoder_decoder(self) -> bool:
+        return not self.decoder_only
+
+    def raw_length(self, length: int) -> int:
+        return raw_length(length, self.noise_density, self.mean_span_length, self.roll, self.decoder_only)[0]
+
     def check_rows(self, rows: Dataset, role: str) -> None:
         """As TextCollator's; the sentinels suffice for the longest row, too."""
         super().check_rows(rows, role)
@@ -95,9 +103,8 @@ class SpanCorruptionCollator(TextCollator):
         Raises:
             ValueError: there are fewer than the row can have spans.
         """
-        ids, spans = self.sentinel_ids, spans_of(length, self.noise_density, self.mean_span_length)[1]
-        most = spans + (self.roll if self.roll is not None else spans == 1)  # a roll may part one
-        if min(most, length) > len(ids):
+        ids, most = self.sentinel_ids, most_spans(length, self.noise_density, self.mean_span_length, self.roll)
+        if most > len(ids):
             raise ValueError(
                 f"a row of {length} tokens has {most} spans, and the tokenizer {len(ids)} sentinels: add more, cut "
                 "the rows shorter (`max_length`, `block_size`), or take longer or fewer spans."
@@ -130,28 +137,52 @@ def spans_of(length: int, noise_density: float, mean_span_length: float) -> tupl
     return noise, min(max(round(noise / mean_span_length), 1), max(length - noise, 1))
 
 
-def raw_length(inputs: int, noise_density: float = 0.15, mean_span_length: float = 3.0) -> tuple[int, int]:
+def most_spans(length: int, noise_density: float, mean_span_length: float, roll: bool | None) -> int:
+    """In how many spans the tokens are at most, as a roll may part one in two; arguments as of `noise_mask`."""
+    noise, spans = spans_of(length, noise_density, mean_span_length)
+    return min(spans + (spans == 1 if roll is None else roll), noise, length - noise + 1)
+
+
+def corrupted_lengths(
+    length: int, noise_density: float, mean_span_length: float, roll: bool | None
+) -> tuple[int, int]:
+    """The most tokens of the inputs and of the targets of a text, with their end tokens; arguments as of
+    `noise_mask`."""
+    noise = spans_of(length, noise_density, mean_span_length)[0]
+    spans = most_spans(length, noise_density, mean_span_length, roll)
+    return length - noise + spans + 1, noise + spans + 1
+
+
+def raw_length(
+    inputs: int,
+    noise_density: float = 0.15,
+    mean_span_length: float = 3.0,
+    roll: bool | None = None,
+    decoder_only: bool = False,
+) -> tuple[int, int]:
     """The most tokens of text whose corrupted inputs are at most so many, end token included; and its targets.
 
     Args:
-        inputs: tokens that the model reads: 512 gives 568 and targets of 114.
+        inputs: tokens that the model reads: 512 gives 568 and targets of 114. Targets are as long at most.
         noise_density: share of the tokens that are replaced.
         mean_span_length: of these, in tokens.
+        roll: as `noise_mask` takes it.
+        decoder_only: the model reads inputs and targets in one row.
 
     Raises:
         ValueError: no text is as short.
     """
 
-    def lengths(raw: int) -> tuple[int, int]:
-        noise, spans = spans_of(raw, noise_density, mean_span_length)
-        return raw - noise + spans + 1, noise + spans + 1
+    def row(raw: int) -> int:
+        lengths = corrupted_lengths(raw, noise_density, mean_span_length, roll)
+        return sum(lengths) if decoder_only else max(lengths)
 
-    if lengths(2)[0] > inputs:
-        raise ValueError(f"inputs of span corruption have at least {lengths(2)[0]} tokens, got {inputs}.")
     raw = 2
-    while lengths(raw + 1)[0] <= inputs:
+    if row(raw) > inputs:
+        raise ValueError(f"a row of span corruption has at least {row(raw)} tokens, got a length of {inputs}.")
+    while row(raw + 1) <= inputs:
         raw += 1
-    return raw, lengths(raw)[1]
+    return raw, corrupted_lengths(raw, noise_density, mean_span_length, roll)[1]
 
 
 def noise_mask(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -46,6 +47,14 @@ class TextCollator:
     vocabulary: int | None = field(default=None, kw_only=True)
     reads_visits: ClassVar[bool] = True
     paper: ClassVar[str] = ""
+    model_inputs: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that not every language model has."""
+    for_encoder_decoder: ClassVar[bool | None] = None
+    """Whether labels are another row than the inputs; None where either kind of model can be trained."""
+    reads_blocks: ClassVar[bool] = True
+    """Whether rows may be cut anywhere from joined texts."""
+    keeps_structure: ClassVar[bool] = True
+    """Whether special tokens of a row, such as those between joined texts, are part of what is made of it."""
     least_tokens: ClassVar[int] = 1
     """Tokens of text, special ones apart, without which there is nothing to predict in a row."""
 
@@ -72,6 +81,30 @@ class TextCollator:
         if made.vocabulary is not None:
             check_embedded(made.inserted_tokens(), made.vocabulary)
         return made
+
+    def raw_length(self, length: int) -> int:
+        """The most tokens of a text, special ones included, of which no row of the model is longer than `length`."""
+        return length
+
+    def check_model(self, model: Any) -> None:
+        """Refuse a model that cannot be trained on these batches, before any training.
+
+        Args:
+            model: a Hugging Face model, not a PEFT model around one.
+
+        Raises:
+            ValueError: it lacks an input, or is an encoder-decoder model where a single stack is needed, or the other
+                way round.
+        """
+        name = f"a {type(model).__name__}"
+        missing = sorted(self.model_inputs - set(signature(model.forward).parameters))
+        if missing:
+            raise ValueError(f"{type(self).__name__} gives {missing}, which {name} does not take: choose another.")
+        has_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
+        if self.for_encoder_decoder is not None and self.for_encoder_decoder != has_decoder:
+            kinds = "encoder-decoder models", "models of one stack"
+            wanted, found = kinds if self.for_encoder_decoder else kinds[::-1]
+            raise ValueError(f"{type(self).__name__} makes batches for {wanted}, and {name} is one of the {found}.")
 
     def check_rows(self, rows: Dataset, role: str) -> None:
         """Refuse rows that this collator can make nothing of, before any training.

@@ -199,7 +199,9 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
         raise ValueError(f"`architecture` should name a `model_type` of transformers, got {kind!r}; close: {close}.")
     # A configuration keeps whatever it is given, so that a misspelt size would be passed over in silence.
     plain = AutoConfig.for_model(kind)
-    unknown = sorted(name for name in settings if not hasattr(plain, name))
+    # T5's has no default for the token that the decoder starts with, and cannot be trained without one
+    known = {"decoder_start_token_id", "bos_token_id"} if plain.is_encoder_decoder else set()
+    unknown = sorted(name for name in settings if not hasattr(plain, name) and name not in known)
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
     try:

@@ -88,8 +88,9 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     raw = load_data(data_args, config.seed, reads_labels=False)
     set_seed(config.seed)
     model, processor = set_up(model_args, data_args, raw)
-    # so that a model's own loss has nothing to confuse with its targets
-    data = raw.prepared(model.config, processor, data_args, keep_labels=False)
+    collator = task.pretraining_collator(processor, data_args)
+    # without labels, so that a model's own loss has nothing to confuse with its targets
+    data = raw.prepared(model.config, processor, data_args, keep_labels=False, collator=collator)
     if task.keeps_columns:
         config.remove_unused_columns = False
     trainer = PretrainingTrainer(
@@ -98,7 +99,7 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         train_dataset=data.train,
         eval_dataset=data.test,
         processing_class=processor,
-        data_collator=task.collator(processor, data.train),
+        data_collator=collator or task.collator(processor, data.train),
     )
     return trainer, data
 

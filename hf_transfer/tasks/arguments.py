@@ -127,7 +127,18 @@ class DataArguments:
     max_length: int | None = field(default=None, metadata={"help": "Cut text after so many tokens."})
     block_size: int | None = field(
         default=None,
-        metadata={"help": "For text-generation: join the texts and cut them into blocks of so many tokens."},
+        metadata={
+            "help": "For pre-training on text: join the texts and cut them into rows of so many tokens as the model "
+            "reads them."
+        },
+    )
+    pretraining: dict | None = field(
+        default=None,
+        metadata={
+            "help": "For pre-training on text, a key of hf_transfer.data.TEXT_PRETRAINING and its keywords: "
+            "{span_corruption: {noise_density: 0.15}}. Left out: masked_language for fill-mask, span_corruption for "
+            "text2text-generation, and the next token for text-generation."
+        },
     )
     trajectories: dict | None = field(
         default=None,

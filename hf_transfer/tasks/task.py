@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.data.collators import PaddingCollator
+from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 
 Metrics = dict[str, float]
@@ -80,6 +81,14 @@ class Task:
         if isinstance(processor, PreTrainedTokenizerBase):
             return transformers.DataCollatorWithPadding(processor)
         return PaddingCollator("input_ids", pad_token_id or 0) if "input_ids" in rows.column_names else None
+
+    def pretraining_collator(self, processor: Any, data: DataArguments) -> TextCollator | None:
+        """What makes inputs and labels of texts, where the arguments or the task say so; None for `collator`.
+
+        Raises:
+            ValueError: the processor lacks what it needs, or the arguments are wrong.
+        """
+        return None
 
     def further_metrics(
         self, model: Any, processor: Any, data: DataArguments, seed: int

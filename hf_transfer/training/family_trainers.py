@@ -32,6 +32,8 @@ from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.data.conversion import as_dataset
 from hf_transfer.data.packing import PackingCollator
+from hf_transfer.data.text_collator import TextCollator
+from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.packing import check_packing
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
@@ -44,15 +46,18 @@ class PretrainingTrainer(TransferTrainer):
     """Pre-training: the loss is the one the model returns (masked images, or what a collator makes of texts).
 
     Raises:
-        ValueError: documents are to be packed, and the model does not keep them apart; and all that TransferTrainer
-            raises.
+        ValueError: the model does not take what a collator makes of texts, or does not keep packed documents apart;
+            and all that TransferTrainer raises.
     """
 
     task_loss = FromModel
 
     def __init__(self, model: PreTrainedModel | PeftModel | TransferModel, args: TransferConfig, **kwargs: Any):
         super().__init__(model, args, **kwargs)
-        if isinstance(self.data_collator, PackingCollator):
+        collator = self.data_collator
+        if isinstance(collator, TextCollator):
+            collator.check_model(unwrap_peft(self.adapted_model))
+        if isinstance(collator, PackingCollator):
             check_packing(self.adapted_model)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):

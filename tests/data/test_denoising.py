@@ -53,6 +53,8 @@ def naive(tokenizer, words: list[list[int]], generator, share, mean, permute) ->
     budget, lengths = math.ceil(share * len(words)), []
     while sum(lengths) < budget:
         lengths.append(min(int(generator.poisson(mean)), budget - sum(lengths)))
+    while len(lengths) > budget:
+        lengths.remove(0)
     pieces = [-1] * (len(words) - budget) + lengths
     noised, left = [], list(words)
     for piece in generator.permutation(pieces).tolist():
@@ -88,7 +90,8 @@ def test_the_budget_is_kept_to_the_word(words, share):
     generator = np.random.default_rng(0)
     for _ in range(50):
         lengths = span_lengths(words, share, 3.0, generator)
-        assert lengths.sum() == math.ceil(share * words) and lengths[-1] > 0
+        assert lengths.sum() == math.ceil(share * words) >= len(lengths) and lengths[-1] > 0
+        assert len(span_lengths(words, share, 0.2, generator)) <= math.ceil(share * words)
     many = np.concatenate([span_lengths(10_000, 0.3, 3.0, generator)[:-1] for _ in range(3)])
     assert many.mean() == pytest.approx(3, abs=0.2)
     assert (many == 0).mean() == pytest.approx(math.exp(-3), abs=0.02)

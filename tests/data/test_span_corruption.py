@@ -115,9 +115,25 @@ def test_raw_length_is_the_longest_that_fits(inputs):
     def read(raw):
         return len(naive([3] * raw, np.random.default_rng(0), list(range(1000, 2000)), roll=False)[0]) + 1
 
-    raw, targets = raw_length(inputs)
+    raw, targets = raw_length(inputs, roll=False)
     assert read(raw) <= inputs < read(raw + 1)
     assert targets == len(naive([3] * raw, np.random.default_rng(0), [9] * 99, roll=False)[1]) + 1
+
+
+@pytest.mark.parametrize("decoder_only", [False, True])
+@pytest.mark.parametrize("roll", [None, False, True])
+@pytest.mark.parametrize("length", [6, 11, 30, 120])
+def test_no_row_is_longer_than_the_length_that_the_raw_one_is_for(length, roll, decoder_only):
+    collator = SpanCorruptionCollator(byte_level(80), roll=roll, decoder_only=decoder_only)
+
+    def longest(raw):
+        rows = [{"input_ids": [3] * raw, VISIT_COLUMN: Visit(row, 0, 0)} for row in range(80)]
+        batch = collator(rows)
+        return max(batch["input_ids"].shape[1], batch["labels"].shape[1])
+
+    raw = collator.raw_length(length)
+    assert longest(raw) <= length < longest(raw + 1)
+    assert all(longest(shorter) <= length for shorter in range(1, raw, 17))
 
 
 def test_partitions_are_equally_likely():
@@ -225,7 +241,7 @@ def test_too_few_sentinels_are_refused_before_training():
 
 
 def test_raw_length_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="have at least 3 tokens, got 2"):
+    with pytest.raises(ValueError, match="has at least 3 tokens, got a length of 2"):
         raw_length(2)
 
 

@@ -132,9 +132,29 @@ def test_texts_without_tokens_are_refused_before_training(tmp_path, name):
         trainer(tmp_path, name, empty)
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "message"),
+    [
+        ("permuted", bert, r"gives \['perm_mask', 'target_mapping'\], which a BertForMaskedLM does not take"),
+        (
+            "spans",
+            llama,
+            "for encoder-decoder models, and a LlamaForCausalLM is one of the models of one stack",
+        ),
+        ("spans of a decoder", t5, "makes batches for models of one stack, and a T5ForConditionalGeneration is one"),
+        ("denoising", llama, "DenoisingCollator makes batches for encoder-decoder models"),
+        ("packed", t5, r"gives \['position_ids'\], which a T5ForConditionalGeneration does not take"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_before_training(tmp_path, monkeypatch, name, model, message):
+    monkeypatch.setitem(CASES, name, (model, CASES[name][1]))
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, name)
+
+
 def test_a_model_that_mixes_packed_documents_is_refused_before_training(tmp_path, monkeypatch):
-    monkeypatch.setitem(CASES, "packed", (xlnet, CASES["packed"][1]))
-    with pytest.raises(ValueError, match="XLNetLMHeadModel with `attn_implementation=eager` does not keep"):
+    monkeypatch.setitem(CASES, "packed", (bert, CASES["packed"][1]))
+    with pytest.raises(ValueError, match="BertForMaskedLM with `attn_implementation=sdpa` does not keep"):
         trainer(tmp_path, "packed")
 
 
