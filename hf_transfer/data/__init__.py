@@ -1,0 +1,16 @@
+"""Data sets, what makes model inputs of them, and the collators of text pre-training."""
+
+from hf_transfer.data.denoising import DenoisingCollator as DenoisingCollator
+from hf_transfer.data.masked_language import MaskedLanguageCollator as MaskedLanguageCollator
+from hf_transfer.data.packing import PackingCollator as PackingCollator
+from hf_transfer.data.permuted_language import PermutationCollator as PermutationCollator
+from hf_transfer.data.span_corruption import SpanCorruptionCollator as SpanCorruptionCollator
+
+TEXT_PRETRAINING: dict[str, str] = {
+    "masked_language": "hf_transfer.data.masked_language:MaskedLanguageCollator",
+    "permuted_language": "hf_transfer.data.permuted_language:PermutationCollator",
+    "span_corruption": "hf_transfer.data.span_corruption:SpanCorruptionCollator",
+    "denoising": "hf_transfer.data.denoising:DenoisingCollator",
+    "packed_language": "hf_transfer.data.packing:PackingCollator",
+}
+"""What a text is made of for pre-training: name -> "module:class" of a collator."""

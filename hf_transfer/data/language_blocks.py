@@ -9,7 +9,11 @@ from transformers import PreTrainedTokenizerBase
 
 
 def language_blocks(
-    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, block_size: int, text_column: str = "text"
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    block_size: int,
+    text_column: str = "text",
+    separated: bool = True,
 ) -> Dataset:
     """Rows of `block_size` tokens: `input_ids`, and the same as `labels` (a causal model shifts them itself).
 
@@ -21,6 +25,7 @@ def language_blocks(
         tokenizer: has an `eos_token`, or else a `sep_token`.
         block_size: tokens in a block.
         text_column: which column.
+        separated: False puts nothing behind a text.
 
     Raises:
         ValueError: `block_size` below 2, no such token, or less text than one block.
@@ -28,12 +33,12 @@ def language_blocks(
     if block_size < 2:
         raise ValueError(f"`block_size` should be at least 2, got {block_size}.")
     separator = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
-    if separator is None:
+    if separator is None and separated:
         raise ValueError("the tokenizer has neither an `eos_token` nor a `sep_token` to put between texts.")
 
     def tokenize(rows: dict) -> dict:
         tokens = tokenizer(rows[text_column], add_special_tokens=False, verbose=False)["input_ids"]
-        return {"input_ids": [[*text, separator] for text in tokens]}
+        return {"input_ids": [[*text, separator] for text in tokens] if separated else tokens}
 
     texts = dataset.map(tokenize, batched=True, remove_columns=dataset.column_names, desc="Reading text")
     tokens = list(chain.from_iterable(texts["input_ids"]))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorForLanguageModeling
 
-from hf_transfer.data.visits import VISIT_COLUMN, seed_of
+from hf_transfer.data.text_collator import TextCollator, check_embedded
+from hf_transfer.data.visits import VISIT_COLUMN, row_seed
 
 OF_THE_TOKENIZER = ("special_tokens_mask", "offset_mapping")
 
@@ -53,10 +54,8 @@ class MaskingCollator:
     def _masked(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
         """The row with hidden tokens, and its labels [T]."""
         ids = torch.as_tensor(row["input_ids"]).long()
-        visit = row.get(VISIT_COLUMN)
-        seed = seed_of(f"{self.seed} {ids.tolist()}".encode()) if visit is None else visit.seed(self.seed)
         masking = copy.copy(self.collator)
-        masking.generator = torch.Generator().manual_seed(seed)
+        masking.generator = torch.Generator().manual_seed(row_seed(row, ids.tolist(), self.seed))
         told = {name: torch.as_tensor(row[name]).unsqueeze(0) for name in OF_THE_TOKENIZER if name in row}
         hidden, labels = masking.torch_mask_tokens(ids.unsqueeze(0).clone(), **told)
         rest = {name: value for name, value in row.items() if name not in (*OF_THE_TOKENIZER, VISIT_COLUMN)}
@@ -73,7 +72,7 @@ def as_given(values: Tensor, like: Any) -> Any:
 
 
 def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
-    """The collator; one of masked language modelling as a MaskingCollator.
+    """The collator; one of masked language modelling as a MaskingCollator, a TextCollator as one for this model.
 
     Args:
         collator: of any kind.
@@ -81,18 +80,15 @@ def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
         seed: of the draws.
 
     Raises:
-        ValueError: the model has no embedding for the mask token.
+        ValueError: the model has no embedding for the mask token, or for another that stands in for hidden ones.
     """
+    if isinstance(collator, TextCollator):
+        return collator.for_model(vocabulary, seed)
     if hasattr(collator, "collator") and not isinstance(collator, MaskingCollator):  # it adds views to a batch
         inner = repeatable(collator.collator, vocabulary, seed)
         return collator if inner is collator.collator else replace(collator, collator=inner)
     masks = isinstance(collator, DataCollatorForLanguageModeling) and collator.mlm and collator.return_tensors == "pt"
     if not masks or vocabulary is None:
         return collator
-    mask = collator.tokenizer.mask_token_id
-    if mask >= vocabulary:
-        raise ValueError(
-            f"the tokenizer's mask token has the number {mask}, and the model a vocabulary of {vocabulary}: call "
-            "`model.resize_token_embeddings(len(tokenizer))`, or use the model's own tokenizer."
-        )
+    check_embedded({"mask token": collator.tokenizer.mask_token_id}, vocabulary)
     return MaskingCollator(collator, vocabulary, seed)

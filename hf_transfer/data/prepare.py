@@ -17,6 +17,7 @@ from hf_transfer.data.columns import without_labels
 from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import PixelReader, read_image, undecoded, with_pixel_values
 from hf_transfer.data.language_blocks import language_blocks
+from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.text_columns import find_text_columns
 from hf_transfer.data.text_length import check_vocabulary, longest_text, text_positions
 from hf_transfer.data.time_series import series_shape
@@ -38,6 +39,7 @@ def prepare(
     max_length: int | None = None,
     block_size: int | None = None,
     keep_labels: bool = True,
+    collator: TextCollator | None = None,
 ) -> Dataset:
     """The dataset as model inputs with a `labels` column; a dataset that already holds them comes back as it is.
 
@@ -53,6 +55,7 @@ def prepare(
         max_length: cut text after so many tokens, or fewer where the model or its tokenizer says so.
         block_size: join the texts and cut them into blocks of so many tokens instead, see `language_blocks`.
         keep_labels: False drops the label.
+        collator: makes rows of texts that may be longer or shorter than these.
 
     Raises:
         ValueError: no column that the model could read, a text column that is not there, no tokenizer for text, or
@@ -82,8 +85,11 @@ def prepare(
         raise ValueError(f"columns {columns} hold text, and the model's folder has no tokenizer to read them.")
     refuse_empty_cells(dataset, columns, "given")
     if block_size is not None:
-        return _in_blocks(dataset, config, processor, columns, block_size)
-    ready = _with_tokens(dataset, processor, columns, longest_text(config, processor, max_length))
+        return _in_blocks(dataset, config, processor, columns, block_size, collator)
+    longest = longest_text(config, processor, max_length)
+    if longest is not None and collator is not None:
+        longest = collator.raw_length(longest)
+    ready = _with_tokens(dataset, processor, columns, longest)
     check_vocabulary(_largest(ready), processor, config)
     return ready
 
@@ -130,7 +136,14 @@ def check_trajectories(dataset: Dataset, config: PreTrainedConfig) -> None:
         )
 
 
-def _in_blocks(dataset: Dataset, config: PreTrainedConfig, tokenizer: Any, columns: list[str], block_size: int):
+def _in_blocks(
+    dataset: Dataset,
+    config: PreTrainedConfig,
+    tokenizer: Any,
+    columns: list[str],
+    block_size: int,
+    collator: TextCollator | None,
+) -> Dataset:
     if len(columns) != 1:
         raise ValueError(f"`block_size` joins the texts of one column, got {columns}: name one by `text_columns`.")
     places = text_positions(config)
@@ -139,7 +152,8 @@ def _in_blocks(dataset: Dataset, config: PreTrainedConfig, tokenizer: Any, colum
             f"`block_size={block_size}` is more than the {places} tokens that the model has positions for "
             f"(`max_position_embeddings={config.get_text_config().max_position_embeddings}`)."
         )
-    blocks = language_blocks(dataset, tokenizer, block_size, columns[0])
+    raw = block_size if collator is None else collator.raw_length(block_size)
+    blocks = language_blocks(dataset, tokenizer, raw, columns[0], collator is None or collator.keeps_structure)
     check_vocabulary(_largest(blocks), tokenizer, config)
     return blocks
 

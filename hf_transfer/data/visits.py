@@ -45,6 +45,18 @@ def seed_of(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
+def row_seed(row: Mapping[str, Any], tokens: Sequence[int], seed: int) -> int:
+    """The seed of what is drawn for a row of tokens: by its visit where it comes with one, else by its content.
+
+    Args:
+        row: what a collator is given of it.
+        tokens: of the row.
+        seed: of the training.
+    """
+    visit = row.get(VISIT_COLUMN)
+    return seed_of(f"{seed} {list(tokens)}".encode()) if visit is None else visit.seed(seed)
+
+
 class VisitSampler(Sampler[Visit]):
     """The rows of another sampler as visits.
 

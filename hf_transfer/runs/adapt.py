@@ -38,7 +38,7 @@ def run_adaptation(experiment: Experiment) -> Result:
 
 
 def run_pretraining(experiment: Experiment) -> Result:
-    """Pre-train with the loss the model itself computes (masked images, masked or causal text), or with labels.
+    """Pre-train with the loss the model itself computes (masked images, texts), or with labels.
 
     Returns, raises and writes as `run_adaptation`.
     """

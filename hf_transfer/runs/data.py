@@ -26,6 +26,7 @@ from hf_transfer.data.labels import (
 )
 from hf_transfer.data.prepare import prepare
 from hf_transfer.data.splits import scarce_split
+from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.runs.arguments import DataArguments
 
 logger = logging.get_logger(__name__)
@@ -74,14 +75,20 @@ class RunData:
         return self.kind.outputs if self.kind.class_names is None else None
 
     def prepared(
-        self, config: PreTrainedConfig, processor: Any, arguments: DataArguments, keep_labels: bool = True
+        self,
+        config: PreTrainedConfig,
+        processor: Any,
+        arguments: DataArguments,
+        keep_labels: bool = True,
+        collator: TextCollator | None = None,
     ) -> RunData:
-        """The same datasets as inputs of a model."""
+        """The same datasets as inputs of a model; arguments as `prepare` takes them."""
         keywords = {
             "text_columns": arguments.text_columns or (),
             "max_length": arguments.max_length,
             "block_size": arguments.block_size,
             "keep_labels": keep_labels,
+            "collator": collator,
         }
         return RunData(
             *(

@@ -39,6 +39,7 @@ DOMAIN = "domain adaptation, which a `target_dataset` makes of a run"
 TEXT = "tasks on text"
 ONE_DOMAIN = "training on labelled rows of one domain"
 SELF_SUPERVISED = "pre-training by objectives that compare views without labels, such as simsiam"
+PRETRAINING = "pre-training on text (fill-mask, text-generation, text2text-generation)"
 RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "validator": (is_task_run, DOMAIN),
     "source_holdout": (is_task_run, DOMAIN),
@@ -50,9 +51,10 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "tokenizer": (is_not_read("tokenizer"), TEXT),
     "text_columns": (is_not_read("text_columns"), TEXT),
     "max_length": (is_not_read("max_length"), TEXT),
-    "block_size": (is_not_read("block_size"), "the task text-generation"),
     "dat": (reads_no_single_source, ONE_DOMAIN),
     "prompts": (is_not_read("prompts"), "the task zero-shot-image-classification"),
+    "block_size": (is_not_read("block_size"), PRETRAINING),
+    "pretraining": (is_not_read("pretraining"), PRETRAINING),
     "trajectories": (is_not_read("trajectories"), "the task offline-reinforcement-learning"),
 }
 """Argument -> when nothing reads it, and what it is for."""

@@ -208,6 +208,8 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     plain = AutoConfig.for_model(kind)
     # that of a convolutional net may say nothing of the size of its images, which are read at one all the same
     known = {"image_size"} if hasattr(plain, "num_channels") else set()
+    # T5's has no default for the token that the decoder starts with, and cannot be trained without one
+    known |= {"decoder_start_token_id", "bos_token_id"} if plain.is_encoder_decoder else set()
     unknown = sorted(name for name in settings if not hasattr(plain, name) and name not in known)
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")

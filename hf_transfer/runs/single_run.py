@@ -90,8 +90,9 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     raw = load_data(data_args, config.seed, reads_labels=False)
     set_seed(config.seed)
     model, processor = set_up(model_args, data_args, raw)
+    collator = task.pretraining_collator(processor, data_args)
     # so that a model's own loss has nothing to confuse with its targets
-    data = raw.prepared(model.config, processor, data_args, keep_labels=task.keeps_labels)
+    data = raw.prepared(model.config, processor, data_args, keep_labels=task.keeps_labels, collator=collator)
     if task.keeps_columns:
         config.remove_unused_columns = False
     trainer = task.pretrainer(
@@ -101,7 +102,7 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         eval_dataset=data.test,
         compute_metrics=None if data.test is None else task.metrics(model, processor, raw.test, data_args),
         processing_class=processor,
-        data_collator=task.collator(processor, data.train),
+        data_collator=collator or task.collator(processor, data.train),
     )
     return trainer, data
 

@@ -81,7 +81,9 @@ def find_task(
     if kind == "image":
         return "masked-image-modeling"
     if (task := language_task(config)) is None:
-        raise ValueError("`task` should say how to pre-train on text: fill-mask or text-generation.")
+        raise ValueError(
+            "`task` should say how to pre-train on text: fill-mask, text-generation or text2text-generation."
+        )
     return task
 
 

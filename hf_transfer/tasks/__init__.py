@@ -8,6 +8,7 @@ from hf_transfer.tasks.image_feature_extraction import ImageFeatureExtraction
 from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
 from hf_transfer.tasks.task import Task
+from hf_transfer.tasks.text2text_generation import Text2TextGeneration
 from hf_transfer.tasks.text_classification import TextClassification
 from hf_transfer.tasks.text_generation import TextGeneration
 from hf_transfer.tasks.time_series_classification import TimeSeriesClassification
@@ -23,6 +24,7 @@ TASKS: dict[str, Task] = {
         ImageFeatureExtraction(),
         FillMask(),
         TextGeneration(),
+        Text2TextGeneration(),
         OfflineReinforcementLearning(),
         ZeroShotImageClassification(),
     )

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from hf_transfer.models.short_names import model_folder
 
+TOKENIZER_KEYS = frozenset({"vocab_size", "mask_token", "sentinels"})
+"""Keywords of `hf_transfer.data.bpe.train_bpe`."""
+
 
 @dataclass
 class ModelArguments:
@@ -46,7 +49,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "In place of the model's: a folder or Hub id, or {vocab_size: 4000} to train a byte-level BPE on "
-            "the training texts."
+            "the training texts; beside it `mask_token: true` and `sentinels: 100` for pre-training that needs them."
         },
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
@@ -63,10 +66,12 @@ class ModelArguments:
                 "`peft` saves an adapter alone, and the random weights of `architecture` under it would be lost: "
                 "start from a saved `model`."
             )
-        if isinstance(self.tokenizer, dict) and (self.model is not None or set(self.tokenizer) != {"vocab_size"}):
+        if isinstance(self.tokenizer, dict) and (
+            self.model is not None or "vocab_size" not in self.tokenizer or set(self.tokenizer) - TOKENIZER_KEYS
+        ):
             raise ValueError(
                 "`tokenizer` as a mapping trains a new one, {vocab_size: 4000}, for the random weights of an "
-                f"`architecture`; got {self.tokenizer}."
+                f"`architecture`, and may say {sorted(TOKENIZER_KEYS)}; got {self.tokenizer}."
             )
 
 
@@ -123,7 +128,18 @@ class DataArguments:
     max_length: int | None = field(default=None, metadata={"help": "Cut text after so many tokens."})
     block_size: int | None = field(
         default=None,
-        metadata={"help": "For text-generation: join the texts and cut them into blocks of so many tokens."},
+        metadata={
+            "help": "For pre-training on text: join the texts and cut them into rows of so many tokens as the model "
+            "reads them."
+        },
+    )
+    pretraining: dict | None = field(
+        default=None,
+        metadata={
+            "help": "For pre-training on text, a key of hf_transfer.data.TEXT_PRETRAINING and its keywords: "
+            "{span_corruption: {noise_density: 0.15}}. Left out: masked_language for fill-mask, span_corruption for "
+            "text2text-generation, and the next token for text-generation."
+        },
     )
     prompts: list[str] | None = field(
         default=None,

@@ -6,18 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
-from transformers import DataCollatorForLanguageModeling
 
-from hf_transfer.tasks.text import TextTask
+from hf_transfer.data.masked_language import MaskedLanguageCollator
+from hf_transfer.tasks.text_pretraining import TextPretraining
 
 
-class FillMask(TextTask):
+class FillMask(TextPretraining):
     """Tokens hidden by chance, which the model fills in. A tokenizer without a mask token is refused."""
 
     name = "fill-mask"
     auto_class = "AutoModelForMaskedLM"
-    reads_labels = False
     saved_as = ("ForMaskedLM",)
+    makes = {"masked_language": {}}
+    usual = "masked_language"
 
     def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
-        return DataCollatorForLanguageModeling(processor, mlm=True)
+        return MaskedLanguageCollator(processor)

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.data.collators import PaddingCollator
+from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.training.family_trainers import PretrainingTrainer
 
@@ -99,6 +100,14 @@ class Task:
 
         Raises:
             ValueError: an argument out of range.
+        """
+        return None
+
+    def pretraining_collator(self, processor: Any, data: DataArguments) -> TextCollator | None:
+        """What makes inputs and labels of texts, where the arguments or the task say so; None for `collator`.
+
+        Raises:
+            ValueError: the processor lacks what it needs, or the arguments are wrong.
         """
         return None
 

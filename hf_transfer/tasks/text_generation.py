@@ -11,17 +11,16 @@ from transformers import DataCollatorForLanguageModeling, default_data_collator
 
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.task import Metrics
-from hf_transfer.tasks.text import TextTask
+from hf_transfer.tasks.text_pretraining import TextPretraining
 
 
-class TextGeneration(TextTask):
-    """Every token from those before it, of texts or of blocks of joined texts (`block_size`)."""
+class TextGeneration(TextPretraining):
+    """Every token from those before it; packed documents, a random order (XLNet) or span corruption if asked."""
 
     name = "text-generation"
     auto_class = "AutoModelForCausalLM"
-    reads_labels = False
     saved_as = ("ForCausalLM", "LMHeadModel")
-    own_arguments = TextTask.own_arguments | {"block_size"}
+    makes = {"packed_language": {}, "permuted_language": {}, "span_corruption": {"decoder_only": True}}
 
     def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
         if "labels" in rows.column_names:

@@ -12,11 +12,12 @@ import numpy as np
 import transformers
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
-from transformers import PreTrainedModel, Trainer
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, Trainer
 
 from hf_transfer.core.objective import SOURCE, TARGET
 from hf_transfer.data.checks import column_values
 from hf_transfer.data.fingerprint import fingerprint
+from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, RunFacts
 from hf_transfer.hub.adapter import are_made_up
 from hf_transfer.modeling.anatomy import is_backbone, unwrap_peft
@@ -37,6 +38,7 @@ HEADS = {
     "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),
     "ForCausalLM": ("text-generation", "AutoModelForCausalLM"),
     "LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
+    "ForConditionalGeneration": ("text2text-generation", "AutoModelForSeq2SeqLM"),
     "ForTimeSeriesClassification": ("time-series-classification", ""),
     "DecisionFlowformer": ("offline-reinforcement-learning", ""),
 }
@@ -88,6 +90,8 @@ def loading_facts(trainer: Trainer) -> dict[str, Any]:
     if task == "feature-extraction" and base.main_input_name == "pixel_values" and is_backbone(base):
         task = "image-feature-extraction"
     facts: dict[str, Any] = {"task": task, "needs_hf_transfer": registered_part(model)}
+    if task == "text2text-generation" and type(base.config) not in AutoModelForSeq2SeqLM._model_mapping:
+        task, auto_class = "feature-extraction", ""  # of pictures or speech
     options: dict[str, Any] = {}
     if base.config._attn_implementation == "flow" and not _is_own(base.config):
         options["attn_implementation"] = "flow"
@@ -140,6 +144,10 @@ def training_facts(trainer: Trainer) -> dict[str, Any]:
         MethodFact(name, converter(name).paper, keywords)
         for name, keywords in conversions_of(trainer.adapted_model).items()
     ]
+    collator = getattr(trainer.data_collator, "collator", trainer.data_collator)
+    if isinstance(collator, TextCollator):
+        keywords = {name: value for name, value in keywords_of(collator).items() if name not in ("seed", "vocabulary")}
+        methods.append(MethodFact(type(collator).__name__, collator.paper, keywords))
     return {
         "base_model": packaged_name(unwrap_peft(trainer.adapted_model).config._name_or_path or "") or None,
         "methods": methods + adapter_facts(trainer.adapted_model),

@@ -31,6 +31,10 @@ from hf_transfer.data.checks import (
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.data.conversion import as_dataset
+from hf_transfer.data.packing import PackingCollator
+from hf_transfer.data.text_collator import TextCollator
+from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.modeling.packing import check_packing
 from hf_transfer.training.collapse import CollapseGauges, is_collapsed
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
@@ -40,20 +44,26 @@ logger = logging.get_logger(__name__)
 
 
 class PretrainingTrainer(TransferTrainer):
-    """Pre-training: the loss is the one the model returns (masked images, masked or causal language modelling).
+    """Pre-training: the loss is the one the model returns (masked images, or what a collator makes of texts).
 
     A backbone without a head has none and is trained by the objectives alone; where these compare views of unlabelled
     rows, every evaluation logs gauges of collapse (`hf_transfer.functional.collapse`), and `args.stop_on_collapse`
     ends a training that collapses.
 
     Raises:
-        ValueError: `stop_on_collapse` without such an objective, and all that TransferTrainer raises.
+        ValueError: `stop_on_collapse` without such an objective; the model does not take what a collator makes of
+            texts, or does not keep packed documents apart; and all that TransferTrainer raises.
     """
 
     task_loss = FromModel
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: PreTrainedModel | PeftModel | TransferModel, args: TransferConfig, **kwargs: Any):
+        super().__init__(model, args, **kwargs)
+        collator = self.data_collator
+        if isinstance(collator, TextCollator):
+            collator.check_model(unwrap_peft(self.adapted_model))
+        if isinstance(collator, PackingCollator):
+            check_packing(self.adapted_model)
         can_collapse = any(one.can_collapse for one in self.transfer_model.objectives.values())
         if self.args.stop_on_collapse and not can_collapse:
             raise ValueError("`stop_on_collapse` is for self-supervised objectives, such as simsiam: leave it out.")

@@ -37,6 +37,7 @@ from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.masked_patches import with_patch_masks
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import WEIGHT_COLUMN, DomainBalancedSampler, ShuffleSampler, WeightedSampler
+from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, NumberingCollator, VisitedRows, VisitSampler, is_repeatable
 from hf_transfer.modeling.anatomy import is_backbone, layer_places, unwrap_peft
@@ -228,6 +229,8 @@ class TransferTrainer(PublishingTrainer):
             given = self.data_collator = with_patch_masks(given, unwrap_peft(self.adapted_model), self.data_seed)
         if isinstance(given, ViewCollator):
             self.data_collator = given.collator
+        if isinstance(self.data_collator, TextCollator):
+            self._check_texts(self.data_collator)
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
         if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
             return self._numbering(given)
@@ -247,6 +250,12 @@ class TransferTrainer(PublishingTrainer):
         is_sampled = self.args.train_sampling_strategy != "batch_rebalance"
         rows = self._remove_unused_columns(self.train_dataset)
         return NumberingCollator(collator) if is_sampled and is_repeatable(collator, rows) else collator
+
+    def _check_texts(self, collator: TextCollator) -> None:
+        """Refuse rows that the collator can make nothing of."""
+        for role, rows in (("training", self.train_dataset), ("evaluation", self.eval_dataset)):
+            if isinstance(rows, Dataset) and "input_ids" in rows.column_names:
+                collator.check_rows(self._remove_unused_columns(rows), role)
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer's, with the collator of the training rows."""

@@ -455,7 +455,9 @@ class TransferModel(nn.Module):
 
 def _shifts_labels(model: PreTrainedModel) -> bool:
     """Whether the model's own loss predicts the next token, so that no row's first label counts."""
-    if not model.can_generate():
+    if (
+        not model.can_generate() or "target_mapping" in signature(model.forward).parameters
+    ):  # XLNet is told what counts
         return False
     loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "ForCausalLM")
     return loss is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)

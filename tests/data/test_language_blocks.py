@@ -16,6 +16,14 @@ def test_blocks_are_the_joined_text():
     assert blocks.column_names == ["input_ids", "labels"]
 
 
+def test_nothing_between_texts():
+    tokenizer = train_bpe(TEXTS, 258)
+    tokenizer.eos_token = None
+    blocks = language_blocks(Dataset.from_dict({"text": TEXTS}), tokenizer, 8, separated=False)
+    joined = tokenizer("".join(TEXTS))["input_ids"]
+    assert [token for block in blocks["input_ids"] for token in block] == joined[: len(joined) // 8 * 8]
+
+
 def test_too_little_text():
     rows, tokenizer = Dataset.from_dict({"text": TEXTS}), train_bpe(TEXTS, 258)
     with pytest.raises(ValueError, match="less than one block of `block_size=512`"):

@@ -95,7 +95,7 @@ def test_pretraining_without_labels(here):
     GPT2Config(architectures=["GPT2LMHeadModel"]).save_pretrained("causal")
     assert task("causal", TEXT) == "text-generation"
     assert task("bert", LABELLED) == "text-classification"
-    with pytest.raises(ValueError, match="fill-mask or text-generation"):
+    with pytest.raises(ValueError, match="fill-mask, text-generation or text2text-generation"):
         task("bert", TEXT)
     FlowformerConfig(architectures=["FlowformerForMaskedLM"]).save_pretrained("masked")
     assert task("masked", TEXT) == "fill-mask"

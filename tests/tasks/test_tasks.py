@@ -4,8 +4,17 @@ import pytest
 from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling
 
+from hf_transfer.data import (
+    DenoisingCollator,
+    MaskedLanguageCollator,
+    PackingCollator,
+    PermutationCollator,
+    SpanCorruptionCollator,
+)
+from hf_transfer.runs.models import new_config
 from hf_transfer.tasks import MAIN_TASKS, TASKS, Task, task_named, tasks_with_labels
 from hf_transfer.tasks.arguments import DataArguments
+from tests.data.text_tokenizers import byte_level
 
 
 def test_a_task_is_there_once_under_its_own_name():
@@ -29,16 +38,82 @@ def test_an_unknown_task_is_refused():
         task_named("segmentation")
 
 
-def test_only_text_generation_reads_blocks_and_only_trajectories_their_settings():
+LANGUAGE = ["fill-mask", "text-generation", "text2text-generation"]
+
+
+def test_only_pretraining_on_text_reads_blocks_and_only_trajectories_their_settings():
     readers = {
         name: [task.name for task in TASKS.values() if name in task.own_arguments]
-        for name in ("block_size", "trajectories", "tokenizer", "prompts")
+        for name in ("block_size", "pretraining", "trajectories", "tokenizer", "prompts")
     }
-    assert readers["block_size"] == ["text-generation"]
+    assert readers["block_size"] == readers["pretraining"] == LANGUAGE
     assert readers["trajectories"] == ["offline-reinforcement-learning"]
-    texts = ["text-classification", "fill-mask", "text-generation", "zero-shot-image-classification"]
-    assert readers["tokenizer"] == texts
+    assert readers["tokenizer"] == ["text-classification", *LANGUAGE, "zero-shot-image-classification"]
     assert readers["prompts"] == ["zero-shot-image-classification"]
+
+
+@pytest.mark.parametrize(
+    ("task", "pretraining", "made"),
+    [
+        ("fill-mask", None, MaskedLanguageCollator),
+        ("fill-mask", {"masked_language": {"whole_words": True}}, MaskedLanguageCollator),
+        ("text-generation", None, None),
+        ("text-generation", {"packed_language": None}, PackingCollator),
+        ("text-generation", {"permuted_language": {}}, PermutationCollator),
+        ("text-generation", {"span_corruption": {}}, SpanCorruptionCollator),
+        ("text2text-generation", None, SpanCorruptionCollator),
+        ("text2text-generation", {"span_corruption": {"sentinels": ["<extra_id_1>"]}}, SpanCorruptionCollator),
+        ("text2text-generation", {"denoising": {"mask_share": 0.2}}, DenoisingCollator),
+        ("image-classification", None, None),
+    ],
+)
+def test_a_task_makes_the_collator_that_the_arguments_name(task, pretraining, made):
+    collator = TASKS[task].pretraining_collator(byte_level(), DataArguments(dataset="x", pretraining=pretraining))
+    assert type(collator) is (made or type(None))
+    if made is SpanCorruptionCollator:
+        assert collator.decoder_only == (task == "text-generation")
+    (keywords,) = (pretraining or {"": None}).values()
+    for name, value in (keywords or {}).items():
+        assert getattr(collator, name) == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize(
+    ("task", "pretraining", "message"),
+    [
+        (
+            "fill-mask",
+            {"denoising": {}},
+            r"should name one of \['masked_language'\] for fill-mask, got \['denoising'\]",
+        ),
+        ("text-generation", {}, "should name one of .* got ...$"),
+        ("text2text-generation", {"denoising": {}, "span_corruption": {}}, "should name one of"),
+        ("fill-mask", {"masked_language": 0.3}, "the keywords of `masked_language` should be a mapping, got 0.3"),
+        (
+            "fill-mask",
+            {"masked_language": {"rate": 0.3}},
+            r"`masked_language` has no \['rate'\], accepted: .*probability",
+        ),
+        ("fill-mask", {"masked_language": {"seed": 3}}, r"`masked_language` has no \['seed'\]"),
+        ("text-generation", {"span_corruption": {"decoder_only": False}}, r"has no \['decoder_only'\]"),
+        ("text2text-generation", {"span_corruption": {"noise_density": 2}}, "`noise_density` should be in"),
+    ],
+)
+def test_wrong_pretraining_is_refused(task, pretraining, message):
+    with pytest.raises(ValueError, match=message):
+        TASKS[task].pretraining_collator(byte_level(), DataArguments(dataset="x", pretraining=pretraining))
+
+
+def test_pretraining_on_text_needs_a_tokenizer():
+    with pytest.raises(ValueError, match="fill-mask needs the tokenizer that made the rows"):
+        TASKS["fill-mask"].pretraining_collator(None, DataArguments(dataset="x"))
+
+
+@pytest.mark.parametrize(("kind", "start"), [("t5", 0), ("bart", 1), ("mt5", 0)])
+def test_the_decoder_starts_as_those_of_its_kind_do(kind, start):
+    sizes = TASKS["text2text-generation"].sizes({"model_type": kind}, DataArguments(dataset="x"), [], byte_level())
+    assert sizes["decoder_start_token_id"] == start
+    assert new_config({"model_type": kind, **sizes}).decoder_start_token_id == start
+    assert getattr(new_config({"model_type": kind, **sizes}), "forced_eos_token_id", None) in (None, 1)
 
 
 def test_sizes_of_a_new_model_follow_from_the_longest_series_of_all_rows():
