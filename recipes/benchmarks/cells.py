@@ -6,6 +6,7 @@ import io
 import json
 import math
 import multiprocessing
+import re
 import shutil
 import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -87,9 +88,43 @@ def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
 def write_report(folder: Path, name: str, made: dict[str, Any], text: str) -> None:
     """`NAME.json` and `NAME.md` in the folder, and the text on the screen."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(made, indent=2) + "\n")
+    write_json(folder / f"{name}.json", made)
     (folder / f"{name}.md").write_text(text)
     print(text)
+
+
+def write_json(file: Path, made: dict[str, Any]) -> None:
+    """Indented, but a list of numbers is a line, not a line a number, and so are figures by name."""
+    whole = json.dumps(made, indent=1)
+    for innermost in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):
+        whole = re.sub(innermost, lambda found: re.sub(r"(?<=[\[{])\s+|\s+(?=[\]}])", "", found[0]), whole)
+        whole = re.sub(innermost, lambda found: " ".join(found[0].split()), whole)
+    file.write_text(whole + "\n")
+
+
+def as_columns(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Runs by seed as a list a figure, of six digits; what is the same in all runs stands once.
+
+    Args:
+        runs: seed -> figure -> number, text or settings.
+    """
+    columns: dict[str, Any] = {"seed": list(runs)}
+    for name in dict.fromkeys(name for run in runs.values() for name in run):
+        values = [run.get(name) for run in runs.values()]
+        values = [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
+        columns[name] = values[0] if all(value == values[0] for value in values) else values
+    return columns
+
+
+def as_runs(columns: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `as_columns` was made of."""
+    runs: dict[str, dict[str, Any]] = {seed: {} for seed in columns["seed"]}
+    for name, values in columns.items():
+        for place, run in enumerate(runs.values()):
+            value = values[place] if isinstance(values, list) else values
+            if name != "seed" and value is not None:
+                run[name] = value
+    return runs
 
 
 def plot_accuracies(

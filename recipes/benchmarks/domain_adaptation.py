@@ -11,7 +11,8 @@ that was interrupted goes on. Settings come from PAIRS and METHODS of domain_ada
 candidate of a method is trained on the first seed, and `TUNED_BY`, which reads no target label, chooses the one that
 all seeds use. Beside six pairs of domains with the same classes there are a partial, an open-set and a regression
 pair, and one without a target.
-Writes `domain_adaptation.json`, `.md` and `.png` into the output folder; cells that are there already are kept.
+Writes `domain_adaptation.json`, `.md`, `.png` and `domain_adaptation_validators.json` into the output folder; cells
+that are there already are kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import data_folder, plot_accuracies, train_all, write_report
+from cells import as_columns, as_runs, data_folder, plot_accuracies, train_all, write_json, write_report
 from domain_adaptation_pairs import DATA, METHODS, PAIRS, SETTINGS, SOURCE_ONLY, fits, measure_of
 from domain_adaptation_tables import markdown, measured
 from machine import processor_names
@@ -121,8 +122,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = choose_candidates(arguments)
     cells = to_run(((*pair, place, seed) for seed in arguments.seeds for pair, place in chosen.items()), arguments)
     found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
-    file = arguments.output_dir / f"{RESULTS}.json"
-    pairs = json.loads(file.read_text())["pairs"] if file.exists() else {}
+    pairs = stored_pairs(arguments.output_dir)
     for (pair, method), place in chosen.items():
         runs = {cell[3]: found[cell] for cell in cells if cell[:3] == (pair, method, place)}
         if not runs:
@@ -138,6 +138,36 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     validators = {pair: validator_table(pair, finished_runs(pair, ordered, arguments.runs_dir)) for pair in ordered}
     return {"machine": machine, "tuned_by": TUNED_BY, "pairs": ordered, "validators": validators}
+
+
+def stored_pairs(folder: Path) -> dict[str, Any]:
+    """The rows of an earlier report in the folder, with their runs by seed; none where there is none."""
+    if not (folder / f"{RESULTS}.json").exists():
+        return {}
+    pairs = json.loads((folder / f"{RESULTS}.json").read_text())["pairs"]
+    scores = json.loads((folder / f"{RESULTS}_validators.json").read_text())
+    for pair, table in pairs.items():
+        for method, row in table.items():
+            row["runs"] = as_runs(row["runs"])
+            for seed, validators in as_runs(scores[pair].get(method, {"seed": []})).items():
+                row["runs"][seed]["validators"] = validators
+    return pairs
+
+
+def store(made: dict[str, Any], folder: Path) -> None:
+    """Write the report; what the validators say of each run has a file of its own."""
+    pairs: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    for pair, table in made["pairs"].items():
+        pairs[pair], scores[pair] = {}, {}
+        for method, row in table.items():
+            figures = {seed: {k: v for k, v in run.items() if k != "validators"} for seed, run in row["runs"].items()}
+            pairs[pair][method] = {**row, "runs": as_columns(figures)}
+            told = {seed: run["validators"] for seed, run in row["runs"].items() if "validators" in run}
+            if told:
+                scores[pair][method] = as_columns(told)
+    write_report(folder, RESULTS, {**made, "pairs": pairs}, markdown(made))
+    write_json(folder / f"{RESULTS}_validators.json", scores)
 
 
 def finished_runs(pair: str, pairs: dict[str, Any], runs_dir: Path) -> list[dict[str, Any]]:
@@ -184,7 +214,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     made = report(arguments)
-    write_report(arguments.output_dir, RESULTS, made, markdown(made))
+    store(made, arguments.output_dir)
     known = {
         pair: {method: list(measured(pair, row).values()) for method, row in table.items() if measured(pair, row)}
         for pair, table in made["pairs"].items()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cells import data_folder, mean_and_deviation, plot_accuracies, train_all, write_report
+from cells import as_columns, data_folder, mean_and_deviation, plot_accuracies, train_all, write_report
 from datasets import Dataset, load_from_disk
 from machine import processor_names
 from peft import PeftModel
@@ -280,7 +280,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     made = report(arguments)
-    write_report(arguments.output_dir, "task_adaptation", made, markdown(made))
+    stored = {name: {one: as_columns(runs) for one, runs in table.items()} for name, table in made["targets"].items()}
+    write_report(arguments.output_dir, "task_adaptation", {**made, "targets": stored}, markdown(made))
     accuracies = {
         target: {strategy: [100 * run["accuracy"] for run in runs.values()] for strategy, runs in table.items()}
         for target, table in made["targets"].items()
