@@ -98,7 +98,7 @@ def write_json(file: Path, made: dict[str, Any]) -> None:
     whole = json.dumps(made, indent=1)
     for innermost in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):
         whole = re.sub(innermost, lambda found: re.sub(r"(?<=[\[{])\s+|\s+(?=[\]}])", "", found[0]), whole)
-        whole = re.sub(innermost, lambda found: " ".join(found[0].split()), whole)
+        whole = re.sub(innermost, lambda found: re.sub(r"\n\s*", " ", found[0]), whole)
     file.write_text(whole + "\n")
 
 
