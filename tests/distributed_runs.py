@@ -101,6 +101,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     teacher = tiny.vit(initializer_range=0.3)
     taught = {"distillation": {"teacher": teacher}, "feature_distillation": {"teacher": teacher}}
     taught["b_tuning"] = {"teacher": [teacher, tiny.vit(initializer_range=0.3)], "weight": 1.0}
+    episodes = {"ways": 4, "shots": 1, "queries": 1, "inner_steps": 2}
     keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
     return {
         **tuned_trainers(folder, batch_size, rows),
@@ -109,6 +110,8 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
         "taught": make("taught", half_labelled(rows), taught),
         "zoo_tuning": zoo_trainer(folder, batch_size, rows),
+        "streamed": streamed_trainer(folder, batch_size, rows),
+        "maml": make("maml", rows, {"maml": episodes | {"episodes_per_batch": batch_size // 8}}, task_loss_weight=0.0),
         "alternating": alternating,
         "cross_entropy": make("cross_entropy", rows, {}),
         "adversarial": make("adversarial", tiny.two_domains(rows), ADVERSARIAL),
@@ -116,6 +119,18 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         "whole_batch": whole_batch,
         "accumulated": make("accumulated", half_labelled(rows), weights, gradient_accumulation_steps=2),
     }
+
+
+def streamed_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:
+    """A domain adaptation whose rows are read as they come, by the first process for both."""
+    columns = {name: [torch.as_tensor(row[name]).tolist() for row in rows] for name in ("pixel_values", "labels")}
+    stream = Dataset.from_dict(columns).to_iterable_dataset().shuffle(seed=0, buffer_size=16)
+    torch.manual_seed(0)
+    args = config(folder / "streamed", batch_size)
+    objectives = {"coral": {}}
+    return DomainAdaptationTrainer(
+        tiny.vit(), args, train_dataset=stream, target_dataset=stream, objectives=objectives, validation_rows=16
+    )
 
 
 def zoo_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:

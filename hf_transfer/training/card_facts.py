@@ -173,7 +173,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
     seconds = [entry["train_runtime"] for entry in trainer.state.log_history if "train_runtime" in entry]
     if seconds:
         settings["training_seconds"] = round(seconds[-1], 1)
-    if longest := longest_input(trainer.train_dataset):
+    if longest := longest_input(trainer.known_rows):
         settings["longest_input_tokens"] = longest
     return settings
 

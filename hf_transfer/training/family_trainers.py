@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, IterableDataset, concatenate_datasets
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -32,6 +32,7 @@ from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.data.conversion import as_dataset
 from hf_transfer.data.packing import PackingCollator
+from hf_transfer.data.streams import DomainStream, is_stream
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.packing import check_packing
@@ -118,7 +119,8 @@ class DomainAdaptationTrainer(TransferTrainer):
         args: TransferConfig; `args.validator` is the name of a label-free score.
         train_dataset: the labelled source; or both domains in one dataset with a `domain` column (0 = source, 1 =
             target).
-        target_dataset: the target; its labels, if it has any, are not used.
+        target_dataset: the target; its labels, if it has any, are not used. Both may be an `IterableDataset`, of
+            which the first `validation_rows` go into the validator.
         validation_rows: at most this many rows of each domain go into the validator; replaces `args.validation_rows`.
         kwargs: everything else TransferTrainer takes.
 
@@ -144,13 +146,18 @@ class DomainAdaptationTrainer(TransferTrainer):
         limit = args.validation_rows if validation_rows is None else validation_rows
         if limit < 1:
             raise ValueError(f"`validation_rows` should be at least 1, got {limit}.")
-        train_dataset = as_dataset(train_dataset, "train_dataset")
-        if target_dataset is not None:
-            target_dataset = as_dataset(target_dataset, "target_dataset")
-        dataset, validation = hold_out_source(
-            join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
-        )
-        labels = label_numbers(dataset, label_column(dataset, "training"), "training")
+        if is_stream(train_dataset, target_dataset):
+            dataset = stream_of_domains(train_dataset, target_dataset, args)
+            known = validation = dataset.first_rows(limit)
+        else:
+            train_dataset = as_dataset(train_dataset, "train_dataset")
+            if target_dataset is not None:
+                target_dataset = as_dataset(target_dataset, "target_dataset")
+            dataset, validation = hold_out_source(
+                join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
+            )
+            known = dataset
+        labels = label_numbers(known, label_column(known, "training"), "training")
         self.problem_type = what_is_predicted(model, labels)
         args.validator = choose_validator(args.validator, self.problem_type)
         self.validator = find_validator(args.validator)
@@ -164,11 +171,12 @@ class DomainAdaptationTrainer(TransferTrainer):
         self.keeps_outputs = False
         self.kept_outputs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         """Those of `validation_outputs` while `keeps_outputs`: from when on the model no longer changes."""
-        if target_dataset is not None:
+        if target_dataset is not None and known is dataset:
             made_for = {one.label_space for one in self.transfer_model.objectives.values()}
             check_label_spaces(train_dataset, target_dataset, made_for)
         # all processes together: a statistic of the batch counts a row that two of them hold twice
-        check_domain_sizes(column_values(dataset, "domain"), args.train_batch_size * args.world_size // 2)
+        if known is dataset:
+            check_domain_sizes(column_values(dataset, "domain"), args.train_batch_size * args.world_size // 2)
         half = args.per_device_train_batch_size // 2
         logger.warning(
             f"Every batch of {args.per_device_train_batch_size} rows is {half} of the source and {half} of the target."
@@ -325,6 +333,21 @@ def hold_out_source(dataset: Dataset, share: float, seed: int) -> tuple[Dataset,
     held, rest = np.sort(source[:count]), np.sort(source[count:])
     target = np.flatnonzero(domains == TARGET)
     return tuple(dataset.select(np.sort(np.concatenate([rows, target]))) for rows in (rest, held))
+
+
+def stream_of_domains(source: Any, target: Any, args: TransferConfig) -> DomainStream:
+    """Two streams as one.
+
+    Raises:
+        ValueError: only one of them is a stream, rows are to be held out, and as DomainStream.
+    """
+    if not (isinstance(source, IterableDataset) and isinstance(target, IterableDataset)):
+        raise ValueError(
+            "source and target should both be streams (`dataset.to_iterable_dataset()`), or both datasets."
+        )
+    if args.source_holdout:
+        raise ValueError("`source_holdout` draws rows by number, which those of a stream have not: leave it out.")
+    return DomainStream(source, target, args.per_device_train_batch_size)
 
 
 def join_domains(source: Dataset, target: Dataset | None) -> Dataset:

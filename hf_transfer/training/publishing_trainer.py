@@ -167,7 +167,7 @@ class PublishingTrainer(Trainer):
     @cached_property
     def record(self) -> dict[str, Any]:
         """What a resumed training has to have in common with this one."""
-        rows = {"training": self.train_dataset}
+        rows = {"training": self.known_rows}
         rows |= {"evaluation": self.eval_dataset} if self.args.load_best_model_at_end else {}
         objectives = {name: keywords_of(one) for name, one in self.transfer_model.objectives.items()}
         return record_of(self.args, objectives, rows)

@@ -20,6 +20,7 @@ from hf_transfer.core.diverged import TrainingDiverged, at_step, infinite_terms
 from hf_transfer.core.objective import Objective
 from hf_transfer.core.readout import Readout
 from hf_transfer.core.supervision import TaskLoss
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.checks import (
     LABEL_COLUMNS,
     check_environments,
@@ -37,6 +38,7 @@ from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.masked_patches import with_patch_masks
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import WEIGHT_COLUMN, DomainBalancedSampler, ShuffleSampler, WeightedSampler
+from hf_transfer.data.streams import RowStream, check_stream, is_stream
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, NumberingCollator, VisitedRows, VisitSampler, is_repeatable
@@ -109,10 +111,12 @@ class TransferTrainer(PublishingTrainer):
         elif objectives is not None:
             raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
         args.label_names = args.label_names or ["labels"]
+        self.known_rows: Dataset | None = None
+        """The training set; of a stream its first rows."""
         if train_dataset is not None:
-            train_dataset = as_dataset(train_dataset, "train_dataset")
-            self.check_dataset(model, train_dataset)
-            check_rows_of_domains(model.objectives, train_dataset, args)
+            train_dataset = self._as_training_rows(train_dataset, model, args)
+            self.check_dataset(model, self.known_rows)
+            check_rows_of_domains(model.objectives, self.known_rows, args)
         kwargs["eval_dataset"] = evaluation_rows(kwargs.get("eval_dataset"))
         self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))
         if args.device.type == "cpu":
@@ -127,6 +131,9 @@ class TransferTrainer(PublishingTrainer):
             kwargs.setdefault("optimizer_cls_and_kwargs", torch_optimizer(args))
         model.objective_warmup = args.objective_warmup
         model.task_loss_weight = args.task_loss_weight
+        if isinstance(train_dataset, RowStream) and model.reads_labels and model.readout.units_are_rows:
+            is_class = model.config.problem_type == SINGLE_LABEL
+            train_dataset.classes = model.config.num_labels if is_class else None
         self.transfer_model = model
         self.schedules = make_schedules(args.schedules, args.layer_learning_rate_decay, args.backbone_freeze_ratio)
         self.layer_freezing = LayerFreezing(model.model, self.schedules, skips_backward=args.world_size == 1)
@@ -149,6 +156,16 @@ class TransferTrainer(PublishingTrainer):
     def adapted_model(self) -> PreTrainedModel | PeftModel:
         """The Hugging Face (or PEFT) model in training, without the objectives."""
         return self.transfer_model.model
+
+    def _as_training_rows(self, rows: Any, model: TransferModel, args: TransferConfig) -> Dataset | RowStream:
+        """The training set as it is read, and what is known of it before."""
+        if not is_stream(rows):
+            self.known_rows = as_dataset(rows, "train_dataset")
+            return self.known_rows
+        check_stream(args, model.objectives)
+        stream = rows if isinstance(rows, RowStream) else RowStream(rows)
+        self.known_rows = stream.first_rows()
+        return stream
 
     def check_dataset(self, model: TransferModel, dataset: Dataset) -> None:
         """Refuse a training set that the model or the objectives cannot use, before anything long starts."""
@@ -236,7 +253,7 @@ class TransferTrainer(PublishingTrainer):
             return self._numbering(given)
         if self.args.train_sampling_strategy == "batch_rebalance":
             raise ValueError("rows are augmented one by one: `train_sampling_strategy` should not be batch_rebalance.")
-        rows = self._remove_unused_columns(self.train_dataset)
+        rows = self._remove_unused_columns(self.known_rows)
         presets = [self.transfer_model.objectives[name].usual_views for name in comparing]
         usual = presets[0] if presets and all(presets) else None
         return augmenting_collator(
@@ -253,15 +270,18 @@ class TransferTrainer(PublishingTrainer):
 
     def _check_texts(self, collator: TextCollator) -> None:
         """Refuse rows that the collator can make nothing of."""
-        for role, rows in (("training", self.train_dataset), ("evaluation", self.eval_dataset)):
+        for role, rows in (("training", self.known_rows), ("evaluation", self.eval_dataset)):
             if isinstance(rows, Dataset) and "input_ids" in rows.column_names:
                 collator.check_rows(self._remove_unused_columns(rows), role)
 
     def get_train_dataloader(self) -> DataLoader:
         """As the Trainer's, with the collator of the training rows."""
         plain, self.data_collator = self.data_collator, self.train_collator
+        reads_visits = getattr(self.train_collator, "reads_visits", False)
         try:
-            if not getattr(self.train_collator, "reads_visits", False):
+            if isinstance(self.train_dataset, RowStream):
+                self.train_dataset.with_visits = reads_visits
+            if isinstance(self.train_dataset, RowStream) or not reads_visits:
                 return super().get_train_dataloader()
             rows = VisitedRows(self._remove_unused_columns(self.train_dataset, description="Training"))
             return self._get_dataloader(rows, "Training", self._train_batch_size, self._visits, is_training=True)

@@ -62,13 +62,13 @@ class TestTrainers:
 
     def test_what_cannot_be_converted_is_refused_before_training(self, tmp_path):
         rows = self.rows([0, 1] * 8)
-        for given, message in ((rows.to_iterable_dataset(), "IterableDataset"), ([rows, rows], "list of 2 datasets")):
-            with pytest.raises(TypeError, match=message):
-                TaskAdaptationTrainer(tiny.bert(2), config(tmp_path), train_dataset=given)
-            with pytest.raises(TypeError, match=message):
-                DomainAdaptationTrainer(tiny.bert(2), config(tmp_path), train_dataset=given, target_dataset=rows)
-            with pytest.raises(TypeError, match=message):
-                DomainAdaptationTrainer(tiny.bert(2), config(tmp_path), train_dataset=rows, target_dataset=given)
+        given, message = [rows, rows], "list of 2 datasets"
+        with pytest.raises(TypeError, match=message):
+            TaskAdaptationTrainer(tiny.bert(2), config(tmp_path), train_dataset=given)
+        with pytest.raises(TypeError, match=message):
+            DomainAdaptationTrainer(tiny.bert(2), config(tmp_path), train_dataset=given, target_dataset=rows)
+        with pytest.raises(TypeError, match=message):
+            DomainAdaptationTrainer(tiny.bert(2), config(tmp_path), train_dataset=rows, target_dataset=given)
 
     def test_objectives_are_a_mapping(self, tmp_path):
         with pytest.raises(TypeError, match="`objectives` should map names to keywords"):
