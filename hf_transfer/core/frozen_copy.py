@@ -91,7 +91,7 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
     wide, means = _averages(average), list(average.parameters())
     moving, newest = [], []
     for place, (mean, value) in enumerate(zip(means, model.parameters(), strict=True)):
-        kept = wide.get(place, mean)
+        kept: Tensor = wide.get(place, mean)
         if kept.is_floating_point() and not _is_narrow(kept):
             moving.append(kept)
             newest.append(value.to(kept.dtype))
@@ -99,12 +99,12 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
             mean.copy_(value)
     if moving:
         get_ema_multi_avg_fn(momentum)(moving, newest, None)
-    for place, kept in wide.items():
-        means[place].copy_(kept)
-    own = {id(kept) for kept in wide.values()}
-    copied = (buffer for buffer in average.buffers() if id(buffer) not in own)
-    for kept, value in zip(copied, model.buffers(), strict=True):
-        kept.copy_(value)
+    for place, float32 in wide.items():
+        means[place].copy_(float32)
+    own = {id(float32) for float32 in wide.values()}
+    copied = [buffer for buffer in average.buffers() if id(buffer) not in own]
+    for buffer, value in zip(copied, model.buffers(), strict=True):
+        buffer.copy_(value)
 
 
 def _averages(average: nn.Module) -> dict[int, Tensor]:

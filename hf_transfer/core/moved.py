@@ -66,7 +66,7 @@ class MovedLoader(Loader):
         self.new_name = new_name
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.modules[module.__spec__.name] = importlib.import_module(self.new_name)
+        sys.modules[module.__name__] = importlib.import_module(self.new_name)
 
 
 class MovedFinder(MetaPathFinder):

@@ -313,7 +313,7 @@ def check_needs(objectives: Mapping[str, Objective]) -> frozenset[str]:
     Raises:
         ValueError: an objective names a need that does not exist.
     """
-    asked = set()
+    asked: set[str] = set()
     for name, objective in objectives.items():
         unknown = objective.needs - NEEDS
         if unknown:
@@ -324,8 +324,13 @@ def check_needs(objectives: Mapping[str, Objective]) -> frozenset[str]:
 
 def outputs_of(objectives: Iterable[Objective]) -> frozenset[str] | None:
     """Names of the model's outputs that objectives with the need `outputs` read; None for all."""
-    read = [one.reads_outputs for one in objectives if "outputs" in one.needs]
-    return None if None in read else frozenset().union(*read)
+    names: set[str] = set()
+    for one in objectives:
+        if "outputs" in one.needs:
+            if one.reads_outputs is None:
+                return None
+            names |= one.reads_outputs
+    return frozenset(names)
 
 
 def no_loss(view: View) -> Tensor:
@@ -333,4 +338,4 @@ def no_loss(view: View) -> Tensor:
     for value in (view.features, view.logits):
         if value is not None:
             return value.sum() * 0.0
-    return torch.zeros((), device=next(view.model.parameters()).device)
+    return torch.zeros((), device=None if view.model is None else next(view.model.parameters()).device)

@@ -17,7 +17,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -53,12 +53,12 @@ class Registrar(MetaPathFinder):
                 break
         else:
             return None
-        if hasattr(spec.loader, "exec_module"):
-            self._tell_of_the_end(spec)
+        if spec.loader is not None and hasattr(spec.loader, "exec_module"):
+            self._tell_of_the_end(spec.loader)
         return spec
 
-    def _tell_of_the_end(self, spec: ModuleSpec) -> None:
-        execute = spec.loader.exec_module
+    def _tell_of_the_end(self, loader: Loader) -> None:
+        execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             self.imports.depth = getattr(self.imports, "depth", 0) + 1
@@ -68,7 +68,7 @@ class Registrar(MetaPathFinder):
                 self.imports.depth -= 1
             self.register()
 
-        spec.loader.exec_module = exec_module
+        setattr(loader, "exec_module", exec_module)  # noqa: B010 - of this loader alone
 
     def register(self) -> None:
         """Register what belongs to the packages that are imported, unless this thread is in the middle of one."""

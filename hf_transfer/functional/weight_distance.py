@@ -9,10 +9,11 @@ where autograd would go through every tensor several times.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 
 def half_squared_distance(
@@ -32,7 +33,7 @@ def half_squared_distance(
 
 class _HalfSquaredDistance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, starts: list[Tensor], importances: list[Tensor] | None, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, starts: list[Tensor], importances: list[Tensor] | None, *tensors: Tensor) -> Tensor:
         gaps = torch._foreach_sub(tensors, starts)
         if importances is None:
             ctx.save_for_backward(*gaps)
@@ -44,6 +45,6 @@ class _HalfSquaredDistance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         slopes = ctx.saved_tensors
         return None, None, *torch._foreach_mul(slopes, [gradient.to(slope.dtype) for slope in slopes])
