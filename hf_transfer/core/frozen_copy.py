@@ -103,8 +103,8 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
         means[place].copy_(float32)
     own = {id(float32) for float32 in wide.values()}
     copied = [buffer for buffer in average.buffers() if id(buffer) not in own]
-    for buffer, value in zip(copied, model.buffers(), strict=True):
-        buffer.copy_(value)
+    for copied_buffer, buffer in zip(copied, model.buffers(), strict=True):
+        copied_buffer.copy_(buffer)
 
 
 def _averages(average: nn.Module) -> dict[int, Tensor]:
