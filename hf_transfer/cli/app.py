@@ -192,14 +192,20 @@ def evaluate(
     label_column: Annotated[str | None, typer.Option(help="Which column holds the labels.")] = None,
     text_column: Annotated[list[str] | None, typer.Option(help="Which one or two columns hold the text.")] = None,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Measure on at most so many random rows.")] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="For an image and a text tower: 'a photo of a {}.', once or several times."),
+    ] = None,
 ) -> None:
-    """Measure a model's accuracy on labelled rows, or its perplexity on text (`--task text-generation`)."""
+    """Measure a model's accuracy on labelled rows, its perplexity on text (`--task text-generation`), or how well its
+    image and its text tower fit each other."""
     from hf_transfer.runs.evaluate import run_evaluation
     from hf_transfer.runs.values import read_mapping
 
     sizes = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size}
     episodes = None if few_shot is None else read_mapping(few_shot, "few_shot")
     columns = {"label_column": label_column, "text_columns": text_column or (), "max_samples": max_samples}
+    columns["prompts"] = prompt or ()
     _show(run_evaluation(model, dataset, split=split, task=task, few_shot=episodes, **sizes, **columns))
 
 

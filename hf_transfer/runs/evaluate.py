@@ -21,11 +21,13 @@ from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.data import some_rows
+from hf_transfer.runs.evaluate_pairs import evaluate_pairs
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.report import Remembering, tell_classes
 from hf_transfer.runs.saving import metrics_of
 from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.tasks import task_named
+from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 from hf_transfer.training.family_trainers import PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
@@ -44,12 +46,14 @@ def run_evaluation(
     text_columns: Sequence[str] = (),
     max_samples: int | None = None,
     seed: int = 0,
+    prompts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Measure a model on rows.
 
     Loss and the metrics of its problem type (`hf_transfer.core.task_metrics`) of a saved classifier or regression;
-    accuracy of few-shot classification by a model's features; or loss and perplexity of a causal language model
-    (text-generation).
+    accuracy of few-shot classification by a model's features; loss and perplexity of a causal language model
+    (text-generation); or recall of captions and zero-shot accuracy of a model with two towers
+    (zero-shot-image-classification).
 
     Args:
         model: folder or Hub id of a model with a head for the task.
@@ -66,6 +70,7 @@ def run_evaluation(
         text_columns: which one or two columns hold the text, where that leaves a doubt.
         max_samples: measure on at most so many random rows.
         seed: of these rows.
+        prompts: for zero-shot-image-classification, texts with a `{}` for the name of a class.
 
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
@@ -80,8 +85,12 @@ def run_evaluation(
         raise ValueError("`max_length` is not read for text-generation, whose texts are joined: give `block_size`.")
     if task == "text-generation":
         return _perplexity(arguments, rows, batch_size, block_size)
-    rows = some_rows(with_one_label_column(rows, "evaluation", label_column)[0], max_samples, seed)
     reading = {"max_length": max_length, "text_columns": text_columns}
+    if prompts and task != ZeroShotImageClassification.name:
+        raise ValueError(f"`prompts` are for {ZeroShotImageClassification.name}, and this task is {task}.")
+    if task == ZeroShotImageClassification.name:
+        return evaluate_pairs(arguments, some_rows(rows, max_samples, seed), batch_size, reading, prompts)
+    rows = some_rows(with_one_label_column(rows, "evaluation", label_column)[0], max_samples, seed)
     if few_shot is not None:
         return _few_shot(arguments, rows, batch_size, reading, FewShotSettings.of(few_shot))
     loaded = load_model(arguments, allow_new_weights=False)

@@ -88,8 +88,12 @@ def find_task(
 
 
 def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]) -> str:
-    """The task of a saved model: that of a causal language model by its head, of others as `find_task`."""
+    """The task of a saved model: that of a causal language model by its head, of two towers without a head by these,
+    of others as `find_task`."""
     config = configuration_of(model_args)
+    saved_as = (getattr(config, "architectures", None) or [""])[0]
+    if has_two_towers(config) and saved_as.endswith("Model"):
+        return ZeroShotImageClassification.name
     if config is not None and language_task(config) == "text-generation":
         return "text-generation"
     return find_task(model_args, rows)

@@ -40,10 +40,11 @@ class PairsTrainer(PretrainingTrainer):
     def __init__(self, model: PreTrainedModel | PeftModel, args: TransferConfig, **kwargs: Any):
         kwargs.setdefault("readout", Named(EMBEDDINGS))
         super().__init__(model, args, **kwargs)
+        if self.train_dataset is None:
+            return  # it evaluates
         if not any("outputs" in one.needs for one in self.transfer_model.objectives.values()):
             raise ValueError("image-text pairs are learnt by an objective: name `clip` or `siglip` in `objectives`.")
-        if self.train_dataset is not None:
-            self._check_embeddings(self.train_dataset)
+        self._check_embeddings(self.train_dataset)
 
     @torch.no_grad()
     def _check_embeddings(self, rows: Dataset) -> None:

@@ -12,10 +12,12 @@ from transformers import AutoModel, AutoProcessor, CLIPModel, SiglipModel, Visio
 
 from hf_transfer.runs.adapt import run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.saving import read_results
 from hf_transfer.runs.task import with_task
+from tests import tiny
 from tests.pretraining import pairs
-from tests.runs.folders import QUICK
+from tests.runs.folders import QUICK, save_image_model
 
 DUAL = {"model_type": "vision-text-dual-encoder", "projection_dim": 8}
 VISION = {"model_type": "vit", **pairs.SMALL, **pairs.PIXELS}
@@ -180,3 +182,31 @@ def test_classes_without_names_are_not_told(pretrain):
     rows = rows.cast_column("label", Value("int64"))
     rows.save_to_disk("numbers")
     assert pretrain("numbers", **NEW, test_rows=8).keys() == RECALLS | CHANCE
+
+
+def test_a_saved_model_is_evaluated_as_the_run_did(pretrain):
+    settings = {"prompts": ["this is {}", "{}"], "test_split": "test", "max_length": 9}
+    metrics = pretrain(**NEW, **settings)
+    again = run_evaluation("out/model", "labelled", prompts=settings["prompts"], max_length=9, batch_size=5)
+    assert again == pytest.approx(metrics, abs=1e-6) and again.keys() == metrics.keys()
+
+
+def test_images_with_classes_alone_are_classified_by_their_names(pretrain):
+    pretrain("captioned", **NEW)
+    labelled = pairs.captioned(0, 20, labelled=True)
+    labelled.save_to_disk("both_columns")
+    labelled.remove_columns("caption").save_to_disk("classes")
+    found = run_evaluation("out/model", "classes", prompts=["this is {}"])
+    whole = run_evaluation("out/model", "both_columns", prompts=["this is {}"])
+    assert found.keys() == ZERO_SHOT and found == {name: whole[name] for name in ZERO_SHOT}
+    labelled.select_columns("image").save_to_disk("images")
+    with pytest.raises(ValueError, match=r"neither a text nor a class with a name, only \['image'\]"):
+        run_evaluation("out/model", "images")
+
+
+def test_prompts_of_an_evaluation_are_of_this_task_alone(pretrain, saved):
+    save_image_model(Path("digits_model"), tiny.vit())
+    with pytest.raises(ValueError, match="`prompts` are for zero-shot-image-classification, and this task is image-"):
+        run_evaluation("digits_model", "labelled", prompts=["a {}"])
+    with pytest.raises(ValueError, match="`prompts` should be texts with one {}"):
+        run_evaluation("both", "labelled", prompts=["a"])
