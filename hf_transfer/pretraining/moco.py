@@ -4,8 +4,7 @@
 
 q = g(f(view 1)) and k = g'(f'(view 2)) of unit length, f' and g' the moving averages of model and projector, n_j the K
 newest keys of earlier batches. The queue starts as random unit vectors; keys enter it after the step. Several
-processes put all their keys into every queue. The batch norms of f' use running statistics, see
-`blocks/momentum_encoder.py`.
+processes put all their keys into every queue. What the batch norms of f' do is said in `blocks/momentum_encoder.py`.
 
 Papers: He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020,
 https://huggingface.co/papers/1911.05722; v2: Chen et al., 2020, https://huggingface.co/papers/2003.04297.

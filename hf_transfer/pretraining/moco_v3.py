@@ -5,7 +5,7 @@
 
 f is the model, g a projector, h a predictor; f' and g' are moving averages of f and g, whose momentum grows from m0 to
 1. There is no queue. Several processes gather queries and keys: negatives and the heads' batch norms are those of the
-whole batch. The batch norms of f' use running statistics, see `blocks/momentum_encoder.py`; those of g' the keys' own.
+whole batch. What the batch norms of f' do is said in `blocks/momentum_encoder.py`.
 
 Paper: Chen, Xie and He, "An Empirical Study of Training Self-Supervised Vision Transformers", ICCV 2021,
 https://huggingface.co/papers/2104.02057. Defaults are those released for a ViT: T = .2, three layers of projector and

@@ -1,4 +1,7 @@
+import copy
+
 import torch
+from peft import LoraConfig, get_peft_model
 
 from hf_transfer.core.objective import BuildContext
 from hf_transfer.pretraining.blocks.momentum_encoder import MomentumEncoder
@@ -25,3 +28,26 @@ def test_a_head_has_its_readout(pictures):
     model = tiny.vit()
     encoder = MomentumEncoder(BuildContext(model, 16, 10), 0.5)
     assert encoder({"pixel_values": pictures[0]}).shape == (8, 16)
+
+
+def test_batch_norms_take_the_statistics_of_the_batch_and_dropout_rests(pictures):
+    model = tiny.resnet().resnet
+    model.pooler = torch.nn.Sequential(model.pooler, torch.nn.Dropout(0.5))
+    encoder = MomentumEncoder(BuildContext(model, 16, None), 0.5).train()
+    reference = copy.deepcopy(model).train()
+    reference.pooler.eval()
+    for _ in range(2):
+        got = encoder({"pixel_values": pictures[0]})
+        torch.testing.assert_close(got, reference(pixel_values=pictures[0]).pooler_output.flatten(1))
+        encoder.eval().train()
+    assert not torch.equal(got, model.eval()(pixel_values=pictures[0]).pooler_output.flatten(1))
+
+
+def test_batch_norms_that_an_adapter_leaves_frozen_rest(pictures):
+    model = get_peft_model(
+        tiny.resnet(), LoraConfig(target_modules=["convolution"], r=2, modules_to_save=["classifier"])
+    )
+    encoder = MomentumEncoder(BuildContext(model, 16, 10), 0.5)
+    assert encoder._batch_norms == []
+    expected = model.eval()(pixel_values=pictures[0], output_hidden_states=True).hidden_states[-1].mean(dim=(2, 3))
+    torch.testing.assert_close(encoder({"pixel_values": pictures[0]}), expected)
