@@ -14,20 +14,23 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from hf_transfer.cli import app as cli
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
-from hf_transfer.training.family_trainers import DomainAdaptationTrainer
+from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 from tests.runs.folders import save_digits, save_image_model
+from tests.training import test_text_pretraining as text_pretraining
 from tests.tuners.conftest import adapted_model
 
 ADVERSARIAL = {"cdan": {"hidden_size": 8}, "mcc": {}, "dann": {"hidden_size": 8}}
 STEPS, STOP = 4, 2
-RESUMED = ("cross_entropy", "adversarial", "difference")
+RESUMED = ("cross_entropy", "adversarial", "difference", "spans")
+TEXTS = ("masked", "permuted", "spans", "packed")
+"""Cases of `tests.training.test_text_pretraining`; processes get different numbers of labels, and packed rows."""
 TUNED = {"residual": "serial", "difference": "difference", "reopened": "difference", "side": "side"}
 OF_THE_WHOLE_BATCH = {
     "flexmatch": {"threshold": 0.4, "memory": 24},
@@ -91,6 +94,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
     return {
         **tuned_trainers(folder, batch_size, rows),
+        **text_trainers(folder, batch_size),
         "measured": make("measured", half_labelled(rows), measured),
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
         "alternating": alternating,
@@ -100,6 +104,18 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         "whole_batch": whole_batch,
         "accumulated": make("accumulated", half_labelled(rows), weights, gradient_accumulation_steps=2),
     }
+
+
+def text_trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
+    """A run of pre-training on text with each of some collators."""
+    rows = concatenate_datasets([text_pretraining.rows()] * 3).select(range(64))
+    made = {}
+    for name in TEXTS:
+        model, collator = text_pretraining.CASES[name]
+        torch.manual_seed(0)
+        args = config(folder / name, batch_size)
+        made[name] = PretrainingTrainer(model(0.0), args, train_dataset=rows, data_collator=collator())
+    return made
 
 
 def tuned_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, TransferTrainer]:

@@ -14,7 +14,7 @@ from tests import distributed_runs
 
 TUNED = list(distributed_runs.TUNED)
 NAMES = ["cross_entropy", "adversarial", "whole_batch", "accumulated", "alternating", "thawing", "measured"]
-NAMES += ["bi_tuning", *TUNED]
+NAMES += ["bi_tuning", *TUNED, *distributed_runs.TEXTS]
 
 
 @pytest.fixture(scope="module")
