@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from hf_transfer.cli import app as cli
 from hf_transfer.core.objective import IGNORED_LABEL
@@ -25,11 +25,14 @@ from hf_transfer.training.family_trainers import DomainAdaptationTrainer, Pretra
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 from tests.runs.folders import save_digits, save_image_model
+from tests.training import test_text_pretraining as text_pretraining
 from tests.tuners.conftest import adapted_model
 
 ADVERSARIAL = {"cdan": {"hidden_size": 8}, "mcc": {}, "dann": {"hidden_size": 8}}
 STEPS, STOP = 4, 2
-RESUMED = ("cross_entropy", "adversarial", "difference", "moco")
+RESUMED = ("cross_entropy", "adversarial", "difference", "moco", "spans")
+TEXTS = ("masked", "permuted", "spans", "packed")
+"""Cases of `tests.training.test_text_pretraining`; processes get different numbers of labels, and packed rows."""
 TUNED = {"residual": "serial", "difference": "difference", "reopened": "difference", "side": "side"}
 OF_THE_WHOLE_BATCH = {
     "flexmatch": {"threshold": 0.4, "memory": 24},
@@ -106,6 +109,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     return {
         **tuned_trainers(folder, batch_size, rows),
         **self_supervised_trainers(folder, batch_size, rows),
+        **text_trainers(folder, batch_size),
         "measured": make("measured", half_labelled(rows), measured),
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
         "taught": make("taught", half_labelled(rows), taught),
@@ -149,6 +153,18 @@ def zoo_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer
         for experts in kept_beside(model)["zoo_tuning"].layers.values():
             experts.gates.expand.weight.normal_(std=0.3)  # gates that differ from row to row
     return TransferTrainer(model, config(folder / "zoo_tuning", batch_size), train_dataset=rows)
+
+
+def text_trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
+    """A run of pre-training on text with each of some collators."""
+    rows = concatenate_datasets([text_pretraining.rows()] * 3).select(range(64))
+    made = {}
+    for name in TEXTS:
+        model, collator = text_pretraining.CASES[name]
+        torch.manual_seed(0)
+        args = config(folder / name, batch_size)
+        made[name] = PretrainingTrainer(model(0.0), args, train_dataset=rows, data_collator=collator())
+    return made
 
 
 def tuned_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, TransferTrainer]:

@@ -27,6 +27,7 @@ from hf_transfer.runs.report import Remembering, tell_classes
 from hf_transfer.runs.saving import metrics_of
 from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.tasks import task_named
+from hf_transfer.tasks.text_generation import check_next_token
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 from hf_transfer.training.family_trainers import PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
@@ -131,6 +132,7 @@ def _few_shot(
 def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block_size: int | None) -> dict[str, float]:
     """Mean loss of a token of the joined text, and its exponential."""
     loaded = load_model(arguments, allow_new_weights=False)
+    check_next_token(loaded)
     processor = load_processor(arguments, loaded.config)
     block_size = block_size or text_positions(loaded.config)
     if block_size is None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, default_data_collator
 
+from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.task import Metrics
 from hf_transfer.tasks.text_pretraining import TextPretraining
@@ -31,4 +33,16 @@ class TextGeneration(TextPretraining):
         self, model: Any, processor: Any, data: DataArguments, seed: int
     ) -> Callable[[Metrics], Metrics]:
         """Perplexity: exp(mean loss of a token)."""
+        if data.pretraining is None:
+            check_next_token(model)
         return lambda metrics: {"perplexity": math.exp(metrics["loss"])} if "loss" in metrics else {}
+
+
+def check_next_token(model: Any) -> None:
+    """Raises ValueError for a model such as XLNet, which without a `target_mapping` sees what it is to predict."""
+    base = unwrap_peft(model)
+    if "target_mapping" in signature(base.forward).parameters:
+        raise ValueError(
+            f"a {type(base).__name__} does not predict the next token of a row, which it sees: train it by "
+            "`pretraining: {permuted_language: {}}`, whose loss on held-out rows is its measure."
+        )

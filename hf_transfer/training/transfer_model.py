@@ -455,9 +455,8 @@ class TransferModel(nn.Module):
 
 def _shifts_labels(model: PreTrainedModel) -> bool:
     """Whether the model's own loss predicts the next token, so that no row's first label counts."""
-    if (
-        not model.can_generate() or "target_mapping" in signature(model.forward).parameters
-    ):  # XLNet is told what counts
+    # XLNet is told by a `target_mapping` which tokens its labels are
+    if not model.can_generate() or "target_mapping" in signature(model.forward).parameters:
         return False
     loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "ForCausalLM")
     return loss is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelFo
 
 from hf_transfer.runs.adapt import run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.single_run import make_pretraining
 from tests.runs.folders import QUICK
 from tests.runs.test_adapt import no_training
@@ -99,6 +100,7 @@ def test_block_size_is_the_length_that_the_model_reads(here, name):
         ("permuted", ["--architecture", json.dumps(KINDS["gpt2"])], r"gives \['perm_mask', 'target_mapping'\]"),
         ("causal", ["--pretraining", "{denoising: {}}"], "should name one of .* for text-generation"),
         ("masked", ["--block_size", "50"], "`block_size=50` is more than the 40 tokens"),
+        ("permuted", ["--pretraining", "null"], "XLNetLMHeadModel does not predict the next token of a row, which it"),
         ("packed", ["--block_size", "20"], "packs whole texts: leave `block_size` out"),
         ("masked", ["--dataset", "empty.csv"], "has fewer than 1 tokens of text in row"),
         ("spans", ["--dataset", "empty.csv"], "has fewer than 1 tokens of text in row"),
@@ -112,6 +114,12 @@ def test_bad_input_is_refused_before_any_training(here, monkeypatch, case, more,
     more = [word.replace("empty.csv", "empty.json") for word in more]
     with pytest.raises(ValueError, match=message):
         run_pretraining(parse_arguments(arguments(*CASES[case], *more)))
+
+
+def test_perplexity_of_a_permuted_model_is_refused(here):
+    run_pretraining(parse_arguments(arguments(*CASES["permuted"], "--max_length", "40")))
+    with pytest.raises(ValueError, match="whose loss on held-out rows is its measure"):
+        run_evaluation("out/model", "books.csv", block_size=20)
 
 
 def test_pretraining_is_read_by_tasks_on_text_alone(here, monkeypatch):

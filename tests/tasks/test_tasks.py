@@ -15,6 +15,7 @@ from hf_transfer.runs.models import new_config
 from hf_transfer.tasks import MAIN_TASKS, TASKS, Task, task_named, tasks_with_labels
 from hf_transfer.tasks.arguments import DataArguments
 from tests.data.text_tokenizers import byte_level
+from tests.runs.folders import causal_lm
 
 
 def test_a_task_is_there_once_under_its_own_name():
@@ -128,7 +129,7 @@ def test_sizes_of_a_new_model_follow_from_the_longest_series_of_all_rows():
 
 
 def test_perplexity_is_the_exponential_of_the_loss():
-    further = TASKS["text-generation"].further_metrics(None, None, DataArguments(dataset="x"), 0)
+    further = TASKS["text-generation"].further_metrics(causal_lm(), None, DataArguments(dataset="x"), 0)
     assert further({"loss": 2.0})["perplexity"] == pytest.approx(7.38905609893065)
     assert further({}) == {}
 
