@@ -62,6 +62,10 @@ def test_source_only_stands_beside_the_adapted_model(arguments, tmp_path, capsys
 
 def test_next_commands_are_those_that_are_left(arguments):
     assert [line.split()[1] for line in next_commands(Path("out"), arguments)] == ["predict", "evaluate", "push"]
+    for task, first in (("fill-mask", ["rank", "adapt"]), ("offline-reinforcement-learning", [])):
+        arguments[0].task = task
+        assert [line.split()[1] for line in next_commands(Path("out"), arguments)] == [*first, "push"]
+    arguments[0].task = "image-classification"
     arguments[3].push_to_hub, arguments[1].test_dataset = True, "tests"
     assert [line.split()[1] for line in next_commands(Path("out"), arguments)] == ["predict"]
 
