@@ -30,7 +30,7 @@ RESULTS = {"accuracy": 0.875, "entropy": -0.25, "validators": {"entropy": -0.25}
 @pytest.fixture
 def arguments(tmp_path):
     words = ["--model", "vit", "--dataset", "digits", "--target_dataset", "my photos", "--output_dir", str(tmp_path)]
-    return parse_arguments([*words, "--report_to", "[]", "--use_cpu"])
+    return parse_arguments([*words, "--report_to", "[]", "--use_cpu", "--task", "image-classification"])
 
 
 def test_the_end_names_figures_folder_and_next_commands(arguments, tmp_path, capsys, monkeypatch):
