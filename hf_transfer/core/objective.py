@@ -173,9 +173,19 @@ class BuildContext:
         if self.readout is not None and not self.readout.units_are_rows:
             raise ValueError(
                 f"{name} compares whole rows, and the readout `{type(self.readout).__name__}` gives parts of them: "
-                "load the backbone alone (AutoModel), or say `readout`, such as the name of an output of shape "
-                "[rows, width]."
+                "load a model of whole rows (a classifier, or AutoModel for a backbone alone), or say `readout`, such "
+                "as the name of an output of shape [rows, width]."
             )
+
+    def readout_of(self, model: nn.Module) -> Readout:
+        """What reads the units of another model, such as a frozen copy, as those of this one are read.
+
+        Raises:
+            ValueError: the context was made without a readout, or the model has nothing that it could read.
+        """
+        if self.readout is None:
+            raise ValueError("this BuildContext has no `readout`: give the one of the model in training.")
+        return self.readout.of(model)
 
     def require_classes(self, least: int, name: str) -> None:
         """Raises ValueError when the model has fewer than `least` classes."""

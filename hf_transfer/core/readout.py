@@ -77,6 +77,13 @@ class Readout:
         raise NotImplementedError(f"{type(self).__name__} should define `read(outputs, batch)`.")
 
 
+def read_units(readout: Readout, model: nn.Module, inputs: Mapping[str, Tensor]) -> Units:
+    """The units of a forward pass of `model` on `inputs`, by a readout that is of this model."""
+    with readout:
+        outputs = model(**inputs)
+    return readout.read(outputs, inputs)
+
+
 class Nothing(Readout):
     """No features and no logits: for objectives on weights, inputs or outputs alone. Units are the rows."""
 

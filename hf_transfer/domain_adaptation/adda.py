@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import AlternatingObjective, BuildContext, Phase, View
+from hf_transfer.core.readout import read_units
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimination_loss
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.modeling.anatomy import HeadInput
 
 
 class PlainDiscriminator(nn.Sequential):
@@ -72,7 +72,7 @@ class ADDA(AlternatingObjective):
     def build(self, context: BuildContext) -> None:
         self.discriminator = PlainDiscriminator(context.feature_dim, self.hidden_size)
         self.source_model = FrozenCopy(context.model)
-        self._source_head = HeadInput(self.source_model.module)
+        self._readout = context.readout_of(self.source_model.module)
 
     def train(self, mode: bool = True) -> ADDA:
         super().train(mode)
@@ -93,10 +93,8 @@ class ADDA(AlternatingObjective):
 
     @torch.no_grad()
     def source_features(self, source: View) -> Tensor:
-        """[B, D] of the frozen source model."""
-        with self._source_head:
-            logits = self.source_model(**source.inputs).logits
-        return self._source_head.take(logits, source.inputs.get("attention_mask")).float()
+        """[N, D] of the frozen source model."""
+        return read_units(self._readout, self.source_model, source.inputs).features
 
     def discrimination(self, view: View) -> Tensor:
         """The discriminator's loss."""

@@ -21,6 +21,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import BuildContext, Objective, View, no_loss
+from hf_transfer.core.readout import read_units
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
 from hf_transfer.functional.keyword_checks import require_positive, require_share
@@ -76,13 +77,14 @@ class NoisyStudent(Objective):
         classes = self.teacher.module.config.num_labels
         if classes != context.num_labels:
             raise ValueError(f"`teacher` should have the student's {context.num_labels} classes, got {classes}.")
+        self._readout = context.readout_of(self.teacher.module)
 
     def forward(self, view: View) -> Tensor:
         clean, noised = target_view_pair(view) if self.augmented else (view.target, view.target)
         if not len(clean.logits):
             return no_loss(view)
         with torch.no_grad():
-            teacher_logits = self.teacher(**clean.inputs).logits.float()
+            teacher_logits = read_units(self._readout, self.teacher, clean.inputs).logits
         if not self.soft:
             return confident_cross_entropy(noised.logits, teacher_logits, self.threshold)
         return confident_soft_cross_entropy(noised.logits, teacher_logits, self.threshold)

@@ -61,6 +61,7 @@ class MLDG(Objective):
         self.first_order = first_order
 
     def build(self, context: BuildContext) -> None:
+        context.require_rows("MLDG")
         if not self.first_order:
             check_second_order(context.model)
 

@@ -91,6 +91,7 @@ class AdaptingObjective(EpisodicObjective):
             self.needs = type(self).needs | {"environments"}
 
     def build(self, context: BuildContext) -> None:
+        super().build(context)
         if self.groups == "classes":
             context.require_classes(self.ways, type(self).__name__)
         self.moving(context.model)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transfer.core.objective import Objective, View
+from hf_transfer.core.objective import BuildContext, Objective, View
 from hf_transfer.functional.keyword_checks import require_positive
 
 
@@ -41,6 +41,9 @@ class EpisodicObjective(Objective):
         self.shots = shots
         self.queries = queries
         self.episodes_per_batch = episodes_per_batch
+
+    def build(self, context: BuildContext) -> None:
+        context.require_rows(type(self).__name__)
 
     def episodes(self, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """The rows of each episode in turn, of tensors [B, ...]."""

@@ -118,10 +118,12 @@ def apply_head(model: nn.Module, features: Tensor, detached: bool = False) -> Te
     head = head_in_use(model)
     dtype = base_layer(head).weight.dtype
     inputs = features.to(dtype) if dtype.is_floating_point else features
+    is_map = isinstance(base_layer(head), nn.Conv2d)  # 1x1: every row is a map of one pixel
+    inputs = inputs[:, :, None, None] if is_map else inputs
     if not detached:
-        return head(inputs).float()
+        return head(inputs).float().flatten(1)
     fixed = {name: parameter.detach() for name, parameter in head.named_parameters()}
-    return functional_call(head, fixed, (inputs,)).float()
+    return functional_call(head, fixed, (inputs,)).float().flatten(1)
 
 
 @torch.no_grad()

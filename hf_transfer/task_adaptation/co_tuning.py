@@ -51,6 +51,7 @@ class CoTuning(Objective):
         self._given_head = (source_head,)
 
     def build(self, context: BuildContext) -> None:
+        context.require_rows("Co-Tuning")
         context.require_classes(2, "Co-Tuning")
         (given,) = self._given_head
         self.source_head = copy_source_head(given, context.feature_dim)

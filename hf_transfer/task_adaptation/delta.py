@@ -69,6 +69,7 @@ class DELTA(Objective):
         self.samples = samples
 
     def build(self, context: BuildContext) -> None:
+        context.require_rows("DELTA")
         self.head_names = head_parameter_names(context.model)
         widths = layer_widths(context.model)
         self.attention = nn.Module()

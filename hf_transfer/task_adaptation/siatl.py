@@ -54,6 +54,7 @@ class SiATL(Objective):
         self.needs = frozenset({"inputs", "hidden_states"})
 
     def build(self, context: BuildContext) -> None:
+        context.require_rows("SiATL")
         base = unwrap_peft(context.model)
         embeddings = base.get_input_embeddings()
         if not isinstance(embeddings, nn.Embedding) or base.config.is_encoder_decoder:

@@ -83,6 +83,16 @@ def label_spaces(spec: Mapping[str, Any] | None) -> set[str]:
     return {objective.label_space for objective in make_objectives(spec).values()}
 
 
+def check_views(objectives: Mapping[str, Objective], readout: Readout, model_class: str) -> None:
+    """Raises ValueError when units that are parts of rows should be compared over augmented copies of the rows."""
+    asking = [name for name, one in objectives.items() if "views" in one.needs]
+    if asking and not readout.units_are_rows:
+        raise ValueError(
+            f"{asking} compare augmented copies of whole rows, and the readout `{type(readout).__name__}` of a "
+            f"{model_class} reads parts of them, which augmentation moves: it could not be told which belong together."
+        )
+
+
 def check_readout(objectives: Mapping[str, Objective], readout: Readout, model_class: str) -> None:
     """Raises ValueError when an objective reads features or logits and the model's readout gives none."""
     for need, width in (("features", readout.feature_dim), ("logits", readout.num_outputs)):

@@ -43,7 +43,7 @@ from hf_transfer.modeling.surgery import kept_beside
 from hf_transfer.training.gathered_view import gathered
 from hf_transfer.training.objectives import REGISTRY as REGISTRY
 from hf_transfer.training.objectives import alternates as alternates
-from hf_transfer.training.objectives import check_readout, check_tasks
+from hf_transfer.training.objectives import check_readout, check_tasks, check_views
 from hf_transfer.training.objectives import label_spaces as label_spaces
 from hf_transfer.training.objectives import make_objectives as make_objectives
 from hf_transfer.training.objectives import objective_class as objective_class
@@ -126,6 +126,9 @@ class TransferModel(nn.Module):
         if isinstance(self.supervision, NoTask) and not self.objectives:
             backbone_of(model)  # says how to load a head
         check_readout(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
+        check_views(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
+        if self.reads_head and not self.readout.units_are_rows:
+            check_tasks(self.objectives, SINGLE_LABEL)  # each token or pixel is of one class
         if self.reads_labels and (declared := declared_problem_type(self.config)) is not None:
             check_tasks(self.objectives, declared)
         self.takes_labels = "labels" in signature(unwrap_peft(model).forward).parameters

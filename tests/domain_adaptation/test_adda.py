@@ -5,6 +5,7 @@ import torch
 
 from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.domain_adaptation.adda import ADDA
+from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from tests import tiny
 from tests.training.test_trainer import config, state_of
@@ -21,7 +22,7 @@ def parts(digits):
     torch.manual_seed(0)
     source, model = tiny.vit().eval(), tiny.vit().eval()
     adda = ADDA(hidden_size=8, source_share=0.0, weight=0.7)
-    adda.build(BuildContext(source, feature_dim=16, num_labels=10))
+    adda.build(BuildContext(source, feature_dim=16, num_labels=10, readout=choose_readout(source)))
     pixels = tiny.batch_of(digits)["pixel_values"]
     domain = torch.tensor([0, 1, 1, 0, 1, 0, 1, 1])
     features = model.vit(pixels).last_hidden_state[:, 0].detach().requires_grad_()
@@ -106,7 +107,8 @@ def test_a_batch_of_one_domain_is_refused(parts):
 def test_the_source_features_have_dropout_as_the_target_features_have(digits):
     """Without it a discriminator tells the domains by the zeros."""
     adda = ADDA(hidden_size=8)
-    adda.build(BuildContext(tiny.vit(hidden_dropout_prob=0.5), feature_dim=16, num_labels=10))
+    model = tiny.vit(hidden_dropout_prob=0.5)
+    adda.build(BuildContext(model, feature_dim=16, num_labels=10, readout=choose_readout(model)))
     inputs = {"pixel_values": tiny.batch_of(digits)["pixel_values"]}
     view = View(torch.zeros(8, 16), torch.zeros(8, 10), inputs=inputs)
     adda.train()

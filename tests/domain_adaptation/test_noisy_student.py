@@ -6,11 +6,13 @@ from torch import nn
 from transformers import ViTForImageClassification
 
 from hf_transfer.core.objective import BuildContext, View
+from hf_transfer.core.readout import Readout, Units, rows_of
 from hf_transfer.domain_adaptation.noisy_student import (
     NoisyStudent,
     confident_soft_cross_entropy,
     noisy_student,
 )
+from hf_transfer.modeling.readouts import choose_readout
 from tests import tiny
 
 
@@ -28,6 +30,13 @@ class Teacher(nn.Module):
 
     def forward(self, rows):
         return Answer(torch.randn_like(rows) if self.training else rows)
+
+
+class Logits(Readout):
+    """The logits of a stand-in as they are."""
+
+    def read(self, outputs, batch):
+        return Units(None, outputs.logits, None, rows_of(batch))
 
 
 def naive(logits, teacher_logits, threshold, soft):
@@ -51,7 +60,7 @@ def view(make_view):
 @pytest.mark.parametrize("threshold", [0.0, 0.7])
 def test_value_and_gradient_against_the_formula(view, soft, threshold):
     method = NoisyStudent(Teacher(), soft=soft, threshold=threshold)
-    method.build(BuildContext(None, 7, 4))
+    method.build(BuildContext(None, 7, 4, Logits()))
     loss = method.train()(view)
     target = view.domain == 1
     expected = naive(view.logits[target], view.inputs["rows"][target], threshold, soft)
@@ -75,7 +84,7 @@ def test_the_student_sees_the_noised_copy_and_the_teacher_the_clean_one(view, ma
     noised = make_view(seed=7)
     both = View(**{**view.__dict__, "views": (View(noised.features, noised.logits, view.labels, view.domain),)})
     method = NoisyStudent(Teacher(), augmented=True, threshold=0.0)
-    method.build(BuildContext(None, 7, 4))
+    method.build(BuildContext(None, 7, 4, Logits()))
     assert method.needs == NoisyStudent.needs | {"views"} and "views" not in NoisyStudent.needs
     target = view.domain == 1
     expected = naive(noised.logits[target], view.inputs["rows"][target], 0.0, True)
@@ -91,7 +100,8 @@ def test_the_teacher_comes_from_a_folder_of_any_size_and_keeps_still(tmp_path, d
     large = ViTForImageClassification(config)
     large.save_pretrained(tmp_path)
     method = NoisyStudent(str(tmp_path))
-    method.build(BuildContext(tiny.vit(), 16, 10))
+    student = tiny.vit()
+    method.build(BuildContext(student, 16, 10, choose_readout(student)))
     pixels = tiny.batch_of(digits)["pixel_values"]
     method.train()
     assert torch.equal(method.teacher(pixels).logits, large.eval()(pixels).logits)
@@ -100,7 +110,7 @@ def test_the_teacher_comes_from_a_folder_of_any_size_and_keeps_still(tmp_path, d
 
 def test_a_teacher_of_other_classes_is_refused():
     with pytest.raises(ValueError, match="`teacher` should have the student's 4 classes, got 3"):
-        NoisyStudent(Teacher(num_labels=3)).build(BuildContext(None, 7, 4))
+        NoisyStudent(Teacher(num_labels=3)).build(BuildContext(None, 7, 4, Logits()))
 
 
 def test_a_keyword_out_of_range():
