@@ -1,10 +1,10 @@
 """Data sets, what makes model inputs of them, and the collators of text pre-training."""
 
-from hf_transfer.data.denoising import DenoisingCollator as DenoisingCollator
-from hf_transfer.data.masked_language import MaskedLanguageCollator as MaskedLanguageCollator
-from hf_transfer.data.packing import PackingCollator as PackingCollator
-from hf_transfer.data.permuted_language import PermutationCollator as PermutationCollator
-from hf_transfer.data.span_corruption import SpanCorruptionCollator as SpanCorruptionCollator
+from hf_transfer.data.denoising import DenoisingCollator
+from hf_transfer.data.masked_language import MaskedLanguageCollator
+from hf_transfer.data.packing import PackingCollator
+from hf_transfer.data.permuted_language import PermutationCollator
+from hf_transfer.data.span_corruption import SpanCorruptionCollator
 
 TEXT_PRETRAINING: dict[str, str] = {
     "masked_language": "hf_transfer.data.masked_language:MaskedLanguageCollator",
@@ -14,3 +14,12 @@ TEXT_PRETRAINING: dict[str, str] = {
     "packed_language": "hf_transfer.data.packing:PackingCollator",
 }
 """What a text is made of for pre-training: name -> "module:class" of a collator."""
+
+__all__ = [
+    "TEXT_PRETRAINING",
+    "DenoisingCollator",
+    "MaskedLanguageCollator",
+    "PackingCollator",
+    "PermutationCollator",
+    "SpanCorruptionCollator",
+]

@@ -32,7 +32,8 @@ END_MARK, BLANKS = ".", "ĠĊĉč▁"
 class DenoisingCollator(TextCollator):
     """Gives `input_ids`, `attention_mask` [B, T] and `labels` [B, T'] (-100 in padding); the model shifts them itself.
 
-    Special tokens keep their places, and a row ends with the end token.
+    Special tokens are not masked, and a row ends with the end token. Those around the text keep their places; one
+    between texts ends a sentence and moves with it.
 
     Args:
         mask_share: of the words that are masked.
@@ -167,16 +168,19 @@ def span_lengths(words: int, share: float, mean: float, generator: np.random.Gen
 def permuted_sentences(
     ends: np.ndarray, words: np.ndarray, share: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Places of the tokens with so many sentences exchanged, [T] int; what is no text stays where it is.
+    """Places of the tokens with so many sentences exchanged, [T] int; what is around the text stays where it is.
 
     Args:
         ends: [T] bool, the last tokens of sentences; the last of the text is one anyway.
-        words: [T] int, -1 for special tokens.
+        words: [T] int, -1 for special tokens, of which one between words belongs to the sentence before it.
         share: of the sentences, rounded up.
         generator: of the draws.
     """
-    text = np.flatnonzero(words >= 0)
-    sentences = [part for part in np.split(text, np.flatnonzero(ends[text]) + 1) if len(part)]
+    inside = np.flatnonzero(words >= 0)
+    text = np.arange(inside[0], inside[-1] + 1)
+    special = np.append(words < 0, False)[text + 1]  # behind each of the tokens
+    last = (ends | (words < 0))[text] & ~special
+    sentences = [part for part in np.split(text, np.flatnonzero(last) + 1) if len(part)]
     chosen = generator.permutation(len(sentences))[: math.ceil(share * len(sentences))]
     places = np.arange(len(sentences))
     places[chosen] = chosen[generator.permutation(len(chosen))]

@@ -81,6 +81,10 @@ class SpanCorruptionCollator(TextCollator):
         names = self.sentinels or takewhile(vocabulary.__contains__, (f"<extra_id_{place}>" for place in count()))
         return np.array([vocabulary[name] for name in names], dtype=np.int64)
 
+    def is_structure(self, tokens: np.ndarray) -> np.ndarray:
+        """As TextCollator's; a sentinel in a text would be taken for one of a span."""
+        return super().is_structure(tokens) | np.isin(tokens, self.sentinel_ids)
+
     def inserted_tokens(self) -> dict[str, int]:
         largest = int(self.sentinel_ids.max())
         return {f"sentinel {self.tokenizer.convert_ids_to_tokens(largest)}": largest}

@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from datasets import Dataset
 from transformers import BartConfig, BartForConditionalGeneration
 
 from hf_transfer.data import DenoisingCollator
-from hf_transfer.data.denoising import span_lengths
+from hf_transfer.data.denoising import permuted_sentences, span_lengths
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.visits import VISIT_COLUMN, Visit
 from tests import tiny
@@ -170,7 +171,20 @@ def test_some_masks_are_random_tokens():
     assert torch.equal(mixed["input_ids"][~masks], plain(rows)["input_ids"][~masks])
 
 
-def test_special_tokens_keep_their_places():
+def test_a_token_between_texts_moves_with_the_sentence_before_it():
+    """Eight words, of which 1 and 5 end with a full stop, and special tokens around and between three texts."""
+    words = np.array([-1, 0, 1, -1, -1, 2, 3, 4, 5, 6, -1, 7, -1])
+    ends = np.isin(words, [1, 5])
+    seen = set()
+    for seed in range(300):
+        order = permuted_sentences(ends, words, 1.0, np.random.default_rng(seed))
+        assert (order[0], order[-1]) == (0, 12)
+        seen.add(tuple(order[1:-1].tolist()))
+    parts = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10], [11]]
+    assert seen == {tuple(place for part in order for place in part) for order in permutations(parts)}
+
+
+def test_special_tokens_are_not_masked():
     tokenizer = sentence_piece()
     collator = DenoisingCollator(tokenizer, mask_share=1.0)
     batch = collator([{"input_ids": [0, 10, 11, 2, 12, 13]}])

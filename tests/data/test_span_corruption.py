@@ -15,8 +15,8 @@ from tests.data.text_tokenizers import TEXTS, byte_level, sentence_piece
 DENSITY, MEAN = 0.15, 3.0
 
 
-def rows_of(texts=TEXTS, epoch: int = 0) -> list[dict]:
-    tokens = byte_level()(texts)["input_ids"]
+def rows_of(texts=TEXTS, epoch: int = 0, sentinels: int = 20) -> list[dict]:
+    tokens = byte_level(sentinels)(texts)["input_ids"]
     return [{"input_ids": one, VISIT_COLUMN: Visit(row, epoch, 0)} for row, one in enumerate(tokens)]
 
 
@@ -78,7 +78,7 @@ def test_sentinels_are_counted_from_the_top_of_the_vocabulary():
 @pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.5, 2.0), (0.4, 1.0)])
 def test_every_row_is_that_of_the_naive_algorithm(density, mean, roll):
     collator = SpanCorruptionCollator(byte_level(80), density, mean, roll, seed=5)
-    for row in rows_of([*TEXTS, " ".join(TEXTS[:6])]):
+    for row in rows_of([*TEXTS, " ".join(TEXTS[:6])], sentinels=80):
         batch = collator([row])
         generator = np.random.default_rng(row[VISIT_COLUMN].seed(5))
         expected = naive(row["input_ids"], generator, collator.sentinel_ids.tolist(), density, mean, roll)
@@ -100,6 +100,12 @@ def test_inputs_and_targets_give_back_the_text(length):
         assert sum(token not in sentinels for token in targets) == noise
         spans = [token for token in inputs if token in sentinels]
         assert spans == [token for token in targets if token in sentinels] == sentinels[: len(spans)]
+
+
+def test_a_sentinel_in_a_text_is_left_out():
+    collator = SpanCorruptionCollator(byte_level(20), roll=False)
+    with_one, without = ({"input_ids": tokens, VISIT_COLUMN: Visit(0, 0, 0)} for tokens in ([3, 399, 4, 5], [3, 4, 5]))
+    assert collator([with_one])["input_ids"].tolist() == collator([without])["input_ids"].tolist() == [[3, 4, 399, 1]]
 
 
 def test_raw_length_of_the_released_settings():
@@ -179,7 +185,7 @@ def test_a_batch_is_padded():
 def test_one_row_for_a_decoder(side):
     tokenizer = byte_level(21)
     tokenizer.padding_side = side
-    rows = rows_of()
+    rows = rows_of(sentinels=21)
     pairs = SpanCorruptionCollator(tokenizer, seed=2)(rows)
     batch = SpanCorruptionCollator(tokenizer, seed=2, decoder_only=True)(rows)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape

@@ -86,8 +86,17 @@ def test_models_that_mix_documents_are_refused(name):
         check_packing(MIXING[name]())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_precision_is_no_leak_and_a_leak_is_seen_in_any(dtype):
+    torch.manual_seed(0)
+    for make in (llama, lambda: flowformer("flow"), gpt2):
+        check_packing(make().to(dtype))
+    with pytest.raises(ValueError, match="does not keep packed documents apart"):
+        check_packing(MIXING["opt"]().to(dtype))
+
+
 def test_a_small_leak_is_seen():
-    """Of one that starts with small weights, such as a new model: a difference that positions alone could make."""
+    """Of one that starts with small weights, such as a new model."""
     torch.manual_seed(0)
     model = MIXING["bert"]()
     model.config.use_cache = False

@@ -38,6 +38,7 @@ CASES = {
     "denoising": ("text2text-generation", "bart", "{denoising: {random_share: 0.1}}"),
 }
 
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "pretraining").glob("bible_*.yaml"))
 PAPERS = {"masked": "1810.04805", "packed": "2107.02027", "permuted": "1906.08237", "spans": "1910.10683"}
 PAPERS |= {"spans of a decoder": "1910.10683", "denoising": "1910.13461"}
 
@@ -64,6 +65,15 @@ def test_a_run_saves_a_model_that_reads_back(here, name, length):
     card = Path("out/model/README.md").read_text()
     assert PAPERS.get(name, "") in card
     assert f"pipeline_tag: {task}" in card
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_runs(here, recipe):
+    """On a few sentences in place of the Bible."""
+    small = ["--dataset", "books.csv", "--test_split", "null", "--test_rows", "4", "--block_size", "20"]
+    small = small[:-2] if "packed" in recipe.stem else small
+    metrics = run_pretraining(parse_arguments([str(recipe), *small, *QUICK, "--output_dir", "out"]))
+    assert 4 < metrics["loss"] < 10
 
 
 @pytest.mark.parametrize("name", ["spans", "spans of a decoder", "denoising"])
