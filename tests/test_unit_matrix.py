@@ -19,7 +19,7 @@ OF_ROWS = {
     *("lejepa", "moco", "moco_v3", "simclr", "simsiam"),
 }
 """They compare whole rows."""
-OTHERS = {"clip", "siglip", "pathways", "cyclegan", "cycada", "dd"}
+OTHERS = {"clip", "siglip", "pathways", "independence", "cyclegan", "cycada", "dd"}
 """They need two towers, a hub of models, pictures of a known size, or numbers to predict."""
 TOO_FEW = {"rsd"}
 """More units than dimensions leave nothing to compare: a training stops and says so."""
@@ -77,7 +77,9 @@ def test_it_composes_with_lora(name, units, tmp_path):
 @pytest.mark.parametrize("name", sorted(OF_ROWS | OTHERS))
 def test_what_is_not_defined_for_parts_of_rows_is_refused_before_training(name, units, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.Trainer.train", lambda *args, **kwargs: pytest.fail("training began"))
-    reason = "whole rows" if name in OF_ROWS else "two: load|models of a hub|needs images|defined for regression"
+    reason = (
+        "whole rows" if name in OF_ROWS else "two: load|models of a hub|needs images|has none|defined for regression"
+    )
     with pytest.raises(ValueError, match=reason):
         make(name, units, tmp_path)
 
