@@ -189,7 +189,12 @@ def _prepare_pairs(
 
 
 def _image_size(config: PreTrainedConfig) -> int:
-    size = config.image_size
+    size = getattr(config, "image_size", None)
+    if size is None:
+        raise ValueError(
+            f"a {config.model_type} says nothing of the size of its images, and there is no image processor: save one "
+            "into the model's folder, hf_transfer.data.images.image_processor(size, num_channels)."
+        )
     if isinstance(size, (tuple, list)):
         if size[0] != size[1]:
             raise ValueError(f"the model reads images of {size}; give its image processor to resize to that shape.")

@@ -47,6 +47,7 @@ from hf_transfer.training.checkpoints import (
     is_finished,
     last_complete_checkpoint,
 )
+from hf_transfer.training.hyper_rule import apply_hyper_rule
 from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
 from hf_transfer.training.publishing_trainer import PublishingTrainer
@@ -113,6 +114,7 @@ class TransferTrainer(PublishingTrainer):
         if train_dataset is not None:
             train_dataset = as_dataset(train_dataset, "train_dataset")
             self.check_dataset(model, train_dataset)
+            apply_hyper_rule(args, len(train_dataset))
             check_rows_of_domains(model.objectives, train_dataset, args)
         kwargs["eval_dataset"] = evaluation_rows(kwargs.get("eval_dataset"))
         self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))

@@ -12,6 +12,9 @@ from transformers import TrainingArguments
 
 from hf_transfer.task_adaptation.schedule import make_schedules
 
+HYPER_RULES = {"bit": "bit_hyper_rule"}
+"""What `hyper_rule` may be, and the schedule that it brings."""
+
 
 @dataclass
 class TransferConfig(TrainingArguments):
@@ -67,6 +70,16 @@ class TransferConfig(TrainingArguments):
         default=None,
         metadata={"help": "Class of torch.optim to use instead of `optim`, for those that it does not name: RAdam."},
     )
+    momentum: float = field(
+        default=0.0, metadata={"help": "Of a `torch_optimizer` that has one, SGD or RMSprop; .9 is usual."}
+    )
+    hyper_rule: str | None = field(
+        default=None,
+        metadata={
+            "help": "Steps, batch, learning rate, its schedule and SGD by the number of training rows, as far as they "
+            "are not given: bit, the rule of Big Transfer."
+        },
+    )
     source_holdout: float = field(
         default=0.0,
         metadata={
@@ -110,6 +123,10 @@ class TransferConfig(TrainingArguments):
             )
         if self.torch_optimizer is not None and not isinstance(getattr(torch.optim, self.torch_optimizer, None), type):
             raise ValueError(f"`torch_optimizer` should be a class of torch.optim, got {self.torch_optimizer!r}.")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` should be in [0, 1), got {self.momentum}.")
+        if self.hyper_rule is not None and self.hyper_rule not in HYPER_RULES:
+            raise ValueError(f"`hyper_rule` should be one of {sorted(HYPER_RULES)}, got {self.hyper_rule!r}.")
         if not 0 <= self.source_holdout < 1:
             raise ValueError(f"`source_holdout` should be in [0, 1), got {self.source_holdout}.")
         if not 0 <= self.objective_warmup <= 1:
@@ -127,6 +144,7 @@ def torch_optimizer(args: TransferConfig) -> tuple[type[torch.optim.Optimizer], 
         "lr": args.learning_rate,
         "betas": (args.adam_beta1, args.adam_beta2),
         "eps": args.adam_epsilon,
+        **({"momentum": args.momentum} if args.momentum else {}),
     }
     accepted = inspect.signature(cls).parameters
     return cls, {name: value for name, value in settings.items() if name in accepted}
