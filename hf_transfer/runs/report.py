@@ -20,6 +20,7 @@ from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import Experiment
 from hf_transfer.runs.guard import ADAPTED, SOURCE_ONLY
 from hf_transfer.runs.saving import read_results
+from hf_transfer.tasks import task_named
 from hf_transfer.training.checkpoints import last_complete_checkpoint
 
 MOST_CLASSES = 30
@@ -118,7 +119,9 @@ def next_commands(folder: Path, experiment: Experiment) -> list[str]:
     data_args, config = experiment.data, experiment.config
     model = shlex.quote(str(folder))
     rows = shlex.quote(data_args.target_dataset or data_args.dataset)
-    commands = [f"hf-transfer predict {model} --dataset {rows}   # or rows without labels"]
+    commands = []
+    if experiment.model.task is None or task_named(experiment.model.task).reads_labels:
+        commands.append(f"hf-transfer predict {model} --dataset {rows}   # or rows without labels")
     if data_args.test_dataset is None:
         commands.append(f"hf-transfer evaluate {model} --dataset LABELLED_ROWS")
     if not config.push_to_hub:

@@ -210,3 +210,9 @@ def test_prompts_of_an_evaluation_are_of_this_task_alone(pretrain, saved):
         run_evaluation("digits_model", "labelled", prompts=["a {}"])
     with pytest.raises(ValueError, match="`prompts` should be texts with one {}"):
         run_evaluation("both", "labelled", prompts=["a"])
+
+
+def test_no_command_is_named_that_such_a_model_does_not_know(pretrain, capsys):
+    pretrain("captioned", **NEW)
+    said = capsys.readouterr().err
+    assert "hf-transfer evaluate" in said and "hf-transfer predict" not in said
