@@ -58,13 +58,14 @@ class WeightedSampler(ShuffleSampler):
         if not weights.isfinite().all() or (weights < 0).any() or not (weights > 0).any():
             raise ValueError(f"`{WEIGHT_COLUMN}` should hold numbers from 0 on, one of them above 0, and all finite.")
         self.ends = weights.cumsum(0)
+        self.last = int(weights.nonzero().max())
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
         places = torch.rand(self.num_rows, generator=generator, dtype=torch.double) * self.ends[-1]
         # to the right of an end that is hit, so that a row of weight 0 is never drawn
         drawn = torch.searchsorted(self.ends, places, right=True)
-        return iter(drawn.tolist())
+        return iter(drawn.clamp(max=self.last).tolist())  # a place may be rounded up to the sum
 
 
 class DomainBalancedSampler(ShuffleSampler):

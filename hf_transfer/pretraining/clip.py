@@ -4,7 +4,7 @@
 
 s = 1/T is learnt as its logarithm and held between 1 and `max_scale` after each step, which transformers' own CLIP
 does not do. The pairs of all processes are told apart, with gradients to all of them. Rows that accumulate over
-several backward passes are not: each pass compares its own.
+several backward passes are not: each pass compares its own. Two rows with the same text count as strangers.
 
 Paper: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://huggingface.co/papers/2103.00020. T = .07 to begin with and s <= 100 as in the paper.

@@ -124,6 +124,8 @@ def next_commands(folder: Path, experiment: Experiment) -> list[str]:
         commands.append(f"hf-transfer predict {model} --dataset {rows}   # or rows without labels")
         if data_args.test_dataset is None:
             commands.append(f"hf-transfer evaluate {model} --dataset LABELLED_ROWS")
+    elif task.reads == "image_text" and data_args.test_dataset is None:
+        commands.append(f"hf-transfer evaluate {model} --dataset LABELLED_ROWS")
     elif task.reads in ("image", "text"):  # there is no head yet that could predict
         commands.append(f"hf-transfer rank {model} --dataset LABELLED_ROWS")
         commands.append(f"hf-transfer adapt --model {model} --dataset LABELLED_ROWS")

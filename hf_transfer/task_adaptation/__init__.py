@@ -13,6 +13,7 @@ OBJECTIVES = {
 """Name -> "module:class", imported when asked for."""
 
 SCHEDULES = {
+    "bit_hyper_rule": "hf_transfer.task_adaptation.bit_hyper_rule:BiTHyperRule",
     "sequential_unfreezing": "hf_transfer.task_adaptation.siatl:SequentialUnfreezing",
     "ulmfit": "hf_transfer.task_adaptation.ulmfit:ULMFiT",
 }

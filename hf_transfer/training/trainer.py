@@ -53,6 +53,7 @@ from hf_transfer.training.checkpoints import (
     last_complete_checkpoint,
 )
 from hf_transfer.training.constant_rates import hold_constant_groups, split_constant_groups
+from hf_transfer.training.hyper_rule import apply_hyper_rule
 from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
 from hf_transfer.training.publishing_trainer import PublishingTrainer
@@ -116,6 +117,7 @@ class TransferTrainer(PublishingTrainer):
         if train_dataset is not None:
             train_dataset = self._as_training_rows(train_dataset, model, args)
             self.check_dataset(model, self.known_rows)
+            apply_hyper_rule(args, None if train_dataset is not self.known_rows else len(train_dataset))
             check_rows_of_domains(model.objectives, self.known_rows, args)
         kwargs["eval_dataset"] = evaluation_rows(kwargs.get("eval_dataset"))
         self.check_evaluation_datasets(model, kwargs.get("eval_dataset"))

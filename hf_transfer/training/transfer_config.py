@@ -12,6 +12,9 @@ from transformers import TrainingArguments
 
 from hf_transfer.task_adaptation.schedule import make_schedules
 
+HYPER_RULES = {"bit": "bit_hyper_rule"}
+"""What `hyper_rule` may be, and the schedule that it brings."""
+
 
 @dataclass
 class TransferConfig(TrainingArguments):
@@ -76,6 +79,16 @@ class TransferConfig(TrainingArguments):
             "rows nearly alike. A warning tells of it either way."
         },
     )
+    momentum: float = field(
+        default=0.0, metadata={"help": "Of a `torch_optimizer` that has one, SGD or RMSprop; .9 is usual."}
+    )
+    hyper_rule: str | None = field(
+        default=None,
+        metadata={
+            "help": "Steps, batch, learning rate, its schedule and SGD by the number of training rows, as far as they "
+            "are not given: bit, the rule of Big Transfer."
+        },
+    )
     source_holdout: float = field(
         default=0.0,
         metadata={
@@ -123,6 +136,10 @@ class TransferConfig(TrainingArguments):
             raise ValueError(
                 "`stop_on_collapse` looks at evaluations: give an `eval_strategy`, such as steps or epoch."
             )
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"`momentum` should be in [0, 1), got {self.momentum}.")
+        if self.hyper_rule is not None and self.hyper_rule not in HYPER_RULES:
+            raise ValueError(f"`hyper_rule` should be one of {sorted(HYPER_RULES)}, got {self.hyper_rule!r}.")
         if not 0 <= self.source_holdout < 1:
             raise ValueError(f"`source_holdout` should be in [0, 1), got {self.source_holdout}.")
         if not 0 <= self.objective_warmup <= 1:
@@ -140,6 +157,7 @@ def torch_optimizer(args: TransferConfig) -> tuple[type[torch.optim.Optimizer], 
         "lr": args.learning_rate,
         "betas": (args.adam_beta1, args.adam_beta2),
         "eps": args.adam_epsilon,
+        **({"momentum": args.momentum} if args.momentum else {}),
     }
     accepted = inspect.signature(cls).parameters
     return cls, {name: value for name, value in settings.items() if name in accepted}

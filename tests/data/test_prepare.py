@@ -101,3 +101,8 @@ def test_a_long_text_is_cut_to_what_roberta_reads(way):
         ids = next(iter(make_batches(texts, columns, tiny.tokenizer(), model, batch_size=1)))[0]["input_ids"]
     assert ids.shape == (1, 32)
     model(input_ids=ids)
+
+
+def test_a_model_that_does_not_know_its_images_size_needs_a_processor(raw):
+    with pytest.raises(ValueError, match="a resnet says nothing of the size of its images"):
+        prepare(raw, tiny.resnet().config)

@@ -2,6 +2,7 @@ from collections import Counter
 from itertools import islice
 
 import pytest
+import torch
 
 from hf_transfer.data.samplers import DomainBalancedSampler, ShuffleSampler, WeightedSampler, permutation
 
@@ -127,3 +128,10 @@ def test_weights_that_are_none_are_refused(weights):
         WeightedSampler(weights)
     with pytest.raises(ValueError, match="the dataset is empty"):
         WeightedSampler([])
+
+
+@pytest.mark.parametrize("at, row", [(0.0, 1), (1.0, 3)])
+def test_a_row_of_weight_0_is_not_drawn_at_the_edges_either(monkeypatch, at, row):
+    sampler = WeightedSampler([0.0, 1.0, 0.0, 3.0, 0.0])
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.full(size, at, dtype=torch.double))
+    assert set(order_of(sampler, 0)) == {row}

@@ -119,6 +119,9 @@ def test_an_output_by_its_name_and_towers_that_are_asked_for_none():
     readout, outputs, units = units_of(model, batch, "image_embeds")
     assert isinstance(readout, Named) and readout.feature_dim == 12
     torch.testing.assert_close(units.features, outputs.image_embeds)
+    readout, outputs, units = units_of(model, batch, Named(["image_embeds", "text_embeds"]))
+    assert readout.feature_dim == 24 == units.features.shape[1]
+    torch.testing.assert_close(units.features, torch.cat([outputs.image_embeds, outputs.text_embeds], dim=1))
     with pytest.raises(ValueError, match="`imagined` should be an output of shape"):
         units_of(model, batch, "imagined")
 

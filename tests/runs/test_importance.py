@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 
+from hf_transfer.data.images import image_processor
 from hf_transfer.data.samplers import WeightedSampler
 from hf_transfer.pretraining.dat import dat_weights
 from hf_transfer.runs.adapt import run_pretraining
@@ -39,6 +40,25 @@ def test_rows_are_drawn_as_the_classifier_sees_the_target(here):
     drawn = torch.cat([batch["labels"] for batch in batches])
     expected = labels[list(WeightedSampler(weights, seed=trainer.args.seed))]
     assert torch.equal(drawn, expected) and not torch.equal(drawn.sort().values, labels.sort().values)
+
+
+def test_classes_are_matched_by_name(here):
+    """The same classifier with its outputs in another order gives the same weights."""
+    torch.manual_seed(0)
+    weights = []
+    for name, order in (("plain", range(10)), ("turned", range(9, -1, -1))):
+        model = AutoModelForImageClassification.from_pretrained("vit")
+        model.classifier.weight.data.mul_(20)
+        model.classifier.weight.data = model.classifier.weight.data[list(order)]
+        model.classifier.bias.data = model.classifier.bias.data[list(order)]
+        model.config.id2label = {place: str(digit) for place, digit in enumerate(order)}
+        model.config.label2id = {str(digit): place for place, digit in enumerate(order)}
+        model.save_pretrained(name)
+        image_processor(14, num_channels=1).save_pretrained(name)
+        weights.append(trainer_of("--dat", f"{{classifier: {name}, target: more_digits}}").train_dataset)
+    first, second = (rows.with_format(None)["sampling_weight"] for rows in weights)
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+    assert max(first) > 1.5
 
 
 def test_augmented_rows_are_drawn_so_too(here):

@@ -161,7 +161,7 @@ def test_wrong_settings_are_refused(tmp_path):
         ({"backbone_freeze_ratio": 1.5}, r"`backbone_freeze_ratio` should be in \[0, 1\]"),
         (
             {"schedules": {"ulmfitt": {}}},
-            r"unknown schedule `ulmfitt`, accepted: \['sequential_unfreezing', 'ulmfit'\]",
+            r"unknown schedule `ulmfitt`, accepted: \['bit_hyper_rule', 'sequential_unfreezing', 'ulmfit'\]",
         ),
         ({"schedules": 3}, "`schedules` should map names to keywords"),
         ({"task_loss_weight": -1.0}, "`task_loss_weight` should be at least 0"),

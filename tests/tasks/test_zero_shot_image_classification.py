@@ -99,6 +99,9 @@ def test_towers_of_saved_models_with_the_image_tower_locked(pretrain):
     whole = pairs.dual_encoder().text_model.state_dict()
     assert any(not value.equal(model.text_model.state_dict()[key]) for key, value in whole.items())
     assert AutoProcessor.from_pretrained("out/model").tokenizer.get_vocab() == pairs.tokenizer().get_vocab()
+    card = Path("out/model/README.md").read_text()
+    assert "| vision_model started from | `vit` |" in card and "| text_model started from | `bert` |" in card
+    assert "| lit | [arXiv:2111.07991]" in card
 
 
 def test_a_saved_model_goes_on_and_its_task_is_told_from_model_and_rows(pretrain):
@@ -210,3 +213,9 @@ def test_prompts_of_an_evaluation_are_of_this_task_alone(pretrain, saved):
         run_evaluation("digits_model", "labelled", prompts=["a {}"])
     with pytest.raises(ValueError, match="`prompts` should be texts with one {}"):
         run_evaluation("both", "labelled", prompts=["a"])
+
+
+def test_no_command_is_named_that_such_a_model_does_not_know(pretrain, capsys):
+    pretrain("captioned", **NEW)
+    said = capsys.readouterr().err
+    assert "hf-transfer evaluate" in said and "hf-transfer predict" not in said
