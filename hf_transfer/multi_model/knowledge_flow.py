@@ -34,7 +34,7 @@ from hf_transfer.functional.soft_targets import distillation
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, stacked_layers, unwrap_peft
 from hf_transfer.modeling.surgery import Beside, keep_beside, kept_beside, reclass
 from hf_transfer.multi_model.composite import accepted_inputs
-from hf_transfer.multi_model.members import check_inputs, run_member
+from hf_transfer.multi_model.members import check_inputs, check_processors, run_member
 from hf_transfer.multi_model.teacher import Teacher
 
 NAME = "knowledge_flow"
@@ -60,6 +60,7 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], per_teacher: int = 
     teachers = [Teacher(source, with_head=False) for source in checkpoints]
     for teacher in teachers:
         check_inputs(teacher.model, teacher.name, base)
+    check_processors(base, checkpoints)
     flow = Flow(base, teachers, per_teacher)
     keep_beside(base, NAME, flow)
     for place, layer in enumerate(layers_of(base)):
