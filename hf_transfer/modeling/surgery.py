@@ -21,10 +21,11 @@ _BESIDE = "_hf_transfer_beside"
 class Beside(nn.Module):
     """Parameters and buffers that a converter keeps beside the model, under the converter's name.
 
-    `needs` says what the batches must hold.
+    `needs` says what the batches must hold, `progress` which share of the training is done.
     """
 
     needs: frozenset[str] = frozenset()
+    progress: float = 0.0
 
     def begin(self, domain: Tensor | None) -> None:
         """Called before every forward of the model with the domain of its rows, [B] or None."""

@@ -1,16 +1,18 @@
 """Knowledge Flow: layers of a student also read layers of frozen teachers, and learn to do without them.
 
-    h_i = p_i(own) z_i + sum_j p_i(j) Q_ij(z_j),   p_i = softmax(w_i)
+    h_i = r z_i + (1 - r) ( p_i(own) z_i + sum_j p_i(j) Q_ij(z_j) ),   p_i = softmax(w_i)
     loss = l_1 t sum_i -log p_i(own) + l_2 KL( f_before(x) || f(x) )
 
 z_i is the output of student layer i, z_j those of the teacher layers at the most similar depth, Q_ij a trained linear
 map of channels, the states resized where they differ. t is the share of the training done: the student grows
 independent. f_before is the model before the last update, so that letting go of a teacher is no jump. In evaluation
-the student is alone, p_i(own) = 1, which is what a saved folder holds.
+the student is alone, r = 1, which is what a saved folder holds.
 
 Paper: Liu et al., "Knowledge Flow: Improve Upon Your Teachers", ICLR 2019, https://huggingface.co/papers/1904.05878.
 There is no released code. Two layers a teacher as there; the factors, the rise of the first one and a start at
-p_i(own) = 1/2, which spares a pre-trained student, are ours.
+p_i(own) = 1/2, which spares a pre-trained student, are ours. So is r, which rises to 1 over the first three quarters
+of the training: scores move by about a learning rate a step, and after some hundred steps a student that had nothing
+but them would still lean on its teachers and fail alone.
 """
 
 from __future__ import annotations
@@ -32,10 +34,12 @@ from hf_transfer.functional.soft_targets import distillation
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, stacked_layers, unwrap_peft
 from hf_transfer.modeling.surgery import Beside, keep_beside, kept_beside, reclass
 from hf_transfer.multi_model.composite import accepted_inputs
-from hf_transfer.multi_model.members import check_inputs, run_member
+from hf_transfer.multi_model.members import check_inputs, check_processors, run_member
 from hf_transfer.multi_model.teacher import Teacher
 
 NAME = "knowledge_flow"
+RELEASED = 0.75
+"""Share of the training after which the student is alone."""
 
 
 def convert(model: nn.Module, *, checkpoints: Sequence[str], per_teacher: int = 2) -> nn.Module:
@@ -56,6 +60,7 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], per_teacher: int = 
     teachers = [Teacher(source, with_head=False) for source in checkpoints]
     for teacher in teachers:
         check_inputs(teacher.model, teacher.name, base)
+    check_processors(base, checkpoints)
     flow = Flow(base, teachers, per_teacher)
     keep_beside(base, NAME, flow)
     for place, layer in enumerate(layers_of(base)):
@@ -103,6 +108,7 @@ class FlowLayer:
             return outputs
         state, rest = (outputs[0], outputs[1:]) if isinstance(outputs, tuple) else (outputs, None)
         mixed = self.flow.junctions[self.place](state, self.flow.states[self.place])
+        mixed = torch.lerp(mixed, state, self.flow.release)
         return mixed if rest is None else (mixed, *rest)
 
 
@@ -123,6 +129,11 @@ class Flow(Beside):
         )
         self.states: list[list[Tensor]] = []
         self.is_repeated = False
+
+    @property
+    def release(self) -> float:
+        """r, of the student's own state."""
+        return min(1.0, self.progress / RELEASED)
 
     @torch.no_grad()
     def remember(self, module: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:

@@ -73,6 +73,18 @@ def load_members(sources: Sequence[str]) -> list[PreTrainedModel]:
     return [model.eval() for model in models]
 
 
+def check_processors(model: PreTrainedModel, sources: Sequence[str]) -> None:
+    """Refuse models that were saved with another processor than the one in training, where it was saved with one.
+
+    Raises:
+        ValueError: the first that differs is named.
+    """
+    place = model.config.name_or_path
+    processor = saved_processor(place) if place else None
+    for source in sources:
+        check_same_processor(source, processor)
+
+
 def check_inputs(
     member: PreTrainedModel, name: str, student: PreTrainedModel, other: str = "the model in training"
 ) -> None:

@@ -27,11 +27,10 @@ from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.functional.processes import from_all, share_of_all
 from hf_transfer.modeling.anatomy import head_in_use, unwrap_peft
 from hf_transfer.modeling.loading import check_complete, first_line, quiet_loading
-from hf_transfer.modeling.processors import check_same_processor, saved_processor
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.multi_model.composite import ENDINGS
 from hf_transfer.multi_model.hub_pathway import HubPathway, HubPathwayConfig
-from hf_transfer.multi_model.members import check_inputs
+from hf_transfer.multi_model.members import check_inputs, check_processors
 
 
 class Pathways(Objective):
@@ -116,12 +115,11 @@ def convert(
     if isinstance(checkpoints, str) or not checkpoints:
         raise ValueError(f"`checkpoints` should be a list of at least one folder or Hub id, got {checkpoints!r}.")
     first = unwrap_peft(model)
-    processor = saved_processor(first.config.name_or_path) if first.config.name_or_path else None
     members = [first]
     for source in checkpoints:
         members.append(with_labels_of(first, source))
         check_inputs(members[-1], f"`{source}`", first)
-        check_same_processor(source, processor)
+    check_processors(first, checkpoints)
     kind = first.config.problem_type
     for member in members:
         member.config.problem_type = kind

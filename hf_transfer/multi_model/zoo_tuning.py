@@ -30,6 +30,7 @@ from hf_transfer.modeling.anatomy import backbone_of, is_backbone, unwrap_peft
 from hf_transfer.modeling.loading import check_complete, first_line, quiet_loading
 from hf_transfer.modeling.surgery import Beside, keep_beside, kept_beside, modules_where, reclass
 from hf_transfer.models.short_names import model_folder
+from hf_transfer.multi_model.members import check_processors
 from hf_transfer.multi_model.zoo_layers import FORWARDS, Experts, ZooLayer
 from hf_transfer.multi_model.zoo_tuned import ZooTuned
 
@@ -101,7 +102,8 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, 
         align: learn T_e.
 
     Raises:
-        ValueError: no checkpoint, one that cannot be loaded or has other sizes, or the model was converted before.
+        ValueError: no checkpoint, one that cannot be loaded or has other sizes or was saved with another processor, or
+            the model was converted before.
     """
     if isinstance(checkpoints, str) or not checkpoints:
         raise ValueError(f"`checkpoints` should be a list of at least one folder or Hub id, got {checkpoints!r}.")
@@ -109,6 +111,7 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, 
     if NAME in kept_beside(base):
         raise ValueError(f"this model was converted by `{NAME}` before.")
     names = [name for name, one in base.named_modules() if id(one) in inside_backbone(base)]
+    check_processors(base, checkpoints)
     mix(base, [base.state_dict(), *(source_state(base, source, names) for source in checkpoints)], lite, align)
     return model
 

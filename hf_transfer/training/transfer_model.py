@@ -298,6 +298,7 @@ class TransferModel(nn.Module):
         count = len(batches) if runs_copies else 1
         domains = None if domain is None else domain.repeat(count)
         for state in self.beside.values():
+            state.progress = self.progress
             state.begin(domains)
         asked = {"output_hidden_states": True} if "hidden_states" in needs else {}
         given = self._labels_for_model(labels, count) if self.supervision.asks_model else {}

@@ -22,7 +22,10 @@ def naive_mean(features: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, fl
         precision = alpha * np.eye(width) + beta * features.T @ features
         mean = beta * np.linalg.solve(precision, features.T @ target)
         gamma = width - alpha * np.trace(np.linalg.inv(precision))
+        before = alpha / beta
         alpha, beta = gamma / (mean @ mean), (rows - gamma) / np.square(features @ mean - target).sum()
+        if abs(np.log(alpha / beta / before)) < 1e-9:
+            break
     evidence = width * np.log(alpha) / 2 + rows * np.log(beta / 2 / np.pi) / 2 - np.linalg.slogdet(precision)[1] / 2
     return mean, evidence - beta * np.square(features @ mean - target).sum() / 2 - alpha * mean @ mean / 2
 

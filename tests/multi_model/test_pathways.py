@@ -80,10 +80,10 @@ def test_a_hub_trains_resumes_exactly_and_learns(zoo, train, tmp_path, digits):
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     for name, value in resumed.adapted_model.state_dict().items():
         assert torch.equal(value, ends[name]), name
-    longer = train({"pathways": {}}, hub(zoo), steps=60, optim="adamw_torch", output_dir=str(tmp_path / "longer"))
+    longer = train({"pathways": {}}, hub(zoo), steps=40, optim="adamw_torch", output_dir=str(tmp_path / "longer"))
     longer.train()
     losses = [log["loss"] for log in longer.state.log_history if "loss" in log]
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
 def test_checkpoints_get_heads_for_the_models_labels(zoo, tmp_path):
