@@ -19,7 +19,7 @@ OF_ROWS = {
     *("lejepa", "moco", "moco_v3", "simclr", "simsiam"),
 }
 """They compare whole rows."""
-OTHERS = {"clip", "siglip", "pathways", "independence", "cyclegan", "cycada", "dd"}
+OTHERS = {"clip", "siglip", "pathways", "knowledge_flow", "cyclegan", "cycada", "dd"}
 """They need two towers, a hub of models, pictures of a known size, or numbers to predict."""
 TOO_FEW = {"rsd"}
 """More units than dimensions leave nothing to compare: a training stops and says so."""

@@ -11,14 +11,14 @@ OBJECTIVES = {
     "b_tuning": "hf_transfer.multi_model.b_tuning:BTuning",
     "distillation": "hf_transfer.multi_model.distillation:Distillation",
     "feature_distillation": "hf_transfer.multi_model.feature_distillation:FeatureDistillation",
-    "independence": "hf_transfer.multi_model.knowledge_flow:Independence",
+    "knowledge_flow": "hf_transfer.multi_model.knowledge_flow:Independence",
     "pathways": "hf_transfer.multi_model.pathways:Pathways",
 }
 """Name -> "module:class", imported when asked for."""
 
 CONVERTERS = {
     "hub_pathway": "hf_transfer.multi_model.pathways:convert",
-    "knowledge_flow": "hf_transfer.multi_model.knowledge_flow:convert",
+    "teacher_layers": "hf_transfer.multi_model.knowledge_flow:convert",
     "zoo_tuning": "hf_transfer.multi_model.zoo_tuning:convert",
 }
 """Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""

@@ -237,8 +237,8 @@ class Independence(Objective):
         flow = kept_beside(context.model).get(NAME)
         if flow is None:
             raise ValueError(
-                "`independence` lets go of teachers, and this model has none: name them by `converters: "
-                "{knowledge_flow: {checkpoints: [FOLDER, ...]}}`."
+                "`knowledge_flow` lets go of teachers, and this model has none: name them by "
+                "`converters: {teacher_layers: {checkpoints: [FOLDER, ...]}}`."
             )
         # In a tuple, so that the model in training is not registered as this objective's own.
         self._moving = (flow, [p for part in (context.model, flow) for p in part.parameters() if p.requires_grad])

@@ -120,7 +120,11 @@ def test_the_loss_against_the_formula(zoo, digits):
 
 @pytest.mark.parametrize("stability", [0.0, 1.0])
 def test_a_student_grows_independent_and_resumes_exactly(zoo, train, tmp_path, stability):
+
     objectives = {"independence": {"dependency": 20.0, "stability": stability}}
+=======
+    objectives = {"knowledge_flow": {"dependency": 5.0, "stability": stability}}
+>>>>>>> Stashed changes
     straight = train(
         objectives, flowing(zoo, "wide"), steps=6, learning_rate=0.05, save_strategy="steps", save_steps=3
     )

@@ -7,7 +7,7 @@ from hf_transfer.training.converters import convert_model
 from tests import tiny
 
 
-@pytest.mark.parametrize("name", ["zoo_tuning", "hub_pathway", "knowledge_flow"])
+@pytest.mark.parametrize("name", ["zoo_tuning", "hub_pathway", "teacher_layers"])
 def test_a_checkpoint_that_was_saved_with_another_processor_is_refused(here, tmp_path, name):
     tiny.vit().save_pretrained(tmp_path / "other")
     image_processor(28, num_channels=1).save_pretrained(tmp_path / "other")

@@ -13,7 +13,7 @@ KEYWORDS = {"mix_style": {"p": 1.0}, "lit": {"tower": "resnet"}}
 
 def keywords_of(name: str, folder) -> dict:
     """The defaults, and another model of the same architecture for those who ask for one."""
-    if name not in ("zoo_tuning", "hub_pathway", "knowledge_flow"):
+    if name not in ("zoo_tuning", "hub_pathway", "teacher_layers"):
         return KEYWORDS.get(name, {})
     torch.manual_seed(1)
     tiny.resnet().save_pretrained(folder / "source")
