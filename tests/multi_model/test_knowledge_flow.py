@@ -121,10 +121,7 @@ def test_the_loss_against_the_formula(zoo, digits):
 @pytest.mark.parametrize("stability", [0.0, 1.0])
 def test_a_student_grows_independent_and_resumes_exactly(zoo, train, tmp_path, stability):
 
-    objectives = {"independence": {"dependency": 20.0, "stability": stability}}
-=======
-    objectives = {"knowledge_flow": {"dependency": 5.0, "stability": stability}}
->>>>>>> Stashed changes
+    objectives = {"knowledge_flow": {"dependency": 20.0, "stability": stability}}
     straight = train(
         objectives, flowing(zoo, "wide"), steps=6, learning_rate=0.05, save_strategy="steps", save_steps=3
     )
@@ -168,7 +165,7 @@ def test_texts(student, teacher, tmp_path):
 
 def test_a_student_predicts_alone_after_a_training_at_the_defaults(zoo, train, digits):
     """On the rows that it was trained on it does alone what it did with its teachers."""
-    trainer = train({"independence": {}}, flowing(zoo, "wide"), steps=60, optim="adamw_torch")
+    trainer = train({"knowledge_flow": {}}, flowing(zoo, "wide"), steps=60, optim="adamw_torch")
     trainer.train()
     last = [log["loss_task"] for log in trainer.state.log_history if "loss_task" in log][-3:]
     batch = tiny.batch_of(digits, 24)
