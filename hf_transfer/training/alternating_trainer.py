@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hf_transfer.core.objective import AlternatingObjective
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 from hf_transfer.training.steps import only_trains as only_trains
 
@@ -29,3 +30,8 @@ class AlternatingTrainer(DomainAdaptationTrainer):
             raise ValueError(
                 'none of the objectives alternates: use DomainAdaptationTrainer, or name one such as {"mcd": {}}.'
             )
+
+    @property
+    def method(self) -> AlternatingObjective:
+        """The objective whose steps alternate."""
+        return self.transfer_model.objectives[self.transfer_model.alternating]

@@ -336,7 +336,7 @@ class TestTimeSeries:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        assert loss.item() < 0.3, "the mean of the past alone gives 1"
+        assert loss.item() < 0.35, "the mean of the past alone gives 1"
 
 
 class TestDecision:
