@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +62,14 @@ def adapt(
     from_ranking: Annotated[
         Path | None, typer.Option(help="Start from the best model of this saved ranking, whatever CONFIG.yaml names.")
     ] = None,
+    combine: Annotated[
+        str | None,
+        typer.Option(
+            help="With --from-ranking, draw on its best models: b_tuning, zoo_tuning, hub_pathway, knowledge_flow or "
+            "feature_distillation."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=2, help="How many of them, with --combine.")] = 3,
     explain: Annotated[bool, typer.Option(help="List the arguments.")] = False,
 ) -> None:
     """Adapt a model to a task, or with `--target_dataset` to a domain: [CONFIG.yaml] [--key value ...].
@@ -68,18 +78,23 @@ def adapt(
     """
     from hf_transfer.runs.adapt import run_adaptation
 
-    fixed = {}
+    fixed, change = {}, None
+    if combine is not None and from_ranking is None:
+        raise ValueError("`--combine` draws on the models of a ranking: give `--from-ranking FOLDER` too.")
     if from_ranking is not None:
         from hf_transfer.ranking import Ranking
+        from hf_transfer.runs.combine import combined
 
         ranking = Ranking.load(from_ranking)
         for sentence in ranking.advice_for_adapting():
             typer.echo(sentence, err=True)
         fixed = {"model": ranking.best.model, "architecture": None, "from_ranking": str(from_ranking)}
-    _run(run_adaptation, context.args, explain, **fixed)
+        if combine is not None:
+            change = partial(combined, method=combine, ranking=str(from_ranking), top=top)
+    _run(run_adaptation, context.args, explain, change, **fixed)
 
 
-def _run(run, argv: list[str], explain: bool, **fixed) -> None:
+def _run(run, argv: list[str], explain: bool, change: Callable | None = None, **fixed) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -94,6 +109,7 @@ def _run(run, argv: list[str], explain: bool, **fixed) -> None:
         typer.echo("Every field of transformers.TrainingArguments is an argument too.")
         return
     arguments = parse_arguments(argv, **fixed)
+    arguments = arguments if change is None else change(arguments)
     try:
         _show(run(arguments))
     except KeyboardInterrupt:
