@@ -30,7 +30,7 @@ from hf_transfer.data.image_augmentation import images_of, warp
 from hf_transfer.functional.keyword_checks import require_non_negative
 
 TRIES = 10
-"""How often a part of the image is drawn until one fits inside; the whole image then."""
+"""How often a part of the image is drawn until one fits inside; then the largest one of an allowed form."""
 ASPECTS = (3 / 4, 4 / 3)
 SIGMAS = (0.1, 2.0)
 WIDEST = 6
@@ -110,7 +110,9 @@ class ImageViews:
         shares = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], dim=2)  # [B, tries, (width, height)]
         fits = (shares <= 1).all(dim=2)
         first = fits.float().argmax(dim=1)
-        shares = torch.where(fits.any(dim=1, keepdim=True), shares[torch.arange(len(first)), first], 1.0)
+        wide = size[1] / size[0]
+        largest = torch.tensor([min(1.0, ASPECTS[1] / wide), min(1.0, wide / ASPECTS[0])])
+        shares = torch.where(fits.any(dim=1, keepdim=True), shares[torch.arange(len(first)), first], largest)
         matrices = torch.diag_embed(F.pad(shares, (0, 1), value=1.0))
         matrices[:, :2, 2] = (2 * drawn["place"] - 1) * (1 - shares)
         if self.flip:

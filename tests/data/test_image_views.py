@@ -70,6 +70,17 @@ def test_a_view_shows_a_part_of_the_area():
     assert (low.amin(dim=0) < 0.05).all() and (high.amax(dim=0) > 0.95).all() and low.std() > 0.1
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 96), (96, 32)])
+def test_a_part_is_about_as_wide_as_high_whatever_the_form_of_the_image(height, width):
+    across, down = torch.arange(width).float(), torch.arange(height).float()
+    image = torch.stack([across.expand(height, width), down[:, None].expand(height, width)])
+    seen = first(image.expand(200, -1, -1, -1), crop=0.1)
+    assert seen.shape == (200, 2, height, width)
+    extent = seen.amax(dim=(2, 3)) - seen.amin(dim=(2, 3)) + 1
+    aspect = extent[:, 0] / extent[:, 1]
+    assert aspect.min() > 0.68 and aspect.max() < 1.47 and aspect.std() > 0.1
+
+
 @pytest.mark.parametrize("sigma", [0.5, 2.0])
 def test_the_blur_is_a_gaussian(sigma):
     images = pictures(2, side=32)
