@@ -104,5 +104,5 @@ def test_a_long_text_is_cut_to_what_roberta_reads(way):
 
 
 def test_a_model_that_does_not_know_its_images_size_needs_a_processor(raw):
-    with pytest.raises(ValueError, match="a resnet says nothing of the size of its images"):
+    with pytest.raises(ValueError, match="configuration of a resnet model nor an image processor says how large"):
         prepare(raw, tiny.resnet().config)
