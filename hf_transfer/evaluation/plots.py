@@ -79,6 +79,32 @@ def plot_losses(log_history: Sequence[Mapping[str, Any]], path: Path) -> bool:
     return True
 
 
+def plot_metrics(log_history: Sequence[Mapping[str, Any]], panels: Mapping[str, Sequence[str]], path: Path) -> bool:
+    """A panel for each group of metrics over the steps, a line a metric.
+
+    Args:
+        log_history: of a trainer's state.
+        panels: title -> names in the log.
+        path: of the picture.
+
+    Returns:
+        False where none of them was logged, so that there is no picture.
+    """
+    logged = {name for entry in log_history for name in entry}
+    if not logged & {name for names in panels.values() for name in names}:
+        return False
+    figure = Figure(figsize=(3.6 * len(panels), 2.8), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for name in names:
+            points = [(entry["step"], entry[name]) for entry in log_history if name in entry]
+            axes.plot(*zip(*points), marker=".", label=name.removeprefix(f"eval_{title}_"))
+        axes.set(title=title, xlabel="step")
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+    return True
+
+
 def embed(features: np.ndarray, method: str = "pca", seed: int = 0) -> np.ndarray:
     """Two dimensions of the rows, [N, D] -> [N, 2].
 

@@ -73,6 +73,10 @@ class FeatureExtractor:
     @torch.inference_mode()
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[int, Tensor]:
         """Features [B, D] by layer index ([B, T, D] with pooling "none")."""
+        return self.features(inputs)
+
+    def features(self, inputs: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """As a call, of a model that trains on later: what it keeps of a pass has to serve a backward pass too."""
         outputs = self.model(**inputs, **self.options)
         mask = inputs.get("attention_mask")
         chosen = self._choose(outputs)

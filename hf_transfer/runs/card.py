@@ -18,6 +18,7 @@ from hf_transfer.pretraining.dat import PAPER
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import DataArguments, Experiment
 from hf_transfer.runs.data import RunData
+from hf_transfer.runs.probes import measured_on as probe_rows
 from hf_transfer.runs.saving import dataset_fact
 from hf_transfer.tasks import task_named
 from hf_transfer.training.card_facts import loading_facts, training_facts
@@ -67,7 +68,7 @@ def run_card(
         model_name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
         model_id=str(folder),
         metrics=[
-            MetricFact(metric, value, name, measured_on(metric, model_args.task, data_args, data))
+            MetricFact(metric, value, *where_measured(metric, name, model_args.task, data_args, data))
             for metric, value in metrics.items()
             if math.isfinite(value)
         ],
@@ -75,6 +76,11 @@ def run_card(
         ranking=ranking_table(run_args.from_ranking),
         **{**facts, "task": model_args.task},
     )
+
+
+def where_measured(metric: str, name: str, task: str, data_args: DataArguments, data: RunData) -> tuple[str, str]:
+    """The data set and the rows of it that a metric was measured on."""
+    return probe_rows(metric, data_args.transfer_probes) or (name, measured_on(metric, task, data_args, data))
 
 
 def used_datasets(data_args: DataArguments, data: RunData) -> list[DatasetFact]:

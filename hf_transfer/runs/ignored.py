@@ -28,6 +28,10 @@ def reads_no_single_source(experiment: Experiment) -> bool:
     return not is_task_run(experiment) or not TASKS[experiment.model.task].reads_labels
 
 
+def reads_labels_or_domains(experiment: Experiment) -> bool:
+    return not is_task_run(experiment) or TASKS[experiment.model.task].reads_labels
+
+
 def cannot_collapse(experiment: Experiment) -> bool:
     """Whether no objective trains features without labels, or labels or a target are there to train by."""
     made = make_objectives(experiment.config.objectives).values()
@@ -37,6 +41,7 @@ def cannot_collapse(experiment: Experiment) -> bool:
 
 DOMAIN = "domain adaptation, which a `target_dataset` makes of a run"
 TEXT = "tasks on text"
+UNLABELLED = "pre-training without labels"
 ONE_DOMAIN = "training on labelled rows of one domain"
 SELF_SUPERVISED = "pre-training by objectives that compare views without labels, such as simsiam"
 PRETRAINING = "pre-training on text (fill-mask, text-generation, text2text-generation)"
@@ -51,6 +56,8 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "tokenizer": (is_not_read("tokenizer"), TEXT),
     "text_columns": (is_not_read("text_columns"), TEXT),
     "max_length": (is_not_read("max_length"), TEXT),
+    "transfer_probes": (reads_labels_or_domains, UNLABELLED),
+    "probe_patience": (reads_labels_or_domains, UNLABELLED),
     "dat": (reads_no_single_source, ONE_DOMAIN),
     "prompts": (is_not_read("prompts"), "the task zero-shot-image-classification"),
     "block_size": (is_not_read("block_size"), PRETRAINING),

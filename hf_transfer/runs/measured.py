@@ -23,7 +23,8 @@ def measured_metrics(trainer: TransferTrainer, data: RunData) -> dict[str, float
     A run with an episodic objective has `few_shot_accuracy` and `few_shot_interval` too, half of the 95 % interval.
     Where nothing else trains, the head learned nothing and its metrics are left out.
     """
-    if data.test is None and data.target is None:
+    is_probed = getattr(trainer, "transfer_probes", None) is not None
+    if data.test is None and data.target is None and not is_probed:
         return {}
     episodic = few_shot_metrics(trainer, data.test)
     if episodic and not trains_head(trainer):

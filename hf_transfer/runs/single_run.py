@@ -16,11 +16,13 @@ from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.runs.arguments import Experiment, RunArguments
 from hf_transfer.runs.card import HELD_OUT_FILE, LOG_FILE, held_out_of, run_card, test_name, training_log
 from hf_transfer.runs.data import RunData, load_data
+from hf_transfer.runs.diagnostics import FIGURES_FOLDER
 from hf_transfer.runs.domain_report import DomainReport
 from hf_transfer.runs.guard import SOURCE_ONLY
 from hf_transfer.runs.ignored import check_nothing_is_ignored
 from hf_transfer.runs.importance import drawn_by_importance
 from hf_transfer.runs.measured import measured_metrics, trains_head
+from hf_transfer.runs.probes import early_stopping, make_probes, probe_plots
 from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.results import Result
 from hf_transfer.runs.saving import (
@@ -95,6 +97,7 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     data = raw.prepared(model.config, processor, data_args, keep_labels=task.keeps_labels, collator=collator)
     if task.keeps_columns:
         config.remove_unused_columns = False
+    probes = make_probes(data_args.transfer_probes, task, model, processor, config)
     trainer = task.pretrainer(
         model,
         config,
@@ -103,6 +106,8 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         compute_metrics=None if data.test is None else task.metrics(model, processor, raw.test, data_args),
         processing_class=processor,
         data_collator=collator or task.collator(processor, data.train),
+        transfer_probes=probes,
+        callbacks=early_stopping(data_args.probe_patience, config),
     )
     return trainer, data
 
@@ -173,6 +178,7 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
     own = report.card_facts(measured.last)
     if per_class:
         own["tables"] = [*own["tables"], class_table(per_class, test_name(experiment.data))]
+    own["plots"] = [*own.get("plots", []), *probe_plots(trainer, Path(config.output_dir) / FIGURES_FOLDER)]
     folder = Path(config.output_dir) / MODEL_FOLDER
     results = {**metrics, **report.results()}
     source_only = reference if report.verdict is not None and report.verdict.kept == SOURCE_ONLY else None

@@ -141,6 +141,22 @@ class DataArguments:
             "text2text-generation, and the next token for text-generation."
         },
     )
+    transfer_probes: dict | None = field(
+        default=None,
+        metadata={
+            "help": "Pre-training without labels: small labelled data sets on which LogME, kNN and a linear probe of "
+            "the present features are logged at every evaluation: {digits: optical_digits}, or {digits: {dataset: "
+            "optical_digits, split: test, max_samples: 500}}; `scores: [logme]` measures fewer. "
+            "`metric_for_best_model: eval_digits_logme` chooses the checkpoint by one."
+        },
+    )
+    probe_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "End the training when the transfer probe that chooses the checkpoint has not risen for so "
+            "many evaluations."
+        },
+    )
     prompts: list[str] | None = field(
         default=None,
         metadata={

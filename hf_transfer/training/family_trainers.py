@@ -39,6 +39,7 @@ from hf_transfer.modeling.packing import check_packing
 from hf_transfer.training.collapse import CollapseGauges, is_collapsed
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
+from hf_transfer.training.transfer_probes import TransferProbes
 from hf_transfer.validators import WORKING, choose_validator, find_validator
 
 logger = logging.get_logger(__name__)
@@ -51,6 +52,12 @@ class PretrainingTrainer(TransferTrainer):
     rows, every evaluation logs gauges of collapse (`hf_transfer.functional.collapse`), and `args.stop_on_collapse`
     ends a training that collapses.
 
+    Args:
+        model: a Hugging Face or PEFT model.
+        args: TransferConfig.
+        transfer_probes: small labelled target sets whose scores are logged at every evaluation.
+        kwargs: everything else TransferTrainer takes.
+
     Raises:
         ValueError: `stop_on_collapse` without such an objective; the model does not take what a collator makes of
             texts, or does not keep packed documents apart; and all that TransferTrainer raises.
@@ -58,8 +65,20 @@ class PretrainingTrainer(TransferTrainer):
 
     task_loss = FromModel
 
-    def __init__(self, model: PreTrainedModel | PeftModel | TransferModel, args: TransferConfig, **kwargs: Any):
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel | TransferModel,
+        args: TransferConfig,
+        *,
+        transfer_probes: TransferProbes | None = None,
+        **kwargs: Any,
+    ):
+        if transfer_probes is not None and kwargs.get("eval_dataset") is None:
+            kwargs["eval_dataset"] = {}  # evaluation is then the probes alone
         super().__init__(model, args, **kwargs)
+        self.transfer_probes = transfer_probes
+        if transfer_probes is not None:
+            transfer_probes.measure(self.adapted_model)  # what cannot be measured is said before the training
         collator = self.data_collator
         if isinstance(collator, TextCollator):
             collator.check_model(unwrap_peft(self.adapted_model))
@@ -69,6 +88,20 @@ class PretrainingTrainer(TransferTrainer):
         if self.args.stop_on_collapse and not can_collapse:
             raise ValueError("`stop_on_collapse` is for self-supervised objectives, such as simsiam: leave it out.")
         self.collapse_gauges = CollapseGauges(self.transfer_model, self._gathered_rows) if can_collapse else None
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """As the Trainer's, with the transfer probes beside it where there are any."""
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        known = self.transfer_probes is None or f"eval_{self.transfer_probes.names[0]}" in metrics
+        if metric_key_prefix == "eval" and not known:  # there are no rows to evaluate on, or several sets of them
+            probed = self._probed()
+            metrics |= probed
+            self.log(probed)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _probed(self) -> dict[str, float]:
+        return {f"eval_{name}": value for name, value in self.transfer_probes.measure(self.adapted_model).items()}
 
     def _gathered_rows(self, rows: Tensor) -> Tensor:
         return self.accelerator.gather_for_metrics(rows)
@@ -81,10 +114,17 @@ class PretrainingTrainer(TransferTrainer):
                 dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs
             )
 
+        if description == "Evaluation" and self.transfer_probes is not None and metric_key_prefix == "eval":
+            probed = self._probed()
+        else:
+            probed = {}
         if self.collapse_gauges is None or description != "Evaluation":
-            return loop()
+            output = loop()
+            output.metrics.update(probed)
+            return output
         with self.collapse_gauges:
             output = loop()
+        output.metrics.update(probed)
         found = self.collapse_gauges.metrics(metric_key_prefix)
         output.metrics.update(found)
         if self.args.stop_on_collapse and is_collapsed(*found.values()) and self.is_in_train:
