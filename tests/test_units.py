@@ -6,7 +6,7 @@ import torch
 from datasets import Dataset
 from transformers import BertForMaskedLM
 
-from hf_transfer import TransferConfig, TransferModel, TransferTrainer
+from hf_transfer import DomainAdaptationTrainer, TransferConfig, TransferModel, TransferTrainer
 from hf_transfer.core.objective import IGNORED_LABEL, Objective, View
 from hf_transfer.training.transfer_model import make_objectives
 from tests import tiny
@@ -95,6 +95,13 @@ def test_one_objective_aligns_images_tokens_and_pixels(units, objectives, tmp_pa
     assert len(losses) == 2 and all(np.isfinite(log["loss"]) for log in losses)
     assert {f"loss_{name}" for name in (*objectives, "task")} <= set(losses[0])
     assert any(not torch.equal(start[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("units", ["tokens", "pixels"])
+def test_validators_of_whole_rows_are_not_asked_about_parts_of_them(units, tmp_path):
+    model, rows, more = setting(units, None)
+    with pytest.raises(ValueError, match="validators read whole rows, .* train with TransferTrainer"):
+        DomainAdaptationTrainer(model, config(tmp_path), objectives={"dann": {}}, train_dataset=rows, **more)
 
 
 def test_the_task_loss_of_tokens_is_the_models_own():

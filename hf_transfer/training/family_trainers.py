@@ -17,6 +17,7 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
 from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
+from hf_transfer.core.readout import Readout
 from hf_transfer.core.supervision import FromModel, NoTask
 from hf_transfer.core.task_loss import REGRESSION, problem_type_of
 from hf_transfer.data.checks import (
@@ -36,6 +37,7 @@ from hf_transfer.data.streams import DomainStream, is_stream
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.packing import check_packing
+from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.training.collapse import CollapseGauges, is_collapsed
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
@@ -186,6 +188,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         limit = args.validation_rows if validation_rows is None else validation_rows
         if limit < 1:
             raise ValueError(f"`validation_rows` should be at least 1, got {limit}.")
+        check_whole_rows(model, kwargs.get("readout"))
         if is_stream(train_dataset, target_dataset):
             dataset = stream_of_domains(train_dataset, target_dataset, args)
             known = validation = dataset.first_rows(limit)
@@ -327,6 +330,17 @@ class DomainAdaptationTrainer(TransferTrainer):
                 if self.args.metric_for_best_model == self.validator_metric(self.args)
                 else "."
             )
+        )
+
+
+def check_whole_rows(model: PreTrainedModel | PeftModel | TransferModel, readout: Readout | str | None) -> None:
+    """Raises ValueError where units are tokens or pixels, which validators do not read."""
+    chosen = model.readout if isinstance(model, TransferModel) else choose_readout(model, readout)
+    if not chosen.units_are_rows:
+        raise ValueError(
+            f"validators read whole rows, and the readout `{type(chosen).__name__}` gives parts of them: train with "
+            "TransferTrainer, on rows of both domains with a `domain` column (0 = source, 1 = target) and target "
+            "labels of -100 (of the model's own ignored label for pixels), and choose the checkpoint on labelled rows."
         )
 
 
