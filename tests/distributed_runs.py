@@ -18,7 +18,7 @@ from datasets import Dataset, concatenate_datasets
 
 from hf_transfer.cli import app as cli
 from hf_transfer.core.objective import IGNORED_LABEL
-from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from hf_transfer.training.converters import convert_model
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer
@@ -150,7 +150,7 @@ def zoo_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer
     model = tiny.vit(initializer_range=0.3)
     model = convert_model(model, {"zoo_tuning": {"checkpoints": [str(source) for source in sources]}})
     with torch.no_grad():
-        for experts in kept_beside(model)["zoo_tuning"].layers.values():
+        for experts in sidecars_of(model)["zoo_tuning"].layers.values():
             experts.gates.expand.weight.normal_(std=0.3)  # gates that differ from row to row
     return TransferTrainer(model, config(folder / "zoo_tuning", batch_size), train_dataset=rows)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-BESIDE = "float32_averages"
+FLOAT32 = "float32_averages"
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -67,7 +67,7 @@ def frozen_copy(model: Model) -> Model:
 def averaged_copy(model: Model) -> Model:
     """A frozen copy for `ema_update` to move: it starts with the float32 averages it will need."""
     average = frozen_copy(model)
-    _stand_beside(average, model)
+    _keep_float32(average, model)
     return average
 
 
@@ -86,8 +86,8 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
     Raises:
         ValueError: `momentum` is out of its range.
     """
-    if momentum > 0 and not hasattr(average, BESIDE):
-        _stand_beside(average, model)
+    if momentum > 0 and not hasattr(average, FLOAT32):
+        _keep_float32(average, model)
     wide, means = _averages(average), list(average.parameters())
     moving, newest = [], []
     for place, (mean, value) in enumerate(zip(means, model.parameters(), strict=True)):
@@ -109,20 +109,20 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
 
 def _averages(average: nn.Module) -> dict[int, Tensor]:
     """The float32 averages, by the place of their parameter."""
-    beside = getattr(average, BESIDE, None)
-    return {} if beside is None else {int(name): value for name, value in beside.named_buffers()}
+    averages = getattr(average, FLOAT32, None)
+    return {} if averages is None else {int(name): value for name, value in averages.named_buffers()}
 
 
 def _is_narrow(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and torch.finfo(tensor.dtype).bits < 32
 
 
-def _stand_beside(average: nn.Module, model: nn.Module) -> None:
+def _keep_float32(average: nn.Module, model: nn.Module) -> None:
     """Begin the float32 averages of the narrow parameters that train; nothing where there are none."""
     pairs = enumerate(zip(average.parameters(), model.parameters(), strict=True))
     narrow = {place: mean for place, (mean, value) in pairs if value.requires_grad and _is_narrow(mean)}
     if narrow:
-        beside = nn.Module()
+        averages = nn.Module()
         for place, mean in narrow.items():
-            beside.register_buffer(str(place), mean.detach().float())
-        average.add_module(BESIDE, beside)
+            averages.register_buffer(str(place), mean.detach().float())
+        average.add_module(FLOAT32, averages)

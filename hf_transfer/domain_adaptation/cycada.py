@@ -2,7 +2,7 @@
 
     source        the model descends       loss = CE(s, y), for the first `source_share`; then f_S is its frozen copy
     translate     G_st, G_ts descend       loss = CycleGAN's + semantic [CE(f_S(G_st s), c(s)) + CE(f_S(G_ts t), c(t))]
-    judge         D_s, D_t descend         CycleGAN's loss
+    discriminate_images  D_s, D_t descend  CycleGAN's loss
     discriminate  D descends               loss = 1/2 E_s[-log D(f_S(G_st s))] + 1/2 E_t[-log(1 - D(f(t)))]
     task          the model f descends     loss = CE(s, y) + weight * CE(G_st s, y) + feature * E_t[-log D(f(t))]
 
@@ -81,11 +81,11 @@ class CyCADA(CycleGAN):
     def phases(self, progress: float) -> Sequence[Phase]:
         if progress < self.source_share:
             return (Phase("source", lambda model: model.parameters(), joins_task=True),)
-        translate, judge, task = super().phases(progress)
+        translate, discriminate_images, task = super().phases(progress)
         if progress < self.starts_at:
-            return translate, judge, task
+            return translate, discriminate_images, task
         discriminate = Phase("discriminate", lambda model: self.discriminator.parameters(), self.discrimination)
-        return translate, judge, discriminate, task
+        return translate, discriminate_images, discriminate, task
 
     def source_logits(self, pixels: Tensor) -> Tensor:
         """[B, C] of the frozen source model; gradients reach the images."""

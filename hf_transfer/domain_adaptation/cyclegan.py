@@ -3,7 +3,7 @@
     translate  G_st, G_ts descend  loss = (D_t(G_st s) - 1)^2 + (D_s(G_ts t) - 1)^2
                                         + lambda (|G_ts G_st s - s| + |G_st G_ts t - t|)
                                         + lambda identity (|G_ts s - s| + |G_st t - t|)
-    judge      D_s, D_t descend    loss = 1/2 (D_t(t) - 1)^2 + 1/2 D_t(b_t)^2 + the same of D_s
+    discriminate_images  D_s, D_t descend  loss = 1/2 (D_t(t) - 1)^2 + 1/2 D_t(b_t)^2 + the same of D_s
     task       the model descends  loss = L(s, y) + weight * L(G_st s, y), the second from `starts_at` on
 
 All terms are means, L is the task loss. b are translated images, half of them from a buffer of earlier ones.
@@ -89,7 +89,7 @@ class CycleGAN(AlternatingObjective):
     def build(self, context: BuildContext) -> None:
         channels, size = image_shape(context.model.config, self.image_size)
         self.to_target, self.to_source = (Generator(channels, self.width, self.blocks) for _ in range(2))
-        self.judge_target, self.judge_source = (PatchDiscriminator(channels, self.width, size) for _ in range(2))
+        self.d_target, self.d_source = (PatchDiscriminator(channels, self.width, size) for _ in range(2))
         self.past_target, self.past_source = (ImageBuffer(self.buffer_size, channels, size) for _ in range(2))
 
     def prepare(self, model: nn.Module, dataloader: Any) -> None:
@@ -104,36 +104,36 @@ class CycleGAN(AlternatingObjective):
     def phases(self, progress: float) -> Sequence[Phase]:
         return (
             Phase("translate", self._generators, self.translation, runs_model=False),
-            Phase("judge", self._judges, self.judgement, runs_model=False),
+            Phase("discriminate_images", self._discriminators, self.image_discrimination, runs_model=False),
             Phase("task", lambda model: model.parameters(), self.translated_task, joins_task=True),
         )
 
     def _generators(self, model: nn.Module) -> list[nn.Parameter]:
         return [*self.to_target.parameters(), *self.to_source.parameters()]
 
-    def _judges(self, model: nn.Module) -> list[nn.Parameter]:
-        return [*self.judge_target.parameters(), *self.judge_source.parameters()]
+    def _discriminators(self, model: nn.Module) -> list[nn.Parameter]:
+        return [*self.d_target.parameters(), *self.d_source.parameters()]
 
     def translation(self, view: View) -> Tensor:
         """What the generators descend."""
         source, target = images_of(view)
         as_target, as_source = self.to_target(source), self.to_source(target)
-        fooling = least_squares(self.judge_target(as_target), True) + least_squares(self.judge_source(as_source), True)
+        fooling = least_squares(self.d_target(as_target), True) + least_squares(self.d_source(as_source), True)
         cycle = F.l1_loss(self.to_source(as_target), source) + F.l1_loss(self.to_target(as_source), target)
         identity = 0.0
         if self.identity_weight:
             identity = F.l1_loss(self.to_source(source), source) + F.l1_loss(self.to_target(target), target)
         return fooling + self.cycle_weight * (cycle + self.identity_weight * identity)
 
-    def judgement(self, view: View) -> Tensor:
+    def image_discrimination(self, view: View) -> Tensor:
         """What the discriminators descend."""
         source, target = images_of(view)
         with torch.no_grad():
             as_target, as_source = self.to_target(source), self.to_source(target)
         shown_target, shown_source = self.past_target.exchange(as_target), self.past_source.exchange(as_source)
-        real = least_squares(self.judge_target(target), True) + least_squares(self.judge_source(source), True)
-        past = least_squares(self.judge_target(shown_target), False)
-        past = past + least_squares(self.judge_source(shown_source), False)
+        real = least_squares(self.d_target(target), True) + least_squares(self.d_source(source), True)
+        past = least_squares(self.d_target(shown_target), False)
+        past = past + least_squares(self.d_source(shown_source), False)
         return 0.5 * (real + past)
 
     def translated_task(self, view: View) -> Tensor:

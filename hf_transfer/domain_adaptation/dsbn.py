@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_transfer.core.objective import TARGET
-from hf_transfer.modeling.surgery import Beside, keep_beside, modules_where, reclass
+from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass
 
 
 def convert(model: nn.Module, *, num_domains: int = 2, target: int = TARGET) -> nn.Module:
@@ -42,17 +42,17 @@ def convert(model: nn.Module, *, num_domains: int = 2, target: int = TARGET) -> 
     norms = modules_where(model, lambda one: isinstance(one, _BatchNorm))
     if not norms:
         raise ValueError(f"`dsbn`: {type(model).__name__} has no batch norm, whose domains could differ.")
-    beside = DomainNorms(norms, num_domains, target)
-    keep_beside(model, "dsbn", beside)
+    sidecar = DomainNorms(norms, num_domains, target)
+    keep_sidecar(model, "dsbn", sidecar)
     for name, norm in norms.items():
-        reclass(norm, DomainSpecific, domains=beside, others=beside.norms[name.replace(".", "_")])
+        reclass(norm, DomainSpecific, domains=sidecar, others=sidecar.norms[name.replace(".", "_")])
     return model
 
 
 convert.paper = "1906.03950"
 
 
-class DomainNorms(Beside):
+class DomainNorms(Sidecar):
     """Batch norms of all domains but the target, and the domain of the rows that the model reads now."""
 
     def __init__(self, norms: Mapping[str, nn.Module], num_domains: int, target: int):

@@ -99,9 +99,9 @@ def start_small(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def least_squares(judgement: Tensor, is_real: bool) -> Tensor:
+def least_squares(discrimination: Tensor, is_real: bool) -> Tensor:
     """Mean squared distance of a discriminator's output from 1 (real) or 0 (translated); a scalar."""
-    return (judgement - float(is_real)).square().mean()
+    return (discrimination - float(is_real)).square().mean()
 
 
 class ImageBuffer(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.modeling.anatomy import backbone_of, stacked_layers
-from hf_transfer.modeling.surgery import Beside, keep_beside
+from hf_transfer.modeling.surgery import Sidecar, keep_sidecar
 
 EPS = 1e-6
 
@@ -45,7 +45,7 @@ def convert(
         raise ValueError(f"`p` should be in [0, 1], got {p}.")
     require_positive(alpha=alpha)
     chosen = chosen_layers(model, layers)
-    keep_beside(model, "mix_style", Beside())
+    keep_sidecar(model, "mix_style", Sidecar())
     mixer = Mixer(p, alpha)
     backbone_of(model).register_forward_pre_hook(mixer.note_mask, with_kwargs=True)
     for layer in chosen:

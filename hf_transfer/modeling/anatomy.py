@@ -88,14 +88,14 @@ def base_layer(module: nn.Module) -> nn.Module:
 
 def head_in_use(model: nn.Module) -> nn.Module:
     """The last linear head that runs, with what adapters it carries: of PEFT's copies of a head the active one."""
-    resting: set[int] = set()
+    unused: set[int] = set()
     for wrapper in unwrap_peft(model).modules():
         if isinstance(wrapper, ModulesToSaveWrapper):
             parts = {"": wrapper.original_module, **wrapper.modules_to_save}
             active = next(iter([] if wrapper.disable_adapters else wrapper.active_adapters), "")
             del parts[active if active in parts else ""]
-            resting.update(id(module) for part in parts.values() for module in part.modules())
-    return [head for head in linear_heads(model) if id(head) not in resting][-1]
+            unused.update(id(module) for part in parts.values() for module in part.modules())
+    return [head for head in linear_heads(model) if id(head) not in unused][-1]
 
 
 def width_of(layer: nn.Module) -> tuple[int, int]:
@@ -173,7 +173,7 @@ def _zero_and_units(layer: nn.Linear) -> Tensor:
     return torch.cat([torch.zeros_like(units[:1]), units])
 
 
-def rest_frozen_batch_norms(model: nn.Module) -> None:
+def hold_frozen_batch_norms(model: nn.Module) -> None:
     """Put frozen batch norms in evaluation mode, so that they use their stored statistics and do not change them.
 
     An adapter's folder does not hold new ones.

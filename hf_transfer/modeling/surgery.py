@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from hf_transfer.modeling.anatomy import unwrap_peft
 
-_BESIDE = "_hf_transfer_beside"
+_SIDECARS = "_hf_transfer_sidecars"
 
 
-class Beside(nn.Module):
+class Sidecar(nn.Module):
     """Parameters and buffers that a converter keeps beside the model, under the converter's name.
 
     `needs` says what the batches must hold, `progress` which share of the training is done.
@@ -31,21 +31,21 @@ class Beside(nn.Module):
         """Called before every forward of the model with the domain of its rows, [B] or None."""
 
 
-def keep_beside(model: nn.Module, name: str, state: Beside) -> None:
+def keep_sidecar(model: nn.Module, name: str, state: Sidecar) -> None:
     """Leave `state` beside the model, where it is no part of its state dict.
 
     Raises:
         ValueError: there is one of this name, so that the model was converted before.
     """
-    kept = unwrap_peft(model).__dict__.setdefault(_BESIDE, {})
+    kept = unwrap_peft(model).__dict__.setdefault(_SIDECARS, {})
     if name in kept:
         raise ValueError(f"this model was converted by `{name}` before.")
     kept[name] = state
 
 
-def kept_beside(model: nn.Module) -> dict[str, Beside]:
+def sidecars_of(model: nn.Module) -> dict[str, Sidecar]:
     """What converters left beside the model, by their names."""
-    return dict(unwrap_peft(model).__dict__.get(_BESIDE, {}))
+    return dict(unwrap_peft(model).__dict__.get(_SIDECARS, {}))
 
 
 @cache

@@ -32,7 +32,7 @@ from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
 from hf_transfer.functional.soft_targets import distillation
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, stacked_layers, unwrap_peft
-from hf_transfer.modeling.surgery import Beside, keep_beside, kept_beside, reclass
+from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, reclass, sidecars_of
 from hf_transfer.multi_model.composite import accepted_inputs
 from hf_transfer.multi_model.members import check_inputs, check_processors, run_member
 from hf_transfer.multi_model.teacher import Teacher
@@ -62,7 +62,7 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], per_teacher: int = 
         check_inputs(teacher.model, teacher.name, base)
     check_processors(base, checkpoints)
     flow = Flow(base, teachers, per_teacher)
-    keep_beside(base, NAME, flow)
+    keep_sidecar(base, NAME, flow)
     for place, layer in enumerate(layers_of(base)):
         reclass(layer, FlowLayer, flow=flow, place=place)
     base.register_forward_pre_hook(flow.remember, with_kwargs=True)
@@ -112,7 +112,7 @@ class FlowLayer:
         return mixed if rest is None else (mixed, *rest)
 
 
-class Flow(Beside):
+class Flow(Sidecar):
     """The teachers, the junctions of all student layers, and the teachers' states for the rows that are read now."""
 
     def __init__(self, student: PreTrainedModel, teachers: Sequence[Teacher], per_teacher: int):
@@ -234,7 +234,7 @@ class Independence(Objective):
         self.stability = stability
 
     def build(self, context: BuildContext) -> None:
-        flow = kept_beside(context.model).get(NAME)
+        flow = sidecars_of(context.model).get(NAME)
         if flow is None:
             raise ValueError(
                 "`knowledge_flow` lets go of teachers, and this model has none: name them by "

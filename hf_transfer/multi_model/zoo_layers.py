@@ -117,7 +117,7 @@ class Experts(nn.Module):
 class ZooLayer:
     """The forward of a layer of several sources; mixed into the layer's own class.
 
-    `experts` are its kernels, `beside` knows the mask of the rows that the model reads.
+    `experts` are its kernels, `sidecar` knows the mask of the rows that the model reads.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class ZooLayer:
 def linear(layer: nn.Module, inputs: Tensor) -> Tensor:
     """[R, ..., D] -> [R, ..., O]."""
     experts, flat = layer.experts, inputs.reshape(len(inputs), -1, inputs.shape[-1])
-    gates = experts.gate(pooled_tokens(inputs, layer.beside.mask), layer.training)
+    gates = experts.gate(pooled_tokens(inputs, layer.sidecar.mask), layer.training)
     is_transposed = experts.channels_last
     if gates.ndim == 1:
         kernel, bias = experts.mixed(gates)
@@ -175,8 +175,8 @@ def embedding(layer: nn.Module, ids: Tensor) -> Tensor:
     """
     experts, rows = layer.experts, ids if ids.ndim > 1 else ids.unsqueeze(0)
     vectors = torch.stack([F.embedding(rows, table, layer.padding_idx) for table in experts.kernels])
-    pooled = pooled_tokens(vectors.mean(dim=0), layer.beside.mask)
-    gates = experts.gate(pooled if layer.beside.are_inputs(ids) else torch.zeros_like(pooled[:1]), layer.training)
+    pooled = pooled_tokens(vectors.mean(dim=0), layer.sidecar.mask)
+    gates = experts.gate(pooled if layer.sidecar.are_inputs(ids) else torch.zeros_like(pooled[:1]), layer.training)
     if experts.alignment is not None:
         vectors = torch.einsum("eop,e...p->e...o", experts.alignment, vectors)
     if gates.ndim == 1:

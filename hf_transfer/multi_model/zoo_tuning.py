@@ -28,7 +28,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, unwrap_peft
 from hf_transfer.modeling.loading import check_complete, first_line, quiet_loading
-from hf_transfer.modeling.surgery import Beside, keep_beside, kept_beside, modules_where, reclass
+from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass, sidecars_of
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.multi_model.members import check_processors
 from hf_transfer.multi_model.zoo_layers import FORWARDS, Experts, ZooLayer
@@ -47,15 +47,15 @@ def mix(base: PreTrainedModel, states: Sequence[dict[str, Tensor]], lite: bool, 
     layers = {name: one for name, one in modules_where(base, is_mixed).items() if id(one) in inside}
     if not layers:
         raise ValueError(f"`{NAME}`: {type(base).__name__} has no linear layer, convolution or embedding to mix.")
-    beside = Zoo({name: Experts(one, parts_of(states, name), lite, align) for name, one in layers.items()})
-    keep_beside(base, NAME, beside)
+    sidecar = Zoo({name: Experts(one, parts_of(states, name), lite, align) for name, one in layers.items()})
+    keep_sidecar(base, NAME, sidecar)
     average_rest(base, states, inside, set(layers))
     for name, layer in layers.items():
         layer.requires_grad_(False)
-        reclass(layer, ZooLayer, experts=beside.layers[safe(name)], beside=beside)
+        reclass(layer, ZooLayer, experts=sidecar.layers[safe(name)], sidecar=sidecar)
         layer.register_state_dict_pre_hook(fold_before_saving)
-    base.register_forward_pre_hook(beside.remember, with_kwargs=True)
-    return beside
+    base.register_forward_pre_hook(sidecar.remember, with_kwargs=True)
+    return sidecar
 
 
 def inside_backbone(base: PreTrainedModel) -> set[int]:
@@ -108,7 +108,7 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, 
     if isinstance(checkpoints, str) or not checkpoints:
         raise ValueError(f"`checkpoints` should be a list of at least one folder or Hub id, got {checkpoints!r}.")
     base = unwrap_peft(model)
-    if NAME in kept_beside(base):
+    if NAME in sidecars_of(base):
         raise ValueError(f"this model was converted by `{NAME}` before.")
     names = [name for name, one in base.named_modules() if id(one) in inside_backbone(base)]
     check_processors(base, checkpoints)
@@ -120,7 +120,7 @@ convert.paper = "2106.15434"
 convert.export = export
 
 
-class Zoo(Beside):
+class Zoo(Sidecar):
     """The experts of all layers, and what the model reads now: the mask of its rows, and which tensors are inputs."""
 
     def __init__(self, layers: dict[str, Experts]):
@@ -150,9 +150,9 @@ def zoo_of(base: PreTrainedModel) -> Zoo:
     Raises:
         ValueError: there is nothing.
     """
-    if NAME not in kept_beside(base):
+    if NAME not in sidecars_of(base):
         raise ValueError(f"this {type(base).__name__} was not converted by `{NAME}`.")
-    return kept_beside(base)[NAME]
+    return sidecars_of(base)[NAME]
 
 
 def safe(name: str) -> str:

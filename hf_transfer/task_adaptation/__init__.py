@@ -17,7 +17,7 @@ SCHEDULES = {
     "sequential_unfreezing": "hf_transfer.task_adaptation.siatl:SequentialUnfreezing",
     "ulmfit": "hf_transfer.task_adaptation.ulmfit:ULMFiT",
 }
-"""Schedules of learning rates and resting layers, by name."""
+"""Schedules of learning rates and frozen layers, by name."""
 
 CONVERTERS = {
     "stoch_norm": "hf_transfer.task_adaptation.stoch_norm:convert",

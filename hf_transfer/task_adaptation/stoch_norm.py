@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hf_transfer.modeling.surgery import Beside, keep_beside, modules_where, reclass
+from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass
 
 MOMENTUM = 0.1
 """Share of the newest batch in the moving statistics of layer norms, as batch norm's default."""
@@ -45,13 +45,13 @@ def convert(model: nn.Module, *, p: float = 0.5, layer_norm: bool = False) -> nn
     if not batch_norms and not layer_norms:
         rest = "" if layer_norm else "; `layer_norm: true` converts layer norms"
         raise ValueError(f"`stoch_norm`: {type(model).__name__} has no batch norm with moving statistics{rest}.")
-    beside = MovingStatistics(layer_norms)
-    keep_beside(model, "stoch_norm", beside)
+    sidecar = MovingStatistics(layer_norms)
+    keep_sidecar(model, "stoch_norm", sidecar)
     for norm in batch_norms.values():
         channel_dim = 1 if type(norm).forward is _BatchNorm.forward else -1
         reclass(norm, StochasticBatch, p=p, channel_dim=channel_dim)
     for name, norm in layer_norms.items():
-        reclass(norm, StochasticLayer, p=p, moving=beside.layers[name.replace(".", "_")])
+        reclass(norm, StochasticLayer, p=p, moving=sidecar.layers[name.replace(".", "_")])
     return model
 
 
@@ -115,7 +115,7 @@ class MovingMoments(nn.Module):
         return before
 
 
-class MovingStatistics(Beside):
+class MovingStatistics(Sidecar):
     """The moving statistics of all converted layer norms, which a plain model has no place for."""
 
     def __init__(self, layer_norms: dict[str, nn.Module]):

@@ -13,14 +13,14 @@ from hf_transfer.task_adaptation.schedule import Schedule
 class LayerFreezing:
     """Lets the layers rest that any of the schedules says should.
 
-    A resting parameter gets no gradient, so the optimizer passes it over: no step, no weight decay, no moments. On one
+    A frozen parameter gets no gradient, so the optimizer passes it over: no step, no weight decay, no moments. On one
     process it is left out of the backward pass, which costs less. Under several processes DistributedDataParallel
     waits for the gradients of all parameters it was given, so they are computed and dropped.
 
     Args:
         model: the Hugging Face model or PEFT model in training.
         schedules: who says which layers rest.
-        skips_backward: whether resting parameters may be left out of the backward pass.
+        skips_backward: whether frozen parameters may be left out of the backward pass.
     """
 
     def __init__(self, model: nn.Module, schedules: Sequence[Schedule], skips_backward: bool):
@@ -33,7 +33,7 @@ class LayerFreezing:
             self.places = {p: places[name] for name, p in model.named_parameters() if name in places}
             self.batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self.deepest = max(self.places.values(), default=1)
-        self.resting: set[nn.Parameter] = set()
+        self.frozen: set[nn.Parameter] = set()
 
     def update(self, progress: float) -> list[nn.Module]:
         """Let layers rest or train as the progress says.
@@ -41,25 +41,25 @@ class LayerFreezing:
         Returns:
             The batch norms all of whose parameters rest: their statistics should rest too.
         """
-        is_resting = {
+        is_frozen = {
             place: any(one.is_frozen(place, self.deepest, progress) for one in self.schedules)
             for place in set(self.places.values())
         }
-        self._rest({parameter for parameter, place in self.places.items() if is_resting[place]})
+        self._freeze({parameter for parameter, place in self.places.items() if is_frozen[place]})
         affine = [(module, list(module.parameters())) for module in self.batch_norms]
-        return [module for module, own in affine if own and self.resting.issuperset(own)]
+        return [module for module, own in affine if own and self.frozen.issuperset(own)]
 
     def end(self) -> None:
         """Every layer may train again."""
-        self._rest(set())
+        self._freeze(set())
 
-    def _rest(self, resting: set[nn.Parameter]) -> None:
+    def _freeze(self, frozen: set[nn.Parameter]) -> None:
         if self.skips_backward:
-            for parameter in self.resting ^ resting:
-                parameter.requires_grad_(parameter not in resting)
-        self.resting = resting
+            for parameter in self.frozen ^ frozen:
+                parameter.requires_grad_(parameter not in frozen)
+        self.frozen = frozen
 
     def drop_gradients(self) -> None:
-        """Forget the gradients of resting parameters; call it after every backward pass."""
-        for parameter in self.resting:
+        """Forget the gradients of frozen parameters; call it after every backward pass."""
+        for parameter in self.frozen:
             parameter.grad = None

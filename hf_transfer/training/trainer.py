@@ -462,11 +462,11 @@ class TransferCallback(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         progress = min(1.0, state.global_step / max(1, state.max_steps))
         self.trainer.transfer_model.progress = progress
-        self.trainer.transfer_model.resting_modules = self.trainer.layer_freezing.update(progress)
+        self.trainer.transfer_model.frozen_modules = self.trainer.layer_freezing.update(progress)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.transfer_model.after_step()
 
     def on_train_end(self, args, state, control, **kwargs):
         self.trainer.layer_freezing.end()
-        self.trainer.transfer_model.resting_modules = []
+        self.trainer.transfer_model.frozen_modules = []

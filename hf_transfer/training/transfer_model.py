@@ -37,9 +37,9 @@ from hf_transfer.core.supervision import FromLabels, FromModel, NoTask, TaskLoss
 from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of
 from hf_transfer.data.visits import seed_of
 from hf_transfer.hub import complete_adapter
-from hf_transfer.modeling.anatomy import backbone_of, rest_frozen_batch_norms, unwrap_peft
+from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unwrap_peft
 from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
-from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.training.gathered_view import gathered
 from hf_transfer.training.objectives import REGISTRY as REGISTRY
 from hf_transfer.training.objectives import alternates as alternates
@@ -114,11 +114,11 @@ class TransferModel(nn.Module):
         self.progress = 0.0
         self.objective_warmup = 0.0
         self.task_loss_weight = 1.0
-        self.resting_modules: list[nn.Module] = []
+        self.frozen_modules: list[nn.Module] = []
         self.returns_features = False
         self.objectives = nn.ModuleDict(objectives or {})
-        self.beside = nn.ModuleDict(kept_beside(model))
-        self.needs = check_needs(self.objectives).union(*(state.needs for state in self.beside.values()))
+        self.sidecars = nn.ModuleDict(sidecars_of(model))
+        self.needs = check_needs(self.objectives).union(*(state.needs for state in self.sidecars.values()))
         self.alternating = alternating_name(self.objectives)
         reads_nothing = task_loss is not None and not task_loss.needs and not self.needs & {"features", "logits"}
         self.readout = choose_readout(model, "nothing" if reads_nothing and readout is None else readout)
@@ -176,8 +176,8 @@ class TransferModel(nn.Module):
     def train(self, mode: bool = True) -> TransferModel:
         super().train(mode)
         if isinstance(self.model, PeftModel):
-            rest_frozen_batch_norms(self.model)
-        for module in self.resting_modules:
+            hold_frozen_batch_norms(self.model)
+        for module in self.frozen_modules:
             module.eval()
         return self
 
@@ -235,7 +235,7 @@ class TransferModel(nn.Module):
     def needs_no_outputs(self) -> bool:
         """Whether neither the task loss nor an objective reads what the model says of the batch, so that it need not
         run: objectives may run it themselves, as meta-learning does."""
-        return self.task_loss_weight == 0 and not self.beside and not self.needs & READS_OUTPUTS
+        return self.task_loss_weight == 0 and not self.sidecars and not self.needs & READS_OUTPUTS
 
     def _view_without_outputs(self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None) -> View:
         problem_type = declared_problem_type(self.config) if self.reads_labels else None
@@ -297,14 +297,14 @@ class TransferModel(nn.Module):
         joined = joined_batches(batches) if runs_copies else plain
         count = len(batches) if runs_copies else 1
         domains = None if domain is None else domain.repeat(count)
-        for state in self.beside.values():
+        for state in self.sidecars.values():
             state.progress = self.progress
             state.begin(domains)
         asked = {"output_hidden_states": True} if "hidden_states" in needs else {}
         given = self._labels_for_model(labels, count) if self.supervision.asks_model else {}
         with self.readout:
             outputs = self.model(**joined, **given, **asked)
-        for state in self.beside.values() if not self.training else ():
+        for state in self.sidecars.values() if not self.training else ():
             state.begin(None)  # in training a checkpointed layer runs again in the backward pass
         read = {} if labels is None else {"labels": labels.repeat(count, *[1] * (labels.ndim - 1))}
         needs = needs | self.supervision.needs | ({"features"} if self.returns_features else set())

@@ -10,7 +10,7 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
-from hf_transfer.modeling.anatomy import rest_frozen_batch_norms
+from hf_transfer.modeling.anatomy import hold_frozen_batch_norms
 
 
 class Tuner(BaseTuner):
@@ -29,7 +29,7 @@ class Tuner(BaseTuner):
     def train(self, mode: bool = True) -> Tuner:
         """As every module's, but frozen batch norms keep to their stored statistics, which no adapter saves."""
         super().train(mode)
-        rest_frozen_batch_norms(self.model)
+        hold_frozen_batch_norms(self.model)
         return self
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:

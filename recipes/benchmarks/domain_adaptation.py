@@ -9,7 +9,7 @@
 A cell is one training of a method on a pair with a seed; one that is finished in --runs_dir is not run again, so a run
 that was interrupted goes on. Settings come from PAIRS and METHODS of domain_adaptation_pairs.py. With --tune every
 candidate of a method is trained on the first seed, and `TUNED_BY`, which reads no target label, chooses the one that
-all seeds use. Beside six pairs of domains with the same classes there are a partial, an open-set and a regression
+all seeds use. Sidecar six pairs of domains with the same classes there are a partial, an open-set and a regression
 pair, and one without a target.
 Writes `domain_adaptation.json`, `.md`, `.png` and `domain_adaptation_validators.json` into the output folder; cells
 that are there already are kept.

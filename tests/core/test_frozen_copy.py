@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_transfer.core.frozen_copy import BESIDE, FrozenCopy, averaged_copy, ema_update, frozen_copy
+from hf_transfer.core.frozen_copy import FLOAT32, FrozenCopy, averaged_copy, ema_update, frozen_copy
 
 
 def test_parameters_are_averaged_and_buffers_copied():
@@ -60,7 +60,7 @@ def test_a_copy_from_a_checkpoint_goes_on_as_the_one_that_was_not_interrupted():
     steps(resumed, 2)
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
-    assert any(BESIDE in name for name in stored)
+    assert any(FLOAT32 in name for name in stored)
 
 
 def test_only_what_trains_has_a_float32_average_and_the_rest_is_copied():
@@ -78,7 +78,7 @@ def test_only_what_trains_has_a_float32_average_and_the_rest_is_copied():
 def test_momentum_zero_copies_and_a_float32_model_has_nothing_beside_it():
     model, average = torch.nn.Linear(2, 2).bfloat16(), frozen_copy(torch.nn.Linear(2, 2).bfloat16())
     ema_update(average, model, 0.0)
-    assert torch.equal(average.weight, model.weight) and not hasattr(average, BESIDE)
+    assert torch.equal(average.weight, model.weight) and not hasattr(average, FLOAT32)
     assert averaged_copy(torch.nn.Linear(2, 2)).state_dict().keys() == {"weight", "bias"}
     assert not average.training and not average.weight.requires_grad
 

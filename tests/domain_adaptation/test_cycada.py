@@ -82,7 +82,11 @@ def test_a_translation_that_changes_nothing_keeps_the_classes(parts):
 def test_the_phases_in_their_time():
     method = CyCADA(source_share=0.2, starts_at=0.6)
     names = [[phase.name for phase in method.phases(progress)] for progress in (0.1, 0.2, 0.6)]
-    assert names == [["source"], ["translate", "judge", "task"], ["translate", "judge", "discriminate", "task"]]
+    assert names == [
+        ["source"],
+        ["translate", "discriminate_images", "task"],
+        ["translate", "discriminate_images", "discriminate", "task"],
+    ]
 
 
 def test_training_moves_each_network_in_its_time(tmp_path, digits):
@@ -108,7 +112,7 @@ def test_training_moves_each_network_in_its_time(tmp_path, digits):
     own = "objectives.cycada."
     assert moved("model.classifier") == [True] * 4
     assert moved(f"{own}source_model.module.classifier") == [True, False, False, False]
-    assert moved(f"{own}to_target.leave") == moved(f"{own}judge_source.1") == [False, True, True, True]
+    assert moved(f"{own}to_target.leave") == moved(f"{own}d_source.1") == [False, True, True, True]
     assert moved(f"{own}discriminator.0") == [False, False, True, True]
 
 

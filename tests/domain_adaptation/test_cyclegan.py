@@ -40,7 +40,7 @@ def test_the_generators_loss_against_the_formula(parts):
     pixels, is_source = view.inputs["pixel_values"], view.domain == 0
     s, t = pixels[is_source], pixels[~is_source]
     fake_t, fake_s = gan.to_target(s), gan.to_source(t)
-    expected = ((gan.judge_target(fake_t) - 1) ** 2).mean() + ((gan.judge_source(fake_s) - 1) ** 2).mean()
+    expected = ((gan.d_target(fake_t) - 1) ** 2).mean() + ((gan.d_source(fake_s) - 1) ** 2).mean()
     expected = expected + 10 * ((gan.to_source(fake_t) - s).abs().mean() + (gan.to_target(fake_s) - t).abs().mean())
     expected = expected + 5 * ((gan.to_source(s) - s).abs().mean() + (gan.to_target(t) - t).abs().mean())
     loss = translate.loss(view)
@@ -55,24 +55,24 @@ def test_the_generators_loss_against_the_formula(parts):
 
 def test_the_discriminators_loss_against_the_formula(parts):
     gan, view = parts
-    judge = gan.phases(0.0)[1]
+    images = gan.phases(0.0)[1]
     pixels, is_source = view.inputs["pixel_values"], view.domain == 0
     s, t = pixels[is_source], pixels[~is_source]
     with torch.no_grad():
         fake_t, fake_s = gan.to_target(s), gan.to_source(t)
-    real = ((gan.judge_target(t) - 1) ** 2).mean() + ((gan.judge_source(s) - 1) ** 2).mean()
+    real = ((gan.d_target(t) - 1) ** 2).mean() + ((gan.d_source(s) - 1) ** 2).mean()
     # three translations fit into the buffer of four; of the five the last may be exchanged, so it is left to chance
     torch.manual_seed(2)
-    loss = judge.loss(view)
+    loss = images.loss(view)
     torch.manual_seed(2)
     gan.past_source.filled.zero_()
     shown = gan.past_source.exchange(fake_s)
-    fake = (gan.judge_target(fake_t) ** 2).mean() + (gan.judge_source(shown) ** 2).mean()
+    fake = (gan.d_target(fake_t) ** 2).mean() + (gan.d_source(shown) ** 2).mean()
     torch.testing.assert_close(loss, 0.5 * (real + fake))
     assert gan.past_target.filled == 3 and gan.past_source.filled == 4
     loss.backward()
     assert all(p.grad is None for p in gan.to_target.parameters())
-    assert all(p.grad is not None for p in judge.parameters(view.model))
+    assert all(p.grad is not None for p in images.parameters(view.model))
 
 
 def test_the_model_learns_from_translated_images_in_its_time(parts):

@@ -5,7 +5,7 @@ import torch
 
 from hf_transfer.core.objective import Objective
 from hf_transfer.domain_adaptation.dsbn import DomainSpecific, convert
-from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.training.transfer_model import TransferModel
 from tests import tiny
 
@@ -44,7 +44,7 @@ def test_value_and_gradient_against_a_model_for_each_domain(model, pixels):
     torch.testing.assert_close(logits.logits, expected, atol=1e-5, rtol=1e-4)
     torch.nn.functional.cross_entropy(expected, labels).backward()
     logits.loss.backward()
-    own, others = dict(model.named_parameters()), dict(kept_beside(model)["dsbn"].norms.named_parameters())
+    own, others = dict(model.named_parameters()), dict(sidecars_of(model)["dsbn"].norms.named_parameters())
     source, target = (dict(apart[domain].named_parameters()) for domain in (0, 1))
     tolerance = {"atol": 1e-5, "rtol": 1e-3}
     checked = 0
@@ -92,8 +92,8 @@ def test_both_views_of_a_row_have_its_domain(model, pixels):
 
 
 def test_several_domains(model, pixels):
-    beside = kept_beside(convert(model, num_domains=3, target=0))["dsbn"]
-    assert beside.needs == {"environments"} and all(len(others) == 2 for others in beside.norms.values())
+    sidecar = sidecars_of(convert(model, num_domains=3, target=0))["dsbn"]
+    assert sidecar.needs == {"environments"} and all(len(others) == 2 for others in sidecar.norms.values())
     wrapped = TransferModel(model).train()
     wrapped(pixel_values=pixels, domain=torch.tensor([0, 0, 1, 1, 2, 2]))
     embedded = next(module for module in model.modules() if isinstance(module, DomainSpecific))

@@ -24,9 +24,9 @@ def test_the_discriminator_judges_patches(size, halvings):
 
 
 def test_least_squares():
-    judgement = torch.tensor([0.5, -1.0])
-    assert least_squares(judgement, True).item() == pytest.approx((0.25 + 4.0) / 2)
-    assert least_squares(judgement, False).item() == pytest.approx((0.25 + 1.0) / 2)
+    discrimination = torch.tensor([0.5, -1.0])
+    assert least_squares(discrimination, True).item() == pytest.approx((0.25 + 4.0) / 2)
+    assert least_squares(discrimination, False).item() == pytest.approx((0.25 + 1.0) / 2)
 
 
 def test_the_buffer_fills_and_then_exchanges():

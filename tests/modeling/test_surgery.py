@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_transfer.modeling.surgery import Beside, keep_beside, kept_beside, modules_where, reclass
+from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass, sidecars_of
 from tests import tiny
 
 
@@ -28,14 +28,14 @@ def test_a_module_gets_another_forward_and_keeps_its_tensors():
 def test_what_stands_beside_a_model_is_no_part_of_its_state():
     model = tiny.vit()
     names = list(model.state_dict())
-    state = Beside()
+    state = Sidecar()
     state.weight = nn.Parameter(torch.ones(3))
-    keep_beside(model, "one", state)
-    assert kept_beside(model) == {"one": state} and list(model.state_dict()) == names
-    assert kept_beside(tiny.with_lora(model)) == {"one": state}
+    keep_sidecar(model, "one", state)
+    assert sidecars_of(model) == {"one": state} and list(model.state_dict()) == names
+    assert sidecars_of(tiny.with_lora(model)) == {"one": state}
     with pytest.raises(ValueError, match="converted by `one` before"):
-        keep_beside(model, "one", Beside())
-    assert kept_beside(tiny.vit()) == {}
+        keep_sidecar(model, "one", Sidecar())
+    assert sidecars_of(tiny.vit()) == {}
 
 
 def test_modules_are_found_by_what_they_are():

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from hf_transfer.core.objective import BuildContext, View
-from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.multi_model.knowledge_flow import RELEASED, Independence, Junction, convert, layers_of, nearest
 from tests import tiny
 from tests.multi_model.conftest import end_of
@@ -46,7 +46,7 @@ def test_a_student_reads_the_teachers_states_at_like_depth(zoo, digits):
     for name in ("wide", "second"):
         teacher = AutoModelForImageClassification.from_pretrained(zoo[name]).eval()
         states[name] = teacher(pixels, output_hidden_states=True).hidden_states[1:]
-    flow = kept_beside(model)["knowledge_flow"]
+    flow = sidecars_of(model)["knowledge_flow"]
     hidden = plain.vit.embeddings(pixels)
     for place, layer in enumerate(layers_of(plain)):
         hidden = layer(hidden)
@@ -76,7 +76,7 @@ def test_any_architectures_and_the_student_is_alone_in_evaluation(zoo, digits, m
     model = flowing(zoo, teacher, make=make)
     alone = copy.deepcopy(model)
     with torch.no_grad():
-        for junction in kept_beside(alone)["knowledge_flow"].junctions:
+        for junction in sidecars_of(alone)["knowledge_flow"].junctions:
             junction.scores[0] = 50.0
     assert not torch.allclose(model.train()(pixels).logits, alone.train()(pixels).logits, atol=1e-3)
     model.eval()
@@ -91,7 +91,7 @@ def test_any_architectures_and_the_student_is_alone_in_evaluation(zoo, digits, m
 
 def test_the_loss_against_the_formula(zoo, digits):
     model = flowing(zoo, "wide").train()
-    flow = kept_beside(model)["knowledge_flow"]
+    flow = sidecars_of(model)["knowledge_flow"]
     objective = Independence(dependency=0.3, stability=0.7)
     objective.build(BuildContext(model, 16, 10))
     inputs = {"pixel_values": tiny.batch_of(digits)["pixel_values"]}
@@ -126,7 +126,7 @@ def test_a_student_grows_independent_and_resumes_exactly(zoo, train, tmp_path, s
         objectives, flowing(zoo, "wide"), steps=6, learning_rate=0.05, save_strategy="steps", save_steps=3
     )
     ends = end_of(straight)
-    flow = kept_beside(straight.adapted_model)["knowledge_flow"]
+    flow = sidecars_of(straight.adapted_model)["knowledge_flow"]
     assert all(junction.log_own().exp() > 0.505 for junction in flow.junctions)
     resumed = train(objectives, flowing(zoo, "wide"), steps=6, learning_rate=0.05)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_texts(student, teacher, tmp_path):
     teacher().save_pretrained(tmp_path)
     model = convert(student(), checkpoints=[str(tmp_path)]).train()
     model(**tiny.batch_of(tiny.text_rows(), 4)).loss.backward()
-    for name, parameter in kept_beside(model)["knowledge_flow"].junctions.named_parameters():
+    for name, parameter in sidecars_of(model)["knowledge_flow"].junctions.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 

@@ -46,7 +46,7 @@ def made(kind, lite, align=True):
         for parameter in (*experts.gates.parameters(), *([experts.alignment] if align else [])):
             parameter.add_(0.3 * torch.randn(parameter.shape))
     layer.requires_grad_(False)
-    reclass(layer, ZooLayer, experts=experts, beside=Reads())
+    reclass(layer, ZooLayer, experts=experts, sidecar=Reads())
     return layer, IDS if shape is None else torch.randn(shape)
 
 
@@ -137,7 +137,7 @@ def test_a_layer_starts_as_the_mean_of_its_sources(kind):
     sources = [make() for _ in range(EXPERTS)]
     layer = copy.deepcopy(sources[0])
     experts = Experts(layer, [dict(source.state_dict()) for source in sources], lite=False, align=True)
-    reclass(layer, ZooLayer, experts=experts, beside=Reads())
+    reclass(layer, ZooLayer, experts=experts, sidecar=Reads())
     inputs = IDS if shape is None else torch.randn(shape)
     torch.testing.assert_close(experts.gates(torch.randn(9, zoo_layers.input_width(layer))).sum(1), torch.ones(9))
     expected = sum(source(inputs) for source in sources) / EXPERTS

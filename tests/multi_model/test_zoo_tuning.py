@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
-from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.multi_model.soup import uniform_soup
 from hf_transfer.multi_model.zoo_tuned import ZooTuned
 from hf_transfer.multi_model.zoo_tuning import convert, export, fold
@@ -29,7 +29,7 @@ def disturb(model):
     """Gates and alignments that have learned something."""
     torch.manual_seed(5)
     with torch.no_grad():
-        for name, parameter in kept_beside(model)["zoo_tuning"].named_parameters():
+        for name, parameter in sidecars_of(model)["zoo_tuning"].named_parameters():
             if "gates" in name or "alignment" in name:
                 parameter.add_(0.1 * torch.randn(parameter.shape))
     return model
@@ -80,10 +80,10 @@ def test_lite_folds_to_one_ordinary_folder(zoo, train, digits, tmp_path):
     model = disturb(converted(zoo))
     names = list(model.state_dict())
     trainer = train({}, model)
-    start = {name: value.clone() for name, value in kept_beside(model)["zoo_tuning"].state_dict().items()}
+    start = {name: value.clone() for name, value in sidecars_of(model)["zoo_tuning"].state_dict().items()}
     trainer.train()
     assert list(model.state_dict()) == names
-    moved = kept_beside(model)["zoo_tuning"].state_dict()
+    moved = sidecars_of(model)["zoo_tuning"].state_dict()
     kinds = ("kernels", "biases", "alignment", "mean_gates", "gates.squeeze.weight", "gates.expand.weight")
     for kind in kinds:
         assert any(not torch.equal(moved[name], start[name]) for name in start if name.endswith(kind)), kind
@@ -143,7 +143,7 @@ def test_text_models_train_and_padding_changes_nothing(name, tmp_path):
     model = disturb(convert(make(initializer_range=0.3), checkpoints=[str(tmp_path)], lite=False))
     batch = tiny.batch_of(tiny.text_rows(), 4)
     model.train()(**batch).loss.backward()
-    for key, parameter in kept_beside(model)["zoo_tuning"].named_parameters():
+    for key, parameter in sidecars_of(model)["zoo_tuning"].named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), key
     short = {key: batch[key][:1, :8] for key in ("input_ids", "attention_mask")}
     short["attention_mask"] = torch.ones_like(short["attention_mask"])
@@ -162,7 +162,7 @@ def test_a_copy_has_experts_of_its_own(zoo, digits):
     copied = copy.deepcopy(model)
     model(pixels)
     with torch.no_grad():
-        for parameter in kept_beside(model)["zoo_tuning"].parameters():
+        for parameter in sidecars_of(model)["zoo_tuning"].parameters():
             parameter.zero_()
     reference = disturb(converted(zoo)).train()
     torch.testing.assert_close(copied(pixels).logits, reference(pixels).logits)

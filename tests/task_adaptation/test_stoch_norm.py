@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_transfer.modeling.surgery import kept_beside
+from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.models.flowformer.layers_flowformer import FlowformerBatchNorm
 from hf_transfer.task_adaptation.stoch_norm import MOMENTUM, StochasticBatch, convert
 from tests import tiny
@@ -32,7 +32,7 @@ def norm_pair(kind, p, monkeypatch):
         plain.running_var.uniform_(0.5, 2)
     model = Wrapped(copy.deepcopy(plain))
     convert(model, p=p, layer_norm=True)
-    return plain, model.norm, kept_beside(model)["stoch_norm"]
+    return plain, model.norm, sidecars_of(model)["stoch_norm"]
 
 
 def run(norm, states, weights, **kwargs):
@@ -84,7 +84,7 @@ def test_padding_reaches_the_norm_of_a_flowformer(monkeypatch):
 
 
 def test_a_layer_norm_against_the_formula(monkeypatch):
-    plain, norm, beside = norm_pair(nn.LayerNorm, 0.0, monkeypatch)
+    plain, norm, sidecar = norm_pair(nn.LayerNorm, 0.0, monkeypatch)
     mean = variance = None
     for _ in range(3):
         states, weights = torch.randn(2, 3, 4) * 2 + 1, torch.randn(2, 3, 4)
@@ -97,7 +97,7 @@ def test_a_layer_norm_against_the_formula(monkeypatch):
         torch.testing.assert_close(results[1], torch.autograd.grad((expected * weights).sum(), naive)[0])
         mean = (1 - MOMENTUM) * mean + MOMENTUM * newest[0]
         variance = (1 - MOMENTUM) * variance + MOMENTUM * newest[1]
-    torch.testing.assert_close(beside.layers["norm"].mean, mean)
+    torch.testing.assert_close(sidecar.layers["norm"].mean, mean)
     torch.testing.assert_close(norm.eval()(states), plain(states))
     certain = norm_pair(nn.LayerNorm, 1.0, monkeypatch)
     torch.testing.assert_close(certain[1](states), certain[0](states))

@@ -14,7 +14,7 @@ class Recorder:
     def __init__(self, objectives=(), schedules=(), resumed_from=None):
         self.objectives, self.schedules, self.resumed_from = list(objectives), list(schedules), resumed_from
         self.transfer_model = self.train_sampler = self.layer_freezing = self
-        self.progress, self.resting_modules, self.told = None, ["before"], []
+        self.progress, self.frozen_modules, self.told = None, ["before"], []
 
     def set_epoch(self, epoch):
         self.told.append(("epoch", epoch))
@@ -68,7 +68,7 @@ def test_the_share_of_the_training_reaches_model_and_layers():
         callback.on_step_begin(None, SimpleNamespace(global_step=step, max_steps=most), None)
         assert trainer.told[-1] == ("freezing", trainer.progress)
     assert [progress for _, progress in trainer.told] == [0.0, 0.25, 1.0, 1.0, 0.0, 1.0]
-    assert trainer.resting_modules == ["embeddings"]
+    assert trainer.frozen_modules == ["embeddings"]
     callback.on_step_end(None, None, None)
     callback.on_train_end(None, None, None)
-    assert trainer.told[-2:] == ["after_step", "end"] and trainer.resting_modules == []
+    assert trainer.told[-2:] == ["after_step", "end"] and trainer.frozen_modules == []

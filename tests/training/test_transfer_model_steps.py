@@ -1,4 +1,4 @@
-"""What one forward of a TransferModel makes of phases, second copies, several processes and resting modules."""
+"""What one forward of a TransferModel makes of phases, second copies, several processes and frozen modules."""
 
 import pytest
 import torch
@@ -140,7 +140,7 @@ def test_label_smoothing_is_of_classes():
     assert kinds == ["multi_label_classification", "single_label_classification"]
 
 
-# Second copies, processes, resting modules.
+# Second copies, processes, frozen modules.
 
 
 def test_copies_whose_inputs_alone_are_read_do_not_run(digits):
@@ -188,7 +188,7 @@ def test_what_is_kept_beside_the_model_is_told_of_the_domains(digits):
     batch = tiny.batch_of(digits, 2)
     copies = {"view_pixel_values": batch["pixel_values"]}
     model = TransferModel(tiny.vit(), {"one": Probe("views")})
-    model.beside["state"] = State()
+    model.sidecars["state"] = State()
     domain = torch.tensor([0, 1])
     model(**batch, domain=domain, **copies)
     model(**batch, **copies)
@@ -224,10 +224,10 @@ def test_a_global_batch_holds_the_rows_of_all_processes(batch, monkeypatch):
 def test_modules_that_rest_stay_in_evaluation_mode():
     model = TransferModel(tiny.bert())
     first, second = model.model.bert.encoder.layer
-    model.resting_modules = [first]
+    model.frozen_modules = [first]
     assert model.train() is model
     assert not first.training and second.training
-    model.resting_modules = []
+    model.frozen_modules = []
     assert model.train().model.bert.encoder.layer[0].training and not model.train(False).training
 
 
