@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -41,10 +41,17 @@ from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.training.collapse import CollapseGauges, is_collapsed
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
-from hf_transfer.training.transfer_probes import TransferProbes
 from hf_transfer.validators import WORKING, choose_validator, find_validator
 
 logger = logging.get_logger(__name__)
+
+
+class Probes(Protocol):
+    """What a pre-training asks of transfer probes; theirs is the ranking, which no other training has to import."""
+
+    names: list[str]
+
+    def measure(self, model: PreTrainedModel | PeftModel) -> dict[str, float]: ...
 
 
 class PretrainingTrainer(TransferTrainer):
@@ -57,7 +64,8 @@ class PretrainingTrainer(TransferTrainer):
     Args:
         model: a Hugging Face or PEFT model.
         args: TransferConfig.
-        transfer_probes: small labelled target sets whose scores are logged at every evaluation.
+        transfer_probes: what the features are worth on small labelled target sets, logged at every evaluation: a
+            `hf_transfer.training.transfer_probes.TransferProbes`.
         kwargs: everything else TransferTrainer takes.
 
     Raises:
@@ -72,7 +80,7 @@ class PretrainingTrainer(TransferTrainer):
         model: PreTrainedModel | PeftModel | TransferModel,
         args: TransferConfig,
         *,
-        transfer_probes: TransferProbes | None = None,
+        transfer_probes: Probes | None = None,
         **kwargs: Any,
     ):
         if transfer_probes is not None and kwargs.get("eval_dataset") is None:
