@@ -107,6 +107,17 @@ def width_of(layer: nn.Module) -> tuple[int, int]:
     return 0, 0
 
 
+def output_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that give a model's outputs: its linear heads, and what it calls its output embeddings."""
+    base = unwrap_peft(model)
+    try:
+        heads = linear_heads(model)
+    except ValueError:
+        heads = []
+    embeddings = base.get_output_embeddings()
+    return heads if embeddings is None else [*heads, embeddings]
+
+
 def apply_head(model: nn.Module, features: Tensor, detached: bool = False) -> Tensor:
     """What the head in use, adapters included, makes of other features: [B, D] -> [B, C] float32.
 

@@ -56,6 +56,8 @@ from hf_transfer.training.constant_rates import hold_constant_groups, split_cons
 from hf_transfer.training.hyper_rule import apply_hyper_rule
 from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
+from hf_transfer.training.muon import NAME as MUON
+from hf_transfer.training.muon import muon_groups
 from hf_transfer.training.publishing_trainer import PublishingTrainer
 from hf_transfer.training.steps import steps_for
 from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
@@ -390,10 +392,13 @@ class TransferTrainer(PublishingTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimizer, with rates of their own for head and layers when the config asks for them."""
         is_new = self.optimizer is None
-        if is_new and (self.args.head_learning_rate_multiplier != 1.0 or self.schedules):
+        is_muon = self.args.torch_optimizer == MUON
+        if is_new and (is_muon or self.args.head_learning_rate_multiplier != 1.0 or self.schedules):
             target = self.model if model is None else model
             cls, keywords = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, target)
-            self.optimizer = cls(self.parameter_groups(target), **keywords)
+            groups = self.parameter_groups(target)
+            groups = muon_groups(self.adapted_model, groups) if is_muon else groups
+            self.optimizer = cls(groups, **keywords)
         optimizer = super().create_optimizer(model)
         if is_new:
             split_constant_groups(optimizer, self._constant_rate_parameters())

@@ -11,6 +11,8 @@ import torch
 from transformers import TrainingArguments
 
 from hf_transfer.task_adaptation.schedule import make_schedules
+from hf_transfer.training.muon import NAME as MUON
+from hf_transfer.training.muon import MuonWithAdamW
 
 HYPER_RULES = {"bit": "bit_hyper_rule"}
 """What `hyper_rule` may be, and the schedule that it brings."""
@@ -70,7 +72,10 @@ class TransferConfig(TrainingArguments):
     )
     torch_optimizer: str | None = field(
         default=None,
-        metadata={"help": "Class of torch.optim to use instead of `optim`, for those that it does not name: RAdam."},
+        metadata={
+            "help": "Class of torch.optim to use instead of `optim`, for those that it does not name: RAdam; or "
+            "Muon, for the matrices of hidden layers, with AdamW for the rest."
+        },
     )
     stop_on_collapse: bool = field(
         default=False,
@@ -152,7 +157,7 @@ class TransferConfig(TrainingArguments):
 
 def torch_optimizer(args: TransferConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
     """The class that `args.torch_optimizer` names, with the learning rate and, where it has them, Adam's settings."""
-    cls = getattr(torch.optim, args.torch_optimizer)
+    cls = MuonWithAdamW if args.torch_optimizer == MUON else getattr(torch.optim, args.torch_optimizer)
     settings = {
         "lr": args.learning_rate,
         "betas": (args.adam_beta1, args.adam_beta2),
