@@ -349,14 +349,8 @@ class Row:
     results: dict[str, Any]
 
     def cells(self) -> list[str]:
-        results = self.results
-        return [
-            self.step,
-            self.method,
-            f"{results['accuracy']:.3f}",
-            str(results["seconds"]),
-            str(results["trained_parameters"]),
-        ]
+        figures = (str(self.results[name]) for name in ("seconds", "trained_parameters"))
+        return [self.step, self.method, f"{self.results['accuracy']:.3f}", *figures]
 
 
 def slug(method: str) -> str:

@@ -54,7 +54,10 @@ class RowStream(torch.utils.data.IterableDataset):
             for number, row in enumerate(self.rows):
                 yield Visit(number, epoch, 0), row
             if number < 0:
-                raise ValueError(f"the {self.name} stream is empty: check the split name and any filter before.")
+                raise self._empty()
+
+    def _empty(self) -> ValueError:
+        return ValueError(f"the {self.name} stream is empty: check the split name and any filter before.")
 
     def _check_class(self, visit: Visit, row: dict[str, Any]) -> None:
         label = next((int(row[name]) for name in LABEL_COLUMNS if name in row), IGNORED_LABEL)
@@ -69,7 +72,7 @@ class RowStream(torch.utils.data.IterableDataset):
         self.rows.set_epoch(0)
         found = list(islice(self.rows, most))
         if not found:
-            raise ValueError(f"the {self.name} stream is empty: check the split name and any filter before.")
+            raise self._empty()
         return Dataset.from_list(found, features=self.rows.features)
 
 

@@ -15,6 +15,7 @@ import transformers
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_transfer.core.task_loss import REGRESSION, SINGLE_LABEL, problem_type_of, task_loss
 from hf_transfer.data.text_length import text_positions
@@ -67,6 +68,26 @@ class CompositeModel(PreTrainedModel):
         if labels is None:
             return None
         return task_loss(logits, labels, problem_type_of(self.config, labels))
+
+    def logits_of(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits [B, C] of the members on inputs by name; each is given those that it names."""
+        raise NotImplementedError(f"{type(self).__name__} should define `logits_of(inputs)`.")
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        past_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput:
+        """Logits [B, C], and the loss where there are labels."""
+        named = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
+        named |= {"token_type_ids": token_type_ids, "past_values": past_values}
+        logits = self.logits_of(self.given(named, kwargs))
+        return ImageClassifierOutput(loss=self.loss_of(logits, labels), logits=logits)
 
     @staticmethod
     def given(inputs: Mapping[str, Tensor | None], more: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_transfer.functional.soft_targets import mean_logits
 from hf_transfer.multi_model.composite import (
@@ -92,20 +90,6 @@ class Ensemble(CompositeModel):
         made.members = torch.nn.ModuleList(model for model, _ in chosen)
         return made.eval()
 
-    def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        past_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> ImageClassifierOutput:
-        """Logits [B, C], and the loss where there are labels; every member is given the inputs that it names."""
-        named = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
-        named |= {"token_type_ids": token_type_ids, "past_values": past_values}
-        inputs = self.given(named, kwargs)
+    def logits_of(self, inputs: dict[str, Tensor]) -> Tensor:
         logits = [member(**accepted_inputs(member, inputs)).logits.float() for member in self.members]
-        mean = mean_logits(logits, torch.tensor(self.config.weights), problem_type=self.config.problem_type)
-        return ImageClassifierOutput(loss=self.loss_of(mean, labels), logits=mean)
+        return mean_logits(logits, torch.tensor(self.config.weights), problem_type=self.config.problem_type)

@@ -8,13 +8,10 @@ https://huggingface.co/papers/2106.15434.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from hf_transfer.core.registry import registered
 from hf_transfer.multi_model.composite import (
@@ -71,19 +68,6 @@ class ZooTuned(CompositeModel):
         made.members, made.zoo = nn.ModuleList([model]), zoo
         return made.eval()
 
-    def forward(
-        self,
-        pixel_values: Tensor | None = None,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        past_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        **kwargs: Any,
-    ) -> ImageClassifierOutput:
-        """Logits [B, C], and the loss where there are labels."""
-        named = {"pixel_values": pixel_values, "input_ids": input_ids, "attention_mask": attention_mask}
-        named |= {"token_type_ids": token_type_ids, "past_values": past_values}
-        member = self.members[0]
-        logits = member(**accepted_inputs(member, self.given(named, kwargs))).logits
-        return ImageClassifierOutput(loss=self.loss_of(logits, labels), logits=logits)
+    def logits_of(self, inputs: dict[str, Tensor]) -> Tensor:
+        (member,) = self.members
+        return member(**accepted_inputs(member, inputs)).logits

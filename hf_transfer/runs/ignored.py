@@ -35,8 +35,7 @@ def reads_labels_or_domains(experiment: Experiment) -> bool:
 def cannot_collapse(experiment: Experiment) -> bool:
     """Whether no objective trains features without labels, or labels or a target are there to train by."""
     made = make_objectives(experiment.config.objectives).values()
-    is_labelled = TASKS[experiment.model.task].reads_labels or not is_task_run(experiment)
-    return is_labelled or not any(one.can_collapse for one in made)
+    return reads_labels_or_domains(experiment) or not any(one.can_collapse for one in made)
 
 
 DOMAIN = "domain adaptation, which a `target_dataset` makes of a run"

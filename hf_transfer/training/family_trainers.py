@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,27 +118,18 @@ class PretrainingTrainer(TransferTrainer):
         return self.accelerator.gather_for_metrics(rows)
 
     def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
-        """As the Trainer's, with gauges of collapse where objectives train features without labels."""
-
-        def loop():
-            return super(PretrainingTrainer, self).evaluation_loop(
+        """As the Trainer's, with the transfer probes, and gauges of collapse where features train without labels."""
+        is_evaluation = description == "Evaluation"
+        is_probed = is_evaluation and self.transfer_probes is not None and metric_key_prefix == "eval"
+        probed = self._probed() if is_probed else {}
+        gauges = self.collapse_gauges if is_evaluation else None
+        with nullcontext() if gauges is None else gauges:
+            output = super().evaluation_loop(
                 dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs
             )
-
-        if description == "Evaluation" and self.transfer_probes is not None and metric_key_prefix == "eval":
-            probed = self._probed()
-        else:
-            probed = {}
-        if self.collapse_gauges is None or description != "Evaluation":
-            output = loop()
-            output.metrics.update(probed)
-            return output
-        with self.collapse_gauges:
-            output = loop()
-        output.metrics.update(probed)
-        found = self.collapse_gauges.metrics(metric_key_prefix)
-        output.metrics.update(found)
-        if self.args.stop_on_collapse and is_collapsed(*found.values()) and self.is_in_train:
+        found = {} if gauges is None else gauges.metrics(metric_key_prefix)
+        output.metrics.update({**probed, **found})
+        if found and self.args.stop_on_collapse and is_collapsed(*found.values()) and self.is_in_train:
             logger.warning("the training ends here, as `stop_on_collapse` says.")
             self.control.should_training_stop = True
         return output

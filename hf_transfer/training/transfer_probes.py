@@ -21,11 +21,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, unwrap_peft
 from hf_transfer.ranking.features import FeatureExtractor
-from hf_transfer.ranking.scorer import extracted
+from hf_transfer.ranking.scorer import extracted, labelled_rows
 from hf_transfer.ranking.settings import DEFAULT_SCORES, RankSettings
 
 
@@ -80,8 +79,6 @@ class TransferProbes:
         self.targets = dict(targets)
         self.layers = layers
         self.batch_size = batch_size
-        self.best_layers: dict[str, int] = {}
-        """Of the last measurement, by name of the metric without its prefix."""
 
     @property
     def names(self) -> list[str]:
@@ -101,36 +98,26 @@ class TransferProbes:
         with at_rest(model) as backbone:
             for name, target in self.targets.items():
                 for score, layers in self._scores(backbone, target).items():
-                    best = max(layers, key=lambda layer: layers[layer])
-                    found[f"{name}_{score}"] = layers[best]
-                    self.best_layers[f"{name}_{score}"] = best
+                    found[f"{name}_{score}"] = max(layers.values())
         return found
 
     def _scores(self, backbone: nn.Module, target: ProbeTarget) -> dict[str, dict[int, float]]:
         """Score -> layer -> value on a target."""
         extract, accumulators = FeatureExtractor(backbone, self.layers), {}
-        device = next(backbone.parameters()).device
         for start in range(0, len(target.rows), self.batch_size):
-            places = range(start, min(start + self.batch_size, len(target.rows)))
-            batch = dict(target.collator([target.rows[place] for place in places]))
+            places = torch.arange(start, min(start + self.batch_size, len(target.rows)))
+            batch = dict(target.collator([target.rows[place] for place in places.tolist()]))
             labels = batch.pop("labels")
             with torch.no_grad():
                 layers = extracted(extract.features, batch, backbone)
-            keep = known(labels)
             for layer, features in layers.items():
-                scores = accumulators.setdefault(layer, self.settings.new_scores())
-                for score in scores.values():
-                    score.update(features[keep.to(device)], labels[keep], torch.tensor(list(places))[keep])
+                known = labelled_rows(features, labels, places, is_per_token=False)
+                for score in accumulators.setdefault(layer, self.settings.new_scores()).values():
+                    score.update(*known)
         return {
             name: {layer: scores[name].compute().value for layer, scores in accumulators.items()}
             for name in self.settings.scores
         }
-
-
-def known(labels: Tensor) -> Tensor:
-    """Which rows have a label, [B]."""
-    is_class = labels.ndim == 1 and not labels.is_floating_point()
-    return labels != IGNORED_LABEL if is_class else torch.ones(len(labels), dtype=torch.bool)
 
 
 @contextmanager
