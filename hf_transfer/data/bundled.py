@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 
 from hf_transfer.data.bible import VERSIONS, bible
 from hf_transfer.data.emoji import emoji
+from hf_transfer.data.emoji_scenes import emoji_boxes, emoji_masks, emoji_points
 from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
 from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.photographs import on_photographs
@@ -145,6 +146,9 @@ def _optical() -> tuple[np.ndarray, np.ndarray]:
 BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
     "coloured_mnist": coloured_mnist,
     "emoji": emoji,
+    "emoji_boxes": emoji_boxes,
+    "emoji_masks": emoji_masks,
+    "emoji_points": emoji_points,
     "mnist5k": mnist5k,
     "mnist_angles": mnist_angles,
     "mnist_on_photos": mnist_on_photos,
