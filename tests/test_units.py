@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import BertForMaskedLM
 
 from hf_transfer import DomainAdaptationTrainer, TransferConfig, TransferModel, TransferTrainer
 from hf_transfer.core.objective import IGNORED_LABEL, Objective, View
+from hf_transfer.data.columns import format_of
 from hf_transfer.training.transfer_model import make_objectives
+from hf_transfer.training.unit_outputs import unit_outputs
+from hf_transfer.validators.information_maximization import information_maximization
 from tests import tiny
 from tests.modeling.test_readouts import clip, segformer, tagger
 
@@ -98,10 +101,73 @@ def test_one_objective_aligns_images_tokens_and_pixels(units, objectives, tmp_pa
 
 
 @pytest.mark.parametrize("units", ["tokens", "pixels"])
-def test_validators_of_whole_rows_are_not_asked_about_parts_of_them(units, tmp_path):
+def test_a_domain_adaptation_of_parts_of_rows_is_validated_on_them(units, tmp_path):
+    torch.manual_seed(0)
     model, rows, more = setting(units, None)
-    with pytest.raises(ValueError, match="validators read whole rows, .* train with TransferTrainer"):
-        DomainAdaptationTrainer(model, config(tmp_path), objectives={"dann": {}}, train_dataset=rows, **more)
+    args = config(tmp_path, eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1)
+    args.load_best_model_at_end = True
+    trainer = DomainAdaptationTrainer(model, args, objectives={"dann": {}}, train_dataset=rows, **more)
+    trainer.train()
+    assert trainer.state.best_model_checkpoint and np.isfinite(trainer.state.best_metric)
+    features, logits, domain, labels = trainer.validation_outputs()
+    model.eval()
+    expected = {0: [], 1: []}
+    for row in rows.with_format(None):
+        inputs = {"pixel_values": torch.tensor(row["pixel_values"])[None]} if units == "pixels" else None
+        inputs = inputs or {"input_ids": torch.tensor(row["input_ids"])[None]}
+        inputs["attention_mask"] = torch.ones(1, len(row["input_ids"])) if units == "tokens" else None
+        with torch.no_grad():
+            found = model(**{name: value for name, value in inputs.items() if value is not None}).logits[0]
+        expected[row["domain"]].append(found if units == "tokens" else found.flatten(1).T)
+    for one, parts in expected.items():
+        of_domain = logits[domain == one]
+        parts = torch.cat(parts)
+        assert of_domain.shape == parts.shape
+        torch.testing.assert_close(of_domain.sort(dim=0)[0], parts.sort(dim=0)[0], rtol=1e-4, atol=1e-5)
+    assert (labels[domain == 1] == IGNORED_LABEL).all() and (labels[domain == 0] >= 0).any()
+    assert len(features) == len(domain)
+    assert trainer.validate() == pytest.approx(information_maximization(features, logits, domain, labels))
+
+
+@pytest.mark.parametrize("units", ["tokens", "pixels"])
+@pytest.mark.parametrize("column", [True, False], ids=["labelled", "unlabelled"])
+def test_labels_of_parts_of_target_rows_are_not_read(units, column, tmp_path, caplog):
+    model, rows, more = setting(units, None)
+    source, target = (rows.filter(lambda row, one=one: row["domain"] == one) for one in (0, 1))
+    target = target.map(lambda row: {"labels": np.zeros_like(row["labels"]).tolist()})
+    ignored = IGNORED_LABEL if units == "tokens" else 255
+    given = [part.remove_columns("domain") for part in (source, target)]
+    given[1] = given[1] if column else given[1].remove_columns("labels")
+    made = DomainAdaptationTrainer(
+        model, config(tmp_path), objectives={"dann": {}}, train_dataset=given[0], target_dataset=given[1], **more
+    ).train_dataset.with_format(None)
+    assert ("they are not read" in caplog.text) == column
+    for row, old in zip(made, [*source.with_format(None), *target.with_format(None)], strict=True):
+        expected = np.full(np.shape(old["labels"]), ignored) if old["domain"] else old["labels"]
+        assert row["domain"] == old["domain"] and np.array_equal(row["labels"], expected)
+    both = concatenate_datasets([source.with_format(None), target.with_format(None).cast(source.features)])
+    trainer = DomainAdaptationTrainer(
+        model, config(tmp_path), objectives={"dann": {}}, train_dataset=both.with_format(**format_of(rows)), **more
+    )
+    assert trainer.train_dataset.with_format(None)[:] == made[:]
+
+
+def test_only_so_many_units_are_validated(tmp_path, monkeypatch):
+    model, rows, more = setting("pixels", None)
+    trainer = DomainAdaptationTrainer(model, config(tmp_path), objectives={"dann": {}}, train_dataset=rows, **more)
+    monkeypatch.setattr(trainer.transfer_model, "returns_features", True)
+    few, again, all_of_them = (unit_outputs(trainer, rows, most=most) for most in (100, 100, 10_000))
+    assert len(few[0]) == 100 and len(all_of_them[0]) == 8 * 64
+    assert all(torch.equal(*pair) for pair in zip(few, again))
+
+
+def test_parts_of_rows_of_a_stream_are_refused(tmp_path):
+    model, rows, more = setting("tokens", None)
+    streams = [rows.remove_columns("domain").to_iterable_dataset()] * 2
+    with pytest.raises(ValueError, match="hides labels of whole target rows alone"):
+        DomainAdaptationTrainer(
+            model, config(tmp_path), objectives={}, train_dataset=streams[0], target_dataset=streams[1], **more
+        )
 
 
 def test_the_task_loss_of_tokens_is_the_models_own():

@@ -45,6 +45,8 @@ class Readout:
 
     units_are_rows: ClassVar[bool] = True
     """Whether there is one unit a row of the batch, in its order."""
+    ignored_part: int | None = None
+    """In the model's own form of labels, the class of a part of a row that has no label; None where units are rows."""
     feature_dim: int | None = None
     num_outputs: int | None = None
 

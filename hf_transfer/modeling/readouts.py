@@ -54,6 +54,7 @@ class Token(HeadReadout):
     """
 
     units_are_rows = False
+    ignored_part = IGNORED_LABEL
 
     def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
         features, logits = self.head.take_all()
@@ -79,14 +80,14 @@ class Dense(HeadReadout):
 
     def find(self, model: nn.Module) -> None:
         super().find(model)
-        self.ignored = getattr(unwrap_peft(model).config, "semantic_loss_ignore_index", IGNORED_LABEL)
+        self.ignored_part = getattr(unwrap_peft(model).config, "semantic_loss_ignore_index", IGNORED_LABEL)
 
     def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
         features, logits = self.head.take_all()
         labels = batch.get("labels")
         if labels is not None:
             labels = nearest(labels, logits.shape[-2:])
-            labels = labels.masked_fill(labels == self.ignored, IGNORED_LABEL).flatten()
+            labels = labels.masked_fill(labels == self.ignored_part, IGNORED_LABEL).flatten()
         row = rows_of(batch).repeat_interleave(logits.shape[-2] * logits.shape[-1])
         return Units(by_pixel(features), by_pixel(logits), labels, row)
 

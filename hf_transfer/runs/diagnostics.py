@@ -20,7 +20,7 @@ from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 
 FIGURES_FOLDER = "figures"
 ROWS = 300
-"""Rows of each domain in the embedding."""
+"""Units of each domain in the embedding."""
 
 
 class Diagnostics:
@@ -41,12 +41,12 @@ class Diagnostics:
         self.trainer = trainer
         self.embedding = embedding
         self.folder = Path(trainer.args.output_dir) / FIGURES_FOLDER
-        self.rows = few_rows(column_values(trainer.validation_dataset, "domain"))
         self.before: tuple[str, Cloud] | None = None
         if not has_reference:
-            rows = trainer.validation_dataset.select(self.rows)
+            rows = trainer.validation_dataset
+            rows = rows.select(few_of(torch.from_numpy(column_values(rows, "domain"))))
             with kept_random_state():
-                self.before = ("before", self._labelled(trainer.validation_outputs(rows)))
+                self.before = ("before", self._labelled(few_units(trainer.validation_outputs(rows))))
 
     def _labelled(self, outputs: tuple[Tensor, ...]) -> Cloud:
         """Rows with their labels: the head of a model before its training may be random, and predicts nothing."""
@@ -66,7 +66,7 @@ class Diagnostics:
 
     def see_reference(self, outputs: tuple[Tensor, ...]) -> None:
         """The validation outputs of the source-only model."""
-        self.before = ("source only", self._predicted([values[self.rows] for values in outputs]))
+        self.before = ("source only", self._predicted(few_units(outputs)))
 
     def draw(self, test: EvalPrediction | None) -> list[PlotFact]:
         """Write the pictures, of the validation outputs that the trainer keeps; the main process writes.
@@ -84,7 +84,7 @@ class Diagnostics:
         plots = []
         if plot_losses(self.trainer.state.log_history, losses):
             plots.append(PlotFact(losses, "Loss terms over the training"))
-        after = self._predicted([values[self.rows] for values in outputs])
+        after = self._predicted(few_units(outputs))
         is_single = self.trainer.problem_type == SINGLE_LABEL
         clouds = dict([*([self.before] if self.before else []), ("after", after)])
         plot_domains(clouds, domains, self.embedding, names if is_single else None)
@@ -106,10 +106,16 @@ class Diagnostics:
         return counts
 
 
-def few_rows(domains: np.ndarray) -> list[int]:
-    """Places of at most `ROWS` evenly spaced rows of each domain."""
+def few_units(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Features, logits, domain and labels of a few units of each domain."""
+    chosen = few_of(outputs[2])
+    return tuple(values[chosen] for values in outputs)
+
+
+def few_of(domain: Tensor) -> list[int]:
+    """Indices of at most `ROWS` evenly spaced ones of each domain."""
     chosen: list[int] = []
-    for domain in (SOURCE, TARGET):
-        places = np.flatnonzero(domains == domain)
-        chosen += places[np.linspace(0, len(places) - 1, min(ROWS, len(places))).astype(int)].tolist()
+    for one in (SOURCE, TARGET):
+        found = np.flatnonzero(domain.numpy() == one)
+        chosen += found[np.linspace(0, len(found) - 1, min(ROWS, len(found))).astype(int)].tolist()
     return chosen

@@ -10,29 +10,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset, concatenate_datasets
+from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
-from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
-from hf_transfer.core.readout import Readout
+from hf_transfer.core.objective import SOURCE, TARGET, Objective
 from hf_transfer.core.supervision import FromModel, NoTask
-from hf_transfer.core.task_loss import REGRESSION, problem_type_of
-from hf_transfer.data.checks import (
-    LABEL_COLUMNS,
-    check_domain_sizes,
-    check_not_empty,
-    check_two_domains,
-    column_values,
-    label_column,
-    label_numbers,
-)
+from hf_transfer.core.task_loss import REGRESSION, SINGLE_LABEL, problem_type_of
+from hf_transfer.data.checks import check_domain_sizes, column_values, label_column, label_numbers
 from hf_transfer.data.class_names import check_label_spaces
-from hf_transfer.data.columns import format_of, replace_column, without_labels
 from hf_transfer.data.conversion import as_dataset
+from hf_transfer.data.domain_rows import hold_out_source, join_domains
 from hf_transfer.data.packing import PackingCollator
 from hf_transfer.data.streams import DomainStream, is_stream
 from hf_transfer.data.text_collator import TextCollator
@@ -42,6 +33,7 @@ from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.training.collapse import CollapseGauges, is_collapsed
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
+from hf_transfer.training.unit_outputs import unit_outputs
 from hf_transfer.validators import WORKING, choose_validator, find_validator
 
 logger = logging.get_logger(__name__)
@@ -188,20 +180,24 @@ class DomainAdaptationTrainer(TransferTrainer):
         limit = args.validation_rows if validation_rows is None else validation_rows
         if limit < 1:
             raise ValueError(f"`validation_rows` should be at least 1, got {limit}.")
-        check_whole_rows(model, kwargs.get("readout"))
+        readout = kwargs.get("readout")
+        chosen = model.readout if isinstance(model, TransferModel) else choose_readout(model, readout)
         if is_stream(train_dataset, target_dataset):
+            if not chosen.units_are_rows:
+                raise ValueError("a stream hides labels of whole target rows alone: give datasets for parts of rows.")
             dataset = stream_of_domains(train_dataset, target_dataset, args)
             known = validation = dataset.first_rows(limit)
         else:
             train_dataset = as_dataset(train_dataset, "train_dataset")
             if target_dataset is not None:
                 target_dataset = as_dataset(target_dataset, "target_dataset")
-            dataset, validation = hold_out_source(
-                join_domains(train_dataset, target_dataset), args.source_holdout, args.seed
-            )
+            both = join_domains(train_dataset, target_dataset, chosen.ignored_part)
+            dataset, validation = hold_out_source(both, args.source_holdout, args.seed)
             known = dataset
-        labels = label_numbers(known, label_column(known, "training"), "training")
-        self.problem_type = what_is_predicted(model, labels)
+        self.problem_type = SINGLE_LABEL  # of tokens and pixels
+        if chosen.units_are_rows:
+            labels = label_numbers(known, label_column(known, "training"), "training")
+            self.problem_type = what_is_predicted(model, labels)
         args.validator = choose_validator(args.validator, self.problem_type)
         self.validator = find_validator(args.validator)
         if args.metric_for_best_model in (None, "loss"):
@@ -278,6 +274,8 @@ class DomainAdaptationTrainer(TransferTrainer):
     def validation_outputs(self, rows: Dataset | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What a validator reads: features [N, D], logits [N, C], domain [N] and labels [N], all -100 on the target.
 
+        They are of tokens or pixels where the readout's units are, see `unit_outputs`.
+
         Args:
             rows: some of the validation rows; all of them when left out.
         """
@@ -294,6 +292,15 @@ class DomainAdaptationTrainer(TransferTrainer):
         return super().train(*args, **kwargs)
 
     def _outputs_of(self, rows: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self.transfer_model.readout.units_are_rows:
+            return self._outputs_of_rows(rows)
+        self.transfer_model.returns_features = True
+        try:
+            return unit_outputs(self, rows)
+        finally:
+            self.transfer_model.returns_features = False
+
+    def _outputs_of_rows(self, rows: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         column = label_column(rows, "validation")
         drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
@@ -333,17 +340,6 @@ class DomainAdaptationTrainer(TransferTrainer):
         )
 
 
-def check_whole_rows(model: PreTrainedModel | PeftModel | TransferModel, readout: Readout | str | None) -> None:
-    """Raises ValueError where units are tokens or pixels, which validators do not read."""
-    chosen = model.readout if isinstance(model, TransferModel) else choose_readout(model, readout)
-    if not chosen.units_are_rows:
-        raise ValueError(
-            f"validators read whole rows, and the readout `{type(chosen).__name__}` gives parts of them: train with "
-            "TransferTrainer, on rows of both domains with a `domain` column (0 = source, 1 = target) and target "
-            "labels of -100 (of the model's own ignored label for pixels), and choose the checkpoint on labelled rows."
-        )
-
-
 def what_is_predicted(model: PreTrainedModel | PeftModel | TransferModel, labels: np.ndarray) -> str:
     """The problem type of the model on these labels, [N] or [N, C]: a key of `hf_transfer.validators.WORKING`."""
     return problem_type_of(model.config, labels, "the labels of the training dataset")
@@ -366,29 +362,6 @@ def score(
     return -math.inf if math.isnan(value) else value
 
 
-def hold_out_source(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Training rows, and the rows for validators: all of the target, and of the source what is held out, or else all.
-
-    Args:
-        dataset: both domains.
-        share: of the source rows that are held out.
-        seed: of which.
-
-    Raises:
-        ValueError: the share leaves no row on one side.
-    """
-    if share == 0:
-        return dataset, dataset
-    domains = column_values(dataset, "domain")
-    source = np.random.default_rng(seed).permutation(np.flatnonzero(domains == SOURCE))
-    count = round(share * len(source))
-    if not 0 < count < len(source):
-        raise ValueError(f"`source_holdout={share}` holds {count} of the {len(source)} source rows out.")
-    held, rest = np.sort(source[:count]), np.sort(source[count:])
-    target = np.flatnonzero(domains == TARGET)
-    return tuple(dataset.select(np.sort(np.concatenate([rows, target]))) for rows in (rest, held))
-
-
 def stream_of_domains(source: Any, target: Any, args: TransferConfig) -> DomainStream:
     """Two streams as one.
 
@@ -402,57 +375,3 @@ def stream_of_domains(source: Any, target: Any, args: TransferConfig) -> DomainS
     if args.source_holdout:
         raise ValueError("`source_holdout` draws rows by number, which those of a stream have not: leave it out.")
     return DomainStream(source, target, args.per_device_train_batch_size)
-
-
-def join_domains(source: Dataset, target: Dataset | None) -> Dataset:
-    """One dataset with a `domain` column and no target labels.
-
-    Args:
-        source: labelled rows, or rows of both domains with a `domain` column when `target` is None.
-        target: rows of the target domain.
-
-    Raises:
-        ValueError: a domain is missing or empty, or both datasets have different columns.
-    """
-    if target is None:
-        if "domain" not in source.column_names:
-            raise ValueError(
-                "one domain is missing: pass `target_dataset`, or a dataset with a `domain` column (0 = source, "
-                f"1 = target); this one has {source.column_names}."
-            )
-        check_not_empty(source, "training")
-        domains = column_values(source, "domain")
-        check_two_domains(domains)
-        column, labels = _labels_of(source, "training")
-        if np.any(labels[domains == TARGET] != IGNORED_LABEL):
-            _tell_of_labels(column)
-        labels[domains == TARGET] = IGNORED_LABEL
-        return replace_column(without_labels(source), column, labels)
-    for name, dataset in (("source", source), ("target", target)):
-        check_not_empty(dataset, name)
-    column, labels = _labels_of(source, "source")
-    for name in LABEL_COLUMNS:
-        if name in target.column_names:
-            _tell_of_labels(name)
-    unknown = np.full((len(target), *labels.shape[1:]), IGNORED_LABEL).astype(labels.dtype)
-    source = replace_column(without_labels(source), column, labels)
-    target = replace_column(without_labels(target), column, unknown)
-    source = replace_column(source, "domain", np.full(len(source), SOURCE))
-    target = replace_column(target, "domain", np.full(len(target), TARGET))
-    missing = set(source.column_names) ^ set(target.column_names)
-    if missing:
-        raise ValueError(f"source and target should have the same columns; these are in one only: {sorted(missing)}.")
-    target = target.select_columns(source.column_names).with_format(None)
-    joined = concatenate_datasets([source.with_format(None), target.cast(source.features)])
-    return joined.with_format(**format_of(source))
-
-
-def _tell_of_labels(column: str) -> None:
-    logger.warning(f"the target has labels (column `{column}`); they are not read.")
-
-
-def _labels_of(dataset: Dataset, name: str) -> tuple[str, np.ndarray]:
-    """The label column and a copy of its values, of a type that can hold `IGNORED_LABEL`."""
-    column = label_column(dataset, name)
-    values = column_values(dataset, column)
-    return column, values.astype(np.int64 if values.dtype.kind in "iub" else values.dtype)

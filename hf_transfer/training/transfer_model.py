@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -41,6 +40,7 @@ from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, u
 from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
 from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.training.gathered_view import gathered
+from hf_transfer.training.joined_batches import in_float32, joined_batches, split_copies
 from hf_transfer.training.objectives import REGISTRY as REGISTRY
 from hf_transfer.training.objectives import alternates as alternates
 from hf_transfer.training.objectives import check_readout, check_tasks, check_views
@@ -62,12 +62,16 @@ class TransferOutput(ModelOutput):
         logits: [B, C].
         features: [B, D], only when the model was told to return them.
         losses: each unweighted term by name, detached, in training.
+        row, unit_domain, unit_labels: [N] of each unit, only with features of parts of rows.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     features: Tensor | None = None
     losses: dict[str, Tensor] | None = None
+    row: Tensor | None = None
+    unit_domain: Tensor | None = None
+    unit_labels: Tensor | None = None
 
 
 class TransferModel(nn.Module):
@@ -212,8 +216,7 @@ class TransferModel(nn.Module):
         if task_loss is not None and labels is not None and labels_per_batch is not None:
             task_loss = task_loss * (self.label_count(labels) / labels_per_batch.clamp(min=1e-6))
         if not self.training:
-            features = view.features if self.returns_features else None
-            return TransferOutput(loss=task_loss, logits=self._told_logits(view, outputs), features=features)
+            return self._evaluated(task_loss, view, outputs)
         terms = {} if task_loss is None else {"task": task_loss}
         if working:
             terms |= self._objective_losses(replace(view, row_numbers=row_numbers))
@@ -224,6 +227,14 @@ class TransferModel(nn.Module):
         total = sum(weights[name] * value for name, value in terms.items()) if terms else None
         losses = {self._logged_name(name): value.detach() for name, value in terms.items()}
         return TransferOutput(loss=total, logits=self._told_logits(view, outputs), losses=losses)
+
+    def _evaluated(self, task_loss: Tensor | None, view: View, outputs: ModelOutput) -> TransferOutput:
+        if not self.returns_features:
+            return TransferOutput(loss=task_loss, logits=self._told_logits(view, outputs))
+        if self.readout.units_are_rows:
+            return TransferOutput(loss=task_loss, logits=self._told_logits(view, outputs), features=view.features)
+        units = {"row": view.row, "unit_domain": view.domain, "unit_labels": view.labels}
+        return TransferOutput(loss=task_loss, logits=view.logits, features=view.features, **units)
 
     def _told_logits(self, view: View, outputs: ModelOutput) -> Tensor:
         """The logits of this process's rows for the Trainer's metrics: in float32 where units are rows."""
@@ -476,24 +487,3 @@ def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
     if readout.num_outputs is not None and not isinstance(readout, Dense):
         return FromLabels(label_smoothing)
     return NoTask() if isinstance(readout, Pooled) else FromModel()
-
-
-def split_copies(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-    """The batch itself, and its augmented copies: the inputs under `view_`, `view2_`, `view3_` and so on."""
-    plain, copies = {}, {}
-    for name, value in inputs.items():
-        found = re.fullmatch(r"view(\d*)_(.+)", name)
-        if found is None:
-            plain[name] = value
-        else:
-            copies.setdefault(int(found[1] or 1), {})[found[2]] = value
-    return plain, [copies[number] for number in sorted(copies)]
-
-
-def joined_batches(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Batches of the same inputs as one, row after row."""
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def in_float32(states: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-    return None if states is None else tuple(state.float() for state in states)
