@@ -1,4 +1,4 @@
-"""Every registered method has a paper, a formula, a test, a recipe and a row in the README's method index."""
+"""Every registered method has a paper, a formula, a test, a recipe and a row in its family's README.md."""
 
 import ast
 import importlib
@@ -12,11 +12,12 @@ import pytest
 import hf_transfer
 from hf_transfer.core.objective import NEEDS, Objective
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
+from hf_transfer.runs.method_index import FAMILIES, IDENTIFIER, all_methods
+from hf_transfer.runs.method_tables import with_table
 from hf_transfer.training.transfer_model import REGISTRY, make_objectives, objective_class
 
 ROOT = Path(__file__).parents[2]
 RECIPES = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "recipes").rglob("*.yaml"))}
-IDENTIFIER = re.compile(r"\d{4}\.\d{4,5}|10\.\d{4,}/\S+|https://\S+")
 HEADER = ["method", "paper", "file", "recipe"]
 WITHOUT_RECIPE: dict[str, str] = {}
 """Objectives that no recipe shows, and why; a new one may not join them without a reason."""
@@ -73,7 +74,7 @@ def method_index(text: str) -> list[dict[str, str]]:
             rows.append(dict(zip(HEADER, cells)))
         elif not cells:
             inside = False
-    assert rows, f"README.md has no method index: a table headed {' | '.join(HEADER)}"
+    assert rows, f"no method index: a table headed {' | '.join(HEADER)}"
     return [row for row in rows if set(row["method"]) - set(":- ")]
 
 
@@ -154,19 +155,33 @@ def test_a_recipe_can_be_launched(recipe):
     parse_arguments([str(RECIPES[recipe])])
 
 
+def readme_of(family: str) -> Path:
+    return ROOT / "hf_transfer" / family / "README.md"
+
+
+def test_all_methods_are_in_the_index():
+    assert {one.target for one in all_methods()} == set(METHODS.values()), "name the registry in method_index.KINDS"
+    assert {one.name for one in all_methods()} == {method.split(".", 1)[1] for method in METHODS}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_table_of_a_family_is_up_to_date(family):
+    text = readme_of(family).read_text()
+    assert text == with_table(text, family), "python -m hf_transfer.runs.method_tables writes it"
+
+
 def test_there_is_a_row_in_the_method_index():
-    index = method_index((ROOT / "README.md").read_text())
+    index = [row for family in FAMILIES for row in method_index(readme_of(family).read_text())]
     complaints = {method: missing_from(index, method) for method in sorted(METHODS)}
     assert [complaint for complaint in complaints.values() if complaint] == []
 
 
-def test_files_and_recipes_of_the_method_index_exist():
-    for row in method_index((ROOT / "README.md").read_text()):
-        files = re.findall(r"[\w/]+\.py", row["file"])
-        assert files, f"the row of {row['method']} names no file"
-        absent = [file for file in files if not (ROOT / "hf_transfer" / file.removeprefix("hf_transfer/")).is_file()]
-        absent += [recipe for recipe in re.findall(r"recipes/[\w./-]+", row["recipe"]) if not (ROOT / recipe).exists()]
-        assert absent == []
+@pytest.mark.parametrize("family", FAMILIES)
+def test_files_and_recipes_of_the_method_index_exist(family):
+    for row in method_index(readme_of(family).read_text()):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", " ".join(row.values()))
+        assert links, f"the row of {row['method']} names no file"
+        assert [link for link in links if not (readme_of(family).parent / link).exists()] == []
 
 
 def test_a_row_that_is_missing_or_wrong_is_seen():
