@@ -1,4 +1,4 @@
-"""Tells transformers about Flowformer and LeNet; called once transformers is imported beside `hf_transfer`."""
+"""Tells transformers about our architectures; called once transformers is imported beside `hf_transfer`."""
 
 from transformers import (
     AutoConfig,
@@ -33,6 +33,8 @@ from hf_transfer.models.flowformer import (
     FlowformerModel,
     register_flow_attention,
 )
+from hf_transfer.models.group_normed import MODEL_TYPE as GROUP_NORMED
+from hf_transfer.models.group_normed import GroupNormedConfig
 from hf_transfer.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
 
 AUTO_CLASSES = {
@@ -61,6 +63,7 @@ def register() -> None:
     AutoConfig.register(LeNetConfig.model_type, LeNetConfig, exist_ok=True)
     AutoModel.register(LeNetConfig, LeNetModel, exist_ok=True)
     AutoModelForImageClassification.register(LeNetConfig, LeNetForImageClassification, exist_ok=True)
+    AutoConfig.register(GROUP_NORMED, GroupNormedConfig, exist_ok=True)
 
 
 def _image_processors() -> dict[str, type]:

@@ -16,6 +16,7 @@ OBJECTIVES: dict[str, str] = {
 """Name -> "module:class", imported when asked for."""
 
 CONVERTERS: dict[str, str] = {
+    "bit": "hf_transfer.pretraining.bit:convert",
     "lit": "hf_transfer.pretraining.lit:convert",
 }
 """Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""

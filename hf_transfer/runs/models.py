@@ -31,7 +31,7 @@ from hf_transfer.modeling.two_towers import DUAL_ENCODER, TOWERS, check_tower, l
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.tasks import task_named
 from hf_transfer.tasks.arguments import ModelArguments
-from hf_transfer.training.converters import convert_model
+from hf_transfer.training.converters import check_adapter, convert_model
 
 logger = logging.get_logger(__name__)
 
@@ -67,6 +67,8 @@ def load_model(
     """
     task = arguments.task or DEFAULT_TASK
     loader = task_named(task).model_class()
+    if arguments.peft is not None:
+        check_adapter(arguments.converters, arguments.model)
     labels: dict[str, Any] = {"num_labels": outputs, "problem_type": problem_type or "regression"} if outputs else {}
     if class_names:
         labels = {"id2label": dict(enumerate(class_names)), "label2id": {n: i for i, n in enumerate(class_names)}}

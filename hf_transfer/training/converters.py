@@ -2,7 +2,8 @@
 
 A converter is a function `convert(model, **keywords) -> model`, registered by its family under the method's name. It
 keeps the names of the model's parameters, so that what is trained through it is saved as an ordinary model; where it
-cannot, its `export` makes the model that a run saves.
+cannot, its `export` makes the model that a run saves. With `changes_outputs` the saved model is of a class of its own,
+because the plain one would give other outputs.
 """
 
 from __future__ import annotations
@@ -74,3 +75,14 @@ def exported(model: nn.Module) -> nn.Module:
 def conversions_of(model: nn.Module) -> dict[str, dict[str, Any]]:
     """The converters that `convert_model` changed a model by, with their keywords."""
     return dict(unwrap_peft(model).__dict__.get(_CONVERSIONS, {}))
+
+
+def check_adapter(spec: Mapping[str, Any] | None, base: str | None) -> None:
+    """Raises ValueError where an adapter would be trained on a converted model that no folder holds: the adapter's own
+    folder names the plain one."""
+    changing = [name for name in spec or {} if getattr(converter(name), "changes_outputs", False)]
+    if changing:
+        raise ValueError(
+            f"`{changing[0]}` changes what the weights of `{base}` give, and a `peft` adapter would be saved for the "
+            "plain model: pre-train without `peft` first, then adapt the saved folder."
+        )
