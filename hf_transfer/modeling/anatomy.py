@@ -184,6 +184,17 @@ def _zero_and_units(layer: nn.Linear) -> Tensor:
     return torch.cat([torch.zeros_like(units[:1]), units])
 
 
+def moving_batch_norms(model: nn.Module, average: nn.Module) -> list[nn.Module]:
+    """The batch norms of the average whose counterparts in the model take the statistics of the batch in training.
+
+    Those that an adapter leaves frozen do not.
+    """
+    batch_norm = nn.modules.batchnorm._BatchNorm
+    pairs = [(own, twin) for own, twin in zip(model.modules(), average.modules()) if isinstance(own, batch_norm)]
+    rests = isinstance(model, PeftModel)
+    return [twin for own, twin in pairs if not rests or any(value.requires_grad for value in own.parameters())]
+
+
 def hold_frozen_batch_norms(model: nn.Module) -> None:
     """Put frozen batch norms in evaluation mode, so that they use their stored statistics and do not change them.
 

@@ -9,7 +9,8 @@ copy of model and projector, f' <- m f' + (1 - m) f, gives the second augmented 
 entropy stays beside it. Several processes put all their keys into every queue, and count every labelled row alike.
 
 In the released code the queue of the first term holds the keys h' of the present batch already, one step earlier than
-here; the queue of the second term holds the keys z' of earlier batches in both.
+here; the queue of the second term holds the keys z' of earlier batches in both. The batch norms of the momentum copy take the statistics of the batch, as released: running
+ones belong to the present weights and not to their average.
 
 Paper: Zhong et al., "Bi-tuning of Pre-trained Representations", 2021, https://huggingface.co/papers/2011.06182.
 T = .07, K = 40, m = .999, 128 projected dimensions and weight 1 as in the released code.
@@ -26,7 +27,7 @@ from hf_transfer.core.objective import IGNORED_LABEL, BuildContext, Objective, V
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import from_all, share_of_all
-from hf_transfer.modeling.anatomy import HeadInput, check_head_is_linear, head_weight
+from hf_transfer.modeling.anatomy import HeadInput, check_head_is_linear, head_weight, moving_batch_norms
 
 
 def class_contrast(anchors: Tensor, own_keys: Tensor, queue: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -91,6 +92,7 @@ class BiTuning(Objective):
         self.key_projector = FrozenCopy(self.projector, self.momentum)
         self.key_model = FrozenCopy(context.model, self.momentum)
         self._key_head = HeadInput(self.key_model.module)
+        self._batch_norms = moving_batch_norms(context.model, self.key_model.module)
         generator = torch.Generator().manual_seed(self.seed)
         for name, width in (("feature_queue", context.feature_dim + 1), ("projection_queue", self.projection_dim)):
             keys = torch.randn(context.num_labels, self.queue_size, width, generator=generator)
@@ -121,6 +123,8 @@ class BiTuning(Objective):
     @torch.no_grad()
     def _keys(self, copies: View) -> tuple[Tensor, Tensor]:
         """Features [B, D + 1] and projections [B, P] of the second copies by the momentum encoder."""
+        for norm in self._batch_norms:
+            norm.training = True
         with self._key_head:
             logits = self.key_model(**copies.inputs).logits
         features = self._key_head.take(logits, copies.inputs.get("attention_mask")).float()

@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.task_adaptation.bi_tuning import BiTuning, class_contrast
 from hf_transfer.tuners.residual import ResidualConfig
+from tests import tiny
 
 CLASSES, KEYS, WIDTH = 3, 4, 8
 
@@ -126,6 +127,21 @@ def test_the_newest_keys_replace_the_oldest_of_their_class_and_the_encoder_follo
     built(view)
     built.after_step(tiny_model)
     assert built.places.tolist() == [3, 0, 2], "six keys wrap around a queue of four"
+
+
+def test_keys_take_the_batch_norm_statistics_of_their_batch():
+    """Running statistics belong to the present weights, not to the average that makes the keys."""
+    torch.manual_seed(0)
+    model = tiny.resnet(CLASSES).train()
+    objective = BiTuning(queue_size=KEYS, projection_dim=5).train()
+    objective.build(BuildContext(model, 16, CLASSES))
+    pixels = torch.randn(4, 1, tiny.IMAGE_SIZE, tiny.IMAGE_SIZE)
+    keys = objective._keys(View(None, None, inputs={"pixel_values": pixels}))[0]
+    with torch.no_grad():
+        expected = model(pixels, output_hidden_states=True).hidden_states[-1].mean(dim=(2, 3))
+    torch.testing.assert_close(keys, F.normalize(F.pad(expected, (0, 1), value=1.0), dim=1))
+    resting = copy.deepcopy(model).eval()(pixels, output_hidden_states=True).hidden_states[-1].mean(dim=(2, 3))
+    assert not torch.allclose(keys, F.normalize(F.pad(resting, (0, 1), value=1.0), dim=1), atol=1e-3)
 
 
 @pytest.mark.parametrize(

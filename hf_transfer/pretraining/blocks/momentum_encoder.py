@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import BuildContext
+from hf_transfer.modeling.anatomy import moving_batch_norms
 from hf_transfer.modeling.readouts import choose_readout
 
 
@@ -51,13 +50,3 @@ class MomentumEncoder(nn.Module):
     def update(self, model: nn.Module, momentum: float | None = None) -> None:
         """One step of the moving average towards `model`."""
         self.average.update(model, momentum)
-
-
-def moving_batch_norms(model: nn.Module, average: nn.Module) -> list[nn.Module]:
-    """The batch norms of the average whose counterparts in the model take the statistics of the batch in training.
-
-    Those that an adapter leaves frozen do not.
-    """
-    pairs = [(own, copy) for own, copy in zip(model.modules(), average.modules()) if isinstance(own, _BatchNorm)]
-    rests = isinstance(model, PeftModel)
-    return [copy for own, copy in pairs if not rests or any(value.requires_grad for value in own.parameters())]
