@@ -1,4 +1,4 @@
-"""A tiny stand-in for the emoji packages of npm: real picture files of simple shapes, drawn otherwise by each vendor."""
+"""A stand-in for the emoji packages of npm: real picture files of simple shapes, drawn by each vendor otherwise."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def emoji_masks(
     seed: int = 0,
     folder: str | None = None,
 ) -> DatasetDict:
-    """Scenes with a `mask` of classes: 0 is the background, then the categories in the order given; `classes` are those
-    that the mask shows, with their names.
+    """Scenes with a `mask` of classes: 0 is the background, then the categories in the order given; `classes` are
+    those that the mask shows, with their names.
 
     Args:
         vendor, folder: as of `emoji`.

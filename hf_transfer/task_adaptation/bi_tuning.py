@@ -9,8 +9,10 @@ copy of model and projector, f' <- m f' + (1 - m) f, gives the second augmented 
 entropy stays beside it. Several processes put all their keys into every queue, and count every labelled row alike.
 
 In the released code the queue of the first term holds the keys h' of the present batch already, one step earlier than
-here; the queue of the second term holds the keys z' of earlier batches in both. The batch norms of the momentum copy take the statistics of the batch, as released: running
-ones belong to the present weights and not to their average.
+here; the queue of the second term holds the keys z' of earlier batches in both.
+
+The batch norms of the momentum copy take the statistics of the batch, as released: running ones belong to the
+present weights and not to their average.
 
 Paper: Zhong et al., "Bi-tuning of Pre-trained Representations", 2021, https://huggingface.co/papers/2011.06182.
 T = .07, K = 40, m = .999, 128 projected dimensions and weight 1 as in the released code.
