@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from hf_transfer.cli import doctor as installation
+from hf_transfer.cli.methods import methods
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -299,3 +300,6 @@ def push(
 def doctor(checks: Annotated[list[str] | None, typer.Argument(help="Only these checks.")] = None) -> None:
     """Check the installation: packages, the name collision, the Hub, devices, accelerate."""
     raise typer.Exit(installation.main(checks or []))
+
+
+app.command()(methods)

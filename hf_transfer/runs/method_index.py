@@ -50,6 +50,8 @@ NOT_SETTINGS = {
     "converter": {"model"},
     "collator": {"tokenizer", "seed", "vocabulary"},
     "schedule": {"rows"},
+    "score": {"shards"},
+    "sampler": {"target_probabilities", "source_labels"},
     "validator": {"features", "logits", "domain", "labels", "problem_type"},
 }
 """Kind -> parameters that a run gives, not the user."""
@@ -126,6 +128,11 @@ class Method:
         named = (one for one in parameters if one.kind is not one.VAR_KEYWORD and one.name not in given)
         return {one.name: one.default for one in named}
 
+    def as_row(self) -> dict[str, Any]:
+        """What a script reads of it."""
+        shown = ("name", "kind", "family", "summary", "paper", "target")
+        return {key: getattr(self, key) for key in shown} | {"problem_types": self.tasks or "all"}
+
 
 def _paper_in(docstring: str) -> str:
     """The first identifier of a paper after the word "Paper", or else of the whole docstring."""
@@ -164,21 +171,3 @@ def methods_named(name: str) -> list[Method]:
     near = get_close_matches(plain, sorted({one.name.lower() for one in methods}), n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(f'`{one}`' for one in near)}? " if near else ""
     raise ValueError(f"unknown method `{name}`: {advice}`hf-transfer methods` lists all.")
-
-
-def as_row(method: Method) -> dict[str, Any]:
-    """What a script reads of a method."""
-    missing = inspect.Parameter.empty
-    keywords = {name: None if default is missing else default for name, default in method.keywords.items()}
-    return {
-        "name": method.name,
-        "kind": method.kind,
-        "family": method.family,
-        "problem_types": method.tasks or sorted(ANY_PROBLEM),
-        "paper": method.paper,
-        "summary": method.summary,
-        "formula": method.formula,
-        "keywords": keywords,
-        "required": [name for name, default in method.keywords.items() if default is missing],
-        "target": method.target,
-    }

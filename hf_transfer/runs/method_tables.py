@@ -41,6 +41,11 @@ def recipes_by_method(folder: Path = RECIPES) -> dict[str, list[Path]]:
     return {name: sorted(paths, key=lambda path: not path.stem.endswith(name)) for name, paths in used.items()}
 
 
+def recipes_of(method: Method) -> list[Path]:
+    """The recipes that use a method, the one that is named after it first; none of what needs none."""
+    return [] if method.kind in ("score", "validator", "combination") else recipes_by_method().get(method.name, [])
+
+
 def usage(method: Method) -> str:
     """How a method without a recipe is called."""
     if method.kind == "score":
@@ -76,12 +81,10 @@ def row_of(method: Method, recipes: Iterable[Path]) -> str:
 
 def table_of(family: str) -> str:
     """The table of a family, with its two comments."""
-    recipes = recipes_by_method()
     rows = []
     for method in all_methods():
         if method.family == family:
-            has_recipe = method.kind not in ("score", "validator", "combination")
-            rows.append(row_of(method, recipes.get(method.name, []) if has_recipe else []))
+            rows.append(row_of(method, recipes_of(method)))
     return "\n".join([BEGIN, "| method | paper | file | recipe |", "|---|---|---|---|", *rows, END])
 
 
