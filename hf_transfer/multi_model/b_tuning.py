@@ -8,10 +8,13 @@ is compared in the space of the labels, so teachers have any architecture and wi
 
     pi = softmax( (s - mean s) / (T std s) ),   s_k the LogME of teacher k
 
-Paper: You et al., "Ranking and Tuning Pre-trained Models", JMLR 2022, https://huggingface.co/papers/2110.10545; weight
-100 and three teachers as in its released code, and as there the means alone are compared, not the paper's mixture of
-predictive Gaussians. The released softmax(s / .1) is all but uniform, for scores of good models differ by hundredths;
-here T = 1 is in units of the standard deviation of the teachers' scores.
+Paper: You et al., "Ranking and Tuning Pre-trained Models", JMLR 2022, https://huggingface.co/papers/2110.10545; three
+teachers as in its released code, and as there the means alone are compared, not the paper's mixture of predictive
+Gaussians. The released softmax(s / .1) is all but uniform, for scores of good models differ by hundredths; here T = 1
+is in units of the standard deviation of the teachers' scores.
+
+The weight is 1 / mean_c E_x y_c^2 when left out, so that the term is a share of the labels' own size whatever their
+number and unit. With C classes that is C: for 100 classes it is 100, the released weight.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class BTuning(Taught):
         teacher: in place of a ranking, the teachers: folders, Hub ids or models.
         temperature: T > 0, of the teachers' shares.
         cache: ask teachers once about every row, where rows are not augmented.
-        weight: factor of this term in the training loss.
+        weight: factor of this term in the training loss; when left out, from the labels as above.
 
     Raises:
         ValueError: a keyword is out of its range; at `build`, there is no ranking or it has fewer models, a teacher
@@ -60,16 +63,25 @@ class BTuning(Taught):
         teacher: str | PreTrainedModel | Sequence[str | PreTrainedModel] | None = None,
         temperature: float = 1.0,
         cache: bool = True,
-        weight: float = 100.0,
+        weight: float | None = None,
     ):
         require_positive(temperature=temperature)
         if (ranking is None) == (teacher is None):
             raise ValueError("give either `ranking`, the folder of a saved ranking, or `teacher`, a list of models.")
         if ranking is None and top is not None:
             raise ValueError("`top` chooses from a `ranking`; of the models in `teacher` all are taken.")
-        super().__init__(teacher, False, cache, weight)
+        super().__init__(teacher, False, cache, 0.0 if weight is None else weight)
+        self.weighs_by_labels = weight is None
         self.ranking, self.top = ranking, 3 if top is None else top
         self.temperature = temperature
+
+    @property
+    def weight(self) -> float:
+        return 1 / self.label_size.item() if self.weighs_by_labels else self.given_weight
+
+    @weight.setter
+    def weight(self, value: float) -> None:
+        self.given_weight = value
 
     def build(self, context: BuildContext) -> None:
         if self.ranking is not None:
@@ -81,6 +93,7 @@ class BTuning(Taught):
         self.register_buffer("means", torch.zeros(context.num_labels, context.feature_dim))
         self.register_buffer("teacher_means", torch.zeros(context.num_labels, sum(widths)))
         self.register_buffer("shares", torch.zeros(len(widths)))
+        self.register_buffer("label_size", torch.ones(()))
         self.widths = widths
 
     @torch.no_grad()
@@ -128,6 +141,7 @@ class BTuning(Taught):
             mean[evidence.columns.cpu()] = evidence.posterior_means.float().cpu()
         self.means.copy_(means[0])
         self.teacher_means.copy_(torch.cat(means[1:], dim=1))
+        self.label_size.fill_(moments[0].energy.mean().item() / moments[0].rows)
         self.shares.copy_(shares_of([evidence.score for evidence in evidences[1:]], self.temperature))
 
     def _expected(self, features: Tensor) -> Tensor:

@@ -109,6 +109,24 @@ def test_the_shares_follow_the_scores_that_logme_gives(zoo, digits, student):
     torch.testing.assert_close(objective.shares.double(), shares_of(scores, 1.0), rtol=1e-5, atol=1e-6)
 
 
+def test_the_weight_is_the_number_of_classes_or_that_of_labels_of_size_one(zoo, digits, student):
+    objective = BTuning(teacher=zoo["first"])
+    prepared(objective, student, digits)
+    assert objective.weight == pytest.approx(10) and BTuning(teacher=zoo["first"], weight=3.0).weight == 3.0
+    torch.manual_seed(7)
+    numbers = tiny.vit(num_labels=1, problem_type="regression")
+    prepared(
+        objective := BTuning(teacher=zoo["first"]), numbers, digits, 20 * torch.as_tensor(digits["labels"][:]).float()
+    )
+    assert objective.weight == pytest.approx(
+        1 / (20 * torch.as_tensor(digits["labels"][:]).float()).square().mean().item()
+    )
+    again = BTuning(teacher=zoo["first"])
+    again.build(BuildContext(numbers, 16, 1))
+    again.load_state_dict(objective.state_dict())
+    assert again.weight == objective.weight, "a training that goes on does not measure again"
+
+
 def test_shares_depend_on_differences_in_units_of_their_spread():
     close = shares_of([0.9501, 0.9480, 0.9478], 1.0)
     assert close[0] > 0.7, "the released softmax(s / .1) gives .338"
@@ -183,6 +201,7 @@ def test_a_ranking_that_was_saved_by_the_ranking_itself_is_read(zoo, tmp_path, d
         ({"teacher": "x", "ranking": "y"}, "give either `ranking`"),
         ({"teacher": "x", "top": 2}, "`top` chooses from a `ranking`"),
         ({"teacher": "x", "temperature": 0.0}, "`temperature` should be positive"),
+        ({"teacher": "x", "weight": -1.0}, "`weight` should be at least 0"),
     ],
 )
 def test_an_invalid_keyword_raises(keywords, message):
