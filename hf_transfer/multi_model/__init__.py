@@ -29,6 +29,9 @@ COMBINATIONS = {
     "greedy_ensemble": "hf_transfer.multi_model.ensemble_selection:greedy_ensemble",
     "greedy_selection": "hf_transfer.multi_model.model_selection:greedy_selection",
     "greedy_soup": "hf_transfer.multi_model.soup:greedy_soup",
+    "merge_regmean": "hf_transfer.multi_model.regmean:merge_regmean",
+    "merge_task_arithmetic": "hf_transfer.multi_model.task_arithmetic:merge_task_arithmetic",
+    "merge_ties": "hf_transfer.multi_model.ties:merge_ties",
     "uniform_soup": "hf_transfer.multi_model.soup:uniform_soup",
 }
 """What makes one model of several after training: name -> "module:class" or "module:function"."""

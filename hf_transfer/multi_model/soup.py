@@ -100,20 +100,29 @@ def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def check_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], place: int) -> None:
+    """Refuse tensors of model `place` that have other names or shapes than the first model's.
+
+    Raises:
+        ValueError: the first that differs is named.
+    """
+    for name in (*one, *other):
+        shapes = [list(each[name].shape) if name in each else None for each in (one, other)]
+        if shapes[0] != shapes[1]:
+            ours, theirs = ("no such tensor" if shape is None else f"shape {shape}" for shape in shapes)
+            raise ValueError(
+                f"weights can be averaged of models of one architecture and sizes: `{name}` has {ours} in the first "
+                f"model and {theirs} in model {place}."
+            )
+
+
 def add(total: dict[str, Tensor], state: Mapping[str, Tensor], weight: float, place: int) -> None:
     """total <- total + weight * state, in place; tensors of whole numbers stay the first model's.
 
     Raises:
-        ValueError: a tensor is missing, or has another shape.
+        ValueError: as `check_same`.
     """
-    for name in (*total, *state):
-        shapes = [list(one[name].shape) if name in one else None for one in (total, state)]
-        if shapes[0] != shapes[1]:
-            one, other = ("no such tensor" if shape is None else f"shape {shape}" for shape in shapes)
-            raise ValueError(
-                f"weights can be averaged of models of one architecture and sizes: `{name}` has {one} in the first "
-                f"model and {other} in model {place}."
-            )
+    check_same(total, state, place)
     for name, value in total.items():
         if value.is_floating_point():
             value.add_(state[name].float().to(value.device), alpha=weight)

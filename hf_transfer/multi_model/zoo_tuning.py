@@ -184,38 +184,51 @@ def source_state(base: PreTrainedModel, source: str, modules: Sequence[str]) -> 
         modules: names of the modules of the backbone.
 
     Raises:
-        ValueError: it cannot be loaded, is of another kind, lacks weights, or has other sizes; the first tensor that
-            differs is named.
+        ValueError: as `loaded_as`, or it has other sizes; the first tensor that differs is named.
     """
-    try:
-        folder = model_folder(source)
-        config = AutoConfig.from_pretrained(folder)
-        if config.model_type != base.config.model_type:
-            raise ValueError(f"it is a {config.model_type} and the model in training a {base.config.model_type}.")
-        with quiet_loading():
-            loaded, report = type(base).from_pretrained(
-                folder,
-                num_labels=base.config.num_labels,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                dtype="float32",
-            )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"`{source}`, named by `checkpoints`, cannot be loaded: {first_line(error)} Give folders that are there "
-            "(one may have been moved) or Hub ids, of models of one architecture."
-        ) from error
-    known = set(modules)
-    check_complete(loaded, [key for key in report["missing_keys"] if key.rpartition(".")[0] in known])
-    theirs, ours = loaded.state_dict(), base.state_dict()
+    theirs, ours = loaded_as(base, source, modules, "checkpoints").state_dict(), base.state_dict()
     for name, value in ours.items():
-        if name.rpartition(".")[0] in known and (name not in theirs or theirs[name].shape != value.shape):
+        if name.rpartition(".")[0] in modules and (name not in theirs or theirs[name].shape != value.shape):
             other = list(theirs[name].shape) if name in theirs else "no such tensor"
             raise ValueError(
                 f"kernels are mixed of models of the same sizes: `{name}` has shape {list(value.shape)} in the model "
                 f"in training and {other} in `{source}`."
             )
     return theirs
+
+
+def loaded_as(model: PreTrainedModel, source: str, modules: Sequence[str], keyword: str) -> PreTrainedModel:
+    """A checkpoint with any head or none as a model of another one's class, which it shares an architecture with.
+
+    Args:
+        model: whose class it is.
+        source: folder or Hub id.
+        modules: names of the modules whose weights it has to have.
+        keyword: that named it, for the error.
+
+    Raises:
+        ValueError: it cannot be loaded, is of another kind, or lacks weights.
+    """
+    try:
+        folder = model_folder(source)
+        config = AutoConfig.from_pretrained(folder)
+        if config.model_type != model.config.model_type:
+            raise ValueError(f"it is a {config.model_type} and the model in training a {model.config.model_type}.")
+        with quiet_loading():
+            loaded, report = type(model).from_pretrained(
+                folder,
+                num_labels=model.config.num_labels,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                dtype="float32",
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"`{source}`, named by `{keyword}`, cannot be loaded: {first_line(error)} Give folders that are there "
+            "(one may have been moved) or Hub ids, of models of one architecture."
+        ) from error
+    check_complete(loaded, [key for key in report["missing_keys"] if key.rpartition(".")[0] in modules])
+    return loaded
 
 
 @torch.no_grad()

@@ -20,14 +20,15 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cells import COMMON, one_thread
 from datasets import load_from_disk
-from multi_model_hubs import HUBS, PAIR_SETTINGS, PAIRS, TARGETS, members, rows_of
+from multi_model_hubs import ANCESTOR, HUBS, PAIR_SETTINGS, PAIRS, TARGETS, member, members, rows_of
 from multi_model_report import write
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,7 +36,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_transfer.data.prepare import prepare
-from hf_transfer.multi_model import Ensemble, greedy_ensemble, greedy_soup, load_members, predictions_of, uniform_soup
+from hf_transfer.multi_model import (
+    Ensemble,
+    greedy_ensemble,
+    greedy_soup,
+    load_members,
+    merge_regmean,
+    merge_task_arithmetic,
+    merge_ties,
+    predictions_of,
+    uniform_soup,
+)
 from hf_transfer.multi_model.ensemble_selection import accuracy, log_likelihood
 from hf_transfer.multi_model.ranked_models import ranked_models
 from hf_transfer.ranking import rank_models
@@ -67,36 +78,47 @@ COMBINED: dict[str, tuple[str, dict[str, Any]]] = {
 """Row -> the method of `--combine` and what is given to it beside the models."""
 
 
-def ensemble(folders: Sequence[str], choice: Batches) -> PreTrainedModel:
-    return Ensemble.of(load_members(folders))
+@dataclass(frozen=True)
+class Given:
+    """What the models that are made of fine-tuned ones are made of: their folders, rows to choose by, the rows that
+    they were trained on, and the start of them all."""
+
+    folders: list[str]
+    choice: Batches
+    train: Batches
+    start: str
 
 
-def chosen_ensemble(folders: Sequence[str], choice: Batches) -> PreTrainedModel:
-    models = load_members(folders)
-    return Ensemble.of(models, greedy_ensemble(*predictions_of(models, choice)).tolist())
+def chosen_ensemble(given: Given) -> PreTrainedModel:
+    models = load_members(given.folders)
+    return Ensemble.of(models, greedy_ensemble(*predictions_of(models, given.choice)).tolist())
 
 
-def soup(folders: Sequence[str], choice: Batches) -> PreTrainedModel:
-    return uniform_soup(load_members(folders)).model
-
-
-def chosen_soup(folders: Sequence[str], choice: Batches) -> PreTrainedModel:
+def chosen_soup(given: Given) -> PreTrainedModel:
     def score(model: PreTrainedModel) -> float:
-        (predictions,), labels = predictions_of([model], choice)
+        (predictions,), labels = predictions_of([model], given.choice)
         return accuracy(predictions, labels)
 
-    return greedy_soup(load_members(folders), score).model
+    return greedy_soup(given.folders, score).model
 
 
-MADE = {"ensemble": ensemble, "greedy ensemble": chosen_ensemble, "uniform soup": soup, "greedy soup": chosen_soup}
-"""Row -> what makes it of the folders of the fine-tuned members."""
-ONE_ARCHITECTURE = ("uniform soup", "greedy soup", "zoo_tuning", "zoo_tuning, lite")
+MADE: dict[str, Callable[[Given], PreTrainedModel]] = {
+    "ensemble": lambda given: Ensemble.of(load_members(given.folders)),
+    "greedy ensemble": chosen_ensemble,
+    "uniform soup": lambda given: uniform_soup(given.folders).model,
+    "greedy soup": chosen_soup,
+    "task arithmetic": lambda given: merge_task_arithmetic(given.folders, given.start).model,
+    "TIES": lambda given: merge_ties(given.folders, given.start).model,
+    "RegMean": lambda given: merge_regmean(given.folders, [given.train] * len(given.folders)).model,
+}
+"""Row -> what makes it of the fine-tuned members."""
+OF_ONE_ARCHITECTURE = (*list(MADE)[2:], "zoo_tuning", "zoo_tuning, lite")
 
 
 def methods(hub: str) -> list[str]:
     """The rows of a hub in the order in which they can be run."""
     rows = [f"{ALONE}: {name}" for name in HUBS[hub]] + [*MADE, "distillation", *COMBINED]
-    return [row for row in rows if hub == "zoo" or row not in ONE_ARCHITECTURE]
+    return [row for row in rows if hub == "zoo" or row not in OF_ONE_ARCHITECTURE]
 
 
 class StepCosts(TrainerCallback):
@@ -136,7 +158,7 @@ def ranking_of(cell: Cell, runs_dir: Path) -> str:
     return str(folder)
 
 
-def train(cell: Cell, runs_dir: Path) -> tuple[str, StepCosts]:
+def trained(cell: Cell, runs_dir: Path) -> tuple[str, StepCosts]:
     """Train the model of a cell and save it; its folder and what steps cost."""
     hub, target, method, seed = cell
     rows, ranking = rows_of(target, seed, runs_dir), ranking_of(cell, runs_dir)
@@ -197,9 +219,10 @@ def run(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     rows = rows_of(target, seed, runs_dir)
     if method in MADE:
         folders = fine_tuned(cell, runs_dir)
-        test, choice = (batches_of(target, rows[split], folders[0]) for split in ("test", "choice"))
-        return measured(MADE[method](folders, choice), test)
-    folder, costs = train(cell, runs_dir)
+        train, choice, test = (batches_of(target, rows[split], folders[0]) for split in ("train", "choice", "test"))
+        start = member(ANCESTOR, runs_dir) if hub == "zoo" else ""
+        return measured(MADE[method](Given(folders, choice, train, start)), test)
+    folder, costs = trained(cell, runs_dir)
     found = measured(load_members([folder])[0], batches_of(target, rows["test"], folder))
     batch = {**TARGETS[target].settings, **PAIR_SETTINGS.get(hub, {})}["per_device_train_batch_size"]
     found |= {"train_gflops": costs.flops / batch / 1e9, "train_rows_per_second": batch * costs.steps / costs.seconds}

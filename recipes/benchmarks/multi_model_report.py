@@ -12,7 +12,8 @@ from machine import processor_names
 
 ALONE = "alone"
 PICK = "LogME pick"
-OF_FINE_TUNED = ("ensemble", "greedy ensemble", "uniform soup", "greedy soup", "distillation")
+OF_FINE_TUNED = ("ensemble", "greedy ensemble", "uniform soup", "greedy soup", "task arithmetic", "TIES", "RegMean")
+OF_FINE_TUNED += ("distillation",)
 """Rows that need every member to be fine-tuned first, which their training includes."""
 Runs = dict[str, dict[str, Any]]
 """Seed -> figures."""
@@ -38,11 +39,12 @@ def write(made: dict[str, dict[str, Runs]], folder: Path) -> None:
 
 INTRODUCTION = (
     "Accuracy in % and negative log-likelihood on rows that nothing was trained or chosen on, mean ± standard "
-    "deviation over the seeds; targets have 10 labels a class. `alone` is plain fine-tuning of one member; the pick is, seed by "
-    "seed, the one of the highest LogME on the training rows. Ensembles and soups are made of all fine-tuned members; "
-    "the greedy ones choose by 5 further rows a class. Trained methods start from the pick. GFLOPs are of a row, "
-    "counted by PyTorch: of a training step (of what is made of fine-tuned members, theirs are added), without what "
-    "is computed once before, and of a prediction. Rows a second are of one thread's processor time."
+    "deviation over the seeds; targets have 10 labels a class. `alone` is plain fine-tuning of one member; the pick "
+    "is, seed by seed, the one of the highest LogME on the training rows. Ensembles, soups and merged models are made "
+    "of all fine-tuned members; the greedy ones choose by 5 further rows a class. Trained methods start from the pick."
+    " GFLOPs are of a row, counted by PyTorch: of a training step (of what is made of fine-tuned members, theirs are "
+    "added), without what is computed once before, and of a prediction. Rows a second are of one thread's processor "
+    "time."
 )
 
 
