@@ -13,7 +13,7 @@ from transformers.utils import logging
 from .cache_flowformer import FlowAttentionCacheLayer
 from .flow_attention import flow_attention
 from .flow_compatibility import PACKED_ERROR, guard_flow_attention
-from .packing_flowformer import Packing
+from .flow_packing import Packing
 from .positions_flowformer import apply_rotary
 
 logger = logging.get_logger(__name__)
@@ -37,12 +37,14 @@ def flow_attention_forward(
     dropout: float = 0.0,
     is_causal: bool | None = None,
     cache_layer: FlowAttentionCacheLayer | None = None,
+    packing: Packing | None = None,
     **kwargs,
 ) -> tuple[Tensor, None]:
     """Flow attention behind the interface of transformers: output [B, L, H, M] and no attention weights.
 
     `scaling` has no meaning without a softmax over products; `dropout` acts on the output, for want of weights.
-    `cache_layer` continues from its state and stores the new one.
+    `cache_layer` continues from its state and stores the new one; `packing` keeps the documents of a row apart, and
+    then says itself which tokens are real.
 
     Cross-attention is right where all queries may see each other. A module, or its configuration, that is such a one
     says so by `allows_flow_cross_attention = True`.
@@ -58,12 +60,13 @@ def flow_attention_forward(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    # one copy each here instead of one in every product inside, where transposed heads would be copied again and again
-    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    if packing is None:
+        # one copy each here instead of one in every product inside, where transposed heads would be copied each time
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     key_mask = None if attention_mask is None else attention_mask.bool()
     same_tokens = query.shape[2] == key.shape[2] and not _is_cross_attention(module)
     masks = {"key_mask": key_mask, "query_mask": key_mask if same_tokens else None}
-    options = {"causal": causal, **masks, **_options_of(module)}
+    options = {"causal": causal, "cu_seqlens": packing, **masks, **_options_of(module)}
     if cache_layer is None:
         output = flow_attention(query, key, value, **options)
     else:
@@ -226,14 +229,12 @@ class FlowformerAttention(nn.Module):
             kwargs["cache_layer"] = self._cache_layer(past_key_values)
         elif past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        if packing is not None:
-            query, key, value = (packing.unpack(states) for states in (query, key, value))
-            attention_mask = packing.mask
         interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         options = {"dropout": dropout, "scaling": self.scaling, **kwargs}
+        if packing is not None:
+            options["packing"] = packing
         output, weights = interface(self, query, key, value, attention_mask, **options)
-        output = output if packing is None else packing.pack(output)
         return self.o_proj(output.flatten(2)), weights
 
     def _cache_layer(self, past_key_values: Cache) -> FlowAttentionCacheLayer:

@@ -16,12 +16,16 @@ Their code for the Long Range Arena takes the softmax of the competition over th
 reproduced here.
 """
 
+from functools import partial
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from .flow_attention_bidirectional import bidirectional_flow_attention
 from .flow_attention_causal import causal_flow_attention, causal_flow_step
 from .flow_options import FlowOptions, nonzero
+from .flow_packing import Packing, packed_flow_attention
 from .flow_state import FlowState
 
 
@@ -39,6 +43,7 @@ def flow_attention(
     state: FlowState | None = None,
     return_state: bool = False,
     chunk_size: int = 64,
+    cu_seqlens: Tensor | Packing | None = None,  # [N + 1] int, 0 first and L last
 ) -> Tensor | tuple[Tensor, FlowState]:
     """Flow attention [B, H, L, M] in time and memory linear in L + S; float32 inside for half-precision inputs.
 
@@ -54,25 +59,44 @@ def flow_attention(
             have (10 for trajectories, 5 for language modelling, none for time series and the Long Range Arena, where
             30 is as good as none). It also keeps the competition even, and on a copy task 1 learned fastest.
         chunk_size: tokens whose pairwise products are held at a time in the causal form; changes speed alone.
+        cu_seqlens: bounds of N documents packed into the one row (B = 1), as kernels of padding-free attention take
+            them: all sums, and the state, begin anew with each document, wherever it begins. `state` and the state
+            returned then have N rows, one a document. A `Packing` serves many layers.
 
     Raises:
         ValueError: shapes that do not fit, an empty sequence, a mask that is not boolean or has the wrong shape,
             causal with L != S or with two different masks, a state without causal, an unknown feature map, a setting
-            out of range.
+            out of range, bounds that do not rise from 0 to the length of one row.
     """
     _check_inputs(query, key, value, causal, key_mask, query_mask)
     options = FlowOptions(feature_map, competition_clamp, eps, chunk_size).check()
+    if not causal and (state is not None or return_state):
+        raise ValueError("`state` and `return_state` need `causal=True`: the bidirectional form has no state.")
+    run = _causal if causal else _bidirectional
     # the sums need full precision: autocast would take the products inside to half
     with torch.autocast(query.device.type, enabled=False):
-        if not causal:
-            if state is not None or return_state:
-                raise ValueError("`state` and `return_state` need `causal=True`: the bidirectional form has no state.")
-            return bidirectional_flow_attention(query, key, value, key_mask, query_mask, options)
-        mask = _common_mask(key_mask, query_mask)
-        run = causal_flow_attention if state is None or query.shape[2] > 1 else causal_flow_step
-        state = _first_state(query, value) if state is None else _check_state(state, query, value)
-        output, state = run(query, key, value, mask, state, options)
+        if cu_seqlens is None:
+            output, state = run(query, key, value, key_mask, query_mask, state, options)
+        else:
+            packing = _packing_of(cu_seqlens, query, key, key_mask, query_mask)
+            attend = partial(_attend_rows, run, options)
+            output, state = packed_flow_attention(query, key, value, packing, attend, state)
     return (output, state) if return_state else output
+
+
+def _causal(query, key, value, key_mask, query_mask, state, options) -> tuple[Tensor, FlowState]:
+    mask = _common_mask(key_mask, query_mask)
+    run = causal_flow_attention if state is None or query.shape[2] > 1 else causal_flow_step
+    state = _first_state(query, value) if state is None else _check_state(state, query, value)
+    return run(query, key, value, mask, state, options)
+
+
+def _bidirectional(query, key, value, key_mask, query_mask, state, options) -> tuple[Tensor, None]:
+    return bidirectional_flow_attention(query, key, value, key_mask, query_mask, options), None
+
+
+def _attend_rows(run, options, query, key, value, mask, state) -> tuple[Tensor, FlowState | None]:
+    return run(query, key, value, mask, mask, state, options)
 
 
 def flow_attention_step(
@@ -108,9 +132,25 @@ def naive_flow_attention(
     feature_map: str = "sigmoid",
     competition_clamp: float = 1.0,
     eps: float = 1e-6,
+    cu_seqlens: Tensor | None = None,
 ) -> Tensor:
     """The definition, written plainly with the L x S matrix of flows; every other form is tested against it."""
     _check_inputs(query, key, value, causal, key_mask, query_mask)
+    if cu_seqlens is not None:
+        _packing_of(cu_seqlens, query, key, key_mask, query_mask)
+        settings = {"feature_map": feature_map, "competition_clamp": competition_clamp, "eps": eps}
+        documents = [slice(*bounds) for bounds in pairwise(cu_seqlens.tolist())]
+        outputs = [
+            naive_flow_attention(
+                *(x[:, :, part] for x in (query, key, value)),
+                causal=causal,
+                key_mask=None if key_mask is None else key_mask[:, part],
+                query_mask=None if query_mask is None else query_mask[:, part],
+                **settings,
+            )
+            for part in documents
+        ]
+        return torch.cat(outputs, dim=2)
     options = FlowOptions(feature_map, competition_clamp, eps).check()
     if causal:
         key_mask = query_mask = _common_mask(key_mask, query_mask)
@@ -180,6 +220,24 @@ def _check_inputs(query, key, value, causal, key_mask, query_mask) -> None:
             raise ValueError(f"`{name}` should be {(query.shape[0], length)}, got {tuple(mask.shape)}.")
         if mask.dtype != torch.bool:
             raise ValueError(f"`{name}` should be boolean with True = keep, got {mask.dtype}.")
+
+
+def _packing_of(cu_seqlens, query: Tensor, key: Tensor, key_mask, query_mask) -> Packing:
+    """Where each document goes; keys and queries are the same tokens, under one mask."""
+    if isinstance(cu_seqlens, Packing):
+        return cu_seqlens
+    length = query.shape[2]
+    if query.shape[0] != 1 or key.shape[2] != length:
+        raise ValueError(
+            f"`cu_seqlens` needs one row (batch 1) of as many queries as keys, got query {tuple(query.shape)}, key "
+            f"{tuple(key.shape)}: lay the rows of a batch behind one another."
+        )
+    bounds = cu_seqlens.tolist() if cu_seqlens.dim() == 1 and not cu_seqlens.is_floating_point() else []
+    lengths = [stop - start for start, stop in pairwise(bounds)]
+    if not lengths or min(lengths) < 1 or bounds[0] != 0 or bounds[-1] != length:
+        raise ValueError(f"`cu_seqlens` should be whole numbers that rise from 0 to {length}, got {cu_seqlens}.")
+    mask = _common_mask(key_mask, query_mask)
+    return Packing.of_lengths(lengths, None if mask is None else mask[0], query.device)
 
 
 def _first_state(query: Tensor, value: Tensor) -> FlowState:

@@ -21,8 +21,9 @@ from .cache_flowformer import FlowAttentionCacheLayer, cached_rows
 from .configuration_flowformer import FlowformerConfig
 from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings, rotary_of
 from .flow_compatibility import tell_of_no_weights
+from .flow_packing import Packing
 from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm, normalize
-from .packing_flowformer import Packing, find_documents, positions_in_documents
+from .packing_flowformer import find_documents, positions_in_documents
 from .positions_flowformer import grid_coordinates
 
 logger = logging.get_logger(__name__)

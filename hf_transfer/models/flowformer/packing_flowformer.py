@@ -1,49 +1,15 @@
-"""Several documents in one row, as padding-free collators give them: where each begins, and rows of their own.
+"""Several documents in one row, as padding-free collators give them: where each begins.
 
 A document begins where `position_ids` stop rising, where `seq_idx` changes and at each of `cu_seq_lens_q`
 (transformers' DataCollatorWithFlattening gives all three). Flow attention sums over its whole row, so inside attention
-each document goes into a padded row of its own, [B, H, L, D] -> [N, H, M, D] for N documents of at most M tokens, and
-comes back after it; everything else works on the packed row. Softmax attention takes a mask per pair instead.
+each document has a row of its own (`flow_packing`); everything else works on the packed row. Softmax attention takes a
+mask per pair instead.
 """
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .flow_compatibility import restarts
-
-
-class Packing(NamedTuple):
-    """Places of tokens: of a packed batch [B, L] in rows [N, M], and back."""
-
-    tokens: Tensor  # [N, M] int64, which of the B * L tokens; 0 in padding
-    mask: Tensor  # [N, M] bool, True = a real token
-    slots: Tensor  # [B, L] int64, which of the N * M places
-
-    @classmethod
-    def of(cls, documents: Tensor, padding_mask: Tensor | None) -> "Packing":
-        """From the number of each token's document in its row [B, L] and which tokens are real."""
-        rows = torch.arange(documents.shape[0], device=documents.device)[:, None]
-        # numbers run on from row to row
-        flat = (documents + rows * documents.shape[1]).flatten()
-        _, document, lengths = flat.unique_consecutive(return_inverse=True, return_counts=True)
-        starts = lengths.cumsum(0) - lengths
-        everything = torch.arange(flat.numel(), device=flat.device)
-        num_rows, longest = lengths.numel(), int(lengths.max())
-        slots = document * longest + everything - starts[document]
-        tokens = slots.new_zeros(num_rows * longest).scatter(0, slots, everything)
-        real = torch.ones_like(flat, dtype=torch.bool) if padding_mask is None else padding_mask.flatten()
-        mask = real.new_zeros(num_rows * longest).scatter(0, slots, real)
-        return cls(tokens.view(num_rows, -1), mask.view(num_rows, -1), slots.view_as(documents))
-
-    def unpack(self, states: Tensor) -> Tensor:
-        """[B, H, L, D] -> [N, H, M, D]."""
-        return states.transpose(1, 2).flatten(0, 1)[self.tokens].transpose(1, 2)
-
-    def pack(self, states: Tensor) -> Tensor:
-        """[N, M, H, D] -> [B, L, H, D]."""
-        return states.flatten(0, 1)[self.slots]
 
 
 def find_documents(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import DataCollatorWithFlattening, DynamicCache
+from transformers import DataCollatorWithFlattening, DynamicCache, Trainer, TrainingArguments
 
 from hf_transfer.models.flowformer import (
     DecisionFlowformer,
@@ -17,7 +17,7 @@ from hf_transfer.models.flowformer import (
     FlowformerForTokenClassification,
     FlowformerModel,
 )
-from hf_transfer.models.flowformer.packing_flowformer import Packing, find_documents, positions_in_documents
+from hf_transfer.models.flowformer.packing_flowformer import find_documents, positions_in_documents
 from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 
 LENGTHS = (5, 1, 9, 3)
@@ -133,13 +133,9 @@ def test_a_document_of_its_own_is_not_packed():
     assert find_documents((1, 5), None, None, torch.tensor([0, 5]), None, None) is None
 
 
-def test_places_and_positions():
+def test_positions():
     documents = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])
     mask = torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1]], dtype=torch.bool)
-    packing = Packing.of(documents, mask)
-    assert packing.mask.long().tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0], [1, 1, 1]]
-    states = torch.randn(2, 3, 4, 5)
-    torch.testing.assert_close(packing.pack(packing.unpack(states).transpose(1, 2)), states.transpose(1, 2))
     assert positions_in_documents(documents, None).tolist() == [[0, 1, 0, 1], [0, 0, 1, 2]]
     assert positions_in_documents(documents, mask).tolist() == [[0, 1, 0, 0], [0, 0, 1, 2]]
 
@@ -183,6 +179,45 @@ def test_an_image_has_no_documents():
     model = model_of(FlowformerModel, "image")
     with pytest.raises(ValueError, match="one sequence of patches"):
         model(**tiny_inputs(model.config), position_ids=torch.arange(16)[None])
+
+
+class Rows(torch.utils.data.Dataset):
+    """The documents; with labels of their own, as a padding collator needs them."""
+
+    def __init__(self, labelled: bool):
+        self.labelled = labelled
+
+    def __len__(self):
+        return len(DOCUMENTS)
+
+    def __getitem__(self, index):
+        ids = DOCUMENTS[index]
+        # a flattened row does not predict first tokens; a padded one has none before it to predict
+        return {"input_ids": ids, "labels": [-100, *ids[1:]]} if self.labelled else {"input_ids": ids}
+
+
+def pad(rows):
+    def join(sequences, fill):
+        return nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in sequences], True, fill)
+
+    batch = {name: join([row[name] for row in rows], fill) for name, fill in (("input_ids", 0), ("labels", -100))}
+    return {**batch, "attention_mask": join([[1] * len(row["input_ids"]) for row in rows], 0)}
+
+
+@pytest.mark.parametrize("layers", ["flow", "sdpa"])
+def test_a_trainer_without_padding_equals_one_with_it(layers, tmp_path):
+    weights, losses = [], []
+    for labelled, collator in ((True, pad), (False, DataCollatorWithFlattening())):
+        model = model_of(FlowformerForCausalLM, attn_implementation=layers)
+        settings = {"max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+        settings |= {"learning_rate": 1e-2, "optim": "sgd", "report_to": [], "use_cpu": True, "save_strategy": "no"}
+        arguments = TrainingArguments(str(tmp_path), logging_steps=1, disable_tqdm=True, max_grad_norm=0, **settings)
+        trainer = Trainer(model, arguments, train_dataset=Rows(labelled), data_collator=collator)
+        trainer.train()
+        weights.append(list(model.parameters()))
+        losses.append([row["loss"] for row in trainer.state.log_history if "loss" in row])
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=1e-4)
 
 
 def test_a_compiled_graph_refuses_packed_documents():
