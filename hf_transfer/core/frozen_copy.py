@@ -90,8 +90,8 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
         _keep_float32(average, model)
     wide, means = _averages(average), list(average.parameters())
     moving, newest = [], []
-    for place, (mean, value) in enumerate(zip(means, model.parameters(), strict=True)):
-        kept: Tensor = wide.get(place, mean)
+    for index, (mean, value) in enumerate(zip(means, model.parameters(), strict=True)):
+        kept: Tensor = wide.get(index, mean)
         if kept.is_floating_point() and not _is_narrow(kept):
             moving.append(kept)
             newest.append(value.to(kept.dtype))
@@ -99,8 +99,8 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
             mean.copy_(value)
     if moving:
         get_ema_multi_avg_fn(momentum)(moving, newest, None)
-    for place, float32 in wide.items():
-        means[place].copy_(float32)
+    for index, float32 in wide.items():
+        means[index].copy_(float32)
     own = {id(float32) for float32 in wide.values()}
     copied = [buffer for buffer in average.buffers() if id(buffer) not in own]
     for copied_buffer, buffer in zip(copied, model.buffers(), strict=True):
@@ -108,7 +108,7 @@ def ema_update(average: nn.Module, model: nn.Module, momentum: float) -> None:
 
 
 def _averages(average: nn.Module) -> dict[int, Tensor]:
-    """The float32 averages, by the place of their parameter."""
+    """The float32 averages, by the index of their parameter."""
     averages = getattr(average, FLOAT32, None)
     return {} if averages is None else {int(name): value for name, value in averages.named_buffers()}
 
@@ -120,9 +120,9 @@ def _is_narrow(tensor: Tensor) -> bool:
 def _keep_float32(average: nn.Module, model: nn.Module) -> None:
     """Begin the float32 averages of the narrow parameters that train; nothing where there are none."""
     pairs = enumerate(zip(average.parameters(), model.parameters(), strict=True))
-    narrow = {place: mean for place, (mean, value) in pairs if value.requires_grad and _is_narrow(mean)}
+    narrow = {index: mean for index, (mean, value) in pairs if value.requires_grad and _is_narrow(mean)}
     if narrow:
         averages = nn.Module()
-        for place, mean in narrow.items():
-            averages.register_buffer(str(place), mean.detach().float())
+        for index, mean in narrow.items():
+            averages.register_buffer(str(index), mean.detach().float())
         average.add_module(FLOAT32, averages)

@@ -33,12 +33,12 @@ def bible(version: str) -> DatasetDict:
     chapters: dict[int, int] = {}
     for number, words in read_translation(version).items():
         chapter, book = number // 1000, number // 1_000_000
-        place = chapters.setdefault(chapter, len(chapters)) % HELD_OUT_EVERY
-        split = splits[{HELD_OUT_EVERY - 1: "test", HELD_OUT_EVERY - 2: "validation"}.get(place, "train")]
+        index = chapters.setdefault(chapter, len(chapters)) % HELD_OUT_EVERY
+        split = splits[{HELD_OUT_EVERY - 1: "test", HELD_OUT_EVERY - 2: "validation"}.get(index, "train")]
         # the ASV leaves verses out that its translators did not find in the oldest texts
         if words:
             split["text"].append(words)
-            split["label"].append(max(place for place, name in enumerate(groups) if GROUPS[name] <= book))
+            split["label"].append(max(index for index, name in enumerate(groups) if GROUPS[name] <= book))
     features = Features({"text": Value("string"), "label": ClassLabel(names=groups)})
     return DatasetDict({name: Dataset.from_dict(rows, features=features) for name, rows in splits.items()})
 
@@ -57,7 +57,7 @@ def read_translation(version: str) -> dict[int, str]:
         )
     source = (Path(package.origin).parent / "plain_text_readers_bible.py").read_text(encoding="utf-8")
     _, text, tables = source.split('"""')
-    places = re.findall(r"^ +(\d{7,8}): (\d+),$", tables, re.MULTILINE)
-    starts, ends = places[: len(places) // 2], dict(places[len(places) // 2 :])
+    indices = re.findall(r"^ +(\d{7,8}): (\d+),$", tables, re.MULTILINE)
+    starts, ends = indices[: len(indices) // 2], dict(indices[len(indices) // 2 :])
     plain = {int(verse): text[int(start) : int(ends[verse])] for verse, start in starts}
     return {verse: re.sub(r"[\[\]]", "", words).strip() for verse, words in plain.items()}

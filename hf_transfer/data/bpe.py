@@ -47,5 +47,5 @@ def train_bpe(
     bpe.train_from_iterator(texts, trainer)
     special = {"pad_token": PADDING, "eos_token": END, "bos_token": END}
     special |= {"mask_token": MASK} if mask_token else {}
-    special |= {"extra_special_tokens": [f"<extra_id_{place}>" for place in reversed(range(sentinels))]}
+    special |= {"extra_special_tokens": [f"<extra_id_{index}>" for index in reversed(range(sentinels))]}
     return PreTrainedTokenizerFast(tokenizer_object=bpe, **special)

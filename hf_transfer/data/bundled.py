@@ -136,8 +136,8 @@ def _optical() -> tuple[np.ndarray, np.ndarray]:
     digits = load_digits()
     grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
     images = np.zeros((len(grey), 28, 28), dtype=np.uint8)
-    for place, image in enumerate(grey):
-        images[place, 4:24, 4:24] = np.asarray(
+    for index, image in enumerate(grey):
+        images[index, 4:24, 4:24] = np.asarray(
             PILImage.fromarray(image).resize((20, 20), PILImage.Resampling.BILINEAR)
         )
     return images, digits.target

@@ -44,9 +44,9 @@ def caption_column(dataset: Dataset, text_columns: Sequence[str] = ()) -> str:
         )
     values = column_of(dataset, found[0])
     is_blank = pc.equal(pc.utf8_trim_whitespace(values), "").fill_null(False).to_numpy(zero_copy_only=False)
-    places = np.union1d(empty_cells(values), np.flatnonzero(is_blank)).astype(int)
-    if len(places):
-        refuse_rows(dataset, found[0], places, "given", "has no caption")
+    indices = np.union1d(empty_cells(values), np.flatnonzero(is_blank)).astype(int)
+    if len(indices):
+        refuse_rows(dataset, found[0], indices, "given", "has no caption")
     return found[0]
 
 

@@ -182,8 +182,8 @@ def permuted_sentences(
     last = (ends | (words < 0))[text] & ~special
     sentences = [part for part in np.split(text, np.flatnonzero(last) + 1) if len(part)]
     chosen = generator.permutation(len(sentences))[: math.ceil(share * len(sentences))]
-    places = np.arange(len(sentences))
-    places[chosen] = chosen[generator.permutation(len(chosen))]
+    indices = np.arange(len(sentences))
+    indices[chosen] = chosen[generator.permutation(len(chosen))]
     order = np.arange(len(words))
-    order[text] = np.concatenate([sentences[place] for place in places])
+    order[text] = np.concatenate([sentences[index] for index in indices])
     return order

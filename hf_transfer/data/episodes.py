@@ -72,9 +72,9 @@ class EpisodeSampler(ShuffleSampler):
         """The rows of one episode of this epoch."""
         classes = permutation(len(self.members), self.seed, self.epoch, number)[: self.ways]
         drawn = []
-        for place in classes:
-            rows = self.members[place]
-            order = permutation(len(rows), self.seed, self.epoch, number, place + 1)
+        for index in classes:
+            rows = self.members[index]
+            order = permutation(len(rows), self.seed, self.epoch, number, index + 1)
             drawn.append([rows[i] for i in order[: self.shots + self.queries]])
         support = [row for rows in drawn for row in rows[: self.shots]]
         return support + [row for rows in drawn for row in rows[self.shots :]]

@@ -25,9 +25,9 @@ def fingerprint(rows: Dataset) -> str:
     count = len(rows)
     if count and rows.data.nbytes * count / max(1, rows.data.num_rows) > MOST_BYTES:
         count = max(1, int(count * MOST_BYTES / rows.data.nbytes))
-    places = [place * len(rows) // count for place in range(count)] if count else []
+    indices = [index * len(rows) // count for index in range(count)] if count else []
     for start in range(0, count, ROWS_AT_ONCE):
-        table = plain[places[start : start + ROWS_AT_ONCE]]
+        table = plain[indices[start : start + ROWS_AT_ONCE]]
         for name in sorted(table.column_names):
             _add(digest, table[name].combine_chunks())
     return digest.hexdigest()

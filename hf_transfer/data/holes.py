@@ -12,16 +12,16 @@ from datasets import Dataset
 NAMED_ROWS = 5
 
 
-def row_name(dataset: Dataset, place: int, column: str | None = None) -> str:
+def row_name(dataset: Dataset, index: int, column: str | None = None) -> str:
     """What a message calls a row: its number in the file or data set it was read from, the first being 0.
 
     Args:
         dataset: rows, possibly drawn from more.
-        place: of the row among them.
+        index: of the row among them.
         column: of the cell that the message is about.
     """
     drawn = getattr(dataset, "_indices", None)
-    number = place if drawn is None else drawn.column(0)[place].as_py()
+    number = index if drawn is None else drawn.column(0)[index].as_py()
     return f"row {number}" if column is None else f"row {number} of column `{column}`"
 
 
@@ -34,7 +34,7 @@ def empty_cells(values: pa.ChunkedArray) -> np.ndarray:
     """Places [n] of the cells that are empty, not a number, or lists with such an item."""
     kind = values.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return np.array([place for place, row in enumerate(values.to_pylist()) if _has_hole(row)], dtype=int)
+        return np.array([index for index, row in enumerate(values.to_pylist()) if _has_hole(row)], dtype=int)
     return np.flatnonzero(pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False))
 
 
@@ -53,15 +53,15 @@ def refuse_empty_cells(dataset: Dataset, columns: Sequence[str], role: str) -> N
         role: what the data set is for, for the message.
     """
     for column in columns:
-        places = empty_cells(column_of(dataset, column))
-        if len(places):
-            refuse_rows(dataset, column, places, role, "is empty")
+        indices = empty_cells(column_of(dataset, column))
+        if len(indices):
+            refuse_rows(dataset, column, indices, role, "is empty")
 
 
-def refuse_rows(dataset: Dataset, column: str, places: np.ndarray, role: str, complaint: str) -> None:
+def refuse_rows(dataset: Dataset, column: str, indices: np.ndarray, role: str, complaint: str) -> None:
     """Raises the ValueError that says what is wrong with these rows of a column, and what to do."""
-    rows = ", ".join(row_name(dataset, int(place)).removeprefix("row ") for place in places[:NAMED_ROWS])
-    more = f" and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""
+    rows = ", ".join(row_name(dataset, int(index)).removeprefix("row ") for index in indices[:NAMED_ROWS])
+    more = f" and {len(indices) - NAMED_ROWS} more" if len(indices) > NAMED_ROWS else ""
     raise ValueError(
         f"column `{column}` of the {role} dataset {complaint} in row {rows}{more} (the first row is 0): fill these "
         "cells, or leave the rows out."

@@ -153,6 +153,6 @@ def cut_out(images: Tensor, side: float, generator: torch.Generator) -> Tensor:
     for size, shape in ((height, (1, 1, -1, 1)), (width, (1, 1, 1, -1))):
         span = round(side * size)
         first = torch.randint(size, (count, 1, 1, 1), generator=generator) - span // 2
-        place = torch.arange(size).reshape(shape)
-        inside = inside & (place >= first) & (place < first + span)
+        index = torch.arange(size).reshape(shape)
+        inside = inside & (index >= first) & (index < first + span)
     return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)

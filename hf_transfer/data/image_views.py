@@ -173,11 +173,11 @@ def image_views(preset: str, processor: Any = None, **changes: Any) -> ImageView
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Images [B, C, H, W], each blurred by a Gaussian of its own deviation [B] in pixels; edges are repeated."""
     count, channels = images.shape[:2]
-    places = torch.arange(-WIDEST, WIDEST + 1, dtype=images.dtype)
-    kernels = torch.exp(-0.5 * (places / sigma[:, None].to(images.dtype)).square())
+    indices = torch.arange(-WIDEST, WIDEST + 1, dtype=images.dtype)
+    kernels = torch.exp(-0.5 * (indices / sigma[:, None].to(images.dtype)).square())
     kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
     blurred = F.pad(images, (WIDEST,) * 4, mode="replicate").reshape(1, count * channels, *_padded(images))
-    for shape in ((-1, 1, 1, len(places)), (-1, 1, len(places), 1)):
+    for shape in ((-1, 1, 1, len(indices)), (-1, 1, len(indices), 1)):
         blurred = F.conv2d(blurred, kernels.reshape(shape), groups=count * channels)
     return blurred.reshape(images.shape)
 

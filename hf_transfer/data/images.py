@@ -153,8 +153,8 @@ def with_pixel_values(dataset: Dataset, size: int, num_channels: int, image_colu
         raise ValueError(f"the dataset has no image column `{image_column}`; it has {dataset.column_names}.")
     kept = {name: feature for name, feature in dataset.features.items() if name != image_column}
 
-    def convert(rows: dict, places: list[int]) -> dict:
-        names = [row_name(dataset, place, image_column) for place in places]
+    def convert(rows: dict, indices: list[int]) -> dict:
+        names = [row_name(dataset, index, image_column) for index in indices]
         images = [read_image(cell, num_channels, name) for cell, name in zip(rows[image_column], names)]
         return {"pixel_values": [to_pixel_values(image, size, num_channels).tobytes() for image in images]}
 

@@ -97,7 +97,7 @@ def read_labels_as(
     """The rows with their labels numbered as those of other data, or of a model.
 
     Classes are matched by name where both have names: words, or whole numbers where all names are such. Other whole
-    numbers are places in `kind.class_names`.
+    numbers are indices in `kind.class_names`.
 
     Args:
         dataset: rows with a label column.
@@ -134,8 +134,8 @@ def model_labels(config: PreTrainedConfig, rows: Dataset, role: str, column: str
         role: what they are for, for messages.
         column: their label column.
     """
-    names = tuple(str(config.id2label[place]) for place in range(config.num_labels))
-    names = None if names == tuple(f"LABEL_{place}" for place in range(config.num_labels)) else names
+    names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    names = None if names == tuple(f"LABEL_{index}" for index in range(config.num_labels)) else names
     declared = declared_problem_type(config)
     if declared is None:
         declared = read_labels(rows, role, column)[1].problem_type
@@ -257,7 +257,7 @@ def _of_words(dataset: Dataset, column: str, role: str, words: list[str]) -> Rea
     names = sorted(set(words))
     where = f"column `{column}` of the {role} dataset"
     _check_count(len(names), len(words), where)
-    number = {name: place for place, name in enumerate(names)}
+    number = {name: index for index, name in enumerate(names)}
     return Read(_classes(names), np.array([number[word] for word in words]))
 
 
@@ -290,8 +290,8 @@ def _of_numbers(values: np.ndarray, problem_type: str | None, where: str) -> Rea
     # A class without a row here may have some elsewhere, unless most numbers in between are no classes.
     span = np.arange(0 if known[0] == 0 else known[0], known[-1] + 1)
     numbers = span if len(span) <= 2 * len(known) or known[0] == 0 else known
-    place = np.searchsorted(numbers, whole)
-    return Read(_classes([str(one) for one in numbers]), np.where(whole == IGNORED_LABEL, whole, place), whole)
+    index = np.searchsorted(numbers, whole)
+    return Read(_classes([str(one) for one in numbers]), np.where(whole == IGNORED_LABEL, whole, index), whole)
 
 
 def _are_too_many(values: np.ndarray) -> bool:
@@ -314,7 +314,7 @@ def _of_lists(rows: list[list], names: list[str] | None, where: str) -> Read:
         raise ValueError(f"{where} holds lists of lists, which are no labels of a row.")
     if names is not None or (flat and all(isinstance(one, str) for one in flat)):
         names = sorted({one.strip() for one in flat}) if names is None else names
-        number = {name: place for place, name in enumerate(names)}
+        number = {name: index for index, name in enumerate(names)}
         chosen = [[number[one.strip()] if isinstance(one, str) else one for one in row] for row in rows]
         return Read(LabelKind(MULTI_LABEL, len(names), tuple(names)), _several_hot(chosen, len(names), where))
     lengths = {len(row) for row in rows}
@@ -338,15 +338,15 @@ def _of_lists(rows: list[list], names: list[str] | None, where: str) -> Read:
 def _several_hot(chosen: list[list], count: int, where: str) -> np.ndarray:
     """[N, count]: 1 for the numbers of a row."""
     values = np.zeros((len(chosen), count), dtype=np.float32)
-    for place, row in enumerate(chosen):
+    for index, row in enumerate(chosen):
         if any(not 0 <= one < count for one in row):
-            raise ValueError(f"{where} holds class numbers outside 0..{count - 1}, first in row {place}.")
-        values[place, [int(one) for one in row]] = 1
+            raise ValueError(f"{where} holds class numbers outside 0..{count - 1}, first in row {index}.")
+        values[index, [int(one) for one in row]] = 1
     return values
 
 
 def _as_places(read: Read, kind: LabelKind, role: str) -> np.ndarray:
-    """Classes [N] as places in the names of `kind`."""
+    """Classes [N] as indices in the names of `kind`."""
     names, own = kind.class_names, read.kind.class_names or ()
     by_number = read.given is not None and not (names and all(name.isdigit() for name in names))
     is_boolean = own == ("False", "True") and not (names and set(own) <= set(names))
@@ -356,15 +356,15 @@ def _as_places(read: Read, kind: LabelKind, role: str) -> np.ndarray:
         if len(own) != kind.outputs:
             raise ValueError(f"the {role} dataset has {len(own)} classes and the model {kind.outputs}.")
         return read.values
-    present = {own[place] for place in np.unique(read.values[read.values >= 0])} if read.given is not None else own
+    present = {own[index] for index in np.unique(read.values[read.values >= 0])} if read.given is not None else own
     unknown = [name for name in own if name in present and name not in names]
     if unknown:
         raise ValueError(
             f"the {role} dataset has {len(own)} classes, and these are none of the {len(names)} that the model is to "
             f"tell apart ({', '.join(list(names)[:10])}): {', '.join(unknown[:10])}."
         )
-    places = np.array([names.index(name) if name in names else IGNORED_LABEL for name in own] or [IGNORED_LABEL])
-    return np.where(read.values < 0, read.values, places[read.values])
+    indices = np.array([names.index(name) if name in names else IGNORED_LABEL for name in own] or [IGNORED_LABEL])
+    return np.where(read.values < 0, read.values, indices[read.values])
 
 
 def _as_labels(read: Read, kind: LabelKind, role: str, source: str) -> np.ndarray:

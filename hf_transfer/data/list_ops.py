@@ -122,18 +122,18 @@ def _written(levels: list[tuple[np.ndarray, np.ndarray]], source: np.random.Gene
             size[chosen] = 2 + np.add.reduceat(sizes[-1], np.cumsum(arguments) - arguments)
         sizes.append(size)
     tokens = np.empty(int(sizes[-1][0]), dtype=np.uint8)
-    places = np.zeros(1, dtype=np.int64)
+    indices = np.zeros(1, dtype=np.int64)
     sizes.reverse()
     for depth, (chosen, arguments) in enumerate(levels):
         size = sizes[depth]
-        tokens[places[~chosen]] = ZERO + source.integers(0, 10, len(chosen) - len(arguments))
-        tokens[places[chosen]] = FIRST_OPERATOR + source.integers(0, len(OPERATORS), len(arguments))
-        tokens[places[chosen] + size[chosen] - 1] = CLOSE
+        tokens[indices[~chosen]] = ZERO + source.integers(0, 10, len(chosen) - len(arguments))
+        tokens[indices[chosen]] = FIRST_OPERATOR + source.integers(0, len(OPERATORS), len(arguments))
+        tokens[indices[chosen] + size[chosen] - 1] = CLOSE
         if len(arguments):
             below = sizes[depth + 1]
             before = np.cumsum(below) - below
             first = np.cumsum(arguments) - arguments
-            places = np.repeat(places[chosen] + 1 - before[first], arguments) + before
+            indices = np.repeat(indices[chosen] + 1 - before[first], arguments) + before
     return tokens.tobytes()
 
 
@@ -153,9 +153,9 @@ def evaluate_expression(tokens: Sequence[int]) -> int:
         elif ZERO <= token < FIRST_OPERATOR:
             lists[-1][1].append(token - ZERO)
         else:
-            raise ValueError(f"token {token} does not belong here: {[TOKENS[place] for place in tokens][:20]}.")
+            raise ValueError(f"token {token} does not belong here: {[TOKENS[index] for index in tokens][:20]}.")
     if len(lists) != 1 or len(lists[0][1]) != 1:
-        raise ValueError(f"not one whole expression: {[TOKENS[place] for place in tokens][:20]}.")
+        raise ValueError(f"not one whole expression: {[TOKENS[index] for index in tokens][:20]}.")
     return lists[0][1][0]
 
 

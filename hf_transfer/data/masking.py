@@ -46,9 +46,9 @@ class MaskingCollator:
         batch = dict(pad([row for row, _ in masked]))
         batch["labels"] = torch.full_like(batch["input_ids"], -100)
         is_right = self.collator.tokenizer.padding_side == "right"
-        for place, (_, labels) in enumerate(masked):
+        for index, (_, labels) in enumerate(masked):
             where = slice(len(labels)) if is_right else slice(batch["labels"].shape[1] - len(labels), None)
-            batch["labels"][place, where] = labels
+            batch["labels"][index, where] = labels
         return batch
 
     def _masked(self, row: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:

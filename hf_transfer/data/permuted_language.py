@@ -69,10 +69,10 @@ class PermutationCollator(TextCollator):
         labels = torch.full((len(rows), predictions), IGNORED)
         for row, (own, predicted, sees) in enumerate(drawn):
             first = longest - len(own) if self.tokenizer.padding_side == "left" else 0
-            real, places = slice(first, first + len(own)), np.flatnonzero(predicted)
+            real, indices = slice(first, first + len(own)), np.flatnonzero(predicted)
             hidden[row, real, real] = torch.from_numpy(~sees).float()
-            mapping[row, range(len(places)), places + first] = 1
-            labels[row, : len(places)] = torch.from_numpy(own[places])
+            mapping[row, range(len(indices)), indices + first] = 1
+            labels[row, : len(indices)] = torch.from_numpy(own[indices])
         return {**batch, "perm_mask": hidden, "target_mapping": mapping, "labels": labels}
 
     def _drawn(self, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -32,10 +32,10 @@ def on_photographs(images: np.ndarray, seed: int = 0, photographs: Sequence[np.n
         raise ValueError(f"every photograph should be at least {height} x {width}, as the pictures are.")
     generator = np.random.default_rng(seed)
     blended = np.empty((*images.shape, 3), dtype=np.uint8)
-    for place, image in enumerate(images):
+    for index, image in enumerate(images):
         photo = photographs[generator.integers(len(photographs))]
         top = generator.integers(photo.shape[0] - height + 1)
         left = generator.integers(photo.shape[1] - width + 1)
         piece = photo[top : top + height, left : left + width].astype(np.int16)
-        blended[place] = np.abs(piece - image[..., None].astype(np.int16))
+        blended[index] = np.abs(piece - image[..., None].astype(np.int16))
     return blended

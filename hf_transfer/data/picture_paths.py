@@ -33,7 +33,7 @@ def with_pictures(rows: Dataset, folder: Path) -> Dataset:
         cells = rows[column][:]
         if not all(map(is_picture, cells)):
             continue
-        missing = next((place for place, cell in enumerate(cells) if not (folder / cell).is_file()), None)
+        missing = next((index for index, cell in enumerate(cells) if not (folder / cell).is_file()), None)
         if missing is not None:
             raise ValueError(
                 f"{row_name(rows, missing, column)} names the picture `{cells[missing]}`, and there is no file "

@@ -114,14 +114,14 @@ def check_series(dataset: Dataset, config: PreTrainedConfig) -> None:
     """
     channels, longest = series_shape(dataset)
     wanted = getattr(config, "num_input_channels", channels)
-    places = getattr(config, "max_position_embeddings", longest)
+    indices = getattr(config, "max_position_embeddings", longest)
     if channels != wanted:
         raise ValueError(f"the series have {channels} channels, and the model `num_input_channels={wanted}`.")
     bounded = getattr(config, "pooling", None) == "flatten" or (
         getattr(config, "position_embedding_type", None) == "learned"
     )
-    if bounded and longest > places:
-        raise ValueError(f"the series have up to {longest} steps, and the model `max_position_embeddings={places}`.")
+    if bounded and longest > indices:
+        raise ValueError(f"the series have up to {longest} steps, and the model `max_position_embeddings={indices}`.")
 
 
 def check_trajectories(dataset: Dataset, config: PreTrainedConfig) -> None:
@@ -146,10 +146,10 @@ def _in_blocks(
 ) -> Dataset:
     if len(columns) != 1:
         raise ValueError(f"`block_size` joins the texts of one column, got {columns}: name one by `text_columns`.")
-    places = text_positions(config)
-    if places is not None and block_size > places:
+    indices = text_positions(config)
+    if indices is not None and block_size > indices:
         raise ValueError(
-            f"`block_size={block_size}` is more than the {places} tokens that the model has positions for "
+            f"`block_size={block_size}` is more than the {indices} tokens that the model has positions for "
             f"(`max_position_embeddings={config.get_text_config().max_position_embeddings}`)."
         )
     raw = block_size if collator is None else collator.raw_length(block_size)
@@ -166,15 +166,17 @@ def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, pro
     channels = getattr(config, "num_channels", 3)
     dataset = undecoded(dataset, column)
 
-    def pixels_of(cells: list, places: list[int]) -> Any:
-        pictures = [read_image(cell, channels, row_name(dataset, place, column)) for cell, place in zip(cells, places)]
+    def pixels_of(cells: list, indices: list[int]) -> Any:
+        pictures = [
+            read_image(cell, channels, row_name(dataset, index, column)) for cell, index in zip(cells, indices)
+        ]
         # As tensors: the processor of timm's models makes nothing else.
         return processor(pictures, return_tensors="pt")["pixel_values"]
 
     first = np.asarray(pixels_of([dataset[0][column]], [0])[0])
 
-    def convert(rows: dict, places: list[int]) -> dict:
-        pixels = pixels_of(rows[column], places)
+    def convert(rows: dict, indices: list[int]) -> dict:
+        pixels = pixels_of(rows[column], indices)
         return {"pixel_values": [np.asarray(image, dtype=np.float32).tobytes() for image in pixels]}
 
     ready = dataset.map(convert, batched=True, with_indices=True, remove_columns=[column], desc="Reading images")

@@ -82,20 +82,20 @@ def roll_out(environment: str, policy: Policy, episodes: int, seed: int = 0) -> 
         raise ValueError(f"`episodes` should be at least 1, got {episodes}.")
     copies = [make_environment(environment) for _ in range(episodes)]
     space = ActionSpace(copies[0].action_space)
-    played = [Episode(np.random.default_rng((seed + place, 1))) for place in range(episodes)]
-    for place, (copy, episode) in enumerate(zip(copies, played)):
-        episode.states.append(copy.reset(seed=seed + place)[0])
+    played = [Episode(np.random.default_rng((seed + index, 1))) for index in range(episodes)]
+    for index, (copy, episode) in enumerate(zip(copies, played)):
+        episode.states.append(copy.reset(seed=seed + index)[0])
     running = list(range(episodes))
     while running:
-        actions = policy([played[place] for place in running])
+        actions = policy([played[index] for index in running])
         going_on = []
-        for place, action in zip(running, actions):
-            state, reward, terminated, truncated, _ = copies[place].step(space.to_environment(action))
-            played[place].actions.append(np.asarray(action, dtype=np.float32))
-            played[place].rewards.append(float(reward))
+        for index, action in zip(running, actions):
+            state, reward, terminated, truncated, _ = copies[index].step(space.to_environment(action))
+            played[index].actions.append(np.asarray(action, dtype=np.float32))
+            played[index].rewards.append(float(reward))
             if not (terminated or truncated):
-                played[place].states.append(state)
-                going_on.append(place)
+                played[index].states.append(state)
+                going_on.append(index)
         running = going_on
     return played
 
@@ -125,10 +125,10 @@ def mixed_policy(environment: str) -> Policy:
 
     def act(episodes: Sequence[Episode]) -> np.ndarray:
         actions = scripted(episodes)
-        for place, episode in enumerate(episodes):
+        for index, episode in enumerate(episodes):
             share = shares.setdefault(id(episode), episode.random.uniform())
             if episode.random.uniform() < share:
-                actions[place] = space.random(episode.random)
+                actions[index] = space.random(episode.random)
         return actions
 
     return act

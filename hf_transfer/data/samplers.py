@@ -62,9 +62,9 @@ class WeightedSampler(ShuffleSampler):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
-        places = torch.rand(self.num_rows, generator=generator, dtype=torch.double) * self.ends[-1]
+        indices = torch.rand(self.num_rows, generator=generator, dtype=torch.double) * self.ends[-1]
         # to the right of an end that is hit, so that a row of weight 0 is never drawn
-        drawn = torch.searchsorted(self.ends, places, right=True)
+        drawn = torch.searchsorted(self.ends, indices, right=True)
         return iter(drawn.clamp(max=self.last).tolist())  # a place may be rounded up to the sum
 
 
@@ -113,8 +113,8 @@ class DomainBalancedSampler(ShuffleSampler):
         rows = self.members[domain]
         lap = 0
         while True:
-            for place in permutation(len(rows), self.seed, self.epoch, domain, lap):
-                yield rows[place]
+            for index in permutation(len(rows), self.seed, self.epoch, domain, lap):
+                yield rows[index]
             lap += 1
 
 

@@ -78,7 +78,7 @@ class SpanCorruptionCollator(TextCollator):
     def sentinel_ids(self) -> np.ndarray:
         """The numbers of the sentinels, [N] int."""
         vocabulary = self.tokenizer.get_vocab()
-        names = self.sentinels or takewhile(vocabulary.__contains__, (f"<extra_id_{place}>" for place in count()))
+        names = self.sentinels or takewhile(vocabulary.__contains__, (f"<extra_id_{index}>" for index in count()))
         return np.array([vocabulary[name] for name in names], dtype=np.int64)
 
     def is_structure(self, tokens: np.ndarray) -> np.ndarray:

@@ -121,13 +121,13 @@ class TextCollator:
         tokens = column_of(rows, "input_ids")
         lengths = pc.list_value_length(tokens).to_numpy(zero_copy_only=False)
         doubtful = np.flatnonzero(lengths < self.least_tokens + AROUND_A_PAIR)
-        short = [place for place in doubtful if self._lacks(tokens, place)]
+        short = [index for index in doubtful if self._lacks(tokens, index)]
         if short:
             complaint = f"has fewer than {self.least_tokens} tokens of text"
             refuse_rows(rows, "input_ids", np.asarray(short), role, complaint)
 
-    def _lacks(self, tokens: Any, place: int) -> bool:
-        return int((~self.is_structure(np.asarray(tokens[int(place)].as_py(), dtype=int))).sum()) < self.least_tokens
+    def _lacks(self, tokens: Any, index: int) -> bool:
+        return int((~self.is_structure(np.asarray(tokens[int(index)].as_py(), dtype=int))).sum()) < self.least_tokens
 
     def is_structure(self, tokens: np.ndarray) -> np.ndarray:
         """Which of the tokens [T] are special ones that are no text, [T] bool."""

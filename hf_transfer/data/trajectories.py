@@ -175,17 +175,17 @@ def windows(dataset: Dataset, processor: TrajectoryProcessor) -> Dataset:
     reader = WindowReader(dataset, processor)
     lengths = [len(states) for states in reader.states]
     for name, column in (("actions", reader.actions), ("rewards", reader.returns)):
-        wrong = [place for place, steps in enumerate(column) if len(steps) != lengths[place]]
+        wrong = [index for index, steps in enumerate(column) if len(steps) != lengths[index]]
         if wrong:
             raise ValueError(
                 f"episode {wrong[0]} has {lengths[wrong[0]]} states and {len(column[wrong[0]])} {name}: there should "
                 "be one for each step."
             )
-    places = {
+    indices = {
         "episode": np.repeat(np.arange(len(lengths)), lengths),
         "step": np.concatenate([np.arange(length) for length in lengths]),
     }
-    return Dataset.from_dict(places).with_transform(reader)
+    return Dataset.from_dict(indices).with_transform(reader)
 
 
 def state_column(dataset: Dataset) -> str:

@@ -122,7 +122,7 @@ class ViewCollator:
 def gives_views(collator: Callable[[Sequence[Any]], Mapping[str, Any]], rows: Dataset) -> bool:
     """Whether a collator adds a second copy to a batch; tried on two rows, without a trace in the random state."""
     with torch.random.fork_rng(devices=[]):
-        batch = collator([rows[place] for place in range(min(2, len(rows)))])
+        batch = collator([rows[index] for index in range(min(2, len(rows)))])
     return any(name.startswith(VIEW_PREFIX) for name in batch)
 
 

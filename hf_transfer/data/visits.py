@@ -128,9 +128,9 @@ def is_repeatable(collator: Callable[[Sequence[Any]], Mapping[str, Any]], rows: 
     """
     if getattr(collator, "reads_visits", False):
         return False
-    places = range(min(TRIED_ROWS, len(rows)))
+    indices = range(min(TRIED_ROWS, len(rows)))
     with torch.random.fork_rng(devices=[]):
-        first, second = (collator([rows[place] for place in places]) for _ in range(2))
+        first, second = (collator([rows[index] for index in indices]) for _ in range(2))
     return all(
         torch.equal(value, second[name]) if isinstance(value, Tensor) else value == second[name]
         for name, value in first.items()

@@ -34,8 +34,8 @@ def wikipedia_sample() -> DatasetDict:
     with bz2.open(path) as file:
         pages = wiki.extract_pages(file, filter_namespaces=("0",))
         articles = [markup for _, markup, _ in pages if markup and not markup.lower().startswith("#redirect")]
-    for place, markup in enumerate(articles):
-        role = {HELD_OUT_EVERY - 1: "test", HELD_OUT_EVERY - 2: "validation"}.get(place % HELD_OUT_EVERY, "train")
+    for index, markup in enumerate(articles):
+        role = {HELD_OUT_EVERY - 1: "test", HELD_OUT_EVERY - 2: "validation"}.get(index % HELD_OUT_EVERY, "train")
         splits[role].append(plain_text(wiki.filter_wiki(markup)))
     return DatasetDict({name: Dataset.from_dict({"text": texts}) for name, texts in splits.items()})
 

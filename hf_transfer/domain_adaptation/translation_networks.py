@@ -131,7 +131,7 @@ class ImageBuffer(nn.Module):
         self.filled += len(stored)
         for row in range(len(stored), len(images)):
             if torch.rand(()) < 0.5:
-                place = int(torch.randint(len(self.images), ()))
-                shown[row] = self.images[place]
-                self.images[place] = images[row]
+                index = int(torch.randint(len(self.images), ()))
+                shown[row] = self.images[index]
+                self.images[index] = images[row]
         return shown

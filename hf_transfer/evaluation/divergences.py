@@ -113,8 +113,8 @@ def estimate_divergences(
     source, target = on_one_scale(source, target)
     classes = class_count(source, target)
     found: dict[str, list[float]] = {}
-    for place in range(splits):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + place)
+    for index in range(splits):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
         halves = [_halves(rows, generator) for rows in (source, target)]
         for name, value in Split(*halves, classes, slack, generator).estimates().items():
             found.setdefault(name, []).append(value)

@@ -43,9 +43,9 @@ def recall_at(queries: Tensor, gallery: Tensor, ks: Sequence[int] = KS) -> list[
         near = queries[start : start + ROWS_AT_ONCE] @ gallery.T
         own = near[torch.arange(len(near)), start + torch.arange(len(near))].unsqueeze(1)
         nearer, as_near = (near > own).sum(1).double(), (near == own).sum(1).double()
-        for place, k in enumerate(ks):
+        for index, k in enumerate(ks):
             shares = ((k - nearer) / as_near.clamp(min=1)).clamp(0, 1)
-            found[place] += shares.where(as_near > 0, 0.0).sum().cpu()  # not a number is near to nothing
+            found[index] += shares.where(as_near > 0, 0.0).sum().cpu()  # not a number is near to nothing
     return (found / len(queries)).tolist()
 
 

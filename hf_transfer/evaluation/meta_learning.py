@@ -61,17 +61,17 @@ def evaluate_adaptation(
     for number in range(trainer.args.process_index, episodes, trainer.args.world_size):
         support, queries = rows_of(trainer, dataset, sampler.episode(number), objective)
         for mode, transductive in enumerate(modes.values()):
-            for place, count in enumerate(steps):
+            for index, count in enumerate(steps):
                 with batch_norm_of(model, transductive):
                     weights = objective.adapt(model, support, count)
                     with torch.no_grad():
-                        values[mode, number, place] = value_of(model, queries, weights, objective)
+                        values[mode, number, index] = value_of(model, queries, weights, objective)
     values = trainer.accelerator.reduce(values.to(trainer.args.device), reduction="sum").cpu()
     intervals = 1.96 * values.std(dim=1) / episodes**0.5
     return {
         name: {
-            count: (values[mode, :, place].mean().item(), intervals[mode, place].item())
-            for place, count in enumerate(steps)
+            count: (values[mode, :, index].mean().item(), intervals[mode, index].item())
+            for index, count in enumerate(steps)
         }
         for mode, name in enumerate(modes)
     }

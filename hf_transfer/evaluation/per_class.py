@@ -37,7 +37,7 @@ def class_figures(
     labels = labels[known]
     if problem_type == MULTI_LABEL:
         answers, labels = answers.astype(int), (labels.reshape(answers.shape) > 0.5).astype(int)
-        columns = [_figures(labels[:, place], answers[:, place], [1]) for place in range(len(names))]
+        columns = [_figures(labels[:, index], answers[:, index], [1]) for index in range(len(names))]
         figures = np.concatenate(columns, axis=1)
     else:
         figures = _figures(labels, answers, list(range(len(names))))

@@ -117,8 +117,8 @@ def embed(features: np.ndarray, method: str = "pca", seed: int = 0) -> np.ndarra
     features = features - features.mean(axis=0)
     if method == "tsne" and len(features) > 4:
         return TSNE(perplexity=min(30.0, (len(features) - 1) / 3), random_state=seed).fit_transform(features)
-    places = PCA(min(2, *features.shape), svd_solver="full").fit_transform(features)
-    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    indices = PCA(min(2, *features.shape), svd_solver="full").fit_transform(features)
+    return np.pad(indices, ((0, 0), (0, 2 - indices.shape[1])))
 
 
 def plot_domains(
@@ -139,14 +139,14 @@ def plot_domains(
     is_number = answers.dtype.kind == "f"
     colours = {"cmap": "viridis" if is_number else "tab20", "vmin": answers.min(), "vmax": answers.max()}
     for column, (title, cloud) in enumerate(clouds.items()):
-        places = embed(cloud.features, method)
+        indices = embed(cloud.features, method)
         for domain, name, mark in ((SOURCE, "source", "o"), (TARGET, "target", "x")):
             rows = cloud.domain == domain
-            axes[0, column].scatter(*places[rows].T, s=9, marker=mark, alpha=0.6, label=name)
-            axes[1, column].scatter(*places[rows & ~cloud.known].T, s=9, marker=mark, c="lightgrey", alpha=0.7)
+            axes[0, column].scatter(*indices[rows].T, s=9, marker=mark, alpha=0.6, label=name)
+            axes[1, column].scatter(*indices[rows & ~cloud.known].T, s=9, marker=mark, c="lightgrey", alpha=0.7)
             rows = rows & cloud.known
             painted = axes[1, column].scatter(
-                *places[rows].T, s=9, marker=mark, c=cloud.answers[rows], alpha=0.7, **colours
+                *indices[rows].T, s=9, marker=mark, c=cloud.answers[rows], alpha=0.7, **colours
             )
         axes[0, column].set_title(f"{title}: domains")
         axes[1, column].set_title(f"{title}: {cloud.kind}")
@@ -165,9 +165,9 @@ def _name_colours(axes: Axes, classes: np.ndarray, names: Sequence[str] | None, 
     if len(classes) > MOST_COLOURS:
         return
     scale = Normalize(colours["vmin"], colours["vmax"])
-    for place in classes:
-        colour = colormaps[colours["cmap"]](scale(place))
-        axes.scatter([], [], s=16, color=[colour], label=str(place if names is None else names[place]))
+    for index in classes:
+        colour = colormaps[colours["cmap"]](scale(index))
+        axes.scatter([], [], s=16, color=[colour], label=str(index if names is None else names[index]))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", title="class")
 
 

@@ -44,20 +44,20 @@ def complete_adapter(folder: str | os.PathLike, id2label: Mapping[int, str] | No
         if base and Path(base).is_dir():
             config["base_model_name_or_path"] = str(Path(base).resolve())
         if id2label and not are_made_up(list(id2label.values())):
-            names = {str(place): name for place, name in id2label.items()}
+            names = {str(index): name for index, name in id2label.items()}
             config["auto_mapping"] = {**(config.get("auto_mapping") or {}), NAMES: names}
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
 def are_made_up(names: list[str]) -> bool:
     """Whether these are the names that transformers gives to classes without any: LABEL_0, LABEL_1, ..."""
-    return list(names) == [f"LABEL_{place}" for place in range(len(names))]
+    return list(names) == [f"LABEL_{index}" for index in range(len(names))]
 
 
 def adapter_class_names(folder: str | os.PathLike) -> list[str] | None:
     """The names of an adapter's classes in the order of its outputs; None where it was saved without."""
     names = (_read(folder).get("auto_mapping") or {}).get(NAMES)
-    return None if not names else [names[str(place)] for place in range(len(names))]
+    return None if not names else [names[str(index)] for index in range(len(names))]
 
 
 def named_base(folder: str | os.PathLike) -> str | None:
@@ -135,10 +135,10 @@ def linked_copy(folder: str | os.PathLike, texts: Mapping[str, str]) -> Iterator
         folder: what to copy.
         texts: path in the folder -> what stands there in the copy.
     """
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as made:
         for file in Path(folder).resolve().rglob("*"):
-            target = Path(place) / file.relative_to(Path(folder).resolve())
-            if not file.is_file() or target.relative_to(place).as_posix() in texts:
+            target = Path(made) / file.relative_to(Path(folder).resolve())
+            if not file.is_file() or target.relative_to(made).as_posix() in texts:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -146,8 +146,8 @@ def linked_copy(folder: str | os.PathLike, texts: Mapping[str, str]) -> Iterator
             except OSError:  # Windows without the right to make links
                 shutil.copyfile(file, target)
         for name, text in texts.items():
-            (Path(place) / name).write_text(text, encoding="utf-8")
-        yield Path(place)
+            (Path(made) / name).write_text(text, encoding="utf-8")
+        yield Path(made)
 
 
 def _read(folder: str | os.PathLike) -> dict[str, Any]:

@@ -241,20 +241,20 @@ def is_backbone(model: nn.Module) -> bool:
     return (is_one or not has_parts) and (not base.base_model_prefix or not hasattr(base, base.base_model_prefix))
 
 
-def layer_places(model: nn.Module) -> dict[str, int]:
+def layer_indices(model: nn.Module) -> dict[str, int]:
     """How far below the head every trainable parameter of the backbone is, by name as in `model.named_parameters()`.
 
     The top layer is 1, the next 2, and what comes before all layers (the embeddings) the largest number. What stands
-    between or behind layers, such as a last norm or a pooler, has the place of the layer before it.
+    between or behind layers, such as a last norm or a pooler, has the index of the layer before it.
     """
     backbone = unwrap_peft(model) if is_backbone(model) else backbone_of(model)
     layers = stacked_layers(backbone)
     numbers = {id(p): number for number, layer in enumerate(layers, start=1) for p in layer.parameters()}
-    reached, places = 0, {}
+    reached, indices = 0, {}
     for parameter in backbone.parameters():
         reached = numbers.get(id(parameter), reached)
-        places[id(parameter)] = len(layers) + 1 - reached
-    return {name: places[id(p)] for name, p in model.named_parameters() if p.requires_grad and id(p) in places}
+        indices[id(parameter)] = len(layers) + 1 - reached
+    return {name: indices[id(p)] for name, p in model.named_parameters() if p.requires_grad and id(p) in indices}
 
 
 def stacked_layers(backbone: nn.Module) -> list[nn.Module]:

@@ -198,7 +198,7 @@ def make_batches(
             return align_words(rows, labels, columns, processor, model, max_length)
         if columns.kind == "image":
             name = columns.inputs[0]
-            rows = [{name: read_image(row[name], channels, row_name(dataset, place, name))} for place, row in numbered]
+            rows = [{name: read_image(row[name], channels, row_name(dataset, index, name))} for index, row in numbered]
         return make_inputs(rows), label_tensor(labels)
 
     channels = getattr(model.config, "num_channels", 3)
@@ -206,8 +206,8 @@ def make_batches(
         names = [*columns.inputs, columns.label]
         dataset = dataset.with_format("torch", columns=names) if columns.kind == "ready" else plain_rows(dataset)
         dataset = dataset if columns.kind == "ready" else dataset.with_format(None, columns=names)
-    places = range(len(dataset)) if order is None else order.tolist()
-    loader = {"sampler": places, "collate_fn": collate, "num_workers": num_workers}
+    indices = range(len(dataset)) if order is None else order.tolist()
+    loader = {"sampler": indices, "collate_fn": collate, "num_workers": num_workers}
     return DataLoader(NumberedRows(dataset), batch_size, **loader)
 
 
@@ -220,8 +220,8 @@ class NumberedRows:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, places: list[int]) -> list[tuple[int, dict[str, Any]]]:
-        return list(zip(places, self.dataset.__getitems__(places)))
+    def __getitems__(self, indices: list[int]) -> list[tuple[int, dict[str, Any]]]:
+        return list(zip(indices, self.dataset.__getitems__(indices)))
 
 
 def longest_first(dataset: Dataset, columns: Columns) -> Tensor:
@@ -332,9 +332,9 @@ def align_words(
     aligned = torch.full(encoded["input_ids"].shape, IGNORED_LABEL)
     for row in range(len(rows)):
         previous = None
-        for place, word in enumerate(encoded.word_ids(row)):
+        for index, word in enumerate(encoded.word_ids(row)):
             if word is not None and word != previous:
-                aligned[row, place] = int(labels[row][word])
+                aligned[row, index] = int(labels[row][word])
             previous = word
     accepted = forward_arguments(model)
     return {name: value for name, value in encoded.items() if name in accepted}, aligned

@@ -35,20 +35,20 @@ def plan_batches(loader: DataLoader, order: Tensor, batch_size: int, extract: Ex
         extract: features of inputs.
     """
 
-    def inputs_of(places: list[int]) -> dict[str, Tensor]:
-        return loader.collate_fn(loader.dataset.__getitems__(places))[0]
+    def inputs_of(indices: list[int]) -> dict[str, Tensor]:
+        return loader.collate_fn(loader.dataset.__getitems__(indices))[0]
 
     plan = list(order.split(batch_size))
     if batch_size == 1 or len(order) < 2:
         return plan
     looked_at = order[torch.linspace(0, len(order) - 1, LOOKED_AT).long()].unique().tolist()
-    tried = list({size_of(inputs_of([place])): place for place in looked_at}.values())[:TRIED]
+    tried = list({size_of(inputs_of([index])): index for index in looked_at}.values())[:TRIED]
     if len(tried) < 2 or not padding_leaks(inputs_of, tried, batch_size, extract):
         return plan
     logger.info("Padding changes the features of this model: its batches hold rows of one length.")
     by_size: dict[int, list[int]] = {}
-    for place in order.tolist():
-        by_size.setdefault(size_of(inputs_of([place])), []).append(place)
+    for index in order.tolist():
+        by_size.setdefault(size_of(inputs_of([index])), []).append(index)
     longest_first = [torch.tensor(by_size[size]) for size in sorted(by_size, reverse=True)]
     return [batch for rows in longest_first for batch in rows.split(batch_size)]
 
@@ -64,13 +64,13 @@ def planned(loader: DataLoader, plan: list[Tensor]) -> DataLoader:
 
 
 def padding_leaks(
-    inputs_of: Callable[[list[int]], dict[str, Tensor]], places: list[int], batch_size: int, extract: Extract
+    inputs_of: Callable[[list[int]], dict[str, Tensor]], indices: list[int], batch_size: int, extract: Extract
 ) -> bool:
     """Whether the features of some of these rows, which differ in length, change beside the longest of them by more
     than rounding does.
     """
-    longest = max(places, key=lambda place: size_of(inputs_of([place])))
-    others = torch.tensor([place for place in places if place != longest])
+    longest = max(indices, key=lambda index: size_of(inputs_of([index])))
+    others = torch.tensor([index for index in indices if index != longest])
     for some in others.split(batch_size - 1):
         together = inputs_of([longest, *some.tolist()])
         try:
@@ -78,8 +78,8 @@ def padding_leaks(
         except UnknownMaskError:
             return True
         mask = together.get("attention_mask")
-        for row, place in enumerate(some.tolist(), start=1):
-            alone = extract(inputs_of([place]))
+        for row, index in enumerate(some.tolist(), start=1):
+            alone = extract(inputs_of([index]))
             is_left = mask is not None and mask.ndim == 2 and not bool(mask[row, 0])
             if any(differs(alone[layer][0], beside[layer][row], is_left) for layer in alone):
                 return True

@@ -30,6 +30,6 @@ def model_folder(name: str) -> str:
 
 def packaged_name(folder: str) -> str:
     """The short name of a packaged model's folder, which says more elsewhere than a path; any other as it is."""
-    place = Path(folder)
+    path = Path(folder)
     names = {package: name for name, package in PACKAGED.items()}
-    return names.get((place.parent.name, place.name), folder)
+    return names.get((path.parent.name, path.name), folder)

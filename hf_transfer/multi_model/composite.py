@@ -127,7 +127,7 @@ def shared_settings(models: Sequence[PreTrainedModel]) -> dict[str, Any]:
     if not models:
         raise ValueError("a model of several needs at least one member, got none.")
     first = models[0]
-    for place, other in enumerate(models[1:], start=1):
+    for index, other in enumerate(models[1:], start=1):
         for what, one, two in (
             ("main input", first.main_input_name, other.main_input_name),
             ("number of labels", first.config.num_labels, other.config.num_labels),
@@ -137,7 +137,7 @@ def shared_settings(models: Sequence[PreTrainedModel]) -> dict[str, Any]:
             if one != two:
                 raise ValueError(
                     f"all members should have the same {what}; member 0 ({type(first).__name__}) has {one}, member "
-                    f"{place} ({type(other).__name__}) {two}. `load_members` puts labels in one order."
+                    f"{index} ({type(other).__name__}) {two}. `load_members` puts labels in one order."
                 )
     usual = REGRESSION if first.config.num_labels == 1 else SINGLE_LABEL
     kind = first.config.problem_type or usual

@@ -130,16 +130,16 @@ class Hub(nn.Module):
         scores, scale = self.generator(inputs)
         if self.training:
             scores = scores + torch.randn_like(scores) * softplus(scale)
-        kept, places = scores.topk(self.top, dim=1)
-        weights = torch.zeros_like(scores).scatter(1, places, kept.softmax(dim=1))
-        return weights, torch.zeros_like(scores, dtype=torch.bool).scatter(1, places, True)
+        kept, indices = scores.topk(self.top, dim=1)
+        weights = torch.zeros_like(scores).scatter(1, indices, kept.softmax(dim=1))
+        return weights, torch.zeros_like(scores, dtype=torch.bool).scatter(1, indices, True)
 
     def forward(self, inputs: Mapping[str, Tensor], outputs: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weighted features [B, sum D_i], weights and activity [B, m], and the members' own logits [B, m, C]."""
         weights, active = self.pathway(inputs)
         features, logits = [], []
-        for place, (member, readout) in enumerate(zip(self.members, self.readouts, strict=True)):
-            rows = active[:, place].nonzero().flatten()
+        for index, (member, readout) in enumerate(zip(self.members, self.readouts, strict=True)):
+            rows = active[:, index].nonzero().flatten()
             ours, theirs = (
                 weights.new_zeros(len(weights), readout.feature_dim),
                 weights.new_zeros(len(weights), outputs),
@@ -149,7 +149,7 @@ class Hub(nn.Module):
                 with readout:
                     answers = member(**chosen)
                 units = readout.read(answers, chosen)
-                ours = ours.index_copy(0, rows, weights[rows, place].unsqueeze(1) * units.features.to(ours.dtype))
+                ours = ours.index_copy(0, rows, weights[rows, index].unsqueeze(1) * units.features.to(ours.dtype))
                 theirs = theirs.index_copy(0, rows, units.logits.to(theirs.dtype))
             features.append(ours)
             logits.append(theirs)

@@ -63,8 +63,8 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], per_teacher: int = 
     check_processors(base, checkpoints)
     flow = Flow(base, teachers, per_teacher)
     keep_sidecar(base, NAME, flow)
-    for place, layer in enumerate(layers_of(base)):
-        reclass(layer, FlowLayer, flow=flow, place=place)
+    for index, layer in enumerate(layers_of(base)):
+        reclass(layer, FlowLayer, flow=flow, index=index)
     base.register_forward_pre_hook(flow.remember, with_kwargs=True)
     return model
 
@@ -107,7 +107,7 @@ class FlowLayer:
         if not (self.training or self.flow.is_repeated) or not self.flow.states:
             return outputs
         state, rest = (outputs[0], outputs[1:]) if isinstance(outputs, tuple) else (outputs, None)
-        mixed = self.flow.junctions[self.place](state, self.flow.states[self.place])
+        mixed = self.flow.junctions[self.index](state, self.flow.states[self.index])
         mixed = torch.lerp(mixed, state, self.flow.release)
         return mixed if rest is None else (mixed, *rest)
 
@@ -152,10 +152,10 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     return stacked_layers(model if is_backbone(model) else backbone_of(model))
 
 
-def nearest(place: int, count: int, teacher: PreTrainedModel, number: int) -> list[int]:
+def nearest(index: int, count: int, teacher: PreTrainedModel, number: int) -> list[int]:
     """The places of the teacher's layers whose relative depth is most like that of a student's layer, in order."""
     layers = len(layers_of(teacher))
-    depth = (place + 1) / count
+    depth = (index + 1) / count
     return sorted(sorted(range(layers), key=lambda j: (abs((j + 1) / layers - depth), j))[:number])
 
 

@@ -79,8 +79,8 @@ def check_processors(model: PreTrainedModel, sources: Sequence[str]) -> None:
     Raises:
         ValueError: the first that differs is named.
     """
-    place = model.config.name_or_path
-    processor = saved_processor(place) if place else None
+    index = model.config.name_or_path
+    processor = saved_processor(index) if index else None
     for source in sources:
         check_same_processor(source, processor)
 
@@ -124,7 +124,7 @@ def match_labels(
     theirs, ours = member.config.num_labels, student.config.num_labels
     if theirs != ours:
         raise ValueError(f"{name} has {theirs} labels and {other} {ours}: they have to be the same.")
-    stored, wanted = ([one.config.id2label[place] for place in range(ours)] for one in (member, student))
+    stored, wanted = ([one.config.id2label[index] for index in range(ours)] for one in (member, student))
     if are_made_up(stored) or are_made_up(wanted):
         return
     if sorted(map(str, stored)) != sorted(map(str, wanted)):

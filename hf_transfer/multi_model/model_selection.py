@@ -59,9 +59,9 @@ def greedy_selection(features: Sequence[Tensor], labels: Tensor, most: int | Non
     chosen: list[int] = []
     scores: list[float] = []
     while len(chosen) < most:
-        rest = [place for place in range(len(features)) if place not in chosen]
-        values = [score_of(moments, torch.cat([columns[k] for k in (*chosen, place)])) for place in rest]
-        best = max(range(len(rest)), key=lambda place: values[place])
+        rest = [index for index in range(len(features)) if index not in chosen]
+        values = [score_of(moments, torch.cat([columns[k] for k in (*chosen, index)])) for index in rest]
+        best = max(range(len(rest)), key=lambda index: values[index])
         if scores and values[best] <= scores[-1]:
             break
         chosen.append(rest[best])

@@ -89,10 +89,10 @@ def exploitation_loss(logits: Tensor, active: Tensor, labels: Tensor, problem_ty
     """
     known = known_rows(labels)
     total = logits.sum() * 0.0
-    for place in range(logits.shape[1]):
-        own = logits[:, place]
+    for index in range(logits.shape[1]):
+        own = logits[:, index]
         kind = problem_type or problem_type_of_outputs(own, labels)
-        taught = (active[:, place] > 0) & known
+        taught = (active[:, index] > 0) & known
         mean = row_losses(own, labels, kind)[taught].sum() / taught.sum().clamp(min=1)
         total = total + share_of_all(taught.sum()) * mean
     return total

@@ -100,8 +100,8 @@ def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def check_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], place: int) -> None:
-    """Refuse tensors of model `place` that have other names or shapes than the first model's.
+def check_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], index: int) -> None:
+    """Refuse tensors of model `index` that have other names or shapes than the first model's.
 
     Raises:
         ValueError: the first that differs is named.
@@ -112,17 +112,17 @@ def check_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor], place: in
             ours, theirs = ("no such tensor" if shape is None else f"shape {shape}" for shape in shapes)
             raise ValueError(
                 f"weights can be averaged of models of one architecture and sizes: `{name}` has {ours} in the first "
-                f"model and {theirs} in model {place}."
+                f"model and {theirs} in model {index}."
             )
 
 
-def add(total: dict[str, Tensor], state: Mapping[str, Tensor], weight: float, place: int) -> None:
+def add(total: dict[str, Tensor], state: Mapping[str, Tensor], weight: float, index: int) -> None:
     """total <- total + weight * state, in place; tensors of whole numbers stay the first model's.
 
     Raises:
         ValueError: as `check_same`.
     """
-    check_same(total, state, place)
+    check_same(total, state, index)
     for name, value in total.items():
         if value.is_floating_point():
             value.add_(state[name].float().to(value.device), alpha=weight)

@@ -36,9 +36,9 @@ def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
         return (hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1)
     if pooling == "max":
         return hidden.masked_fill(keep == 0, torch.finfo(hidden.dtype).min).amax(dim=1)
-    places = torch.arange(hidden.shape[1], device=hidden.device)
+    indices = torch.arange(hidden.shape[1], device=hidden.device)
     # `argmax` gives the first of equal places.
-    chosen = keep[..., 0].argmax(dim=1) if pooling == "cls" else (keep[..., 0] * places).argmax(dim=1)
+    chosen = keep[..., 0].argmax(dim=1) if pooling == "cls" else (keep[..., 0] * indices).argmax(dim=1)
     return hidden[torch.arange(len(hidden), device=hidden.device), chosen]
 
 

@@ -69,9 +69,9 @@ def plot_layers(rows: Sequence[RankingRow], score: str, path: Path) -> None:
     every = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axis, (name, layers) in zip(every.flat, scores.items()):
         values = np.full((len(rows), deepest + 1), np.nan)
-        for place, one in enumerate(layers):
+        for index, one in enumerate(layers):
             for layer, result in one.items():
-                values[place, layer] = result.value
+                values[index, layer] = result.value
         figure.colorbar(axis.imshow(values, aspect="auto", cmap="viridis"), ax=axis)
         axis.set_xlabel("layer (0 = embeddings)")
         axis.set_title(name)

@@ -138,12 +138,12 @@ class Ranking:
         """Plain dictionaries, ready for a data frame."""
         probabilities = self.probability_of_beating_next()
         table = []
-        for place, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
             facts = {name: value for name, value in asdict(row).items() if name not in ("layers", "others")}
-            chance = probabilities[place] if place < len(probabilities) else None
+            chance = probabilities[index] if index < len(probabilities) else None
             others = {} if row.score is None else self.values(row)
             facts |= {name: others.get(name) for name in self.scores[1:]}
-            table.append({"rank": place + 1 if row.score is not None else None, **facts, "beats_next": chance})
+            table.append({"rank": index + 1 if row.score is not None else None, **facts, "beats_next": chance})
         return table
 
     def to_markdown(self) -> str:
@@ -161,12 +161,12 @@ class Ranking:
         """
         table = Table(title=f"Ranking by {self.score}")
         header = self._header()
-        kept = [place for place, name in enumerate(header) if name not in without]
-        for place in kept:
-            is_model = header[place] == "model"
-            table.add_column(header[place], justify="left" if is_model else "right", overflow="fold")
+        kept = [index for index, name in enumerate(header) if name not in without]
+        for index in kept:
+            is_model = header[index] == "model"
+            table.add_column(header[index], justify="left" if is_model else "right", overflow="fold")
         for cells in self._cells():
-            table.add_row(*(cells[place] for place in kept))
+            table.add_row(*(cells[index] for index in kept))
         return table
 
     def print(self, console: Console | None = None) -> None:
@@ -239,15 +239,15 @@ class Ranking:
     def _cells(self) -> list[list[str]]:
         probabilities = self.probability_of_beating_next()
         cells = []
-        for place, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
             size = count_in_words(row.parameters)
             others = self.scores[1:]
             if row.score is None:
                 cells.append(["-", row.model, "failed", "-", "-", "-", *["-"] * len(others), size, "-"])
                 continue
             error = "-" if row.standard_error is None else f"{row.standard_error:.4f}"
-            chance = "-" if probabilities[place] is None else f"{probabilities[place]:.3f}"
-            start = [str(place + 1), row.model, f"{row.score:.4f}", error, chance, str(row.layer)]
+            chance = "-" if probabilities[index] is None else f"{probabilities[index]:.3f}"
+            start = [str(index + 1), row.model, f"{row.score:.4f}", error, chance, str(row.layer)]
             cells.append([*start, *(other_cell(row, name) for name in others), size, f"{row.seconds:.1f}"])
         return cells
 

@@ -204,11 +204,11 @@ class ModelScorer:
         accumulators = Accumulators(settings, len(self.part))
         start, seconds_score, rows = time.perf_counter(), 0.0, 0
         plan = plan_batches(batches, order, batch_size, lambda inputs: extracted(extract, inputs, model))
-        for (inputs, labels), places in zip(planned(batches, plan), plan, strict=True):
+        for (inputs, labels), indices in zip(planned(batches, plan), plan, strict=True):
             features = extracted(extract, inputs, model)
             before = time.perf_counter()
             for layer, vectors in accumulators.choose(features).items():
-                vectors, known, theirs = labelled_rows(vectors, labels, places, columns.is_per_token)
+                vectors, known, theirs = labelled_rows(vectors, labels, indices, columns.is_per_token)
                 accumulators.update(layer, vectors, known, self.first_row + theirs)
             rows += len(known)
             seconds_score += time.perf_counter() - before
@@ -244,17 +244,17 @@ def on_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def labelled_rows(
-    features: Tensor, labels: Tensor, places: Tensor, is_per_token: bool
+    features: Tensor, labels: Tensor, indices: Tensor, is_per_token: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features, labels and places [B] without the rows (or tokens) that carry the ignored label."""
     if is_per_token:
         length = min(features.shape[1], labels.shape[1])
         features, labels = features[:, :length].flatten(0, 1), labels[:, :length].flatten()
-        places = places.repeat_interleave(length)
+        indices = indices.repeat_interleave(length)
     if labels.is_floating_point() or labels.ndim != 1:
-        return features, labels, places
+        return features, labels, indices
     keep = labels != IGNORED_LABEL
-    return features[keep.to(features.device)], labels[keep], places[keep]
+    return features[keep.to(features.device)], labels[keep], indices[keep]
 
 
 def shared_facts(outcomes: Sequence[Outcome]) -> dict[str, Any]:

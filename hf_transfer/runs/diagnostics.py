@@ -78,7 +78,7 @@ class Diagnostics:
         if not self.trainer.is_world_process_zero():
             return []
         config = self.trainer.transfer_model.config
-        names = [config.id2label[place] for place in range(config.num_labels)]
+        names = [config.id2label[index] for index in range(config.num_labels)]
         self.folder.mkdir(parents=True, exist_ok=True)
         losses, domains, confusion = (self.folder / f"{name}.png" for name in ("losses", "domains", "confusion"))
         plots = []

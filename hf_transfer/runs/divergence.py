@@ -218,13 +218,13 @@ def numbered_as_head(data: dict[str, Dataset], config: PreTrainedConfig) -> tupl
 
     Where the model, or the source, has no names, it should have as many classes.
     """
-    names, own = class_names(data["source"]), [config.id2label[place] for place in range(config.num_labels)]
+    names, own = class_names(data["source"]), [config.id2label[index] for index in range(config.num_labels)]
     if names is None:
         has_other_labels = class_labels(data["source"]) is None and any(
             name in data["source"].column_names for name in LABEL_COLUMNS
         )
         return data, not has_other_labels and highest_class(data["source"]) < len(own)
-    if own == [f"LABEL_{place}" for place in range(len(own))]:
+    if own == [f"LABEL_{index}" for index in range(len(own))]:
         return data, len(names) == len(own)
     if not set(names) <= set(own):
         return data, False

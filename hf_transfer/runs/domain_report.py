@@ -67,7 +67,7 @@ class DomainReport:
         if self.verdict is None and model.objectives:
             self.warnings.append(NOT_COMPARED)
         if self.trainer.problem_type == SINGLE_LABEL:
-            names = [str(model.config.id2label[place]) for place in range(model.config.num_labels)]
+            names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
             shares = ClassShares.of(*outputs[1:])
             self.class_shares = dict(
                 zip(names, ([p, q] for p, q in zip(shares.source.tolist(), shares.target.tolist())))

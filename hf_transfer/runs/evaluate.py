@@ -156,7 +156,7 @@ def numbered_as_model(rows: Dataset, config: PreTrainedConfig) -> Dataset:
         classes = read_labels(rows, "evaluation")[1].class_names
         if len(classes) != config.num_labels:
             raise ValueError(f"the evaluation dataset has {len(classes)} classes and the model {config.num_labels}.")
-        if classes != tuple(str(place) for place in range(len(classes))):
+        if classes != tuple(str(index) for index in range(len(classes))):
             raise ValueError(
                 f"the model was saved without the names of its classes, so which of its outputs is `{classes[0]}` is "
                 "not known, and a set of the same size need not be the same set. Write the names in the order of its "

@@ -76,8 +76,8 @@ def target_probabilities(
     """
     model = ModelArguments(model=classifier, task=task).model
     loaded = load_model(ModelArguments(model=model, task=task), allow_new_weights=False)
-    own = [loaded.config.id2label[place] for place in range(loaded.config.num_labels)]
-    if are_made_up(own) and names == [str(place) for place in range(len(own))]:
+    own = [loaded.config.id2label[index] for index in range(loaded.config.num_labels)]
+    if are_made_up(own) and names == [str(index) for index in range(len(own))]:
         own = names  # classes that are their numbers
     if sorted(own) != sorted(names):
         raise ValueError(
@@ -93,7 +93,7 @@ def tell(found: ImportanceWeights, names: list[str], rows: int) -> None:
     """Log the largest and smallest weights, and what the draw is worth."""
     order = found.weights.argsort(descending=True).tolist()
     shown = order if len(order) <= 2 * SHOWN_CLASSES else [*order[:SHOWN_CLASSES], *order[-SHOWN_CLASSES:]]
-    weights = ", ".join(f"{names[place]} {found.weights[place]:.2f}" for place in shown)
+    weights = ", ".join(f"{names[index]} {found.weights[index]:.2f}" for index in shown)
     lost = f"; {found.lost_share:.0%} of the target is of classes without rows" if found.lost_share > 0 else ""
     logger.warning(
         f"rows are drawn by importance: {weights}. {rows} rows so drawn are worth {found.effective_rows:.0f}{lost}."

@@ -114,7 +114,7 @@ def answers_of(logits: torch.Tensor, config: Any) -> dict[str, list]:
         config: of the model: problem type and names of the classes.
     """
     kind = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)
-    names = [config.id2label[place] for place in range(config.num_labels)]
+    names = [config.id2label[index] for index in range(config.num_labels)]
     answers = predicted(logits, kind)
     if kind == REGRESSION:
         numbers = answers.reshape(len(logits), -1).T.tolist()
@@ -124,4 +124,4 @@ def answers_of(logits: torch.Tensor, config: Any) -> dict[str, list]:
         chosen = [LABELS_BETWEEN.join(np.asarray(names)[row.bool().numpy()]) for row in answers]
         return {"prediction": chosen, **dict(zip(names, shares.T.tolist(), strict=True))}
     best = shares.gather(1, answers.unsqueeze(1)).squeeze(1)
-    return {"prediction": [names[place] for place in answers.tolist()], "probability": best.tolist()}
+    return {"prediction": [names[index] for index in answers.tolist()], "probability": best.tolist()}

@@ -42,7 +42,7 @@ class Remembering:
         """Of the rows measured last, by a model of this configuration; nothing where classes were not measured."""
         if self.last is None or config.problem_type is None:
             return {}
-        names = [config.id2label[place] for place in range(config.num_labels)]
+        names = [config.id2label[index] for index in range(config.num_labels)]
         return class_figures(self.last.predictions, self.last.label_ids, config.problem_type, names)
 
 
@@ -105,8 +105,8 @@ def print_classes(console: Console, figures: Mapping[str, Mapping[str, float]]) 
 
 def unbroken(table: Table) -> Table:
     """The table with names that no narrow screen breaks inside a word: they are cut by an ellipsis at worst."""
-    for place, column in enumerate(table.columns):
-        column.no_wrap, column.justify = True, "right" if place else "left"
+    for index, column in enumerate(table.columns):
+        column.no_wrap, column.justify = True, "right" if index else "left"
     return table
 
 

@@ -1,8 +1,8 @@
 """What a schedule is: how fast every layer trains, and from when on; and the two plain ones.
 
-    rate of a layer = learning_rate * rate(places below the head) * rate_over_time(step)
+    rate of a layer = learning_rate * rate(layers below the head) * rate_over_time(step)
 
-A layer's place counts from the head down: 0 is the head, 1 the top layer, and the largest place the embeddings.
+A layer's index counts from the head down: 0 is the head, 1 the top layer, and the largest index the embeddings.
 
 Papers: layer-wise decay is Clark et al., "ELECTRA", ICLR 2020, https://huggingface.co/papers/2003.10555; a frozen
 backbone for a share of the training, then all of it, is Kumar et al., "Fine-Tuning can Distort Pretrained Features and
@@ -20,23 +20,23 @@ from hf_transfer.task_adaptation import SCHEDULES
 
 
 class Schedule:
-    """How fast each layer trains, and when. All of it follows from place and progress, so that resuming is exact."""
+    """How fast each layer trains, and when. All of it follows from index and progress, so that resuming is exact."""
 
     paper: ClassVar[str] = ""
     """arXiv identifier or DOI; it is printed on the model card."""
     sets_rate_over_time: ClassVar[bool] = False
     """Whether `rate_over_time` takes the place of the trainer's learning-rate scheduler."""
 
-    def rate(self, place: int) -> float:
+    def rate(self, index: int) -> float:
         """What the learning rate of a layer is multiplied by."""
         return 1.0
 
-    def is_frozen(self, place: int, deepest: int, progress: float) -> bool:
+    def is_frozen(self, index: int, deepest: int, progress: float) -> bool:
         """Whether a layer of the backbone rests.
 
         Args:
-            place: of the layer, from 1.
-            deepest: place of the embeddings.
+            index: of the layer, from 1.
+            deepest: index of the embeddings.
             progress: share of the training done, in [0, 1).
         """
         return False
@@ -47,7 +47,7 @@ class Schedule:
 
 
 class LayerDecay(Schedule):
-    """Learning rates that shrink from layer to layer: rate = decay^place.
+    """Learning rates that shrink from layer to layer: rate = decay^index.
 
     Args:
         decay: > 0; .65 to .95 are usual.
@@ -62,8 +62,8 @@ class LayerDecay(Schedule):
         require_positive(layer_learning_rate_decay=decay)
         self.decay = decay
 
-    def rate(self, place: int) -> float:
-        return self.decay**place
+    def rate(self, index: int) -> float:
+        return self.decay**index
 
 
 class BackboneFreeze(Schedule):
@@ -83,7 +83,7 @@ class BackboneFreeze(Schedule):
             raise ValueError(f"`backbone_freeze_ratio` should be in [0, 1], got {ratio}.")
         self.ratio = ratio
 
-    def is_frozen(self, place: int, deepest: int, progress: float) -> bool:
+    def is_frozen(self, index: int, deepest: int, progress: float) -> bool:
         return progress < self.ratio
 
 

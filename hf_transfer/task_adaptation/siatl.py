@@ -133,5 +133,5 @@ class SequentialUnfreezing(Schedule):
         self.layers_from = layers_from
         self.embeddings_from = embeddings_from
 
-    def is_frozen(self, place: int, deepest: int, progress: float) -> bool:
-        return progress < (self.embeddings_from if place == deepest else self.layers_from)
+    def is_frozen(self, index: int, deepest: int, progress: float) -> bool:
+        return progress < (self.embeddings_from if index == deepest else self.layers_from)

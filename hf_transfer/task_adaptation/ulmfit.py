@@ -1,9 +1,9 @@
 """ULMFiT: lower layers learn more slowly, all of them first faster and then slower, and they thaw from the top down.
 
-    rate(place) = decay^-place                                                    (discriminative fine-tuning)
+    rate(index) = decay^-index                                                    (discriminative fine-tuning)
     rate_over_time(t) = (1 + p (ratio - 1)) / ratio,   cut = floor(T cut_fraction)    (slanted triangular)
         p = t / cut  where t < cut,   p = 1 - (t - cut) / (T - cut)  after it
-    a layer rests until progress = unfreeze_until place / deepest place           (gradual unfreezing)
+    a layer rests until progress = unfreeze_until index / deepest index           (gradual unfreezing)
 
 Paper: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018,
 https://huggingface.co/papers/1801.06146. decay 2.6, cut fraction .1 and ratio 32 as in the paper, which thaws one
@@ -46,11 +46,11 @@ class ULMFiT(Schedule):
         self.ratio = ratio
         self.unfreeze_until = unfreeze_until
 
-    def rate(self, place: int) -> float:
-        return self.decay**-place
+    def rate(self, index: int) -> float:
+        return self.decay**-index
 
-    def is_frozen(self, place: int, deepest: int, progress: float) -> bool:
-        return progress < self.unfreeze_until * place / deepest
+    def is_frozen(self, index: int, deepest: int, progress: float) -> bool:
+        return progress < self.unfreeze_until * index / deepest
 
     def rate_over_time(self, step: int, num_steps: int) -> float:
         cut = int(num_steps * self.cut_fraction)

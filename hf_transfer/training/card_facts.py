@@ -130,7 +130,7 @@ def adapter_options(model: PeftModel, reads_head: bool) -> dict[str, Any]:
     names = base.config.id2label
     if are_made_up(list(names.values())) or len(names) > MOST_NAMES:
         return {**options, "num_labels": base.config.num_labels, "ignore_mismatched_sizes": True}
-    numbers = {name: place for place, name in names.items()}
+    numbers = {name: index for index, name in names.items()}
     return {**options, "id2label": dict(names), "label2id": numbers, "ignore_mismatched_sizes": True}
 
 

@@ -40,7 +40,7 @@ def hold_constant_groups(scheduler: LRScheduler) -> None:
         ValueError: a scheduler that has no factor for each group.
     """
     groups = scheduler.optimizer.param_groups
-    held = [place for place, group in enumerate(groups) if group.get(MARK)]
+    held = [index for index, group in enumerate(groups) if group.get(MARK)]
     if held and not isinstance(scheduler, LambdaLR):
         kind = type(scheduler).__name__
         raise ValueError(
@@ -48,9 +48,9 @@ def hold_constant_groups(scheduler: LRScheduler) -> None:
             "another `lr_scheduler_type`, such as linear or cosine, or let them follow the schedule (`constant_rate: "
             "false` of simsiam)."
         )
-    for place in held:
-        scheduler.lr_lambdas[place] = _one
-        groups[place]["lr"] = scheduler._last_lr[place] = scheduler.base_lrs[place]
+    for index in held:
+        scheduler.lr_lambdas[index] = _one
+        groups[index]["lr"] = scheduler._last_lr[index] = scheduler.base_lrs[index]
 
 
 def _one(step: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from hf_transfer.modeling.anatomy import layer_places
+from hf_transfer.modeling.anatomy import layer_indices
 from hf_transfer.task_adaptation.schedule import Schedule
 
 
@@ -26,13 +26,13 @@ class LayerFreezing:
     def __init__(self, model: nn.Module, schedules: Sequence[Schedule], skips_backward: bool):
         self.schedules = schedules
         self.skips_backward = skips_backward
-        self.places: dict[nn.Parameter, int] = {}
+        self.indices: dict[nn.Parameter, int] = {}
         self.batch_norms: list[nn.Module] = []
         if schedules:
-            places = layer_places(model)
-            self.places = {p: places[name] for name, p in model.named_parameters() if name in places}
+            indices = layer_indices(model)
+            self.indices = {p: indices[name] for name, p in model.named_parameters() if name in indices}
             self.batch_norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self.deepest = max(self.places.values(), default=1)
+        self.deepest = max(self.indices.values(), default=1)
         self.frozen: set[nn.Parameter] = set()
 
     def update(self, progress: float) -> list[nn.Module]:
@@ -42,10 +42,10 @@ class LayerFreezing:
             The batch norms all of whose parameters rest: their statistics should rest too.
         """
         is_frozen = {
-            place: any(one.is_frozen(place, self.deepest, progress) for one in self.schedules)
-            for place in set(self.places.values())
+            index: any(one.is_frozen(index, self.deepest, progress) for one in self.schedules)
+            for index in set(self.indices.values())
         }
-        self._freeze({parameter for parameter, place in self.places.items() if is_frozen[place]})
+        self._freeze({parameter for parameter, index in self.indices.items() if is_frozen[index]})
         affine = [(module, list(module.parameters())) for module in self.batch_norms]
         return [module for module, own in affine if own and self.frozen.issuperset(own)]
 

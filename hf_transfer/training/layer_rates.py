@@ -1,7 +1,7 @@
 """Learning rates of head and layers, as groups of an optimizer.
 
 rate = learning_rate * head_multiplier               outside the backbone
-rate = learning_rate * prod_schedules rate(place)    in the layer `place` below the head
+rate = learning_rate * prod_schedules rate(index)    in the layer `index` below the head
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hf_transfer.task_adaptation.schedule import Schedule
 
 def parameter_groups(
     model: nn.Module,
-    places: Mapping[str, int],
+    indices: Mapping[str, int],
     decayed: Collection[str],
     args: TrainingArguments,
     schedules: Sequence[Schedule] = (),
@@ -29,7 +29,7 @@ def parameter_groups(
 
     Args:
         model: whose trainable parameters are meant, wrapped or not.
-        places: places below the head of the backbone's parameters, by the ends of their names in `model`.
+        indices: indices below the head of the backbone's parameters, by the ends of their names in `model`.
         decayed: names in `model` of the parameters with weight decay.
         args: learning rate and weight decay.
         schedules: multiply the rates of the layers.
@@ -38,9 +38,9 @@ def parameter_groups(
     groups = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            place = next((place for end, place in places.items() if name.endswith(end)), 0)
-            rate = math.prod(schedule.rate(place) for schedule in schedules) * (1.0 if place else head_multiplier)
-            groups[(place > 0, rate, name in decayed)].append(parameter)
+            index = next((index for end, index in indices.items() if name.endswith(end)), 0)
+            rate = math.prod(schedule.rate(index) for schedule in schedules) * (1.0 if index else head_multiplier)
+            groups[(index > 0, rate, name in decayed)].append(parameter)
     return [
         {
             "params": parameters,

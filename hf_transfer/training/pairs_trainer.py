@@ -49,7 +49,7 @@ class PairsTrainer(PretrainingTrainer):
     @torch.no_grad()
     def _check_embeddings(self, rows: Dataset) -> None:
         """Try the first rows, before anything long starts."""
-        batch = self.data_collator([self._remove_unused_columns(rows)[place] for place in range(min(2, len(rows)))])
+        batch = self.data_collator([self._remove_unused_columns(rows)[index] for index in range(min(2, len(rows)))])
         model = unwrap_peft(self.adapted_model)
         was_training = model.training
         try:

@@ -42,7 +42,7 @@ from hf_transfer.data.streams import RowStream, check_stream, is_stream
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.views import ViewCollator, augmenting_collator
 from hf_transfer.data.visits import VISIT_COLUMN, NumberingCollator, VisitedRows, VisitSampler, is_repeatable
-from hf_transfer.modeling.anatomy import is_backbone, layer_places, unwrap_peft
+from hf_transfer.modeling.anatomy import is_backbone, layer_indices, unwrap_peft
 from hf_transfer.modeling.processors import check_same_processor
 from hf_transfer.task_adaptation.schedule import make_schedules
 from hf_transfer.training.checkpoints import (
@@ -428,8 +428,8 @@ class TransferTrainer(PublishingTrainer):
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         """The backbone, layer by layer where these have rates of their own, and the rest; with and without decay."""
         args, decayed = self.args, set(self.get_decay_parameter_names(model))
-        places = {f"model.{name}": place for name, place in layer_places(self.adapted_model).items()}
-        return parameter_groups(model, places, decayed, args, self.schedules, args.head_learning_rate_multiplier)
+        indices = {f"model.{name}": index for name, index in layer_indices(self.adapted_model).items()}
+        return parameter_groups(model, indices, decayed, args, self.schedules, args.head_learning_rate_multiplier)
 
     # Folders.
 

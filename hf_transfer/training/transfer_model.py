@@ -374,7 +374,7 @@ class TransferModel(nn.Module):
             return [replace(view, inputs=batches[0])]
         rows = len(next(iter(batches[0].values())))
         owner = units.row // rows
-        return [replace(view.rows(owner == place), inputs=batch) for place, batch in enumerate(batches)]
+        return [replace(view.rows(owner == index), inputs=batch) for index, batch in enumerate(batches)]
 
     @torch.no_grad()
     def _teacher_views(self, joined: dict, read: dict, asked: dict, *rest: Any) -> list[View]:

@@ -105,13 +105,13 @@ class TransferProbes:
         """Score -> layer -> value on a target."""
         extract, accumulators = FeatureExtractor(backbone, self.layers), {}
         for start in range(0, len(target.rows), self.batch_size):
-            places = torch.arange(start, min(start + self.batch_size, len(target.rows)))
-            batch = dict(target.collator([target.rows[place] for place in places.tolist()]))
+            indices = torch.arange(start, min(start + self.batch_size, len(target.rows)))
+            batch = dict(target.collator([target.rows[index] for index in indices.tolist()]))
             labels = batch.pop("labels")
             with torch.no_grad():
                 layers = extracted(extract.features, batch, backbone)
             for layer, features in layers.items():
-                known = labelled_rows(features, labels, places, is_per_token=False)
+                known = labelled_rows(features, labels, indices, is_per_token=False)
                 for score in accumulators.setdefault(layer, self.settings.new_scores()).values():
                     score.update(*known)
         return {

@@ -89,7 +89,7 @@ def closing_convolutions(model: nn.Module) -> set[str]:
     for name, layer in block_layers(model, (nn.Conv2d,)).items():
         if layer.groups == 1:
             parts = name.split(".")
-            innermost = max(place for place, part in enumerate(parts) if part.isdigit())
+            innermost = max(index for index, part in enumerate(parts) if part.isdigit())
             last[tuple(parts[: innermost + 1])] = name
     return set(last.values())
 

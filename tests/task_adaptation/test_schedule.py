@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import default_data_collator
 
-from hf_transfer.modeling.anatomy import layer_places
+from hf_transfer.modeling.anatomy import layer_indices
 from hf_transfer.task_adaptation.schedule import BackboneFreeze, LayerDecay, make_schedules
 from hf_transfer.task_adaptation.ulmfit import ULMFiT
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
@@ -25,7 +25,7 @@ def make(folder, rows, model, **changes):
 
 def moved_places(model, start) -> set[int]:
     """Places below the head (0 for the head) whose every parameter changed."""
-    places = layer_places(model)
+    places = layer_indices(model)
     moved, still = set(), set()
     for name, parameter in model.named_parameters():
         (still if torch.equal(parameter, start[name]) else moved).add(places.get(name, 0))
@@ -40,7 +40,7 @@ def start_of(model):
 def test_the_layers_are_found_from_the_model(name):
     models = {**tiny.TEXT_MODELS, **tiny.IMAGE_MODELS, "lora": lambda: tiny.with_lora(tiny.vit())}
     model, deepest = models[name](), 2 if name == "lora" else 3
-    places = layer_places(model)
+    places = layer_indices(model)
     assert set(places.values()) == set(range(1, deepest + 1))
     shallow = {name: place for name, place in places.items() if place == 1}
     assert not any("embedding" in name or ".embedder" in name or "wte" in name for name in shallow)

@@ -23,8 +23,8 @@ def projection_head(
         last_norm: a batch norm after the last layer, "affine" with a gain and a shift, "plain" without.
     """
     layers: list[nn.Module] = []
-    for place, (before, after) in enumerate(pairwise(widths)):
-        is_last = place == len(widths) - 2
+    for index, (before, after) in enumerate(pairwise(widths)):
+        is_last = index == len(widths) - 2
         norm = last_norm if is_last else "affine" if hidden_norm else None
         layers.append(nn.Linear(before, after, bias=norm is None))
         if norm is not None:

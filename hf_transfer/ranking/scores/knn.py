@@ -36,9 +36,9 @@ def nearest_neighbours(features: Tensor, k: int) -> Tensor:
 def majority(labels: Tensor) -> Tensor:
     """Most frequent label [n] of each row of neighbours' labels [n, k]; the first of them decides a tie."""
     votes = (labels.unsqueeze(2) == labels.unsqueeze(1)).sum(dim=2)
-    # `argmax` may return any of equal votes: the place breaks the tie.
-    places = torch.arange(labels.shape[1], device=labels.device)
-    winner = (votes * labels.shape[1] - places).argmax(dim=1)
+    # `argmax` may return any of equal votes: the index breaks the tie.
+    order = torch.arange(labels.shape[1], device=labels.device)
+    winner = (votes * labels.shape[1] - order).argmax(dim=1)
     return labels.gather(1, winner.unsqueeze(1)).squeeze(1)
 
 

@@ -60,7 +60,7 @@ class LEEP(ReservoirScore):
         replicates = []
         for index, shard in enumerate(shards):
             joint = torch.nn.functional.pad(shard["joint"], (0, total["joint"].shape[1] - shard["joint"].shape[1]))
-            rest = [other for place, other in enumerate(shards) if place != index]
+            rest = [other for number, other in enumerate(shards) if number != index]
             kept = {name: torch.cat([other[name] for other in rest]) for name in ("features", "labels")}
             replicates.append(float(self._logs(kept | {"joint": (total["joint"] - joint).clamp(min=0)}).mean()))
         return replicates

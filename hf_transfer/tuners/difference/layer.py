@@ -80,16 +80,16 @@ class SparseDifference(nn.Module):
 
     Args:
         tensor: what changes.
-        places: how many of its weights.
+        indices: how many of its weights.
     """
 
     is_gated, is_projected = False, True
 
-    def __init__(self, tensor: Tensor, places: int):
+    def __init__(self, tensor: Tensor, indices: int):
         super().__init__()
         self.shape = tensor.shape
-        self.register_buffer("index", torch.zeros(places, dtype=index_type(tensor), device=tensor.device))
-        self.value = nn.Parameter(tensor.new_zeros(places))
+        self.register_buffer("index", torch.zeros(indices, dtype=index_type(tensor), device=tensor.device))
+        self.value = nn.Parameter(tensor.new_zeros(indices))
 
     @property
     def size(self) -> int:
@@ -142,11 +142,11 @@ class DifferenceLayer(nn.Module, BaseTunerLayer):
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
-    def make_sparse(self, adapter_name: str, places: dict[str, int]) -> None:
+    def make_sparse(self, adapter_name: str, indices: dict[str, int]) -> None:
         """Make room for a saved adapter that changes so many places of weight and bias."""
         tensors = self.difference_tuner_tensors[adapter_name]
         for name, tensor in tensors.items():
-            tensors[name] = SparseDifference(tensor.delta.data, places.get(name, 0))
+            tensors[name] = SparseDifference(tensor.delta.data, indices.get(name, 0))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         if self.disable_adapters and self.merged:
@@ -186,16 +186,16 @@ class DifferenceLayer(nn.Module, BaseTunerLayer):
             if safe_merge and not all(difference.isfinite().all() for difference in differences.values()):
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {adapter} seems to be broken.")
             for name, difference in differences.items():
-                places = difference != 0
-                old = parameters[name].data[places]
-                self._originals.append((parameters[name], places, old))
-                parameters[name].data[places] = (old.to(difference.dtype) + difference[places]).to(old.dtype)
+                indices = difference != 0
+                old = parameters[name].data[indices]
+                self._originals.append((parameters[name], indices, old))
+                parameters[name].data[indices] = (old.to(difference.dtype) + difference[indices]).to(old.dtype)
             self.merged_adapters.append(adapter)
 
     @torch.no_grad()
     def unmerge(self) -> None:
         """Put the very weights back that were there before."""
         while self._originals:
-            parameter, places, old = self._originals.pop()
-            parameter.data[places] = old
+            parameter, indices, old = self._originals.pop()
+            parameter.data[indices] = old
         self.merged_adapters.clear()

@@ -44,8 +44,8 @@ class DifferenceModel(Tuner):
     ) -> None:
         super()._create_and_replace(peft_config, adapter_name, target, target_name, parent, current_key)
         if peft_config.kept is not None:
-            places = {part: peft_config.kept.get(f"{current_key}.{part}", 0) for part in ("weight", "bias")}
-            getattr(parent, target_name).make_sparse(adapter_name, places)
+            indices = {part: peft_config.kept.get(f"{current_key}.{part}", 0) for part in ("weight", "bias")}
+            getattr(parent, target_name).make_sparse(adapter_name, indices)
 
     @classmethod
     def _get_adapter_state_dict(
@@ -119,8 +119,8 @@ def to_dense(index: Tensor, value: Tensor, shape: torch.Size) -> tuple[Tensor, T
         raise ValueError(
             f"the adapter changes place {int(index.max())} of a tensor of {shape.numel()}: another model's."
         )
-    places = index.long()
+    indices = index.long()
     delta = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
     mask = torch.zeros(shape.numel(), dtype=torch.bool, device=value.device)
-    delta[places], mask[places] = value, True
+    delta[indices], mask[indices] = value, True
     return delta.view(shape), mask.view(shape)

@@ -65,9 +65,9 @@ def keep_first_layers(network: nn.Module, layers: int) -> None:
         if not is_stack or (isinstance(child, nn.ModuleList) and len(set(kinds)) > 1):
             keep_first_layers(child, layers)
             continue
-        for place in reversed(range(layers, len(kinds))):
-            if kinds[place][1] and len(set(kinds[place - layers : place + 1])) == 1:
-                del child[place]
+        for index in reversed(range(layers, len(kinds))):
+            if kinds[index][1] and len(set(kinds[index - layers : index + 1])) == 1:
+                del child[index]
 
 
 def _kind(layer: nn.Module) -> tuple[type, tuple]:
