@@ -82,7 +82,7 @@ def test_box_of_pixels():
     [
         (
             {"categories": ["Cars"]},
-            r"`categories` should name some of \['Flags', 'Smileys & Emotion'\], got \['Cars'\]",
+            "`categories` should name some of .*Smileys & Emotion.*, got .*Cars",
         ),
         ({"rows": 0}, "`rows` and `test_rows` should be at least 1"),
         ({"size": 8}, "scenes need `size` >= 16"),
