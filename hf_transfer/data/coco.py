@@ -1,0 +1,89 @@
+"""COCO-style annotation files as rows: pictures with boxes and categories, or with key points.
+
+    {"images": [{"id", "file_name"}], "annotations": [{"image_id", "bbox", "category_id", "keypoints"?}],
+     "categories": [{"id", "name", "keypoints"?}]}
+
+Pictures are looked for beside the file, in `images` there, and in the folder above. Crowds (`iscrowd`) are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+PARTS = ("images", "annotations", "categories")
+PLACES = (".", "images", "..", "../images")
+
+
+def read_coco(path: Path) -> dict[str, Any] | None:
+    """The parts of a COCO-style file; None where the file is something else."""
+    with path.open(encoding="utf-8-sig") as file:
+        if file.read(1) != "{":
+            return None
+        file.seek(0)
+        try:
+            found = json.load(file)
+        except json.JSONDecodeError:
+            return None  # a row on each line
+    return found if isinstance(found, dict) and all(isinstance(found.get(part), list) for part in PARTS) else None
+
+
+def coco_rows(parts: dict[str, Any], path: Path) -> Dataset:
+    """`image` and `objects` of every picture of the file, pictures without objects too.
+
+    Raises:
+        ValueError: no pictures, no annotations, a picture that is not there, or an annotation of an unknown picture or
+            category.
+    """
+    if not parts["images"] or not parts["annotations"]:
+        raise ValueError(
+            f"it has {len(parts['images'])} images and {len(parts['annotations'])} annotations: there is nothing to "
+            "learn from"
+        )
+    categories = {one["id"]: one["name"] for one in sorted(parts["categories"], key=lambda one: one["id"])}
+    names = list(categories.values())
+    pictures = {one["id"]: one["file_name"] for one in parts["images"]}
+    found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    crowds = 0
+    for number, one in enumerate(parts["annotations"]):
+        if one.get("image_id") not in pictures:
+            raise ValueError(f"annotation {number} is of the image {one.get('image_id')!r}, which it does not list")
+        if one.get("category_id") not in categories:
+            raise ValueError(f"annotation {number} has the category {one.get('category_id')!r}, which it does not list")
+        crowds += bool(one.get("iscrowd"))
+        if not one.get("iscrowd"):
+            found[one["image_id"]].append(one)
+    if crowds:
+        logger.warning(f"`{path}`: {crowds} crowds are left out.")
+    rows = [
+        {
+            "image": str(place_of(name, path)),
+            "objects": {
+                "bbox": [one["bbox"] for one in found[key]],
+                "category": [names.index(categories[one["category_id"]]) for one in found[key]],
+            },
+        }
+        for key, name in pictures.items()
+    ]
+    objects = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=names))}
+    return Dataset.from_list(rows, features=Features({"image": Image(), "objects": objects}))
+
+
+def place_of(name: str, path: Path) -> Path:
+    """The file of a picture that an annotation file names.
+
+    Raises:
+        ValueError: it is nowhere.
+    """
+    for place in PLACES:
+        candidate = path.parent / place / name
+        if candidate.is_file():
+            return candidate
+    raise ValueError(f"it names the picture `{name}`, which is neither beside it nor in `images` there or above")

@@ -1,0 +1,234 @@
+"""Pictures whose every pixel has a class: masks as files or columns of pictures, read, checked and numbered.
+
+A mask is a picture of one channel whose values are class numbers: 8 or 16 bits of grey, or a palette (mode P), whose
+places count and whose colours do not. `IGNORED_VALUE` marks pixels without a class.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Image, List
+from PIL import Image as PILImage
+
+from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.data.columns import format_of
+from hf_transfer.data.holes import row_name
+from hf_transfer.data.images import undecoded
+from hf_transfer.data.labels import LabelKind
+
+MASK_COLUMNS = ("labels", "label", "mask", "masks", "annotation", "annotations", "segmentation", "label_map")
+CLASSES_COLUMN = "classes"
+"""A list of ClassLabel: the classes that the mask of the row shows. Its names are those of the mask's numbers."""
+IGNORED_VALUE = 255
+MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
+TURNED = (5, 6, 7, 8)
+"""Values of a photograph's orientation that exchange its sides."""
+ORIENTATION = 0x0112
+
+
+def mask_column(rows: Dataset, column: str | None = None) -> str | None:
+    """The column that holds masks: the one asked for, or one of `MASK_COLUMNS` that holds pictures."""
+    names = MASK_COLUMNS if column is None else (column,)
+    return next((name for name in names if isinstance(rows.features.get(name), Image)), None)
+
+
+def arranged_masks(rows: Dataset, role: str, column: str | None = None) -> Dataset:
+    """The rows as a column of pictures, `labels` with masks where there are any, and `CLASSES_COLUMN`.
+
+    Args:
+        rows: with one column of pictures beside that of masks.
+        role: what they are for, for messages.
+        column: which holds the masks, where its name is no usual one.
+
+    Raises:
+        ValueError: none or several columns of pictures, or a column of masks that is not there.
+    """
+    found = mask_column(rows, column)
+    if column is not None and found is None:
+        raise ValueError(f"the {role} rows have no column `{column}` of pictures; they have {rows.features}.")
+    images = [name for name, feature in rows.features.items() if isinstance(feature, Image) and name != found]
+    if len(images) != 1:
+        raise ValueError(
+            f"the {role} rows need one column of pictures beside the masks, got {images} in {rows.column_names}: "
+            f"name that of the masks by `label_column`, or call it one of {list(MASK_COLUMNS)}."
+        )
+    kept = [images[0], *([found] if found else []), *({CLASSES_COLUMN, "domain"} & set(rows.column_names))]
+    rows = rows.select_columns(kept)
+    return rows.rename_column(found, "labels") if found not in (None, "labels") else rows
+
+
+def named_classes(rows: Dataset, id2label: Mapping[Any, str] | str | None = None) -> tuple[str, ...] | None:
+    """The names of the mask's numbers 0, 1, 2, ...: those given, or those of `CLASSES_COLUMN`; None without any.
+
+    Args:
+        rows: arranged.
+        id2label: number -> name, or the path of a JSON file with it.
+
+    Raises:
+        ValueError: the file cannot be read, or the numbers are not 0, 1, 2, ....
+    """
+    if id2label is None:
+        feature = getattr(rows.features.get(CLASSES_COLUMN), "feature", None)
+        return tuple(feature.names) if isinstance(feature, ClassLabel) else None
+    if isinstance(id2label, str):
+        try:
+            id2label = json.loads(Path(id2label).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"`id2label` should be a mapping or a JSON file with one: {error}") from error
+    try:
+        names = {int(number): str(name) for number, name in id2label.items()}
+    except (AttributeError, ValueError) as error:
+        raise ValueError(f"`id2label` should map class numbers to names, got {id2label!r}.") from error
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"`id2label` should name the classes 0 to {len(names) - 1}, got the numbers {sorted(names)}.")
+    return tuple(names[number] for number in range(len(names)))
+
+
+def read_mask_labels(
+    rows: Dataset, role: str, id2label: Mapping[Any, str] | str | None = None, ignored: int = IGNORED_VALUE
+) -> tuple[Dataset, LabelKind]:
+    """Arranged rows and what their masks tell apart; without names the numbers found in the masks are the classes.
+
+    Raises:
+        ValueError: as `named_classes`; fewer than two classes, or a mask that cannot be read.
+    """
+    names = named_classes(rows, id2label)
+    if names is None:
+        found: set[int] = set()
+        for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
+            found |= set(np.unique(read_mask(cell, mask_name(rows, place, cell))).tolist()) - {ignored}
+        names = tuple(str(number) for number in range(max(found, default=-1) + 1))
+    if len(names) < 2:
+        raise ValueError(f"the masks of the {role} rows should tell at least two classes apart, got {list(names)}.")
+    return rows, LabelKind(SINGLE_LABEL, len(names), names)
+
+
+def masks_as(rows: Dataset, kind: LabelKind, role: str, source: str, ignored: int = IGNORED_VALUE) -> Dataset:
+    """Arranged rows whose masks are numbered as `kind` numbers the classes, by name where both have names.
+
+    Raises:
+        ValueError: a name that `kind` has not.
+    """
+    here, names = named_classes(rows), list(kind.class_names or ())
+    if here is None or list(here) == names:
+        return rows
+    unknown = [name for name in here if name not in names]
+    if unknown:
+        raise ValueError(
+            f"the masks of the {role} rows have the classes {unknown[:10]}, which {source} has not ({names[:10]}): "
+            "leave them out, or mark their pixels as ignored."
+        )
+    numbers = np.arange(65536)
+    numbers[: len(here)] = [names.index(name) for name in here]
+    numbers[ignored] = ignored
+    plain = undecoded(rows.with_format(None), "labels")
+
+    def renumber(cell: Any, place: int) -> dict[str, Any]:
+        mask = PILImage.fromarray(numbers[read_mask(cell, mask_name(rows, place, cell))].astype(np.uint16))
+        stored = io.BytesIO()
+        mask.save(stored, format="PNG")
+        return {"labels": {"bytes": stored.getvalue(), "path": cell.get("path")}}
+
+    changed = plain.map(renumber, input_columns="labels", with_indices=True, desc="Numbering classes")
+    return changed.remove_columns(CLASSES_COLUMN).with_format(**format_of(rows))
+
+
+def mask_name(rows: Dataset, place: int, cell: Any) -> str:
+    """What a message calls a mask: its file, or its row."""
+    return (cell or {}).get("path") or row_name(rows, place, "labels")
+
+
+def read_mask(cell: Any, name: str) -> np.ndarray:
+    """The numbers [H, W] of a mask as a column of undecoded pictures holds it.
+
+    Raises:
+        ValueError: no mask, a damaged one, or a picture of colours; `name` is in the message.
+    """
+    if cell is None:
+        raise ValueError(f"{name} has no mask: leave the row out.")
+    try:
+        picture = opened(cell)
+        mode, values = picture.mode, np.asarray(picture)
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise ValueError(f"cannot read the mask {name}: {error}. Mend it, or leave it out.") from error
+    if mode not in MODES:
+        raise ValueError(
+            f"the mask {name} is a picture of colours (mode {mode}): save the number of each pixel's class, as 8 or "
+            "16 bits of grey or with a palette."
+        )
+    return values.astype(np.int64)
+
+
+def opened(cell: Mapping[str, Any]) -> PILImage.Image:
+    """The picture of a cell, not yet decoded."""
+    return PILImage.open(io.BytesIO(cell["bytes"]) if cell.get("bytes") is not None else cell["path"])
+
+
+def size_of(cell: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height of a picture as it is shown, without decoding it."""
+    picture = opened(cell)
+    turned = picture.getexif().get(ORIENTATION) in TURNED
+    return picture.size[::-1] if turned else picture.size
+
+
+def check_mask(mask: np.ndarray, image: Any, name: str, classes: int, ignored: int = IGNORED_VALUE) -> None:
+    """A mask is as large as its picture, and holds classes of the model.
+
+    Args:
+        mask: [H, W].
+        image: cell of the picture.
+        name: of the mask, for messages.
+        classes: how many the model tells apart.
+        ignored: the value of pixels without a class.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    width, height = size_of(image)
+    if mask.shape != (height, width):
+        raise ValueError(
+            f"the mask {name} has {mask.shape[1]} x {mask.shape[0]} pixels and its picture {width} x {height}: they "
+            "should be of the same size, pixel by pixel."
+        )
+    outside = np.unique(mask[(mask >= classes) & (mask != ignored)])
+    if len(outside):
+        raise ValueError(
+            f"the mask {name} holds the classes {outside[:10].tolist()}, and the model knows 0 to {classes - 1}: name "
+            f"all classes by `id2label`, or mark pixels without a class by {ignored} (`ignore_index`)."
+        )
+
+
+def map_at(mask: np.ndarray, height: int, width: int, ignored: int, becomes: int) -> bytes:
+    """A mask at another size, each place with the class at its middle, as the bytes of int16.
+
+    Args:
+        mask: [H, W].
+        height, width: of the result.
+        ignored: the value of pixels without a class.
+        becomes: what marks them in the result.
+    """
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip((height, width), mask.shape)
+    )
+    values = mask[rows][:, columns]
+    return np.where(values == ignored, becomes, values).astype(np.int16).tobytes()
+
+
+def shown_classes(rows: Dataset, classes: int, ignored: int = IGNORED_VALUE) -> np.ndarray:
+    """Which classes each mask shows, [N, C] of 0 and 1; of arranged rows."""
+    shown = np.zeros((len(rows), classes), dtype=np.float32)
+    for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
+        values = np.unique(read_mask(cell, mask_name(rows, place, cell)))
+        shown[place, values[(values != ignored) & (values < classes)]] = 1.0
+    return shown
+
+
+def is_list_of_classes(feature: Any) -> bool:
+    """Whether a column holds lists of named classes."""
+    return isinstance(feature, List) and isinstance(feature.feature, ClassLabel)

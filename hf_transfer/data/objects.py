@@ -1,0 +1,184 @@
+"""Pictures with boxes around objects: read from a column `objects`, checked against the pictures, and numbered.
+
+The form is that of `datasets`' image folders: `objects` = {"bbox": [[x, y, width, height], ...], "category": [...]} in
+pixels; categories are a ClassLabel, words or numbers from 0 on. A prepared row has a table [m, 5] of class, middle x,
+middle y, width and height as shares of the picture's sides, as detectors of transformers are trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+
+from hf_transfer.core.task_loss import IGNORED_LABEL, MULTI_LABEL
+from hf_transfer.data.columns import format_of
+from hf_transfer.data.holes import row_name
+from hf_transfer.data.images import undecoded
+from hf_transfer.data.labels import LabelKind
+from hf_transfer.data.masks import size_of
+
+OBJECT_COLUMNS = ("objects", "labels", "label")
+BOX_KEYS = ("bbox", "boxes", "bboxes")
+CATEGORY_KEYS = ("category", "categories", "label", "labels", "category_id", "class_labels")
+NO_OBJECT = -1.0
+"""The class in the one line of a picture without objects."""
+ROUNDING = 1.0
+"""Pixels by which a box may leave its picture; it is cut there."""
+
+
+def object_column(rows: Dataset, column: str | None = None) -> str | None:
+    """The column of objects: the one asked for, or one of `OBJECT_COLUMNS` with boxes and categories."""
+    for name in OBJECT_COLUMNS if column is None else (column,):
+        feature = rows.features.get(name)
+        if isinstance(feature, dict) and _key(feature, BOX_KEYS) and _key(feature, CATEGORY_KEYS):
+            return name
+    return None
+
+
+def _key(feature: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    return next((key for key in keys if key in feature), None)
+
+
+def arranged_objects(rows: Dataset, role: str, column: str | None = None) -> Dataset:
+    """The rows as a column of pictures and `labels` = {"bbox", "category"} where there are any.
+
+    Raises:
+        ValueError: none or several columns of pictures, or a column of objects that is not there.
+    """
+    images = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
+    if len(images) != 1:
+        raise ValueError(f"the {role} rows need one column of pictures, got {images} in {rows.column_names}.")
+    found = object_column(rows, column)
+    if found is None:
+        if column is not None:
+            raise ValueError(
+                f"the {role} rows have no column `{column}` of boxes and categories; they have {rows.features}."
+            )
+        return rows.select_columns([images[0], *({"domain"} & set(rows.column_names))])
+    feature = rows.features[found]
+    boxes, categories = _key(feature, BOX_KEYS), _key(feature, CATEGORY_KEYS)
+    wanted = {"bbox": feature[boxes], "category": feature[categories]}
+    kept = rows.select_columns([images[0], found, *({"domain"} & set(rows.column_names))])
+    if found == "labels" and set(feature) == set(wanted):
+        return kept
+    plain = undecoded(kept.with_format(None), images[0])
+    others = {name: one for name, one in plain.features.items() if name != found}
+
+    def pick(cell: dict[str, Any] | None) -> dict[str, Any]:
+        return {"labels": None if cell is None else {"bbox": cell[boxes], "category": cell[categories]}}
+
+    features = Features({**others, "labels": wanted})
+    picked = plain.map(pick, input_columns=found, remove_columns=[found], features=features, desc="Reading boxes")
+    return picked.cast_column(images[0], rows.features[images[0]]).with_format(**format_of(rows))
+
+
+def category_names(rows: Dataset) -> tuple[str, ...]:
+    """The names of the categories of arranged rows, in the order of their numbers.
+
+    Raises:
+        ValueError: numbers below 0, or no object at all where the categories have no names.
+    """
+    feature = rows.features["labels"]["category"].feature
+    if isinstance(feature, ClassLabel):
+        return tuple(feature.names)
+    found = sorted({one for cell in _cells(rows) for one in (cell or {}).get("category") or ()})
+    if not found:
+        raise ValueError("no row has an object: the annotations are empty. Check the file, or take other rows.")
+    if isinstance(found[0], str):
+        return tuple(found)
+    if found[0] < 0:
+        raise ValueError(f"categories should be names, or numbers from 0 on, got {found[0]}.")
+    return tuple(str(number) for number in range(int(found[-1]) + 1))
+
+
+def _cells(rows: Dataset) -> list[dict[str, Any] | None]:
+    return rows.with_format(None).select_columns(["labels"])["labels"][:]
+
+
+def object_labels(rows: Dataset) -> LabelKind:
+    """What the boxes of arranged rows tell apart. Raises as `category_names`."""
+    names = category_names(rows)
+    return LabelKind(MULTI_LABEL, len(names), names)
+
+
+def with_tables(rows: Dataset, kind: LabelKind, role: str, source: str = "the training dataset") -> Dataset:
+    """Arranged rows whose `labels` are tables [m, 5], numbered as `kind` numbers the categories.
+
+    A picture without objects has one line of the class -1.
+
+    Raises:
+        ValueError: a category that `kind` has not, or a box that is not inside its picture; file and row are named.
+    """
+    image = next(name for name, feature in rows.features.items() if isinstance(feature, Image))
+    names, here = list(kind.class_names or ()), category_names(rows) if _holds_objects(rows) else ()
+    unknown = [name for name in here if name not in names]
+    if unknown:
+        raise ValueError(f"the {role} rows have the categories {unknown[:10]}, and {source} knows {names[:10]} alone.")
+    is_word = not isinstance(rows.features["labels"]["category"].feature, ClassLabel)
+    numbers = [names.index(name) for name in here]
+    plain = undecoded(rows.with_format(None), image)
+
+    def table(picture: dict[str, Any], cell: dict[str, Any] | None, place: int) -> dict[str, Any]:
+        name = picture.get("path") or row_name(rows, place)
+        boxes = checked_boxes(cell, size_of(picture), f"{name} ({role} rows, row {place})")
+        kinds = (cell or {}).get("category") or []
+        kinds = [names.index(one) if is_word and isinstance(one, str) else numbers[int(one)] for one in kinds]
+        lines = [[float(kind), *box] for kind, box in zip(kinds, boxes.tolist(), strict=True)]
+        return {"labels": lines or [[NO_OBJECT, 0.0, 0.0, 0.0, 0.0]]}
+
+    features = Features({**plain.features, "labels": List(List(Value("float32")))})
+    made = plain.map(table, input_columns=[image, "labels"], with_indices=True, features=features, desc="Boxes")
+    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
+
+
+def _holds_objects(rows: Dataset) -> bool:
+    return any((cell or {}).get("category") for cell in _cells(rows))
+
+
+def checked_boxes(cell: dict[str, Any] | None, size: tuple[int, int], name: str) -> np.ndarray:
+    """Boxes [m, 4] as middle x, middle y, width and height in shares of the sides of a picture.
+
+    Args:
+        cell: {"bbox": [[x, y, width, height], ...], "category": [...]} in pixels.
+        size: width and height of the picture.
+        name: of the picture and row, for messages.
+
+    Raises:
+        ValueError: as many boxes as categories are not there; a box without an area, with a number missing, or outside
+            the picture.
+    """
+    boxes, kinds = (cell or {}).get("bbox") or [], (cell or {}).get("category") or []
+    if len(boxes) != len(kinds):
+        raise ValueError(f"{name}: {len(boxes)} boxes and {len(kinds)} categories; every box needs one.")
+    if not boxes:
+        return np.zeros((0, 4))
+    if any(len(box) != 4 or None in box for box in boxes):
+        raise ValueError(f"{name}: a box is [x, y, width, height] in pixels, got {boxes}.")
+    boxes = np.asarray(boxes, dtype=float)
+    sides = np.array([*size, *size], dtype=float)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    for box, (left, top, right, bottom) in zip(boxes.tolist(), corners):
+        if not np.isfinite(box).all() or box[2] <= 0 or box[3] <= 0:
+            raise ValueError(f"{name}: the box {box} has no area: give [x, y, width, height], or leave it out.")
+        if min(left, top) < -ROUNDING or right > size[0] + ROUNDING or bottom > size[1] + ROUNDING:
+            raise ValueError(
+                f"{name}: the box {box} ([x, y, width, height]) leaves its picture of {size[0]} x {size[1]} pixels: "
+                "cut it there, or check whether it is given by its corners."
+            )
+    corners = np.clip(corners, 0, sides) / sides
+    return np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def shown_categories(rows: Dataset, classes: int) -> np.ndarray:
+    """Which categories each row shows, [N, C] of 0 and 1; of rows `with_tables`."""
+    shown = np.zeros((len(rows), classes), dtype=np.float32)
+    for place, table in enumerate(rows.with_format(None)["labels"]):
+        shown[place, [int(line[0]) for line in table if line[0] >= 0]] = 1.0
+    return shown
+
+
+def unknown_table() -> list[list[float]]:
+    """The table of a row whose objects are not known."""
+    return [[float(IGNORED_LABEL)] * 5]
