@@ -13,6 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.supervision import TaskLoss
+from hf_transfer.core.task_loss import SINGLE_LABEL
+
 
 @dataclass(frozen=True)
 class Units:
@@ -47,6 +50,10 @@ class Readout:
     """Whether there is one unit a row of the batch, in its order."""
     ignored_part: int | None = None
     """In the model's own form of labels, the class of a part of a row that has no label; None where units are rows."""
+    problem_type: ClassVar[str] = SINGLE_LABEL
+    """What the units' labels are, where `ignored_part` says that they are parts of those of rows."""
+    own_task_loss: ClassVar[type[TaskLoss] | None] = None
+    """The loss of the task, where it is not that of the units' labels."""
     feature_dim: int | None = None
     num_outputs: int | None = None
 
@@ -77,6 +84,10 @@ class Readout:
             batch: its inputs, and `labels` in the model's own form where there are any.
         """
         raise NotImplementedError(f"{type(self).__name__} should define `read(outputs, batch)`.")
+
+    def told(self, outputs: Mapping[str, Any]) -> Tensor | None:
+        """What the metrics of rows read; None for the units' logits where units are rows, and else the model's."""
+        return None
 
 
 def read_units(readout: Readout, model: nn.Module, inputs: Mapping[str, Tensor]) -> Units:

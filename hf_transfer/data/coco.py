@@ -56,7 +56,9 @@ def coco_rows(parts: dict[str, Any], path: Path) -> Dataset:
         if one.get("image_id") not in pictures:
             raise ValueError(f"annotation {number} is of the image {one.get('image_id')!r}, which it does not list")
         if one.get("category_id") not in categories:
-            raise ValueError(f"annotation {number} has the category {one.get('category_id')!r}, which it does not list")
+            raise ValueError(
+                f"annotation {number} has the category {one.get('category_id')!r}, which it does not list"
+            )
         crowds += bool(one.get("iscrowd"))
         if not one.get("iscrowd"):
             found[one["image_id"]].append(one)

@@ -14,12 +14,12 @@ def format_of(dataset: Dataset) -> dict[str, Any]:
     return {"type": dataset.format["type"], **dataset.format["format_kwargs"]}
 
 
-def replace_column(dataset: Dataset, name: str, values: np.ndarray | list[np.ndarray]) -> Dataset:
+def replace_column(dataset: Dataset, name: str, values: np.ndarray | list) -> Dataset:
     """The dataset with `name` holding `values`; class names are dropped, since -100 is not a class."""
     kept = dataset.with_format(None)
     if name in kept.column_names:
         kept = kept.remove_columns(name)
-    kept = kept.add_column(name, [value.tolist() for value in values])
+    kept = kept.add_column(name, [value.tolist() if hasattr(value, "tolist") else value for value in values])
     return kept.with_format(**format_of(dataset))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Value, concatenate_datasets
 from transformers.utils import logging
 
 from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET
@@ -14,6 +14,9 @@ from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, check_two_do
 from hf_transfer.data.columns import format_of, replace_column, without_labels
 
 logger = logging.get_logger(__name__)
+
+NO_MAP = b""
+"""The map of a row whose pixels have no known classes, where maps are stored as bytes."""
 
 
 def hold_out_source(dataset: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -85,8 +88,9 @@ def _without_target_labels(both: Dataset, ignored_part: int | None) -> Dataset:
     ignored = IGNORED_LABEL if ignored_part is None else ignored_part
     read = False
     for row in np.flatnonzero(domains == TARGET):
-        read = read or bool(np.any(labels[row] != ignored))
-        labels[row] = ignored if ignored_part is None else np.full_like(labels[row], ignored)
+        hidden = NO_MAP if isinstance(labels[row], bytes) else ignored
+        read = read or bool(np.any(labels[row] != hidden))
+        labels[row] = hidden if ignored_part is None or hidden is NO_MAP else np.full_like(labels[row], ignored)
     if read:
         _tell_of_labels(column)
     return replace_column(without_labels(both), column, labels)
@@ -98,6 +102,8 @@ def _unknown_labels(
     """Labels that say nothing, in the form of those of the source."""
     if ignored_part is None:
         return np.full((len(target), *labels.shape[1:]), IGNORED_LABEL).astype(labels.dtype)
+    if isinstance(labels[0], bytes):
+        return [NO_MAP] * len(target)
     if column in target.column_names:
         shapes: Sequence[Any] = [one.shape for one in _label_lists(target, column)]
     elif "input_ids" in target.column_names:
@@ -126,7 +132,9 @@ def _labels_of(dataset: Dataset, name: str, ignored_part: int | None) -> tuple[s
     return column, values.astype(np.int64 if values.dtype.kind in "iub" else values.dtype)
 
 
-def _label_lists(dataset: Dataset, column: str) -> list[np.ndarray]:
-    """The labels of the parts of each row."""
-    rows = dataset.with_format("numpy").select_columns([column])[:][column]
-    return [np.asarray(row).astype(np.int64) for row in rows]
+def _label_lists(dataset: Dataset, column: str) -> list:
+    """The labels of the parts of each row; maps that are stored as bytes as they are."""
+    if dataset.features[column] == Value("binary"):
+        return dataset.with_format(None)[column][:]
+    rows = map(np.asarray, dataset.with_format("numpy").select_columns([column])[:][column])
+    return [row.astype(np.int64) if row.dtype.kind in "iub" else row for row in rows]

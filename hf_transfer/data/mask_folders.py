@@ -1,8 +1,8 @@
 """Folders of pictures with a folder of masks beside them: `images/a.jpg` and `masks/a.png`, with or without splits.
 
-    images/*.jpg, masks/*.png
-    images/train/*.jpg, masks/train/*.png, ...
-    train/images/*.jpg, train/masks/*.png, ...
+images/*.jpg, masks/*.png
+images/train/*.jpg, masks/train/*.png, ...
+train/images/*.jpg, train/masks/*.png, ...
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def _rows(images: Path, masks: Path) -> Dataset:
         missing = sorted(set(have) - set(lack))
         if missing:
             raise ValueError(
-                f"`{have[missing[0]]}` has no {what} of the same name ({len(missing)} such files): add it, or take the "
-                "file out"
+                f"`{have[missing[0]]}` has no {what} of the same name ({len(missing)} such files): add it, or take "
+                "the file out"
             )
     names = sorted(pictures)
     columns = {"image": [str(pictures[name]) for name in names], "mask": [str(maps[name]) for name in names]}

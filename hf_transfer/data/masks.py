@@ -213,9 +213,7 @@ def map_at(mask: np.ndarray, height: int, width: int, ignored: int, becomes: int
         ignored: the value of pixels without a class.
         becomes: what marks them in the result.
     """
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip((height, width), mask.shape)
-    )
+    rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip((height, width), mask.shape))
     values = mask[rows][:, columns]
     return np.where(values == ignored, becomes, values).astype(np.int16).tobytes()
 

@@ -1,11 +1,8 @@
-"""Labels in the form that a model takes them, where that is not a tensor with `IGNORED_LABEL` for what is unknown.
+"""Labels in the form that a model takes them, where that is not a tensor.
 
-maps     of a segmentation model: [B, H, W], with the model's own number for pixels that its loss leaves out
-objects  of a detector: from [B, M, 5] (class, middle x, middle y, width, height as shares of the picture's sides) a
-         dictionary for every picture, and its loss is of the labelled pictures alone
-
-In a table of objects a line whose class is negative holds none; a picture without a label has `IGNORED_LABEL`
-everywhere.
+A detector takes a dictionary for every picture. Batches have a table [B, M, 5] of class, middle x, middle y, width and
+height as shares of the picture's sides, in which a line with a negative class holds no object, and a picture whose
+objects are not known has `IGNORED_LABEL` everywhere. The detector's own loss is then of the labelled pictures alone.
 """
 
 from __future__ import annotations
@@ -28,29 +25,31 @@ IGNORE_SETTINGS = ("semantic_loss_ignore_index", "loss_ignore_index")
 
 
 class LabelForm:
-    """Labels as they are, for all models but those named below."""
+    """Labels as they are, for all models but detectors."""
 
-    def given(self, model: nn.Module, labels: Tensor) -> Any:
-        """What the model's forward is given."""
-        return labels
+    def given(self, model: nn.Module, labels: Tensor, count: int = 1) -> Any:
+        """What the model's forward is given, of the first copy of the rows where labels can be left out of a loss.
+
+        Args:
+            model: a Hugging Face or PEFT model.
+            labels: of a batch.
+            count: copies of the batch that run as one.
+        """
+        if count > 1 and not labels.is_floating_point():
+            ignored = ignored_class(unwrap_peft(model).config) if labels.ndim > 2 else IGNORED_LABEL
+            return torch.cat([labels, *[torch.full_like(labels, ignored)] * (count - 1)])
+        return torch.cat([labels] * count)
 
     def during(self, model: nn.Module, labels: Tensor | None) -> Any:
         """The context of a forward with labels."""
         return nullcontext()
 
 
-class Maps(LabelForm):
-    """Of a segmentation model."""
-
-    def given(self, model: nn.Module, labels: Tensor) -> Tensor:
-        return labels.masked_fill(labels == IGNORED_LABEL, ignored_class(model))
-
-
 class Objects(LabelForm):
     """Of a detector."""
 
-    def given(self, model: nn.Module, labels: Tensor) -> list[dict[str, Tensor]]:
-        return [objects_of(table) for table in labels]
+    def given(self, model: nn.Module, labels: Tensor, count: int = 1) -> list[dict[str, Tensor]]:
+        return [objects_of(table) for table in torch.cat([labels] * count)]
 
     def during(self, model: nn.Module, labels: Tensor | None) -> Any:
         return nullcontext() if labels is None else loss_of_labelled(model, known_rows(labels))
@@ -58,15 +57,11 @@ class Objects(LabelForm):
 
 def label_form(model: nn.Module) -> LabelForm:
     """The form of labels that a model takes, by the name of its class."""
-    name = type(unwrap_peft(model)).__name__
-    if name.endswith(DENSE_HEADS):
-        return Maps()
-    return Objects() if name.endswith(DETECTION_HEADS) else LabelForm()
+    return Objects() if type(unwrap_peft(model)).__name__.endswith(DETECTION_HEADS) else LabelForm()
 
 
-def ignored_class(model: nn.Module) -> int:
-    """The number of the pixels that a segmentation model's loss leaves out."""
-    config = unwrap_peft(model).config
+def ignored_class(config: Any) -> int:
+    """The number of the pixels that the loss of a segmentation model of this configuration leaves out."""
     found = (getattr(config, name, None) for name in IGNORE_SETTINGS)
     return next((value for value in found if value is not None), IGNORED_LABEL)
 
@@ -109,7 +104,7 @@ def loss_of_labelled(model: nn.Module, labelled: Tensor) -> Iterator[None]:
 
 
 def rows_of_batch(value: Any, keep: Tensor) -> Any:
-    """What a loss is given, of the pictures to keep ([B], bool): tensors [B, ...] or [layers, B, ...] and lists [B]."""
+    """What a loss is given, of pictures to keep ([B], bool): tensors [B, ...] or [layers, B, ...] and lists [B]."""
     count = len(keep)
     if isinstance(value, Tensor):
         if value.ndim and len(value) == count:

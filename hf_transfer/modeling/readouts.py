@@ -4,6 +4,8 @@ linear   the input and output of the last linear head (or 1x1 convolution); unit
 token    the same of every real token
 dense    the same of every pixel of the logits' grid
 pooled   a backbone without a head: its pooled output, or the mean of its last state; no logits
+queries  the queries of a detector
+pictures the pictures of a detector: the mean of the encoder's state, and the largest score of each class
 nothing  no features and no logits
 """
 
@@ -17,9 +19,11 @@ from torch import Tensor, nn
 
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.readout import Named, Nothing, Readout, Units, rows_of
+from hf_transfer.core.supervision import FromModel
 from hf_transfer.modeling.anatomy import HeadInput, base_layer, is_backbone, linear_heads, unwrap_peft, width_of
+from hf_transfer.modeling.detection_readouts import Pictures, Queries
+from hf_transfer.modeling.label_forms import DENSE_HEADS, DETECTION_HEADS, ignored_class
 
-DENSE_HEADS = ("ForSemanticSegmentation", "ForImageSegmentation")
 TOKEN_HEADS = ("ForTokenClassification",)
 
 
@@ -77,10 +81,11 @@ class Dense(HeadReadout):
     """
 
     units_are_rows = False
+    own_task_loss = FromModel  # of whole maps
 
     def find(self, model: nn.Module) -> None:
         super().find(model)
-        self.ignored_part = getattr(unwrap_peft(model).config, "semantic_loss_ignore_index", IGNORED_LABEL)
+        self.ignored_part = ignored_class(unwrap_peft(model).config)
 
     def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
         features, logits = self.head.take_all()
@@ -113,6 +118,8 @@ READOUTS: dict[str, type[Readout]] = {
     "token": Token,
     "dense": Dense,
     "pooled": Pooled,
+    "queries": Queries,
+    "pictures": Pictures,
     "nothing": Nothing,
 }
 """Short name -> readout. Any other name is that of an output of the model, read by `Named`."""
@@ -136,8 +143,10 @@ def choose_readout(model: nn.Module, readout: Readout | str | None = None) -> Re
 def usual_readout(model: nn.Module) -> Readout:
     """By the class of the model and whether it has a linear head of `num_labels` outputs."""
     name = type(unwrap_peft(model)).__name__
-    if any(name.endswith(ending) for ending in DENSE_HEADS):
+    if name.endswith(DENSE_HEADS):
         return Dense()
+    if name.endswith(DETECTION_HEADS):
+        return Queries()
     if any(name.endswith(ending) for ending in TOKEN_HEADS):
         return Token()
     try:

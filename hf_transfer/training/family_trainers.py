@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from hf_transfer.core.objective import SOURCE, TARGET, Objective
 from hf_transfer.core.supervision import FromModel, NoTask
-from hf_transfer.core.task_loss import REGRESSION, SINGLE_LABEL, problem_type_of
+from hf_transfer.core.task_loss import REGRESSION, problem_type_of
 from hf_transfer.data.checks import check_domain_sizes, column_values, label_column, label_numbers
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.conversion import as_dataset
@@ -194,8 +194,8 @@ class DomainAdaptationTrainer(TransferTrainer):
             both = join_domains(train_dataset, target_dataset, chosen.ignored_part)
             dataset, validation = hold_out_source(both, args.source_holdout, args.seed)
             known = dataset
-        self.problem_type = SINGLE_LABEL  # of tokens and pixels
-        if chosen.units_are_rows:
+        self.problem_type = chosen.problem_type  # of parts of rows
+        if chosen.ignored_part is None:
             labels = label_numbers(known, label_column(known, "training"), "training")
             self.problem_type = what_is_predicted(model, labels)
         args.validator = choose_validator(args.validator, self.problem_type)

@@ -37,7 +37,8 @@ from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, prob
 from hf_transfer.data.visits import seed_of
 from hf_transfer.hub import complete_adapter
 from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unwrap_peft
-from hf_transfer.modeling.readouts import Dense, Pooled, choose_readout
+from hf_transfer.modeling.label_forms import label_form
+from hf_transfer.modeling.readouts import Pooled, choose_readout
 from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.training.gathered_view import gathered
 from hf_transfer.training.joined_batches import in_float32, joined_batches, split_copies
@@ -132,9 +133,10 @@ class TransferModel(nn.Module):
         check_readout(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
         check_views(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
         if self.reads_head and not self.readout.units_are_rows:
-            check_tasks(self.objectives, SINGLE_LABEL)  # each token or pixel is of one class
+            check_tasks(self.objectives, self.readout.problem_type)
         if self.reads_labels and (declared := declared_problem_type(self.config)) is not None:
             check_tasks(self.objectives, declared)
+        self.label_form = label_form(model)
         self.takes_labels = "labels" in signature(unwrap_peft(model).forward).parameters
         self.shifts_labels = self.supervision.asks_model and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
@@ -238,6 +240,9 @@ class TransferModel(nn.Module):
 
     def _told_logits(self, view: View, outputs: ModelOutput) -> Tensor:
         """The logits of this process's rows for the Trainer's metrics: in float32 where units are rows."""
+        told = self.readout.told(outputs)
+        if told is not None:
+            return told
         if self.readout.units_are_rows and view.logits is not None:
             return view.logits
         return outputs.get("logits", torch.zeros(0, device=self.device))
@@ -312,8 +317,9 @@ class TransferModel(nn.Module):
             state.progress = self.progress
             state.begin(domains)
         asked = {"output_hidden_states": True} if "hidden_states" in needs else {}
-        given = self._labels_for_model(labels, count) if self.supervision.asks_model else {}
-        with self.readout:
+        gives_labels = self.supervision.asks_model and self.takes_labels and labels is not None
+        given = {"labels": self.label_form.given(self.model, labels, count)} if gives_labels else {}
+        with self.readout, self.label_form.during(self.model, labels if gives_labels else None):
             outputs = self.model(**joined, **given, **asked)
         for state in self.sidecars.values() if not self.training else ():
             state.begin(None)  # in training a checkpointed layer runs again in the backward pass
@@ -329,17 +335,6 @@ class TransferModel(nn.Module):
             rest = {"labels": labels, "domain": domain, "progress": self.progress}
             views += [View(inputs=batch, **rest) for batch in batches[1:]]
         return replace(views[0], views=tuple(views[1:])), outputs
-
-    def _labels_for_model(self, labels: Tensor | None, count: int) -> dict[str, Tensor]:
-        """The labels that the model is given: of the first copy of the rows where they can be left out of a loss."""
-        if labels is None or not self.takes_labels:
-            return {}
-        if count > 1 and not labels.is_floating_point():
-            ignored = (
-                getattr(self.config, "semantic_loss_ignore_index", IGNORED_LABEL) if labels.ndim > 2 else IGNORED_LABEL
-            )
-            return {"labels": torch.cat([labels, *[torch.full_like(labels, ignored)] * (count - 1)])}
-        return {"labels": torch.cat([labels] * count)}
 
     def _views(
         self,
@@ -483,7 +478,9 @@ def _is_own(name: str) -> bool:
 
 
 def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
-    """From the units' labels where these are the task's own; pixels are trained by the model's loss on whole maps."""
-    if readout.num_outputs is not None and not isinstance(readout, Dense):
+    """From the units' labels where these are the task's own; what the readout says where they are not."""
+    if readout.own_task_loss is not None:
+        return readout.own_task_loss()
+    if readout.num_outputs is not None:
         return FromLabels(label_smoothing)
     return NoTask() if isinstance(readout, Pooled) else FromModel()
