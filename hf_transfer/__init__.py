@@ -36,6 +36,7 @@ _PUBLIC = {
     "DomainAdaptationTrainer": "hf_transfer.training.family_trainers",
     "AlternatingTrainer": "hf_transfer.training.alternating_trainer",
     "rank_models": "hf_transfer.ranking",
+    "Lifecycle": "hf_transfer.runs.lifecycle",
     "load_metric": "hf_transfer.evaluation.metrics",
     "push_folder": "hf_transfer.hub",
     "pull_model": "hf_transfer.hub",

@@ -1,7 +1,7 @@
 """The console script `hf-transfer`: every step of the lifecycle by itself.
 
-Nothing of the package but the doctor is imported at the top, so that `hf-transfer doctor` runs when the rest cannot,
-and help is there at once.
+Nothing of the package but other commands is imported at the top, so that `hf-transfer doctor` runs when the rest
+cannot, and help is there at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from hf_transfer.cli import doctor as installation
+from hf_transfer.cli.lifecycle import run as run_lifecycle
 from hf_transfer.cli.methods import methods
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
     help="Transferability in deep learning: pre-train, rank, adapt, evaluate and publish Hugging Face models.",
 )
 OWN_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
+app.command("run", context_settings=OWN_ARGUMENTS)(run_lifecycle)
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ from huggingface_hub.errors import (
 )
 
 _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token from {endpoint}/settings/tokens"
+_PASSING = ("too many requests (429)", "the Hub is in trouble", "the connection to", "the Hub could not be asked")
+"""Begin the explanations of what may be over in a while."""
 _TRY_LATER = "Nothing is wrong with your files: try again in a few minutes"
 
 
@@ -68,6 +70,11 @@ def explain_hub_error(error: BaseException, repo_id: str) -> str | None:
             return explanation
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return fallback
+
+
+def may_pass(explanation: str) -> bool:
+    """Whether an explanation tells of what may be over in a while, such as a 429, a 5xx or a lost connection."""
+    return any(words in explanation for words in _PASSING)
 
 
 def _explain_one(error: BaseException, repo_id: str) -> str | None:

@@ -88,17 +88,24 @@ def used_datasets(data_args: DataArguments, data: RunData) -> list[DatasetFact]:
     named = [(data_args.dataset, "source" if data.target is not None else "training", data.train)]
     if data_args.target_dataset:
         named.append((data_args.target_dataset, "target, unlabelled", data.target))
-    facts = [dataset_fact(name, role, len(rows)) for name, role, rows in named]
+    names = data_args.dataset_names or {}
+    facts = [dataset_fact(name, role, len(rows), names) for name, role, rows in named]
     if data.test is not None:
         note = f"fingerprint {fingerprint(data.test)}"
         if data.held_out:
             note += f"; rows {test_split(data_args)}, their numbers are in {HELD_OUT_FILE}"
-        facts.append(replace(dataset_fact(test_name(data_args), "test", len(data.test)), note=note))
+        facts.append(replace(dataset_fact(test_path(data_args), "test", len(data.test), names), note=note))
     return facts
 
 
 def test_name(data_args: DataArguments) -> str:
-    """What the metrics were measured on."""
+    """What the metrics were measured on, as the card calls it."""
+    path = test_path(data_args)
+    return (data_args.dataset_names or {}).get(path, path)
+
+
+def test_path(data_args: DataArguments) -> str:
+    """What the metrics were measured on, as it was loaded."""
     if data_args.test_split and not data_args.test_dataset:
         return data_args.dataset
     return data_args.test_dataset or data_args.target_dataset or data_args.dataset

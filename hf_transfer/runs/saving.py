@@ -22,6 +22,8 @@ from hf_transfer.training.converters import exported
 from hf_transfer.training.trainer import TransferTrainer
 
 RESULTS_FILE = "results.json"
+HELD_OUT = " (held out)"
+"""After the name of a dataset: a part of it that was not trained on."""
 __all__ = [
     "RESULTS_FILE",
     "adapter_facts",
@@ -102,7 +104,16 @@ def read_results(folder: str | Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def dataset_fact(name: str, role: str, rows: int | None) -> DatasetFact:
-    """A dataset for the card; a Hub id is named as such, a bundled set or a path is not one."""
-    is_local = name in BUNDLED or Path(name).exists()
-    return DatasetFact(name, role, rows, hub_id=None if is_local else name)
+def dataset_fact(name: str, role: str, rows: int | None, names: Mapping[str, str] | None = None) -> DatasetFact:
+    """A dataset for the card; a Hub id is named as such, a bundled set or a path is not one.
+
+    Args:
+        name: as it was loaded.
+        role: what it is for.
+        rows: how many it has.
+        names: what a dataset is called in place of its path; of a part of it, with HELD_OUT at the end.
+    """
+    shown = (names or {}).get(name, name)
+    whole = shown.removesuffix(HELD_OUT)
+    is_local = whole in BUNDLED or Path(whole).exists()
+    return DatasetFact(shown, role, rows, hub_id=None if is_local else whole)

@@ -91,6 +91,10 @@ class DataArguments:
     dataset_options: dict | None = field(
         default=None, metadata={"help": "Keywords of a bundled dataset: {min_length: 500, max_length: 1000}."}
     )
+    dataset_names: dict | None = field(
+        default=None,
+        metadata={"help": "What the card calls a dataset in place of its path: {FOLDER: reviews.csv}."},
+    )
     target_dataset: str | None = field(
         default=None,
         metadata={

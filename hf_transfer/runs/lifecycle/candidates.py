@@ -1,0 +1,129 @@
+"""The candidates of a plan: names and queries to the Hub as models with revision and size, and their ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from huggingface_hub import HfApi
+
+from hf_transfer.hub import HubError, local_model_folder
+from hf_transfer.hub.errors import may_pass, readable_hub_errors
+from hf_transfer.hub.retry import with_retries
+from hf_transfer.modeling.loading import WEIGHTS, revision_of
+from hf_transfer.models.short_names import model_folder, packaged_name
+from hf_transfer.ranking import Ranking, find_models, rank_models
+from hf_transfer.ranking.candidates import read_models
+from hf_transfer.runs.lifecycle.plan import Plan
+from hf_transfer.runs.lifecycle.store import Store, from_main
+
+QUERY, CANDIDATE, RANKING = "query", "candidate", "ranking"
+RANKING_ROWS = 2000
+"""Training rows that are ranked on at most, where the plan says nothing."""
+
+
+def find_candidates(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """Every candidate with `name`, `shown` (in tables), `revision`, and `bytes` of its weights where they are known.
+
+    What a query to the Hub found is kept, so that the answer is the same when the plan is gone on with.
+
+    Raises:
+        ValueError: a query finds nothing.
+        HubError: the Hub could not be asked.
+    """
+    names: list[str] = []
+    for one in plan.candidates:
+        names += queried(one, store) if isinstance(one, Mapping) else read_models(one)
+    return [described(name, store) for name in dict.fromkeys(model_folder(name) for name in names)]
+
+
+def queried(query: Mapping[str, Any], store: Store) -> list[str]:
+    """The names that the Hub gave to a query when it was first asked."""
+    found = store.find(QUERY, query)
+    if found is None:
+        found = from_main(find_models(**query) if PartialState().is_main_process else None)
+        if not found:
+            raise ValueError(f"the Hub has no model that matches {dict(query)}; name models, or ask for less.")
+        store.keep(QUERY, query, found)
+    return found
+
+
+def described(name: str, store: Store) -> dict[str, Any]:
+    """What is known of a candidate without loading it; of a model on the Hub, what was known when it was first asked.
+
+    Raises:
+        HubError: the Hub could not be asked now, and may be later.
+    """
+    facts: dict[str, Any] = {"name": name, "shown": packaged_name(name), "revision": None, "bytes": None}
+    local = local_model_folder(name)
+    if local is not None:
+        return {**facts, "revision": revision_of(local), "bytes": sum(weights(local).values())}
+    asked = {"name": name}
+    found = store.find(CANDIDATE, asked)
+    if found is None:
+        found = from_main(on_hub(name, facts) if PartialState().is_main_process else None)
+        if found["revision"] is not None:
+            found = store.keep(CANDIDATE, asked, found)
+    return found
+
+
+def on_hub(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Revision and size of a model on the Hub; neither where it is not there, which is said when it is fetched."""
+    try:
+        with readable_hub_errors("Asking for", name):
+            info = with_retries(lambda: HfApi(library_name="hf_transfer").model_info(name, files_metadata=True))
+    except HubError as error:
+        if may_pass(str(error)):
+            raise
+        return dict(facts)
+    sizes = [file.size or 0 for file in info.siblings or () if Path(file.rfilename).suffix in WEIGHTS]
+    return {**facts, "revision": info.sha, "bytes": sum(sizes) or None}
+
+
+def weights(folder: Path) -> dict[str, int]:
+    """Files of weights in a folder with their bytes."""
+    return {path.name: path.stat().st_size for path in Path(folder).iterdir() if path.suffix in WEIGHTS}
+
+
+def rank_candidates(
+    plan: Plan, store: Store, rows: Mapping[str, Any], dataset: Any, found: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], Path | None]:
+    """The candidates best first, and the folder of the ranking; as they are where there is one alone and no `rank`.
+
+    Args:
+        plan: of the lifecycle.
+        store: of finished pieces.
+        rows: facts of the data.
+        dataset: its training rows.
+        found: of `find_candidates`.
+
+    Raises:
+        ValueError: no model could be scored.
+    """
+    if len(found) == 1 and "rank" not in plan.given:
+        return found, None
+    options = {"max_samples": min(RANKING_ROWS, rows["rows"]["train"]), "problem_type": rows["kind"], **plan.rank}
+    if columns := plan.data_arguments().text_columns:
+        options["input_columns"] = columns
+    if plan.data_arguments().max_length is not None:
+        options["max_length"] = plan.data_arguments().max_length
+    revisions = {one["name"]: one["revision"] for one in found}
+    depends = {"rows": rows["fingerprints"]["train"], "models": revisions, **options}
+    folder = store.folder(RANKING, depends)
+    if store.find(RANKING, depends) is None:
+        # its own journal keeps the models that are scored when it is cut short
+        ranking = rank_models(list(revisions), dataset, output_dir=folder, progress=False, **options)
+        refuse_where_hub_failed(ranking)
+        store.keep(RANKING, depends, {"best": ranking.best.model})
+    by_name = {one["name"]: one for one in found}
+    best = [by_name[row.model] for row in Ranking.load(folder).candidates]
+    return best[: plan.top], folder
+
+
+def refuse_where_hub_failed(ranking: Ranking) -> None:
+    """Raises HubError where the Hub may give later what it did not give: the ranking would lack that model."""
+    for row in ranking.rows:
+        if row.reason is not None and may_pass(row.reason):
+            raise HubError(f"{row.model} could not be ranked: {row.reason} The models that are ranked are kept.")

@@ -1,0 +1,135 @@
+"""A plan carried out: rank the candidates, adapt them to the task and the domain, combine them, report, publish.
+
+Every piece is done once: the same command again goes on where it stopped, and a changed plan does again what the
+change touches. What is chosen is chosen on held-out rows or by a validator, never on the test rows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, load_from_disk
+from transformers.utils import logging
+
+from hf_transfer.hub import check_can_push
+from hf_transfer.runs.lifecycle.candidates import find_candidates, rank_candidates
+from hf_transfer.runs.lifecycle.outcome import Outcome
+from hf_transfer.runs.lifecycle.plan import Plan, read_plan
+from hf_transfer.runs.lifecycle.progress import Progress
+from hf_transfer.runs.lifecycle.publish import push_chosen, save_chosen
+from hf_transfer.runs.lifecycle.report import write_report
+from hf_transfer.runs.lifecycle.rows import prepare_rows
+from hf_transfer.runs.lifecycle.stages import Entry, Setting, run_domain, run_stage
+from hf_transfer.runs.lifecycle.store import Store, check_is_ours, write_whole
+from hf_transfer.runs.models import without_loading_report
+
+PLAN_FILE = "plan.json"
+
+
+class Lifecycle:
+    """The whole lifecycle on a user's own data.
+
+        Lifecycle({"data": {"train": "reviews.csv"}, "candidates": ["all-minilm"]}).run()
+
+    Args:
+        plan: path of a YAML file, or a mapping of the same form.
+        quiet: show no progress.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown key, a value of another type or out of range, or an unknown method.
+    """
+
+    def __init__(self, plan: str | Path | Mapping[str, Any], quiet: bool = False):
+        self.plan: Plan = read_plan(plan)
+        self.quiet = quiet
+
+    def run(self, overwrite: bool = False) -> Outcome:
+        """Carry the plan out, or go on with it.
+
+        Args:
+            overwrite: remove what earlier runs of a plan left in the output folder.
+
+        Returns:
+            The chosen model's folder, its figures, and the table of all entries.
+
+        Raises:
+            ValueError: unusable data, candidates or arguments.
+            FileExistsError: the output folder holds other things than a lifecycle.
+            HubError: the Hub refused or could not be reached; the same command goes on.
+        """
+        PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or bool(self.plan.training.get("use_cpu")))
+        started = time.perf_counter()
+        check_is_ours(self.plan.output_dir)
+        if self.plan.hub_model_id is not None:
+            check_can_push(self.plan.hub_model_id)
+        if overwrite and PartialState().is_main_process:
+            shutil.rmtree(self.plan.output_dir, ignore_errors=True)
+        store = Store(self.plan.output_dir)
+        if PartialState().is_main_process:
+            write_whole(store.root / PLAN_FILE, json.dumps(self.plan.given, indent=2, default=str) + "\n")
+        with quiet_libraries(), without_loading_report():
+            place, models = self.start(store)
+            entries = self.train(place, models)
+            outcome = Outcome.of(place, models, entries, time.perf_counter() - started)
+            depends = save_chosen(outcome, place)
+            write_report(outcome, place)
+            outcome.published = push_chosen(outcome, place, depends)
+            if outcome.published is not None:
+                write_report(outcome, place)
+        return outcome
+
+    def start(self, store: Store) -> tuple[Setting, list[dict[str, Any]]]:
+        """Rows, candidates and ranking."""
+        progress = Progress(store.root, self.quiet)
+        with progress.quiet():
+            rows = prepare_rows(self.plan, store)
+        progress.say(f"Data: {rows['rows']}, {rows['labels']}")
+        found = find_candidates(self.plan, store)
+        train = load_from_disk(str(Path(rows["folder"]) / "train"))
+        with progress.quiet():
+            models, ranking = rank_candidates(self.plan, store, rows, train, found)
+        progress.say(f"Models: {', '.join(one['shown'] for one in models)}" + (f" of {len(found)}" if ranking else ""))
+        revisions = {one["name"]: one["revision"] for one in found}
+        shown = {one["name"]: one["shown"] for one in found}
+        return Setting(self.plan, store, progress, rows, ranking, revisions, shown), models
+
+    def train(self, place: Setting, models: list[dict[str, Any]]) -> list[Entry]:
+        """The entries of the stages that train."""
+        plan, entries = self.plan, []
+        for model in models if plan.task is not None else ():
+            entries += run_stage("task", plan.task, model, place)
+        if plan.combine is not None:
+            if place.ranking is None:
+                raise ValueError("`combine` draws on several models: name several candidates.")
+            entries += run_stage("combine", plan.combine, models[0], place)
+        if plan.domain is not None:
+            task = [entry for entry in entries if entry.stage == "task"]
+            start = models[0]
+            if task:
+                shown = max(task, key=lambda entry: entry.score).model
+                start = next(model for model in models if model["shown"] == shown)
+            entries += run_domain(plan.domain, start, place)
+        return entries
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Messages of libraries that the user cannot act on are not shown; the bars of `datasets` neither."""
+    level, has_bars = logging.get_verbosity(), are_progress_bars_disabled()
+    disable_progress_bars()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if not has_bars:
+            enable_progress_bars()

@@ -1,0 +1,92 @@
+"""What a saved model gives for written rows: logits, features, and the metrics of both with the labels."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, load_from_disk
+
+from hf_transfer.core.task_metrics import task_metrics
+from hf_transfer.data.checks import column_values, label_column
+from hf_transfer.data.columns import without_labels
+from hf_transfer.data.labels import has_labels
+from hf_transfer.data.prepare import prepare
+from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.runs.models import load_model, load_processor
+from hf_transfer.runs.task import find_task
+from hf_transfer.tasks import task_named
+from hf_transfer.training.trainer import TransferConfig, TransferTrainer
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of N rows.
+
+    Args:
+        logits: [N, C].
+        features: [N, D].
+        labels: [N] or [N, C]; None where the rows have none.
+        problem_type: one of `hf_transfer.core.task_loss.PROBLEM_TYPES`.
+        names: of the classes.
+    """
+
+    logits: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray | None
+    problem_type: str
+    names: list[str]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Every metric of the problem type, of the rows that have a label."""
+        return {} if self.labels is None else task_metrics(self.logits, self.labels, self.problem_type)
+
+
+def outputs_on(
+    model: str | Path,
+    rows: Path | Dataset,
+    settings: Mapping[str, Any],
+    class_names: list[str] | None = None,
+) -> Outputs:
+    """Run a model over rows.
+
+    Args:
+        model: folder or Hub id.
+        rows: as `save_to_disk` wrote them, or themselves; their labels are numbered as the model's.
+        settings: of the training, whose columns and lengths count.
+        class_names: for a model without a head for them; its new head is random, and only the features count.
+    """
+    rows = load_from_disk(str(rows)) if isinstance(rows, str | Path) else rows
+    task = settings.get("task") or find_task(ModelArguments(model=str(model)), lambda: rows)
+    arguments = ModelArguments(model=str(model), task=task, trust_remote_code=settings.get("trust_remote_code", False))
+    loaded = load_model(arguments, class_names, allow_new_weights=class_names is not None)
+    processor = load_processor(arguments, loaded.config)
+    ready = prepare(
+        without_labels(rows),
+        loaded.config,
+        processor,
+        max_length=settings.get("max_length"),
+        keep_labels=False,
+        text_columns=tuple(settings.get("text_columns") or ()),
+    )
+    collator = task_named(task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    with tempfile.TemporaryDirectory() as scratch:
+        batch = settings.get("per_device_eval_batch_size", BATCH)
+        use_cpu = settings.get("use_cpu", False)
+        config = TransferConfig(
+            scratch, per_device_eval_batch_size=batch, report_to=[], disable_tqdm=True, use_cpu=use_cpu
+        )
+        trainer = TransferTrainer(loaded, config, data_collator=collator)
+        trainer.transfer_model.returns_features = True
+        logits, features = trainer.predict(ready).predictions
+    labels = column_values(rows, label_column(rows, "given")) if has_labels(rows) else None
+    names = [str(loaded.config.id2label[place]) for place in range(loaded.config.num_labels)]
+    kind = settings["problem_type"]
+    return Outputs(np.asarray(logits, np.float32), np.asarray(features, np.float32), labels, kind, names)

@@ -1,0 +1,269 @@
+"""The plan of a lifecycle: read once, and checked whole before anything is loaded or trained.
+
+Sections: `data` and `candidates`, and where wanted `rank`, `task`, `domain`, `combine`, `publish`, `budget` and
+`training`, whose arguments every training has. Without `task`, `domain` and `combine` there is a default: fine-tuning,
+and with a target CDAN with MCC.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hf_transfer.ranking.settings import RankSettings
+from hf_transfer.runs.arguments import DataArguments, parse_arguments, read_yaml
+from hf_transfer.runs.combine import METHODS as COMBINING
+from hf_transfer.runs.lifecycle.methods import ARGUMENTS, Method, nearest, read_method, settings_of
+from hf_transfer.training.objectives import make_objectives
+from hf_transfer.validators import VALIDATORS
+
+DATA_NAMES = {"train": "dataset", "target": "target_dataset", "test": "test_dataset", "text_column": "text_columns"}
+"""Key of `data` -> argument of `hf-transfer adapt`."""
+OWN_DATA = ("validation", "validation_rows")
+DATA_KEYS = {*DATA_NAMES, *OWN_DATA} | {
+    *("split", "dataset_config", "dataset_options", "target_split", "target_options", "test_split", "test_rows"),
+    *("labels_per_class", "label_column", "problem_type", "max_samples", "text_columns", "max_length"),
+}
+QUERY_KEYS = {"filter", "author", "search", "pipeline_tag", "min_params", "max_params", "limit"}
+RANK_KEYS = {"score", "score_options", "layers", "pooling", "max_samples", "max_params", "batch_size", "dtype"} | {
+    *("random_baseline", "trust_remote_code", "allow_pickle", "top")
+}
+SECTIONS: dict[str, set[str]] = {
+    "data": DATA_KEYS,
+    "rank": RANK_KEYS,
+    "task": {"methods", "search", "training"},
+    "domain": {"methods", "search", "training", "validator", "guard"},
+    "combine": {"methods", "top", "training"},
+    "publish": {"output_dir", "hub_model_id", "private"},
+    "budget": {"minutes", "memory", "seeds"},
+    "training": ARGUMENTS,
+}
+TRIALS = "trials"
+DEFAULT_TASK, DEFAULT_DOMAIN = {"methods": ["fine_tuning"]}, {"methods": [{"cdan": {}, "mcc": {}}], "guard": True}
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The methods of one of `task`, `domain` and `combine`, their search, and further arguments of its trainings."""
+
+    methods: tuple[Method, ...]
+    search: Mapping[str, list] = field(default_factory=dict)
+    trials: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    validator: str | None = None
+    guard: bool = False
+    top: int = 3
+
+    def settings(self, method: Method) -> list[dict[str, Any]]:
+        """What the search tries of a method; one empty setting where nothing is listed."""
+        return settings_of(method, self.search, self.trials)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked plan; `given` is what the user wrote."""
+
+    given: Mapping[str, Any]
+    data: Mapping[str, Any]
+    candidates: tuple[Any, ...]
+    rank: Mapping[str, Any]
+    top: int
+    task: Stage | None
+    domain: Stage | None
+    combine: Stage | None
+    training: Mapping[str, Any]
+    output_dir: Path
+    hub_model_id: str | None
+    private: bool | None
+    minutes: float | None
+    memory: int | None
+    seeds: int
+
+    @property
+    def validation(self) -> tuple[str | None, int | None]:
+        """The dataset to choose by, or how many rows to hold out for that; both None for a fifth of the rows."""
+        return self.data.get("validation"), self.data.get("validation_rows")
+
+    def data_arguments(self) -> DataArguments:
+        """What is read, as `hf-transfer adapt` would."""
+        return DataArguments(**as_arguments(self.data))
+
+
+def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
+    """The plan of a YAML file, which may have a `base`, or of a mapping.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unknown key, a value of another type or out of range, or an unknown method.
+    """
+    given = copy.deepcopy(dict(plan)) if isinstance(plan, Mapping) else read_yaml(plan)
+    check_sections(given)
+    data, candidates = given["data"], given["candidates"]
+    candidates = tuple(candidates if isinstance(candidates, list) else [candidates])
+    check_candidates(candidates)
+    rank = dict(given.get("rank") or {})
+    top = whole(rank.pop("top", 1), "rank.top")
+    if "score" in rank and isinstance(rank["score"], list):
+        rank["score"] = tuple(rank["score"])
+    RankSettings(**{name: rank[name] for name in RankSettings.__dataclass_fields__ if name in rank})
+    training = dict(given.get("training") or {})
+    stages = read_stages(given, "target" in data)
+    publish, budget = given.get("publish") or {}, given.get("budget") or {}
+    read = Plan(
+        given=given,
+        data=data,
+        candidates=candidates,
+        rank=rank,
+        top=top,
+        **stages,
+        training=training,
+        output_dir=Path(publish.get("output_dir") or f"lifecycle_{Path(data['train']).stem}"),
+        hub_model_id=publish.get("hub_model_id"),
+        private=publish.get("private"),
+        minutes=positive(budget.get("minutes"), "budget.minutes"),
+        memory=number_of_bytes(budget.get("memory")),
+        seeds=whole(budget.get("seeds", 1), "budget.seeds"),
+    )
+    check_arguments(read)
+    return read
+
+
+def check_sections(given: Mapping[str, Any]) -> None:
+    """Raises ValueError for an unknown section or key, and for data or candidates that are missing."""
+    accepted = [*SECTIONS, "candidates"]
+    for section, value in given.items():
+        if section not in accepted:
+            raise ValueError(f"the plan has no section `{section}`{nearest(section, accepted)}; accepted: {accepted}.")
+        if section == "candidates":
+            continue
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(f"`{section}` in the plan should be a mapping, got {value!r}.")
+        for key in value or {}:
+            if key not in SECTIONS[section]:
+                keys = sorted(SECTIONS[section])
+                listed = "" if section == "training" else f"; accepted: {keys}"
+                raise ValueError(f"`{section}` in the plan has no key `{key}`{nearest(key, keys)}{listed}.")
+    if not (given.get("data") or {}).get("train"):
+        raise ValueError("the plan says no training data: data: {train: my.csv}.")
+    if not given.get("candidates"):
+        raise ValueError("the plan names no candidates: candidates: [FOLDER, HUB_ID, {search: finance, limit: 20}].")
+
+
+def check_candidates(candidates: tuple[Any, ...]) -> None:
+    """Raises ValueError for what is neither a name nor a query to the Hub."""
+    for one in candidates:
+        if isinstance(one, Mapping):
+            unknown = sorted(set(one) - QUERY_KEYS)
+            if unknown or not one:
+                hint = nearest(unknown[0], QUERY_KEYS) if unknown else ""
+                raise ValueError(f"a query of `candidates` takes {sorted(QUERY_KEYS)}, got {dict(one)!r}{hint}.")
+        elif not isinstance(one, str) or not one:
+            raise ValueError(f"`candidates` should hold names and queries such as {{search: finance}}, got {one!r}.")
+
+
+def read_stages(given: Mapping[str, Any], has_target: bool) -> dict[str, Stage | None]:
+    """`task`, `domain` and `combine` of a plan, or what is done where it has none of them."""
+    asked = {name: given[name] or {} for name in ("task", "domain", "combine") if name in given}
+    if not asked:
+        asked = {"task": DEFAULT_TASK, **({"domain": DEFAULT_DOMAIN} if has_target else {})}
+    if "domain" in asked and not has_target:
+        raise ValueError("`domain` adapts to unlabelled rows: give them as data: {target: new.csv}.")
+    return {name: read_stage(name, asked[name]) if name in asked else None for name in ("task", "domain", "combine")}
+
+
+def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
+    """One stage with its methods and its search."""
+    methods = given.get("methods") or []
+    methods = methods if isinstance(methods, list) else [methods]
+    if not methods:
+        raise ValueError(f"`{name}` in the plan names no methods: {name}: {{methods: [...]}}.")
+    search = dict(given.get("search") or {})
+    trials = search.pop(TRIALS, None)
+    for key, values in search.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"`{name}.search.{key}` should list values, such as [1e-4, 1e-3], got {values!r}.")
+        if "." not in key and key not in ARGUMENTS:
+            raise ValueError(f"`{name}.search.{key}` is no argument of a training{nearest(key, ARGUMENTS)}.")
+    training = given.get("training") or {}
+    validator = given.get("validator")
+    if validator is not None and validator not in VALIDATORS:
+        raise ValueError(
+            f"`domain.validator` should be one of {sorted(VALIDATORS)}, got {validator!r}"
+            f"{nearest(validator, VALIDATORS)}."
+        )
+    read = tuple(combining(one) if name == "combine" else read_method(one) for one in methods)
+    for key in search:
+        part = key.partition(".")[0]
+        if "." in key and not any(method.has(part) for method in read):
+            raise ValueError(f"`{name}.search.{key}`: no method of `{name}` has a part `{part}`.")
+    guard = given.get("guard", True)
+    if not isinstance(guard, bool):
+        raise ValueError(f"`domain.guard` should be true or false, got {guard!r}.")
+    top = whole(given.get("top", 3), "combine.top", least=2)
+    trials = None if trials is None else whole(trials, f"{name}.search.trials")
+    return Stage(read, search, trials, dict(training), validator, guard, top)
+
+
+def combining(given: Any) -> Method:
+    """A method that draws on several models; its keywords go to its objective or converter."""
+    name, keywords = (given, {}) if isinstance(given, str) else next(iter(given.items()))
+    if name not in COMBINING:
+        raise ValueError(
+            f"`combine.methods` should name some of {sorted(COMBINING)}, got {name!r}{nearest(name, COMBINING)}."
+        )
+    parts = COMBINING[name]
+    group = "objectives" if "objectives" in parts else "converters"
+    return Method(name, {group: {parts[group]: dict(keywords or {})}} if keywords else {})
+
+
+def check_arguments(plan: Plan) -> None:
+    """Raises ValueError or TypeError where a training of the plan would refuse its arguments."""
+    for stage in (plan.task, plan.domain, plan.combine):
+        for method in () if stage is None else stage.methods:
+            for setting in stage.settings(method):
+                arguments = {**plan.training, **stage.training, **method.changed(setting)}
+                if "load_best_model_at_end" in arguments and stage is not plan.domain:
+                    raise ValueError("`load_best_model_at_end` would choose by test rows here: leave it out.")
+                experiment = parse_arguments(
+                    [], **as_arguments(plan.data), model="any", output_dir=str(plan.output_dir), **arguments
+                )
+                if stage is not plan.combine:
+                    make_objectives(experiment.config.objectives)
+
+
+def as_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `data` as arguments of `hf-transfer adapt`."""
+    arguments = {DATA_NAMES.get(name, name): value for name, value in data.items() if name not in OWN_DATA}
+    if isinstance(arguments.get("text_columns"), str):
+        arguments["text_columns"] = [arguments["text_columns"]]
+    return arguments
+
+
+def whole(value: Any, name: str, least: int = 1) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` should be a whole number from {least} on, got {value!r}.")
+    return value
+
+
+def positive(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise ValueError(f"`{name}` should be a positive number, got {value!r}.")
+    return float(value)
+
+
+def number_of_bytes(given: Any) -> int | None:
+    """Bytes of a number, or of words such as 20GB."""
+    if given is None:
+        return None
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]?b)?\s*", str(given).lower())
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"`budget.memory` should be a size such as 20GB, got {given!r}.")
+    return int(float(found[1]) * UNITS[found[2] or ""])

@@ -1,0 +1,145 @@
+"""The data of a lifecycle: training rows, rows to choose by, test rows and unlabelled target rows, written once.
+
+What chooses (settings, methods, models) reads the validation rows; the test rows are read once, for the report. Both
+are held out of the training rows where the plan names none: a fifth of them each, spread evenly over the classes. With
+a target there is no test set but of the target's kind, which has to be given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+
+from hf_transfer.core.task_loss import MULTI_LABEL
+from hf_transfer.data.bundled import load
+from hf_transfer.data.checks import column_values, label_column
+from hf_transfer.data.columns import without_labels
+from hf_transfer.data.fingerprint import fingerprint
+from hf_transfer.data.labels import read_labels_as
+from hf_transfer.hub import atomic_folder
+from hf_transfer.runs.data import RunData, load_data
+from hf_transfer.runs.lifecycle.plan import Plan
+from hf_transfer.runs.lifecycle.store import Store
+from hf_transfer.runs.saving import HELD_OUT
+
+PIECE = "data"
+HELD_OUT_SHARE = 0.2
+LEAST_ROWS = 2
+
+
+def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
+    """Read the data, hold rows out, and write all of them; or find what was written.
+
+    Returns:
+        `folder`, `rows` by role, `names` of the datasets by their folder, `kind` of the labels, `classes`, and
+        `fingerprints`, which say what later pieces depend on.
+
+    Raises:
+        ValueError: unusable data, or too few rows.
+    """
+    with PartialState().main_process_first():
+        raw = load_data(plan.data_arguments(), seed=0)
+    named, asked = plan.validation
+    rows = {"train": raw.train, "target": raw.target, "test": raw.test}
+    if named is not None:
+        rows["validation"] = read_labels_as(load(named, usual_split="validation"), raw.kind, "validation")
+    depends = {
+        "rows": {role: fingerprint(one) for role, one in rows.items() if one is not None},
+        "validation_rows": asked,
+    }
+    found = store.find(PIECE, depends)
+    if found is not None:
+        return found
+    split = with_held_out(raw, rows.get("validation"), asked)
+    folder = store.folder(PIECE, depends)
+    if PartialState().is_main_process:
+        with atomic_folder(folder, overwrite=True) as staging:
+            for role, one in split.items():
+                one.with_format(None).save_to_disk(staging / role)
+    PartialState().wait_for_everyone()
+    return store.keep(PIECE, depends, facts_of(split, raw, folder, plan))
+
+
+def with_held_out(raw: RunData, validation: Dataset | None, asked: int | None) -> dict[str, Dataset]:
+    """The rows by role, with those that are held out of the training rows."""
+    train, test = raw.train, raw.test
+    multi = raw.kind.problem_type == MULTI_LABEL
+    share = max(LEAST_ROWS, int(len(train) * HELD_OUT_SHARE))
+    if test is None and raw.target is None:
+        train, test = hold_out(train, share, "test", multi)
+    if validation is None:
+        train, validation = hold_out(train, asked or share, "validation", multi)
+    found = {"train": train, "validation": validation, "test": test}
+    found["target"] = None if raw.target is None else without_labels(raw.target)
+    return {role: one for role, one in found.items() if one is not None}
+
+
+def hold_out(rows: Dataset, count: int, role: str, multi: bool = False, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """What is left of the rows, and `count` of them, spread evenly over the labels.
+
+    Rows are ordered by label, at random among those of one label, and every (N / count)-th is taken.
+
+    Args:
+        rows: with labels.
+        count: how many to hold out.
+        role: of those, for the message.
+        multi: several labels a row, over which nothing is spread.
+        seed: of the order.
+
+    Raises:
+        ValueError: fewer than two rows would be left.
+    """
+    if not 0 < count <= len(rows) - LEAST_ROWS:
+        raise ValueError(
+            f"{count} {role} rows cannot be held out of {len(rows)} training rows: give more rows, or data: "
+            f"{{{role}: FILE}}."
+        )
+    order = np.random.default_rng(seed).permutation(len(rows))
+    if not multi:
+        labels = column_values(rows, label_column(rows, "training"))
+        order = order[np.argsort(labels[order], kind="stable")]
+    taken = order[((np.arange(count) + 0.5) * len(rows) / count).astype(int)]
+    left = np.setdiff1d(np.arange(len(rows)), taken)
+    return rows.select(left), rows.select(np.sort(taken))
+
+
+def facts_of(split: dict[str, Dataset], raw: RunData, folder: Path, plan: Plan) -> dict[str, Any]:
+    """What later pieces and the report say of the rows."""
+    data, kind = plan.data, raw.kind
+    tests = data.get("test") or (data.get("target") or data["train"])
+    held_out = {"test": raw.test is None, "validation": data.get("validation") is None}
+    names = {"train": data["train"], "target": data.get("target"), "test": tests}
+    names["validation"] = data.get("validation") or data["train"]
+    return {
+        "folder": str(folder),
+        "rows": {role: len(one) for role, one in split.items()},
+        "names": {str(folder / role): f"{names[role]}{HELD_OUT if held_out.get(role) else ''}" for role in split},
+        "kind": kind.problem_type,
+        "labels": kind.in_words(),
+        "classes": list(kind.class_names) if kind.class_names is not None else None,
+        "fingerprints": {role: fingerprint(one) for role, one in split.items()},
+    }
+
+
+def rows_arguments(plan: Plan, facts: dict[str, Any], test: str | None, with_target: bool) -> dict[str, Any]:
+    """Arguments of a training that read the written rows.
+
+    Args:
+        plan: whose columns and lengths count.
+        facts: of `prepare_rows`.
+        test: role of the rows to measure on; None for none.
+        with_target: for domain adaptation.
+    """
+    folder, data = Path(facts["folder"]), plan.data_arguments()
+    arguments: dict[str, Any] = {"dataset": str(folder / "train"), "dataset_names": facts["names"]}
+    arguments |= {"problem_type": facts["kind"]}
+    for name in ("text_columns", "max_length"):
+        if getattr(data, name) is not None:
+            arguments[name] = getattr(data, name)
+    if test is not None:
+        arguments["test_dataset"] = str(folder / test)
+    return arguments | ({"target_dataset": str(folder / "target")} if with_target else {})

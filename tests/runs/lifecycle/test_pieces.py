@@ -1,0 +1,103 @@
+"""Pieces of a lifecycle by themselves: the search, rows that are held out, what is kept on disk, charts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_transfer.runs.lifecycle.report import charts
+from hf_transfer.runs.lifecycle.rows import hold_out
+from hf_transfer.runs.lifecycle.search import halve, rounds_of
+from hf_transfer.runs.lifecycle.store import Store, differences
+from hf_transfer.runs.lifecycle.training import DEFAULTS, steps_of
+
+
+def naive_halving(scores: dict[int, float], steps: int) -> tuple[int, int]:
+    """The setting that is left and all steps taken, written a second time."""
+    left, total, rounds = sorted(scores), 0, math.ceil(math.log2(len(scores))) if len(scores) > 1 else 0
+    for number in range(rounds):
+        total += len(left) * max(1, round(steps / 2 ** (rounds - number)))
+        best_first = sorted(left, key=lambda place: (-scores[place], place))
+        left = sorted(best_first[: (len(left) + 1) // 2])
+    return left[0], total
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8])
+def test_halving_keeps_the_better_half_for_twice_as_long(count):
+    scores = dict(enumerate(np.random.default_rng(count).permutation(count).tolist()))
+    settings = [{"learning_rate": place} for place in range(count)]
+    chosen, trials = halve(settings, lambda _: 80, lambda setting, _: scores[setting["learning_rate"]])
+    expected, total = naive_halving(scores, 80)
+    assert chosen == settings[expected] and scores[expected] == max(scores.values())
+    assert sum(trial["steps"] for trial in trials) == total == sum(n * steps for n, steps in rounds_of(count, 80))
+    assert len(trials) == sum(n for n, _ in rounds_of(count, 80))
+
+
+def test_equal_scores_favour_the_earlier_and_what_diverges_is_out():
+    settings = [{"x": place} for place in range(3)]
+    assert halve(settings, lambda _: 8, lambda setting, _: 0.5)[0] == {"x": 0}
+    assert halve(settings, lambda _: 8, lambda setting, _: None if setting["x"] < 2 else -1.0)[0] == {"x": 2}
+    with pytest.raises(ValueError, match="every training of the search diverged"):
+        halve(settings, lambda _: 8, lambda *_: None)
+
+
+def test_rows_are_held_out_evenly_over_the_classes():
+    labels = [0] * 40 + [1] * 40 + [2] * 20
+    rows = Dataset.from_dict({"labels": labels, "place": list(range(100))})
+    left, held = hold_out(rows, 20, "test")
+    assert Counter(held["labels"]) == {0: 8, 1: 8, 2: 4}
+    assert sorted([*left["place"], *held["place"]]) == list(range(100))
+    assert list(hold_out(rows, 20, "test")[1]["place"]) == list(held["place"])
+    assert list(hold_out(rows, 20, "test", seed=1)[1]["place"]) != list(held["place"])
+    with pytest.raises(ValueError, match="99 test rows cannot be held out of 100"):
+        hold_out(rows, 99, "test")
+
+
+def test_steps_follow_from_rows_epochs_or_what_is_given():
+    assert steps_of(DEFAULTS, 50) == 100 and steps_of(DEFAULTS, 16_000) == 3000
+    assert steps_of({**DEFAULTS, "num_train_epochs": 2}, 50) == 8
+    assert steps_of({**DEFAULTS, "num_train_epochs": 2, "max_steps": 5}, 50) == 5
+
+
+def test_a_piece_is_found_by_what_it_depends_on(tmp_path):
+    store = Store(tmp_path / "out")
+    depends = {"settings": {"learning_rate": 0.1, "names": ("a",)}}
+    assert store.find("training", depends) is None and store.changes("training", depends) == []
+    assert store.keep("training", depends, {"score": 1.0, "pair": (1, 2)}) == {"score": 1.0, "pair": [1, 2]}
+    assert Store(tmp_path / "out").find("training", depends)["score"] == 1.0
+    other = {"settings": {"learning_rate": 0.2, "names": ("a",)}}
+    assert store.find("training", other) is None and store.folder("training", other) != store.folder(
+        "training", depends
+    )
+    assert store.changes("training", other) == ["settings.learning_rate 0.1 -> 0.2"]
+    assert differences({"a": 1}, {"b": {"c": 2}}) == ["a 1 -> None", "b None -> {'c': 2}"]
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds no lifecycle"):
+        Store(tmp_path)
+    with pytest.raises(FileExistsError, match="is a file"):
+        Store(tmp_path / "thesis.txt")
+
+
+def test_charts_are_whole_and_say_what_they_are_given():
+    bars = charts.bars([("a<b", 1.0, 0.5), ("c", -1.0, None)], "LogME")
+    root = ElementTree.fromstring(bars)
+    rectangles = [one for one in root.iter() if one.tag == "rect"]
+    # the same length to either side of zero, which lies at the same place
+    assert float(rectangles[0].get("width")) == pytest.approx(float(rectangles[1].get("width")))
+    ends = float(rectangles[1].get("x")) + float(rectangles[1].get("width"))
+    assert ends == pytest.approx(float(rectangles[0].get("x")), abs=0.11)
+    curve = charts.lines({"x": [[1, 2.0], [2, math.nan], [4, 1.0]]}, "step", "loss")
+    assert "nan" not in curve and curve.count("<li>") == 1
+    assert charts.lines({"x": []}, "step", "loss") == ""
+    points = charts.scatter([[0, 0], [1, 1]], ["a", "b"], ["a", "b"], "before")
+    assert points.count("<circle") == 2 and 'class="c1"' in points
+    matrix = charts.confusion(["a", "b"], [[3, 1], [0, 0]])
+    assert "--share:75%" in matrix and "--share:25%" in matrix
