@@ -32,10 +32,17 @@ class FrozenCopy(nn.Module):
         model: is copied as it is now.
         momentum: of the moving average that `update` makes, in [0, 1]; None for a copy that stays as it is or is
             updated with a momentum of its own.
+        persistent: checkpoints hold the copy. One that never changes may be written once for all of them.
+
+    Raises:
+        ValueError: a copy that moves is not persistent.
     """
 
-    def __init__(self, model: nn.Module, momentum: float | None = None):
+    def __init__(self, model: nn.Module, momentum: float | None = None, persistent: bool = True):
         super().__init__()
+        if momentum is not None and not persistent:
+            raise ValueError("a FrozenCopy with `momentum` changes: `persistent` should be True.")
+        self.persistent = persistent
         self.module = frozen_copy(model) if momentum is None else averaged_copy(model)
         self.momentum = momentum
 
@@ -51,8 +58,10 @@ class FrozenCopy(nn.Module):
         """copy <- momentum * copy + (1 - momentum) * model, as `ema_update`.
 
         Raises:
-            ValueError: no momentum here nor at the start, or one out of its range.
+            ValueError: no momentum here nor at the start, or one out of its range; the copy is not persistent.
         """
+        if not self.persistent:
+            raise ValueError("a FrozenCopy that is not `persistent` never changes.")
         momentum = self.momentum if momentum is None else momentum
         if momentum is None:
             raise ValueError("a FrozenCopy without `momentum` stays as it is: give one to it or to `update`.")

@@ -68,12 +68,12 @@ class NoisyStudent(Objective):
         self.threshold = threshold
         self.augmented = augmented
         if isinstance(teacher, nn.Module):
-            self.teacher = FrozenCopy(teacher)
+            self.teacher = FrozenCopy(teacher, persistent=False)
 
     def build(self, context: BuildContext) -> None:
         if not hasattr(self, "teacher"):
             teacher = load_teacher(self.folder, unwrap_peft(context.model)) if self.folder else context.model
-            self.teacher = FrozenCopy(teacher)
+            self.teacher = FrozenCopy(teacher, persistent=False)
         classes = self.teacher.module.config.num_labels
         if classes != context.num_labels:
             raise ValueError(f"`teacher` should have the student's {context.num_labels} classes, got {classes}.")

@@ -16,7 +16,14 @@ from hf_transfer.hub.errors import HubError, readable_hub_errors
 from hf_transfer.hub.retry import with_retries
 
 RESUMING = (
-    *("training_args.bin", "objectives.safetensors", "resume.json", "trainer_state.json", "optimizer.*"),
+    *(
+        "training_args.bin",
+        "objectives.safetensors",
+        "frozen.safetensors",
+        "resume.json",
+        "trainer_state.json",
+        "optimizer.*",
+    ),
     *("scheduler.pt", "scaler.pt", "rng_state*.pth"),
 )
 """Files that only a resumed training reads."""

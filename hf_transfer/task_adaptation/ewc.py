@@ -83,7 +83,7 @@ class EWC(Objective):
 
     def build(self, context: BuildContext) -> None:
         parameters = named_parameters(context.model, backbone_parameter_names(context.model))
-        self.start = NamedTensors(parameters)
+        self.start = NamedTensors(parameters, persistent=False)
         self.fisher = NamedTensors({name: torch.zeros_like(value) for name, value in parameters.items()})
 
     def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:

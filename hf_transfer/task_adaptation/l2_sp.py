@@ -43,7 +43,9 @@ class L2SP(Objective):
 
     def build(self, context: BuildContext) -> None:
         self.head_names = head_parameter_names(context.model)
-        self.start = NamedTensors(named_parameters(context.model, backbone_parameter_names(context.model)))
+        self.start = NamedTensors(
+            named_parameters(context.model, backbone_parameter_names(context.model)), persistent=False
+        )
 
     def forward(self, view: View) -> Tensor:
         backbone = named_parameters(view.model, self.start.names).values()

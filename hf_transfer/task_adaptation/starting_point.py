@@ -12,10 +12,12 @@ class NamedTensors(nn.Module):
 
     Args:
         tensors: copied, by name as in `model.named_parameters()`.
+        persistent: checkpoints hold them; otherwise they never change, and are written once for all checkpoints.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor]):
+    def __init__(self, tensors: Mapping[str, Tensor], persistent: bool = True):
         super().__init__()
+        self.persistent = persistent
         self.names = list(tensors)
         for name, value in tensors.items():
             self.register_buffer(_buffer_name(name), value.detach().clone())

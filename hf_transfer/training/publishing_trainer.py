@@ -21,9 +21,12 @@ from hf_transfer.hub import check_base_is_public, push_folder, removed_on_failur
 from hf_transfer.hub.card import CARD_NAME, is_written_here
 from hf_transfer.training.card_facts import card_of, keywords_of
 from hf_transfer.training.checkpoints import record_of, write_record
+from hf_transfer.training.constant_copies import constant_names, write_constants
 
 logger = logging.get_logger(__name__)
 
+CHECKPOINTS_GO_ALONE = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
+"""Checkpoints are pushed without what stands beside them."""
 DRAFTS = ("Model Card for Model ID", "has been generated automatically")
 """Words of the drafts that PEFT and the Trainer write, which a true card replaces."""
 
@@ -196,7 +199,19 @@ class PublishingTrainer(Trainer):
             "`trainer.train(resume_from_checkpoint=True)`); `save_total_limit: 1` keeps fewer checkpoints."
         )
         with removed_on_failure(folder, advice):
+            self._keep_constants(folder.parent)
             super()._save_checkpoint(model, trial)
+
+    def _keep_constants(self, folder: Path) -> None:
+        """Write what objectives keep of the start beside the checkpoints, before the first of them."""
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        goes_alone = self.args.push_to_hub and self.args.hub_strategy in CHECKPOINTS_GO_ALONE
+        model = self.transfer_model
+        names = constant_names(model)
+        if self.args.should_save and names and not (model.constants_checksum or is_sharded or goes_alone):
+            folder.mkdir(parents=True, exist_ok=True)
+            state = model.state_dict()
+            model.constants_checksum = write_constants({name: state[name] for name in names}, folder)
 
 
 def is_by_hand(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -52,6 +53,7 @@ from hf_transfer.training.checkpoints import (
     is_finished,
     last_complete_checkpoint,
 )
+from hf_transfer.training.constant_copies import CONSTANTS_FILE, checksum_of
 from hf_transfer.training.constant_rates import hold_constant_groups, split_constant_groups
 from hf_transfer.training.hyper_rule import apply_hyper_rule
 from hf_transfer.training.layer_freezing import LayerFreezing
@@ -310,7 +312,17 @@ class TransferTrainer(PublishingTrainer):
                 return self._finished(resume_from_checkpoint)
         else:
             self._prepare_objectives()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        model = self.transfer_model
+        model.constants_checksum = self._constants_of(resume_from_checkpoint) if resume_from_checkpoint else None
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        finally:
+            model.constants_checksum = None  # what is saved from now on stands alone
+
+    def _constants_of(self, checkpoint: str) -> str | None:
+        """The checksum of the frozen copies beside a checkpoint of this run's folder."""
+        folder = Path(checkpoint).resolve().parent
+        return checksum_of(folder / CONSTANTS_FILE) if folder == Path(self.args.output_dir).resolve() else None
 
     def _prepare_objectives(self) -> None:
         for objective in self.transfer_model.objectives.values():

@@ -40,6 +40,7 @@ from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, u
 from hf_transfer.modeling.label_forms import label_form
 from hf_transfer.modeling.readouts import Pooled, choose_readout
 from hf_transfer.modeling.surgery import sidecars_of
+from hf_transfer.training.constant_copies import CHECKSUM, constant_names, with_constants
 from hf_transfer.training.gathered_view import gathered
 from hf_transfer.training.joined_batches import in_float32, joined_batches, split_copies
 from hf_transfer.training.objectives import REGISTRY as REGISTRY
@@ -121,6 +122,8 @@ class TransferModel(nn.Module):
         self.task_loss_weight = 1.0
         self.frozen_modules: list[nn.Module] = []
         self.returns_features = False
+        self.constants_checksum: str | None = None
+        """Of the file beside the checkpoints with the copies that never change; None: each checkpoint has them."""
         self.objectives = nn.ModuleDict(objectives or {})
         self.sidecars = nn.ModuleDict(sidecars_of(model))
         self.needs = check_needs(self.objectives).union(*(state.needs for state in self.sidecars.values()))
@@ -140,7 +143,7 @@ class TransferModel(nn.Module):
         self.takes_labels = "labels" in signature(unwrap_peft(model).forward).parameters
         self.shifts_labels = self.supervision.asks_model and _shifts_labels(unwrap_peft(model))
         if "teacher" in self.needs:
-            self.teacher = FrozenCopy(model)
+            self.teacher = FrozenCopy(model, persistent=False)
             self.teacher_readout = self.readout.of(self.teacher.module)
         context = BuildContext(model, self.readout.feature_dim, self.readout.num_outputs, self.readout)
         for objective in self.objectives.values():
@@ -418,9 +421,12 @@ class TransferModel(nn.Module):
         if isinstance(self.model, PeftModel) and kwargs.get("is_main_process", True):
             complete_adapter(path, self.config.id2label if self.reads_head else None)
         # Copies, because the safetensors format refuses a teacher's tied weights.
-        own = {name: value.to("cpu", copy=True).contiguous() for name, value in state.items() if _is_own(name)}
-        if own and kwargs.get("is_main_process", True):
-            save_file(own, Path(path) / OBJECTIVES_FILE, metadata={"format": "pt"})
+        elsewhere = constant_names(self) if self.constants_checksum else set()
+        names = [name for name in state if _is_own(name) and name not in elsewhere]
+        own = {name: state[name].to("cpu", copy=True).contiguous() for name in names}
+        if (own or elsewhere) and kwargs.get("is_main_process", True):
+            checksum = {CHECKSUM: self.constants_checksum} if elsewhere else {}
+            save_file(own, Path(path) / OBJECTIVES_FILE, metadata={"format": "pt", **checksum})
 
     def load_weights(self, path: str | Path) -> None:
         """Weights of model and objectives from a folder that `save_pretrained` wrote.
@@ -431,12 +437,13 @@ class TransferModel(nn.Module):
         """
         path = Path(path)
         self.load_model_weights(path)
-        own = {name: value for name, value in self.state_dict().items() if _is_own(name)}
+        own = {name for name in self.state_dict() if _is_own(name)}
         if own:
             if not (path / OBJECTIVES_FILE).is_file():
                 raise FileNotFoundError(f"{path} has no {OBJECTIVES_FILE}: it was saved without these objectives.")
             stored = load_file(path / OBJECTIVES_FILE)
-            if stored.keys() != own.keys():
+            stored = with_constants(stored, constant_names(self) - stored.keys(), path / OBJECTIVES_FILE)
+            if stored.keys() != own:
                 raise RuntimeError(
                     f"{path / OBJECTIVES_FILE} holds {sorted(stored)[:5]}..., these objectives have "
                     f"{sorted(own)[:5]}...: resume with the objectives of the first run."
