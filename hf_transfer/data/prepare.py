@@ -219,8 +219,10 @@ def _image_size(config: PreTrainedConfig) -> int:
 
 
 def texts_of(dataset: Dataset, text_columns: Sequence[str] = ()) -> Iterator[str]:
-    """Every text of the columns that a run reads, column by column."""
-    for column in list(text_columns) or find_text_columns(dataset):
+    """Every text of the columns that a run reads, column by column. Raises ValueError for an empty cell."""
+    columns = list(text_columns) or find_text_columns(dataset)
+    refuse_empty_cells(dataset, columns, "training")
+    for column in columns:
         yield from dataset[column]
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
+from torch import Tensor
 from transformers import TrainingArguments
 
 from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, TARGET, Objective
 from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.data.prepared_streams import PreparedStream
 from hf_transfer.data.visits import VISIT_COLUMN, Visit
 
 FIRST_ROWS = 256
@@ -28,11 +30,11 @@ class RowStream(torch.utils.data.IterableDataset):
     """The rows of a stream, without an end.
 
     Args:
-        rows: the stream; in each epoch it is told its number.
+        rows: the stream, a `datasets.IterableDataset` or a PreparedStream; in each epoch it is told its number.
         name: of the stream, for messages.
     """
 
-    def __init__(self, rows: IterableDataset, name: str = "training"):
+    def __init__(self, rows: IterableDataset | PreparedStream, name: str = "training"):
         self.rows = rows
         self.name = name
         self.with_visits = False
@@ -69,6 +71,8 @@ class RowStream(torch.utils.data.IterableDataset):
 
     def first_rows(self, most: int = FIRST_ROWS) -> Dataset:
         """The first rows of the stream, for checks. Raises ValueError where there is none."""
+        if isinstance(self.rows, PreparedStream):
+            return self.rows.first.select(range(min(most, len(self.rows.first))))
         self.rows.set_epoch(0)
         found = list(islice(self.rows, most))
         if not found:
@@ -88,7 +92,9 @@ class DomainStream(RowStream):
         ValueError: `batch_size` is odd, a stream is empty, or the source has no label column.
     """
 
-    def __init__(self, source: IterableDataset, target: IterableDataset, batch_size: int):
+    def __init__(
+        self, source: IterableDataset | PreparedStream, target: IterableDataset | PreparedStream, batch_size: int
+    ):
         if batch_size % 2:
             raise ValueError(f"`per_device_train_batch_size` should be even, half of each domain, got {batch_size}.")
         super().__init__(source, "source")
@@ -100,7 +106,7 @@ class DomainStream(RowStream):
             raise ValueError(f"the source stream has no label column, one of {list(LABEL_COLUMNS)}: {sorted(first)}.")
         known = np.asarray(first[self.label])
         unknown = np.full(known.shape, IGNORED_LABEL, known.dtype if known.dtype.kind == "f" else np.int64)
-        self.unknown = unknown.tolist()
+        self.unknown = torch.as_tensor(unknown) if isinstance(first[self.label], Tensor) else unknown.tolist()
 
     def visited(self) -> Iterator[tuple[Visit, dict[str, Any]]]:
         source, target = super().visited(), self.target.visited()
@@ -117,10 +123,8 @@ class DomainStream(RowStream):
 
     def first_rows(self, most: int = FIRST_ROWS) -> Dataset:
         """So many first rows of each domain as one dataset."""
-        source = [{**row, "domain": SOURCE} for row in super().first_rows(most).with_format(None)]
-        target = [
-            {**self.without_label(row), "domain": TARGET} for row in self.target.first_rows(most).with_format(None)
-        ]
+        source = [{**row, "domain": SOURCE} for row in super().first_rows(most)]
+        target = [{**self.without_label(row), "domain": TARGET} for row in self.target.first_rows(most)]
         missing = set(source[0]) ^ set(target[0])
         if missing:
             raise ValueError(f"source and target should have the same columns; in one only: {sorted(missing)}.")
@@ -138,7 +142,7 @@ def check_stream(args: TrainingArguments, objectives: dict[str, Objective]) -> N
         )
     for name, objective in objectives.items():
         needs = sorted(objective.needs & {"episodes", "environments", "row_numbers"})
-        if needs or type(objective).prepare is not Objective.prepare:
+        if needs or hasattr(objective, "translate") or type(objective).prepare is not Objective.prepare:
             raise ValueError(
                 f"objective `{name}` reads the whole training set before training or draws rows by their number: give "
                 "a Dataset, such as `Dataset.from_list(list(stream.take(10_000)))`."
@@ -147,4 +151,4 @@ def check_stream(args: TrainingArguments, objectives: dict[str, Objective]) -> N
 
 def is_stream(*rows: Any) -> bool:
     """Whether one of these training sets is read as it comes."""
-    return any(isinstance(one, IterableDataset | RowStream) for one in rows)
+    return any(isinstance(one, IterableDataset | PreparedStream | RowStream) for one in rows)

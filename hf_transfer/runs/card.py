@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.evaluation.plots import plot_losses
 from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, PlotFact, RunFacts, TableFact
@@ -89,7 +91,9 @@ def used_datasets(data_args: DataArguments, data: RunData) -> list[DatasetFact]:
     if data_args.target_dataset:
         named.append((data_args.target_dataset, "target, unlabelled", data.target))
     names = data_args.dataset_names or {}
-    facts = [dataset_fact(name, role, len(rows), names) for name, role, rows in named]
+    facts = [
+        dataset_fact(name, role, len(rows) if isinstance(rows, Dataset) else None, names) for name, role, rows in named
+    ]
     if data.test is not None:
         note = f"fingerprint {fingerprint(data.test)}"
         if data.held_out:

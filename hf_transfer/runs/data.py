@@ -25,6 +25,7 @@ from hf_transfer.data.labels import (
     with_one_label_column,
 )
 from hf_transfer.data.prepare import prepare
+from hf_transfer.data.prepared_streams import PreparedStream, prepare_stream
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.runs.arguments import DataArguments
@@ -39,8 +40,8 @@ ROW = "_row_of_the_dataset"
 class RunData:
     """Raw datasets of a run; `target` and `test` may be missing."""
 
-    train: Dataset
-    target: Dataset | None
+    train: Dataset | PreparedStream
+    target: Dataset | PreparedStream | None
     test: Dataset | None
     held_out: tuple[int, ...] = ()
     """Where the test rows were held out of the target or the training data: their numbers in it."""
@@ -49,13 +50,23 @@ class RunData:
     """What the training labels are; read from `train` when left out."""
 
     @property
+    def known(self) -> Dataset:
+        """The training rows; of a stream the first ones."""
+        return first_of(self.train)
+
+    @property
+    def known_target(self) -> Dataset | None:
+        """Likewise of the target."""
+        return None if self.target is None else first_of(self.target)
+
+    @property
     def kind(self) -> LabelKind:
         """What the training labels are.
 
         Raises:
             ValueError: no label column, labels of no known form, or fewer than two classes.
         """
-        kind = self.labels or read_labels(self.train, "training")[1]
+        kind = self.labels or read_labels(self.known, "training")[1]
         if kind.problem_type == SINGLE_LABEL and kind.outputs < 2:
             raise ValueError(
                 "the labels of the training dataset should number at least two classes from 0 on, with "
@@ -92,12 +103,21 @@ class RunData:
         }
         return RunData(
             *(
-                None if d is None else prepare(d, config, processor, **keywords)
+                None if d is None else _prepared(d, config, processor, **keywords)
                 for d in (self.train, self.target, self.test)
             ),
             held_out=self.held_out,
             labels=self.labels,
         )
+
+
+def first_of(rows: Dataset | PreparedStream) -> Dataset:
+    """All rows of a data set, or the first ones of a stream."""
+    return rows.first if isinstance(rows, PreparedStream) else rows
+
+
+def _prepared(rows: Dataset | PreparedStream, *args: Any, **keywords: Any) -> Dataset | PreparedStream:
+    return (prepare_stream if isinstance(rows, PreparedStream) else prepare)(rows, *args, **keywords)
 
 
 def load_data(

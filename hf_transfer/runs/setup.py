@@ -39,9 +39,9 @@ def set_up(
         ValueError: no such model, or a tokenizer that cannot be had.
     """
     task = task_named(model_args.task)
-    processor = task.new_processor(model_args, data_args, raw.train)
+    processor = task.new_processor(model_args, data_args, raw.train if task.reads == "text" else raw.known)
     if model_args.architecture is not None:
-        every = [rows for rows in (raw.train, raw.target, raw.test) if rows is not None]
+        every = [rows for rows in (raw.known, raw.known_target, raw.test) if rows is not None]
         sizes = task.sizes(model_args.architecture, data_args, every, processor)
         model_args = replace(model_args, architecture=joined(sizes, model_args.architecture))
     model = load_model(model_args, class_names, outputs=outputs, problem_type=problem_type)

@@ -31,6 +31,7 @@ from hf_transfer.runs.saving import (
     save_translation,
 )
 from hf_transfer.runs.setup import set_up
+from hf_transfer.runs.stream_data import load_streams
 from hf_transfer.runs.task import with_task
 from hf_transfer.tasks import task_named
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer
@@ -47,7 +48,10 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     model_args, data_args, run_args, config = experiment
     check_nothing_is_ignored(experiment)
     check_output(run_args, config)
-    raw = load_data(data_args, config.seed, label_spaces(config.objectives))
+    if data_args.streaming:
+        raw = load_streams(data_args, config.seed)
+    else:
+        raw = load_data(data_args, config.seed, label_spaces(config.objectives))
     if raw.test is not None:
         label_column(raw.test, "test")
     set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
@@ -63,7 +67,7 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         "compute_metrics": metrics_of(model.config),
         "processing_class": processor,
         "data_collator": task_named(model_args.task).collator(
-            processor, data.train, getattr(model.config, "pad_token_id", 0)
+            processor, data.known, getattr(model.config, "pad_token_id", 0)
         ),
     }
     if data.target is not None:
@@ -89,7 +93,7 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         raise ValueError(f"`target_dataset` is for domain adaptation; {model_args.task} reads `dataset` alone.")
     check_nothing_is_ignored(experiment)
     check_output(run_args, config)
-    raw = load_data(data_args, config.seed, reads_labels=False)
+    raw = (load_streams if data_args.streaming else load_data)(data_args, config.seed, reads_labels=False)
     set_seed(config.seed)
     model, processor = set_up(model_args, data_args, raw)
     collator = task.pretraining_collator(processor, data_args)
@@ -105,7 +109,7 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         eval_dataset=data.test,
         compute_metrics=None if data.test is None else task.metrics(model, processor, raw.test, data_args),
         processing_class=processor,
-        data_collator=collator or task.collator(processor, data.train),
+        data_collator=collator or task.collator(processor, data.known),
         transfer_probes=probes,
         callbacks=early_stopping(data_args.probe_patience, config),
     )
@@ -185,7 +189,7 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
     facts = run_card(trainer, experiment, data, metrics, own, folder, source_only)
     records = {LOG_FILE: training_log(trainer), HELD_OUT_FILE: held_out_of(experiment.data, data, config.seed)}
     save_run(trainer, folder, results, facts, overwrite=run_args.resume or run_args.overwrite, records=records)
-    save_translation(trainer, folder.parent / TRANSLATION_FOLDER, data.train)
+    save_translation(trainer, folder.parent / TRANSLATION_FOLDER, data.known)
     if config.push_to_hub and trainer.is_world_process_zero():
         publish(folder, trainer)
     verdict = "" if report.verdict is None else report.verdict.in_words()

@@ -20,10 +20,13 @@ from transformers.utils import logging
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
+from hf_transfer.data.prepared_streams import PreparedStream
+from hf_transfer.data.stream_files import load_stream
 from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
 from hf_transfer.runs.models import new_config
+from hf_transfer.runs.stream_data import check_streaming
 from hf_transfer.tasks import MAIN_TASKS, TASKS
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
@@ -41,13 +44,15 @@ def with_task(experiment: Experiment, pretraining: bool = False) -> Experiment:
         ValueError: model and data leave the task open.
     """
     model_args, data_args = experiment.model, experiment.data
+    check_streaming(experiment)
     if model_args.task is not None:
         return experiment
 
     def rows() -> Dataset:
-        return load(
-            data_args.dataset, data_args.split, config=data_args.dataset_config, options=data_args.dataset_options
-        )
+        own = {"config": data_args.dataset_config, "options": data_args.dataset_options}
+        if data_args.streaming:
+            return PreparedStream(load_stream(data_args.dataset, data_args.split, **own), "training").first
+        return load(data_args.dataset, data_args.split, **own)
 
     task = find_task(model_args, rows, pretraining, data_args)
     logger.info(f"`task` is {task}, as model and data say.")

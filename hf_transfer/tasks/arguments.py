@@ -95,6 +95,17 @@ class DataArguments:
         default=None,
         metadata={"help": "What the card calls a dataset in place of its path: {FOLDER: reviews.csv}."},
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read training rows as they come: of a Hub dataset, or shards of text, json lines, parquet or "
+            "webdataset (corpus.txt, shards/*.tar). Needs max_steps; test_rows are the first rows."
+        },
+    )
+    shuffle_buffer: int | None = field(
+        default=None,
+        metadata={"help": "With streaming: the next row is drawn of so many, 1000 when left out; 0 keeps the order."},
+    )
     target_dataset: str | None = field(
         default=None,
         metadata={
@@ -185,7 +196,13 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        for name, least in (("test_rows", 0), ("labels_per_class", 1), ("max_length", 1), ("max_samples", 2)):
+        for name, least in (
+            ("test_rows", 0),
+            ("labels_per_class", 1),
+            ("max_length", 1),
+            ("max_samples", 2),
+            ("shuffle_buffer", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"`{name}` should be at least {least}, got {value}.")

@@ -11,11 +11,14 @@ from transformers.utils import logging
 
 from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.prepare import texts_of
+from hf_transfer.data.prepared_streams import PreparedStream, texts_of_stream
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.task import Task
 
 logger = logging.get_logger(__name__)
 
+TOKENIZER_ROWS = 100_000
+"""How many rows of a stream a tokenizer is trained on."""
 SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 
 
@@ -25,9 +28,12 @@ class TextTask(Task):
     reads: ClassVar[str] = "text"
     own_arguments = frozenset({"tokenizer", "text_columns", "max_length"})
 
-    def new_processor(self, model: ModelArguments, data: DataArguments, rows: Dataset) -> Any:
+    def new_processor(self, model: ModelArguments, data: DataArguments, rows: Dataset | PreparedStream) -> Any:
         if isinstance(model.tokenizer, Mapping):
-            return train_bpe(texts_of(rows, data.text_columns or ()), **model.tokenizer)
+            columns = data.text_columns or ()
+            is_stream = isinstance(rows, PreparedStream)
+            texts = texts_of_stream(rows, columns, TOKENIZER_ROWS) if is_stream else texts_of(rows, columns)
+            return train_bpe(texts, **model.tokenizer)
         if model.tokenizer is None:
             return None
         try:

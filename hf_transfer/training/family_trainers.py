@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -368,7 +368,7 @@ def stream_of_domains(source: Any, target: Any, args: TransferConfig) -> DomainS
     Raises:
         ValueError: only one of them is a stream, rows are to be held out, and as DomainStream.
     """
-    if not (isinstance(source, IterableDataset) and isinstance(target, IterableDataset)):
+    if not (is_stream(source) and is_stream(target)):
         raise ValueError(
             "source and target should both be streams (`dataset.to_iterable_dataset()`), or both datasets."
         )
