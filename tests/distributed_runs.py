@@ -19,6 +19,7 @@ from datasets import Dataset, concatenate_datasets
 from hf_transfer.cli import app as cli
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.modeling.surgery import sidecars_of
+from hf_transfer.multi_model import HubPathway
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from hf_transfer.training.converters import convert_model
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer
@@ -30,7 +31,7 @@ from tests.tuners.conftest import adapted_model
 
 ADVERSARIAL = {"cdan": {"hidden_size": 8}, "mcc": {}, "dann": {"hidden_size": 8}}
 STEPS, STOP = 4, 2
-RESUMED = ("cross_entropy", "adversarial", "difference", "moco", "spans")
+RESUMED = ("cross_entropy", "adversarial", "difference", "moco", "spans", "pathways")
 TEXTS = ("masked", "permuted", "spans", "packed")
 """Cases of `tests.training.test_text_pretraining`; processes get different numbers of labels, and packed rows."""
 TUNED = {"residual": "serial", "difference": "difference", "reopened": "difference", "side": "side"}
@@ -114,6 +115,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
         "taught": make("taught", half_labelled(rows), taught),
         "zoo_tuning": zoo_trainer(folder, batch_size, rows),
+        "pathways": pathways_trainer(folder, batch_size, half_labelled(rows)),
         "streamed": streamed_trainer(folder, batch_size, rows),
         "maml": make("maml", rows, {"maml": episodes | {"episodes_per_batch": batch_size // 8}}, task_loss_weight=0.0),
         "alternating": alternating,
@@ -153,6 +155,14 @@ def zoo_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer
         for experts in sidecars_of(model)["zoo_tuning"].layers.values():
             experts.gates.expand.weight.normal_(std=0.3)  # gates that differ from row to row
     return TransferTrainer(model, config(folder / "zoo_tuning", batch_size), train_dataset=rows)
+
+
+def pathways_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:
+    """A run of a hub with one model a row: processes leave models out, and draw noise for the choice."""
+    torch.manual_seed(2)
+    model = HubPathway.of([tiny.vit(initializer_range=0.3) for _ in range(3)], top=1)
+    args = config(folder / "pathways", batch_size)
+    return TransferTrainer(model, args, train_dataset=rows, objectives={"pathways": {"exploration": 1.0}})
 
 
 def text_trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:

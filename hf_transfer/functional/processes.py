@@ -19,6 +19,11 @@ def process_count() -> int:
     return dist.get_world_size() if has_several() else 1
 
 
+def process_index() -> int:
+    """The place of this process among them."""
+    return dist.get_rank() if has_several() else 0
+
+
 def from_all(rows: Tensor, differentiable: bool = False) -> Tensor:
     """The rows [B, ...] of all processes in their order, [P B, ...]; every process has as many.
 

@@ -4,6 +4,9 @@
     w(x) = softmax of the k largest s_i(x), 0 for the others
     z(x) = sum_i w_i(x) A_i f_i(x) + b
 
+The noise of a batch is drawn once for all processes, by a seed and a count that checkpoints hold. A model that no row
+of this process chose gets a gradient of 0 there, so that processes agree on who has one.
+
 f_i(x) are the features of model i: the input of its own head, for models of any architecture. Only the chosen models
 run, each on the rows that chose it. z is a linear head on the weighted features side by side, so that the whole is an
 ordinary classifier to every method. Its two further losses are the objective `pathways`.
@@ -27,6 +30,7 @@ from transformers.utils import ModelOutput
 
 from hf_transfer.core.registry import registered
 from hf_transfer.core.task_loss import problem_type_of, task_loss
+from hf_transfer.functional.processes import from_all, process_index
 from hf_transfer.multi_model.composite import (
     CompositeConfig,
     CompositeModel,
@@ -124,12 +128,23 @@ class Hub(nn.Module):
         self.readouts = [registered(READOUT, "choose", "readout")(model) for model in models]
         self.widths = [readout.feature_dim for readout in self.readouts]
         self.generator = Generator(config, models[0].main_input_name)
+        self.register_buffer("noise_seed", torch.randint(2**31, ()))
+        self.register_buffer("noises", torch.zeros((), dtype=torch.long))
+
+    def noise(self, scores: Tensor) -> Tensor:
+        """eps [B, m] of the rows of this process, out of the noise of the rows of all; others in the next call."""
+        sizes = from_all(torch.tensor([len(scores)], device=scores.device)).tolist()
+        first = sum(sizes[: process_index()])
+        generator = torch.Generator().manual_seed(int(self.noise_seed) + int(self.noises))
+        every = torch.randn(sum(sizes), scores.shape[1], generator=generator)
+        self.noises += 1
+        return every[first : first + len(scores)].to(scores)
 
     def pathway(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Weights [B, m] of the models, and which of them run, [B, m] bool."""
         scores, scale = self.generator(inputs)
         if self.training:
-            scores = scores + torch.randn_like(scores) * softplus(scale)
+            scores = scores + self.noise(scores) * softplus(scale)
         kept, indices = scores.topk(self.top, dim=1)
         weights = torch.zeros_like(scores).scatter(1, indices, kept.softmax(dim=1))
         return weights, torch.zeros_like(scores, dtype=torch.bool).scatter(1, indices, True)
@@ -151,6 +166,8 @@ class Hub(nn.Module):
                 units = readout.read(answers, chosen)
                 ours = ours.index_copy(0, rows, weights[rows, index].unsqueeze(1) * units.features.to(ours.dtype))
                 theirs = theirs.index_copy(0, rows, units.logits.to(theirs.dtype))
+            elif self.training:
+                ours = ours + 0 * sum(one.sum() for one in member.parameters() if one.requires_grad)
             features.append(ours)
             logits.append(theirs)
         return torch.cat(features, dim=1), weights, active, torch.stack(logits, dim=1)
@@ -212,6 +229,8 @@ class HubPathway(PreTrainedModel):
         inputs = CompositeModel.given({**named, "token_type_ids": token_type_ids}, kwargs)
         features, weights, active, member_logits = self.hub(inputs, self.config.num_labels)
         logits = self.classifier(features)
+        if self.training:  # heads of members have a gradient without the objective `pathways` too
+            logits = logits + 0 * member_logits.sum()
         loss = None if labels is None else task_loss(logits, labels, problem_type_of(self.config, labels))
         return PathwayOutput(loss, logits, weights, active.to(weights.dtype), member_logits)
 

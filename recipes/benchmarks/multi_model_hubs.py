@@ -67,7 +67,7 @@ UPSTREAM = {
     "flow_simclr": Upstream(
         "emoji_google",
         {
-            **STEPS,
+            "max_steps": 150,  # views take most of the time
             "task": "image-feature-extraction",
             "objectives": {"simclr": {"temperature": 0.5, "projection_dim": 32}},
             "augmentation": {"views": "small", "crop": 0.4},
@@ -107,7 +107,7 @@ TARGETS = {
     "digits": Target(partial(load, "optical_digits"), None, 500, IMAGES),
     "verses": Target(partial(book_group, "kjv", 1), None, 400, {**TEXTS, "per_device_train_batch_size": 16}),
 }
-PAIRS = (("zoo", "emoji"), ("zoo", "digits"), ("unlike", "emoji"), ("unlike", "digits"), ("texts", "verses"))
+PAIRS = (("zoo", "digits"), ("zoo", "emoji"), ("unlike", "digits"), ("unlike", "emoji"), ("texts", "verses"))
 """Which hub meets which target."""
 # EfficientNet-Lite0 takes ten times as long a step as the others
 PAIR_SETTINGS = {"unlike": {"max_steps": 50, "per_device_train_batch_size": 16}}

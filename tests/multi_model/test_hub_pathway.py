@@ -84,17 +84,28 @@ def test_only_the_chosen_models_run_on_the_rows_that_chose_them():
     torch.testing.assert_close(usage(model, [inputs, inputs]), active.mean(0))
 
 
+def test_a_model_that_no_row_chose_has_a_gradient_of_zero():
+    model, inputs = images(top=1)
+    with torch.no_grad():
+        model.hub.generator.scores.bias[0] += 100
+    model.train()(**inputs, labels=torch.arange(6)).loss.backward()
+    first, *rest = model.hub.members
+    assert any(one.grad.any() for one in first.vit.parameters())
+    left_out = [one.grad for member in rest for one in member.parameters()]
+    assert left_out and all(grad is not None and not grad.any() for grad in left_out)
+
+
 def test_noise_moves_the_choice_in_training_alone():
     model, inputs = images()
     assert torch.equal(model(**inputs).weights, model(**inputs).weights)
     for member in model.hub.members:
         member.eval()
     model.hub.training = True
-    torch.manual_seed(1)
-    noisy = model(**inputs)
-    torch.manual_seed(1)
-    _, weights, _ = naive(model, inputs, noise=torch.randn(6, 3))
+    generator = torch.Generator().manual_seed(int(model.hub.noise_seed) + int(model.hub.noises))
+    noisy, next_one = model(**inputs), model(**inputs)
+    _, weights, _ = naive(model, inputs, noise=torch.randn(6, 3, generator=generator))
     torch.testing.assert_close(noisy.weights, weights)
+    assert not torch.equal(next_one.weights, weights) and model.hub.noises == 2
     assert not torch.allclose(noisy.weights, model.eval()(**inputs).weights)
 
 
