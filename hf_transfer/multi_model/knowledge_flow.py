@@ -179,7 +179,7 @@ def widths_of(model: PreTrainedModel) -> list[int]:
     """Channels of the outputs of all layers, seen on empty inputs.
 
     Raises:
-        ValueError: a model of neither images nor texts.
+        ValueError: a model of other inputs.
     """
     config, was_training = model.config, model.training
     if model.main_input_name == "pixel_values":
@@ -188,8 +188,12 @@ def widths_of(model: PreTrainedModel) -> list[int]:
         inputs = {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), *sides)}
     elif model.main_input_name == "input_ids":
         inputs = {"input_ids": torch.ones(1, 4, dtype=torch.long)}
+    elif model.main_input_name == "past_values":
+        inputs = {"past_values": torch.zeros(1, 4, config.num_input_channels)}
     else:
-        raise ValueError(f"knowledge flows between models of images or texts, not of `{model.main_input_name}`.")
+        raise ValueError(
+            f"knowledge flows between models of images, texts or series, not of `{model.main_input_name}`."
+        )
     states = states_of(model.eval(), inputs)
     model.train(was_training)
     return [channels_last(state).shape[-1] for state in states]

@@ -20,6 +20,9 @@ from hf_transfer.modeling.processors import check_same_processor, saved_processo
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.multi_model.composite import accepted_inputs
 
+INPUT_OF = {"images": "pixel_values", "series": "past_values"}
+"""Of what has channels, the main input of a model that reads it."""
+
 
 def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrainedModel:
     """A pre-trained model from a folder or the Hub, in float32.
@@ -98,9 +101,10 @@ def check_inputs(
             f"{name} reads `{member.main_input_name}` and {other} `{student.main_input_name}`: both have to "
             "be models of the same modality, whose inputs one processor makes."
         )
-    theirs, ours = (getattr(one.config, "num_channels", None) for one in (member, student))
-    if None not in (theirs, ours) and theirs != ours:
-        raise ValueError(f"{name} reads images of {theirs} channels and {other} of {ours}.")
+    for key, what in (("num_channels", "images"), ("num_input_channels", "series")):
+        theirs, ours = (getattr(one.config, key, None) for one in (member, student))
+        if member.main_input_name == INPUT_OF[what] and None not in (theirs, ours) and theirs != ours:
+            raise ValueError(f"{name} reads {what} of {theirs} channels and {other} of {ours}.")
     theirs, ours = (vocabulary_of(one) for one in (member, student))
     if None not in (theirs, ours) and theirs < ours:
         raise ValueError(

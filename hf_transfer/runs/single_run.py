@@ -22,6 +22,7 @@ from hf_transfer.runs.guard import SOURCE_ONLY
 from hf_transfer.runs.ignored import check_nothing_is_ignored
 from hf_transfer.runs.importance import drawn_by_importance
 from hf_transfer.runs.measured import measured_metrics, trains_head
+from hf_transfer.runs.members import member_tables
 from hf_transfer.runs.probes import early_stopping, make_probes, probe_plots
 from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.results import Result
@@ -182,6 +183,7 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
     own = report.card_facts(measured.last)
     if per_class:
         own["tables"] = [*own["tables"], class_table(per_class, test_name(experiment.data))]
+    own["tables"] = [*own.get("tables", []), *member_tables(trainer, data)]
     own["plots"] = [*own.get("plots", []), *probe_plots(trainer, Path(config.output_dir) / FIGURES_FOLDER)]
     folder = Path(config.output_dir) / MODEL_FOLDER
     results = {**metrics, **report.results()}

@@ -6,8 +6,10 @@ from transformers import AutoModelForImageClassification
 
 from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.modeling.surgery import sidecars_of
+from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
 from hf_transfer.multi_model.knowledge_flow import RELEASED, Independence, Junction, convert, layers_of, nearest
 from tests import tiny
+from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 from tests.multi_model.conftest import end_of
 
 
@@ -161,6 +163,21 @@ def test_texts(student, teacher, tmp_path):
     model(**tiny.batch_of(tiny.text_rows(), 4)).loss.backward()
     for name, parameter in sidecars_of(model)["knowledge_flow"].junctions.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_series(tmp_path):
+    def model(**sizes):
+        return FlowformerForTimeSeriesClassification(tiny_config("time_series", num_labels=3, **sizes))
+
+    torch.manual_seed(0)
+    model(hidden_size=8).save_pretrained(tmp_path / "narrow")
+    student = convert(model(), checkpoints=[str(tmp_path / "narrow")]).train()
+    student(**tiny_inputs(student.config), labels=torch.tensor([0, 1])).loss.backward()
+    grads = [one.grad for one in sidecars_of(student)["knowledge_flow"].junctions.parameters()]
+    assert all(grad.isfinite().all() for grad in grads) and any(grad.any() for grad in grads)
+    model(num_input_channels=7).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="reads series of 7 channels and the model in training of"):
+        convert(model(), checkpoints=[str(tmp_path / "other")])
 
 
 def test_a_student_predicts_alone_after_a_training_at_the_defaults(zoo, train, digits):
