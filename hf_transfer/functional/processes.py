@@ -20,7 +20,7 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """The place of this process among them."""
+    """The index of this process among them."""
     return dist.get_rank() if has_several() else 0
 
 
