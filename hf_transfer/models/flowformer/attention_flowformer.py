@@ -10,7 +10,7 @@ from transformers.masking_utils import AttentionMaskInterface, bidirectional_mas
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 from transformers.utils import logging
 
-from .cache_flowformer import FlowAttentionCacheLayer
+from .cache_flowformer import FlowAttentionCacheLayer, is_flow
 from .flow_attention import flow_attention
 from .flow_compatibility import PACKED_ERROR, guard_flow_attention
 from .flow_packing import Packing
@@ -193,12 +193,17 @@ def eager_attention_forward(
 
 
 class FlowformerAttention(nn.Module):
-    """Projections around the attention named by `config._attn_implementation`; all share the same weights."""
+    """Projections around one attention; all kinds share the same weights.
 
-    def __init__(self, config, layer_idx: int, hidden_size: int, num_heads: int):
+    `layer_type` is "flow_attention", or another for the softmax attention that `config._attn_implementation` names;
+    without it, the latter names flow attention too.
+    """
+
+    def __init__(self, config, layer_idx: int, hidden_size: int, num_heads: int, layer_type: str | None = None):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
+        self.layer_type = layer_type
         width = config.attention_size or hidden_size
         self.head_dim = width // num_heads
         self.scaling = self.head_dim**-0.5
@@ -225,23 +230,24 @@ class FlowformerAttention(nn.Module):
         )
         if position_embeddings is not None:
             query, key = apply_rotary(query, *position_embeddings), apply_rotary(key, *position_embeddings)
-        if past_key_values is not None and self.config._attn_implementation == "flow":
+        implementation = "flow" if self.layer_type == "flow_attention" else self.config._attn_implementation
+        if past_key_values is not None and implementation == "flow":
             kwargs["cache_layer"] = self._cache_layer(past_key_values)
         elif past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        interface = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        interface = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         options = {"dropout": dropout, "scaling": self.scaling, **kwargs}
-        if packing is not None:
+        if packing is not None and implementation == "flow":
             options["packing"] = packing
+        if self.layer_type == "sliding_attention":
+            options["sliding_window"] = self.config.sliding_window
         output, weights = interface(self, query, key, value, attention_mask, **options)
         return self.o_proj(output.flatten(2)), weights
 
     def _cache_layer(self, past_key_values: Cache) -> FlowAttentionCacheLayer:
         layers = past_key_values.layers
-        # By name, not by class: the same class may have been loaded twice, as remote code and from the package.
-        layer_type = layers[self.layer_idx]._layer_type if self.layer_idx < len(layers) else None
-        if layer_type != FlowAttentionCacheLayer._layer_type:
+        if self.layer_idx >= len(layers) or not is_flow(layers[self.layer_idx]):
             raise ValueError(
                 f"Flow attention continues from a flow state, got a {type(past_key_values).__name__} of keys and "
                 "values: build the cache with `DynamicCache(config=model.config)`, or pass `use_cache=False`. Prefix "

@@ -1,16 +1,15 @@
-"""A cache layer of constant size: the running sums of causal flow attention instead of keys and values."""
+"""Cache layers of constant size: the running sums of causal flow attention instead of keys and values."""
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin
+from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, STATIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin
 
 from .flow_state import FlowState
 
 
 class FlowAttentionCacheLayer(CacheLayerMixin):
-    """Holds one layer's `FlowState`; `DynamicCache(config=...)` and `StaticCache(config=...)` build it by its name."""
+    """Holds one layer's `FlowState`; `DynamicCache(config=...)` builds it by its name."""
 
-    # CacheLayerMixin registers the class under this name for DynamicCache when the class is created
     _layer_type = "flow_attention"
     is_compileable = False
     is_croppable = False
@@ -82,8 +81,66 @@ class FlowAttentionCacheLayer(CacheLayerMixin):
             self.state = self.state.to(self.device, non_blocking=True)
 
 
-# A state that never grows serves a static cache as it is, as transformers does for its own recurrent layers.
-STATIC_LAYER_TYPE_MAPPING[FlowAttentionCacheLayer._layer_type] = FlowAttentionCacheLayer
+class StaticFlowAttentionCacheLayer(FlowAttentionCacheLayer):
+    """The state at fixed addresses, written in place: a decoding step is one graph. `StaticCache(config=...)` has it.
+
+    It is for generation: no gradient flows through what was written.
+    """
+
+    is_compileable = True
+
+    def __init__(self, max_cache_len: int | None = None, **kwargs):
+        super().__init__(max_cache_len, **kwargs)
+        # a tensor, so that a graph does not depend on how many there were
+        self.num_seen = torch.zeros((), dtype=torch.int64)
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self._hold(self.state)
+
+    def advance(self, state: FlowState, num_tokens: int) -> None:
+        if self.is_initialized:
+            for held, new in zip(self.state, state):
+                held.copy_(new.detach())
+        else:
+            self._hold(state.map(lambda tensor: tensor.detach().clone()))
+        self.num_seen.add_(num_tokens)
+
+    def _hold(self, state: FlowState) -> None:
+        self.state, self.device = state, state.memory.device
+        self.num_seen = self.num_seen.to(self.device)
+        self.is_initialized = True
+        if not torch.compiler.is_compiling():
+            for tensor in (*state, self.num_seen):
+                torch._dynamo.mark_static_address(tensor)
+
+    def get_seq_length(self) -> int | Tensor:
+        return self.num_seen if self.is_initialized else 0
+
+    def reset(self) -> None:
+        if self.is_initialized:
+            for tensor in (*self.state, self.num_seen):
+                tensor.zero_()
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.is_initialized:
+            self._hold(self.state.repeat_rows(repeats))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        if self.is_initialized and indices.numel() == self.state.num_tokens.shape[0]:
+            self.advance(self.state.select_rows(indices), 0)
+        elif self.is_initialized:
+            self._hold(self.state.select_rows(indices))
+
+
+# CacheLayerMixin registers each class that is made under its name, the static one for DynamicCache too
+DYNAMIC_LAYER_TYPE_MAPPING[FlowAttentionCacheLayer._layer_type] = FlowAttentionCacheLayer
+STATIC_LAYER_TYPE_MAPPING[FlowAttentionCacheLayer._layer_type] = StaticFlowAttentionCacheLayer
+
+
+def is_flow(layer) -> bool:
+    """By name, not by class: the same class may have been loaded twice, as remote code and from the package."""
+    return getattr(layer, "_layer_type", None) == FlowAttentionCacheLayer._layer_type
 
 
 def cached_rows(cache: Cache | None) -> int | None:

@@ -43,6 +43,8 @@ POSITIVE = (
     "decoder_intermediate_size",
 )
 
+LAYER_TYPES = ("flow_attention", "full_attention", "sliding_attention")
+
 PROBABILITIES = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -58,7 +60,6 @@ FOREIGN = {
     "rope_scaling": "rotary positions have `rope_theta` alone",
     "rope_parameters": "rotary positions have `rope_theta` alone",
     "partial_rotary_factor": "rotary positions turn whole heads",
-    "sliding_window": "flow attention reads the whole sequence",
     "attention_bias": "biases are `qkv_bias` and `out_bias`",
     "mlp_bias": "the MLP has biases",
     "attention_dropout": "it is called `attention_probs_dropout_prob`",
@@ -86,6 +87,11 @@ class FlowformerConfig(PreTrainedConfig):
             (the last) and `num_hidden_layers` (the sum); `num_attention_heads` and `intermediate_size` are one number
             for all stages or a list of one a stage. `intermediate_size=None` means four times the stage's width.
         downsample_norm: a norm before each convolution between stages; the released ImageNet code has none.
+        layer_types: the attention of each layer, `"flow_attention"`, `"full_attention"` or `"sliding_attention"`, e.g.
+            three layers of flow to one of full attention; softmax layers then compute by `attn_implementation`
+            (`"sdpa"`). Without it, all layers have the attention that `attn_implementation` names.
+        sliding_window: of `"sliding_attention"`, in tokens: the token and those before it if causal, else so many on
+            either side.
         feature_map, competition_clamp, flow_eps: of flow attention, see `flow_attention`; the released codes have
             `"shifted_relu"` on the Long Range Arena, and clamps of their own: 10 for trajectories, 5 for language
             modelling, 1 for images, none (30 here) for time series and the Long Range Arena.
@@ -131,6 +137,7 @@ class FlowformerConfig(PreTrainedConfig):
     qkv_bias: bool = True
     out_bias: bool = True
     attention_size: int | None = None
+    sliding_window: int | None = None
     trained_attention: str | None = None
 
     hidden_act: str = "gelu"
@@ -204,9 +211,26 @@ class FlowformerConfig(PreTrainedConfig):
 
     @property
     def layer_types(self) -> list[str]:
-        """What each layer keeps in a cache: the constant flow state, or keys and values for the softmax twin."""
+        """What each layer computes, and keeps in a cache: the constant flow state, or keys and values."""
+        if self.mixes_layers:
+            return self._layer_types
         flow = self._attn_implementation in (None, "flow")
         return ["flow_attention" if flow else "full_attention"] * self.num_hidden_layers
+
+    @layer_types.setter
+    def layer_types(self, value: list[str] | None):
+        self._layer_types = value
+
+    @property
+    def mixes_layers(self) -> bool:
+        """The configuration itself says what each layer computes."""
+        return getattr(self, "_layer_types", None) is not None
+
+    def to_dict(self) -> dict:
+        """As in transformers; `layer_types` only where they were given."""
+        output = super().to_dict()
+        given = output.pop("_layer_types", None)
+        return output if given is None else {**output, "layer_types": given}
 
     @property
     def has_final_norm(self) -> bool:
@@ -235,7 +259,26 @@ class FlowformerConfig(PreTrainedConfig):
         return value if isinstance(value, list) else [value] * num_stages
 
     def validate_layer_type(self):
-        """`layer_types` is derived, so there is nothing a user could have set wrongly."""
+        """In place of transformers' check, which knows no flow attention."""
+        windows = self.mixes_layers and "sliding_attention" in self._layer_types
+        if self.mixes_layers:
+            unknown = sorted({str(name) for name in self._layer_types if name not in LAYER_TYPES})
+            if unknown:
+                raise ValueError(f"`layer_types` should be of {list(LAYER_TYPES)}, got {unknown}.")
+            if len(self._layer_types) != self.num_hidden_layers:
+                raise ValueError(
+                    f"`layer_types` should name {self.num_hidden_layers} layers (`num_hidden_layers`, or the sum of "
+                    f"`depths`), got {len(self._layer_types)}."
+                )
+        if windows and self.modality == "image":
+            raise ValueError("'sliding_attention' has no meaning for image patches: their windows have two axes.")
+        if windows and (self.sliding_window is None or self.sliding_window < 1):
+            raise ValueError(f"'sliding_attention' needs a `sliding_window` of tokens, got {self.sliding_window}.")
+        if self.sliding_window is not None and not windows:
+            raise ValueError(
+                f"`sliding_window={self.sliding_window}` needs a 'sliding_attention' in `layer_types`: flow and full "
+                "attention read the whole sequence."
+            )
 
     def validate_architecture(self):
         """Part of `@strict` validation: every combination of fields that cannot be built names itself here."""
@@ -254,6 +297,7 @@ class FlowformerConfig(PreTrainedConfig):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"`{name}` should be in [0, 1), got {getattr(self, name)}.")
         FlowOptions(self.feature_map, self.competition_clamp, self.flow_eps).check()
+        self.validate_layer_type()
         self._validate_stages()
         if self.modality == "text":
             self._validate_text()

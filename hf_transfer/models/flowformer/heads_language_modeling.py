@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_flowformer import FlowformerConfig
 from .layers_flowformer import FlowformerLayerNorm
-from .modeling_flowformer import FlowformerModel, FlowformerPreTrainedModel
+from .modeling_flowformer import FlowformerModel, FlowformerPreTrainedModel, layer_masks
 
 
 class FlowformerForMaskedLM(FlowformerPreTrainedModel):
@@ -87,6 +87,12 @@ class FlowformerForCausalLM(FlowformerPreTrainedModel, GenerationMixin):
 
     def set_output_embeddings(self, new_embeddings: nn.Module):
         self.lm_head = new_embeddings
+
+    @staticmethod
+    def create_masks_for_generate(config, inputs_embeds, attention_mask, past_key_values, **kwargs) -> dict:
+        """What generate() hands to a step that is one graph: the mask of each type of layer."""
+        present = None if attention_mask is None else attention_mask[:, -inputs_embeds.shape[1] :].bool()
+        return layer_masks(config, inputs_embeds, attention_mask, present, past_key_values)
 
     @can_return_tuple
     def forward(

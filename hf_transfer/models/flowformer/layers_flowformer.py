@@ -98,11 +98,18 @@ class FlowformerLayer(GradientCheckpointingLayer):
     """pre-norm: x + f(norm(x)) for f = attention, then f = MLP; post-norm: norm(x + f(x))."""
 
     def __init__(
-        self, config, layer_idx: int, hidden_size: int, num_heads: int, intermediate_size: int, drop_path: float = 0.0
+        self,
+        config,
+        layer_idx: int,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        drop_path: float = 0.0,
+        layer_type: str | None = None,
     ):
         super().__init__()
         self.pre_norm = config.norm_position == "pre"
-        self.attention = FlowformerAttention(config, layer_idx, hidden_size, num_heads)
+        self.attention = FlowformerAttention(config, layer_idx, hidden_size, num_heads, layer_type)
         self.attention_norm = make_norm(config, hidden_size)
         self.mlp = FlowformerMLP(config, hidden_size, intermediate_size)
         self.mlp_norm = make_norm(config, hidden_size)

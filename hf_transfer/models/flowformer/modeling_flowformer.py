@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.masking_utils import create_causal_mask, packed_sequence_mask_function
+from transformers.masking_utils import (
+    create_causal_mask,
+    create_sliding_window_causal_mask,
+    packed_sequence_mask_function,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
@@ -17,7 +21,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention_flowformer import FlowformerAttention
-from .cache_flowformer import FlowAttentionCacheLayer, cached_rows
+from .cache_flowformer import cached_rows, is_flow
 from .configuration_flowformer import FlowformerConfig
 from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings, rotary_of
 from .flow_compatibility import tell_of_no_weights
@@ -28,10 +32,24 @@ from .positions_flowformer import grid_coordinates
 
 logger = logging.get_logger(__name__)
 
+SOFTMAX_MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
+
 
 def kind(attention: str) -> str:
     """ "flow", or "sdpa" for every implementation of softmax attention: they are one function."""
     return "flow" if attention == "flow" else "sdpa"
+
+
+def layer_masks(config, hidden_states, attention_mask, padding_mask, past_key_values, documents=None) -> dict:
+    """The mask of each type of layer: which tokens are real for flow attention, one per pair for softmax."""
+    apart = None if documents is None else packed_sequence_mask_function(documents)
+    types, masks = config.layer_types, {"flow_attention": padding_mask}
+    for name, make in SOFTMAX_MASKS.items():
+        if name in types:
+            # sizes and past of a layer of this type
+            options = {"and_mask_function": apart, "layer_idx": types.index(name)}
+            masks[name] = make(config, hidden_states, attention_mask, past_key_values, **options)
+    return masks
 
 
 class FlowformerPreTrainedModel(PreTrainedModel):
@@ -67,7 +85,12 @@ class FlowformerPreTrainedModel(PreTrainedModel):
         super().__init__(config, *inputs, **kwargs)
 
     def get_correct_attn_implementation(self, requested_attention: str | None, is_init_check: bool = False) -> str:
-        """What is asked for, or else what the saved weights were trained with, or else flow attention."""
+        """What is asked for, or else what the saved weights were trained with, or else flow attention.
+
+        Where `layer_types` says what each layer computes, it is the implementation of the softmax layers.
+        """
+        if self.config.mixes_layers:
+            return super().get_correct_attn_implementation(self._softmax_of(requested_attention), is_init_check)
         trained = self.config.trained_attention
         if trained is not None and requested_attention is not None and kind(trained) != kind(requested_attention):
             logger.warning(
@@ -76,9 +99,21 @@ class FlowformerPreTrainedModel(PreTrainedModel):
             )
         return super().get_correct_attn_implementation(requested_attention or trained or "flow", is_init_check)
 
+    def _softmax_of(self, requested_attention: str | None) -> str:
+        """How the softmax layers of a mixed model compute; "flow" where it has none."""
+        if set(self.config.layer_types) != {"flow_attention"}:
+            return "sdpa" if requested_attention in (None, "flow") else requested_attention
+        if requested_attention not in (None, "flow"):
+            raise ValueError(
+                f"All `layer_types` are 'flow_attention', got `attn_implementation={requested_attention!r}`: leave "
+                "one of them out."
+            )
+        return "flow"
+
     def save_pretrained(self, *args, **kwargs):
         """As in transformers; the configuration then says which attention the weights belong to."""
-        self.config.trained_attention = kind(self.config._attn_implementation)
+        mixed = self.config.mixes_layers
+        self.config.trained_attention = None if mixed else kind(self.config._attn_implementation)
         return super().save_pretrained(*args, **kwargs)
 
     @torch.no_grad()
@@ -120,7 +155,8 @@ class FlowformerModel(FlowformerPreTrainedModel):
                 downsamples.append(FlowformerDownsample(config, previous["hidden_size"], stage["hidden_size"]))
             sizes = [stage[name] for name in ("hidden_size", "num_heads", "intermediate_size")]
             for layer_idx in range(len(layers), len(layers) + stage["depth"]):
-                layers.append(FlowformerLayer(config, layer_idx, *sizes, drop_path=rates[layer_idx]))
+                layer_type = config.layer_types[layer_idx] if config.mixes_layers else None
+                layers.append(FlowformerLayer(config, layer_idx, *sizes, rates[layer_idx], layer_type))
         self.layers = nn.ModuleList(layers)
         self.downsamples = nn.ModuleList(downsamples)
         self.norm = make_norm(config, config.hidden_size) if config.has_final_norm else None
@@ -174,11 +210,11 @@ class FlowformerModel(FlowformerPreTrainedModel):
         inputs = {name: value for name, value in inputs.items() if value is not None}
         bounds = {name: kwargs.pop(name, None) for name in ("seq_idx", "cu_seq_lens_q", "cu_seq_lens_k")}
         one_document_a_row = kwargs.pop("one_document_a_row", False)
-        if isinstance(attention_mask, dict):
-            # generate() with a static cache makes the masks itself, one a type of layer; all layers are of one type
-            attention_mask = attention_mask[self.config.layer_types[0]]
+        # generate() with a static cache makes the masks itself, one a type of layer
+        made = attention_mask if isinstance(attention_mask, dict) else None
+        attention_mask = None if made is not None else attention_mask
         self._check_inputs(inputs, attention_mask, {"position_ids": position_ids, **bounds})
-        if self.config._attn_implementation == "flow" and kwargs.get("output_attentions"):
+        if "flow_attention" in self.config.layer_types and kwargs.get("output_attentions"):
             tell_of_no_weights(type(self).__name__)
         if self.config.modality == "image":
             self._cache_to_use(past_key_values, use_cache, kwargs.get("is_causal"))
@@ -186,17 +222,17 @@ class FlowformerModel(FlowformerPreTrainedModel):
         (batch_size, length), device = self.embeddings.sequence_shape(**inputs)
         if length == 0 or batch_size == 0:
             raise ValueError(f"The sequence is empty: got {length} tokens in a batch of {batch_size}.")
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        padding_mask = self._padding_mask(attention_mask, batch_size, past_length, length, device)
+        padding_mask = self._padding_mask(attention_mask, past_key_values, batch_size, length, device)
+        padding_mask = padding_mask if made is None else made.get("flow_attention")
         documents = None
         # a mask per pair of tokens says by itself what is apart
-        if attention_mask is None or attention_mask.dim() != 4:
+        if made is None and (attention_mask is None or attention_mask.dim() != 4):
             documents = find_documents((batch_size, length), position_ids, padding_mask=padding_mask, **bounds)
         if documents is not None:
             self._check_packed(past_key_values, one_document_a_row)
             use_cache = False
         past_key_values = self._cache_to_use(past_key_values, use_cache, kwargs.get("is_causal"), batch_size)
-        masks = {"attention_mask": attention_mask, "padding_mask": padding_mask, "documents": documents}
+        masks = {"attention_mask": attention_mask, "padding_mask": padding_mask, "documents": documents, "made": made}
         return self._forward_sequence(inputs, position_ids, past_key_values, **masks, **kwargs)
 
     def _forward_image(self, inputs: dict, **kwargs) -> BaseModelOutputWithPast:
@@ -213,10 +249,10 @@ class FlowformerModel(FlowformerPreTrainedModel):
             coordinates = grid_coordinates(*grid, device=hidden_states.device)
             coordinates = coordinates if ids_keep is None else coordinates[0][ids_keep]
             rotary = rotary_of(self.config, coordinates)
-        return self._run_layers(hidden_states, None, None, rotary, None, grid=grid, **kwargs)
+        return self._run_layers(hidden_states, {}, None, rotary, None, grid=grid, **kwargs)
 
     def _forward_sequence(
-        self, inputs: dict, position_ids, past_key_values, attention_mask, padding_mask, documents, **kwargs
+        self, inputs: dict, position_ids, past_key_values, attention_mask, padding_mask, documents, made, **kwargs
     ) -> BaseModelOutputWithPast:
         (_, length), device = self.embeddings.sequence_shape(**inputs)
         if position_ids is None and documents is not None:
@@ -232,27 +268,24 @@ class FlowformerModel(FlowformerPreTrainedModel):
                 None if tensor is None else tensor.repeat_interleave(tokens_per_step, dim=1)
                 for tensor in (padding_mask, attention_mask, documents)
             )
-        if self.config._attn_implementation == "flow":
-            layer_mask = padding_mask
-            kwargs["packing"] = None if documents is None else Packing.of(documents, padding_mask)
-        else:
-            apart = None if documents is None else packed_sequence_mask_function(documents)
-            layer_mask = create_causal_mask(
-                self.config, hidden_states, attention_mask, past_key_values, and_mask_function=apart
-            )
+        if documents is not None and "flow_attention" in self.config.layer_types:
+            kwargs["packing"] = Packing.of(documents, padding_mask)
+        masks = made
+        if masks is None:
+            masks = layer_masks(self.config, hidden_states, attention_mask, padding_mask, past_key_values, documents)
         rotary = rotary_of(self.config, position_ids[..., None])
-        return self._run_layers(hidden_states, layer_mask, padding_mask, rotary, past_key_values, **kwargs)
+        return self._run_layers(hidden_states, masks, padding_mask, rotary, past_key_values, **kwargs)
 
     def _run_layers(
-        self, hidden_states, attention_mask, padding_mask, rotary, past_key_values, grid=None, **kwargs
+        self, hidden_states, masks: dict, padding_mask, rotary, past_key_values, grid=None, **kwargs
     ) -> BaseModelOutputWithPast:
-        for index, layer in enumerate(self.layers):
+        for index, (layer, layer_type) in enumerate(zip(self.layers, self.config.layer_types)):
             if index in self.stage_starts:
                 hidden_states = self.downsamples[self.stage_starts.index(index)](hidden_states, grid)
                 grid = (grid[0] // 2, grid[1] // 2)
             hidden_states = layer(
                 hidden_states,
-                attention_mask,
+                masks.get(layer_type),
                 padding_mask,
                 position_embeddings=rotary,
                 past_key_values=past_key_values,
@@ -308,7 +341,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
             )
         return past_key_values
 
-    def _padding_mask(self, attention_mask, batch_size, past_length, length, device) -> Tensor | None:
+    def _padding_mask(self, attention_mask, past_key_values, batch_size, length, device) -> Tensor | None:
         """[B, L] boolean mask of the current tokens, or None when all are real.
 
         Raises:
@@ -316,27 +349,29 @@ class FlowformerModel(FlowformerPreTrainedModel):
         """
         if attention_mask is None:
             return None
-        if attention_mask.dim() == 4 and self.config._attn_implementation != "flow":
+        if attention_mask.dim() == 4 and "flow_attention" not in self.config.layer_types:
             return None
-        expected = (batch_size, past_length + length)
-        if tuple(attention_mask.shape) != expected:
-            raise ValueError(f"`attention_mask` should be of shape {expected}, got {tuple(attention_mask.shape)}.")
-        mask = attention_mask[:, past_length:].to(device).bool()
-        if not torch.compiler.is_compiling() and mask.all():
-            return None
-        return mask
+        traced = torch.compiler.is_compiling()
+        if not traced:
+            past_length = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+            expected = (batch_size, past_length + length)
+            if tuple(attention_mask.shape) != expected:
+                raise ValueError(f"`attention_mask` should be of shape {expected}, got {tuple(attention_mask.shape)}.")
+        mask = attention_mask[:, -length:].to(device).bool()
+        return None if not traced and mask.all() else mask
 
     @staticmethod
     def _position_ids(padding_mask, attention_mask, past_key_values, length: int, device) -> Tensor:
         """Positions [B or 1, L] that count real tokens, so that left padding changes nothing."""
         past: int | Tensor = 0
-        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+        layers = [] if past_key_values is None else past_key_values.layers
+        states = [layer.state for layer in layers if is_flow(layer) and layer.state is not None]
+        if states:
+            past = states[0].num_tokens[:, None].to(device)
+        elif past_key_values is not None and attention_mask is not None and attention_mask.dim() == 2:
+            past = attention_mask[:, :-length].long().sum(1, keepdim=True).to(device)
+        elif past_key_values is not None:
             past = past_key_values.get_seq_length()
-            layer = past_key_values.layers[0]
-            if layer._layer_type == FlowAttentionCacheLayer._layer_type:
-                past = layer.state.num_tokens[:, None].to(device)
-            elif attention_mask is not None and attention_mask.dim() == 2:
-                past = attention_mask[:, :past].long().sum(1, keepdim=True).to(device)
         if padding_mask is None:
             return torch.arange(length, device=device)[None] + past
         return ((padding_mask.long().cumsum(1) - 1) + past).clamp(min=0)

@@ -5,6 +5,7 @@ import torch
 from transformers import DynamicCache, StaticCache
 
 from hf_transfer.models.flowformer import FlowAttentionCacheLayer, FlowformerForCausalLM
+from hf_transfer.models.flowformer.cache_flowformer import StaticFlowAttentionCacheLayer
 from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 
 
@@ -20,8 +21,11 @@ def cache_after(model, ids) -> DynamicCache:
 
 
 def test_caches_build_the_layer_by_its_name(model):
-    for cache in (DynamicCache(config=model.config), StaticCache(config=model.config, max_cache_len=9)):
-        assert [type(layer) for layer in cache.layers] == [FlowAttentionCacheLayer] * 2
+    made = {DynamicCache(config=model.config): FlowAttentionCacheLayer}
+    made[StaticCache(config=model.config, max_cache_len=9)] = StaticFlowAttentionCacheLayer
+    for cache, layer_class in made.items():
+        assert [type(layer) for layer in cache.layers] == [layer_class] * 2
+        assert cache.is_compileable == (layer_class is StaticFlowAttentionCacheLayer)
         assert cache.get_seq_length() == 0
         assert cache.get_max_length() == -1
 
@@ -49,6 +53,33 @@ def test_rows_reorder_repeat_and_select(model):
         expected = cache_after(model, ids[expected_rows])
         for layer, other in zip(cache.layers, expected.layers):
             torch.testing.assert_close(tuple(layer.state), tuple(other.state), msg=name)
+
+
+def test_a_static_cache_keeps_its_addresses(model):
+    ids = tiny_inputs(model.config, batch=3)["input_ids"]
+    cache, dynamic = StaticCache(config=model.config, max_cache_len=20), cache_after(model, ids)
+    with torch.no_grad():
+        model(ids, past_key_values=cache)
+        addresses = [tensor.data_ptr() for layer in cache.layers for tensor in (*layer.state, layer.num_seen)]
+        model(ids[:, :1], past_key_values=cache)
+        model(ids[:, :1], past_key_values=dynamic)
+        rows = torch.tensor([2, 0, 0])
+        cache.reorder_cache(rows)
+        dynamic.reorder_cache(rows)
+    for layer, other in zip(cache.layers, dynamic.layers, strict=True):
+        torch.testing.assert_close(tuple(layer.state), tuple(other.state))
+        assert layer.get_seq_length() == other.get_seq_length() == 8
+    cache.reset()
+    assert cache.get_seq_length() == 0
+    with torch.no_grad():
+        logits = model(ids, past_key_values=cache).logits
+        torch.testing.assert_close(logits, model(ids, use_cache=False).logits)
+    found = [tensor.data_ptr() for layer in cache.layers for tensor in (*layer.state, layer.num_seen)]
+    assert found == addresses
+    cache.batch_repeat_interleave(2)
+    assert cache.layers[0].state.num_tokens.tolist() == [7] * 6
+    cache.batch_select_indices(torch.tensor([4]))
+    torch.testing.assert_close(cache.layers[0].state.memory, cache_after(model, ids[2:]).layers[0].state.memory)
 
 
 def test_reset_starts_over(model):
