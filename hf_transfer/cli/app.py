@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from hf_transfer.cli import doctor as installation
+from hf_transfer.cli.folders import card, compare, export, pull
 from hf_transfer.cli.lifecycle import run as run_lifecycle
 from hf_transfer.cli.methods import methods
 
@@ -304,4 +305,5 @@ def doctor(checks: Annotated[list[str] | None, typer.Argument(help="Only these c
     raise typer.Exit(installation.main(checks or []))
 
 
-app.command()(methods)
+for command in (compare, card, export, pull, methods):
+    app.command()(command)

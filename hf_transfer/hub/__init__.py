@@ -17,6 +17,7 @@ from hf_transfer.hub.card import (
     RunFacts,
     TableFact,
     check_card,
+    read_facts,
     software_versions,
     write_card,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "pull_model",
     "push_command",
     "push_folder",
+    "read_facts",
     "removed_on_failure",
     "software_versions",
     "write_card",

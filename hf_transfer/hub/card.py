@@ -5,13 +5,14 @@ methods and papers, how well it does, how it was chosen, and how to load it. The
 file, because a card must be written wherever the package is installed, not only in a checkout of its repository.
 """
 
+import json
 import math
 import os
 import platform
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_transfer.hub.adapter import is_hub_id
 
 CARD_NAME = "README.md"
+FACTS_FILE = "card.json"
+"""The facts of a card for programs: `hf-transfer compare` and `hf-transfer card` read them."""
 MARK = "hf_transfer"
 """The tag of every card that is written here."""
 SIGNATURE = "This card was written from the run itself."
@@ -124,6 +127,15 @@ class RunFacts:
                 raise ValueError(f"Each row of the table {table.title!r} should have {len(table.columns)} cells.")
 
 
+_PARTS = {
+    "datasets": DatasetFact,
+    "methods": MethodFact,
+    "metrics": MetricFact,
+    "tables": TableFact,
+    "plots": PlotFact,
+}
+
+
 def software_versions() -> dict[str, str]:
     """The versions that matter for running the model again, of this process."""
     versions = {"python": platform.python_version()}
@@ -136,7 +148,7 @@ def software_versions() -> dict[str, str]:
 
 
 def write_card(folder: str | os.PathLike, facts: RunFacts) -> Path:
-    """Write `README.md` into a model folder and copy the plots beside it.
+    """Write `README.md` and its facts as `card.json` into a model folder, and copy the plots beside them.
 
     Returns:
         The path of the card.
@@ -160,7 +172,32 @@ def write_card(folder: str | os.PathLike, facts: RunFacts) -> Path:
     )
     path = folder / CARD_NAME
     card.save(path)
+    kept = replace(facts, plots=[PlotFact(place, caption) for place, caption in plots])
+    (folder / FACTS_FILE).write_text(json.dumps(asdict(kept), indent=2, default=str) + "\n", encoding="utf-8")
     return path
+
+
+def read_facts(folder: str | os.PathLike) -> RunFacts | None:
+    """The facts that the card of a folder was written from; None where it has none.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    path = Path(folder) / FACTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        options = stored["load_options"]
+        if "id2label" in options:  # JSON has no numbers as keys
+            options["id2label"] = {int(place): name for place, name in options["id2label"].items()}
+        for name, kind in _PARTS.items():
+            stored[name] = [kind(**one) for one in stored[name]]
+        stored["plots"] = [replace(plot, path=Path(folder) / plot.path) for plot in stored["plots"]]
+        stored["ranking"] = None if stored["ranking"] is None else TableFact(**stored["ranking"])
+        return RunFacts(**stored)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): it is not as `write_card` writes it.") from error
 
 
 def card_metadata(facts: RunFacts) -> ModelCardData:

@@ -79,8 +79,17 @@ def card_of(trainer: Trainer, folder: str | Path, **changes: Any) -> RunFacts:
 
 
 def loading_facts(trainer: Trainer) -> dict[str, Any]:
-    """Task, and how the saved model is loaded: keywords of `RunFacts`."""
-    model = trainer.adapted_model
+    """Task, and how the model of a trainer is loaded once it is saved: keywords of `RunFacts`."""
+    return loading_facts_of(trainer.adapted_model, trainer.transfer_model.reads_head)
+
+
+def loading_facts_of(model: PreTrainedModel | PeftModel, reads_head: bool = True) -> dict[str, Any]:
+    """Task, and how a saved model is loaded: keywords of `RunFacts`.
+
+    Args:
+        model: with its adapter, where it has one.
+        reads_head: whether the head of an adapter's base is used.
+    """
     base = unwrap_peft(model)
     name = type(base).__name__
     found = next((HEADS[ending] for ending in HEADS if name.endswith(ending)), ("feature-extraction", ""))
@@ -96,7 +105,7 @@ def loading_facts(trainer: Trainer) -> dict[str, Any]:
     if base.config._attn_implementation == "flow" and not _is_own(base.config):
         options["attn_implementation"] = "flow"
     if isinstance(model, PeftModel):
-        options |= adapter_options(model, trainer.transfer_model.reads_head)
+        options |= adapter_options(model, reads_head)
         auto_class = ADAPTER_TASKS.get(str(getattr(model.active_peft_config.task_type, "value", "")), "AutoPeftModel")
         facts["loads_with"] = "peft"
     elif not auto_class:
