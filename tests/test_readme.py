@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from hf_transfer.cli.app import app
 from hf_transfer.data import bundled
 from hf_transfer.data.bundled import load
 from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.lifecycle import Lifecycle, Outcome
+from hf_transfer.runs.lifecycle.plan import read_plan
 from hf_transfer.runs.method_index import FAMILIES
+from hf_transfer.runs.values import read_value
 from tests.runs.folders import ARCHITECTURE
 
 ROOT = Path(__file__).parents[1]
@@ -75,10 +79,24 @@ def test_the_python_code_runs(tmp_path, monkeypatch):
     config = AutoConfig.for_model(**{**ARCHITECTURE, "image_size": 32, "patch_size": 16}, num_labels=10)
     for name in ("digits", "odd_even"):
         AutoModelForImageClassification.from_config(config).save_pretrained(f"quickstart/zoo/{name}")
-    (code,) = blocks("python")
+    (code,) = [block for block in blocks("python") if "rank_models" in block]
     monkeypatch.setattr(bundled, "load", lambda name: load(name).shuffle(seed=0).select(range(300)))
     short = code.replace("max_steps=300", "max_steps=2, report_to=[]").replace("batch_size=128", "batch_size=8")
     short = short.replace("test_rows=500", "test_rows=50")
     assert short.count("max_steps=2") == short.count("test_rows=50") == 1
     exec(compile(short, "README.md", "exec"), {})
     assert AutoModelForImageClassification.from_pretrained("outputs/model").config.num_labels == 10
+
+
+def test_the_plan_can_be_read(tmp_path, monkeypatch):
+    (plan,) = blocks("yaml")
+    read = read_plan(read_value(plan, "README.md"))
+    assert read.seeds == 3 and len(read.task.methods) == 3 and len(read.domain.methods) == 2
+
+
+def test_the_lifecycle_in_python_is_called_so(monkeypatch, capsys):
+    monkeypatch.setattr(Lifecycle, "run", lambda self: SimpleNamespace(verdict=lambda: "verdict", folder="out"))
+    (code,) = [block for block in blocks("python") if "Lifecycle" in block]
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "verdict out\n"
+    assert callable(Outcome.verdict) and "folder" in Outcome.__annotations__
