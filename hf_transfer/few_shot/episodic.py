@@ -29,6 +29,7 @@ class EpisodicObjective(Objective):
     """
 
     needs = frozenset({"features", "labels", "episodes"})
+    rows_per_domain = 0  # an episode may be of one environment, however many there are
     grouped_by = "labels"
     """The column whose values are the classes that an episode is drawn of: `labels` or `domain`."""
 

@@ -21,6 +21,13 @@ class RunArguments:
 
     resume: bool = field(default=False, metadata={"help": "Go on from the newest complete checkpoint of output_dir."})
     overwrite: bool = field(default=False, metadata={"help": "Replace what is in output_dir."})
+    model_folder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the finished model goes, such as flowformer-base, which then loads by that name; `model` "
+            "in output_dir when left out."
+        },
+    )
     from_ranking: str | None = field(
         default=None,
         metadata={"help": "Folder of the saved ranking that the model was chosen by, which the card then shows."},
@@ -65,6 +72,10 @@ class RunArguments:
             raise ValueError("`guard` and `source_only` compare one training, not the rounds of `student_rounds`.")
         if self.student_rounds < 0:
             raise ValueError(f"`student_rounds` should be at least 0, got {self.student_rounds}.")
+        if self.student_rounds and self.model_folder is not None:
+            raise ValueError(
+                "`student_rounds` saves a model a round, each in its own folder: leave `model_folder` out."
+            )
         if self.student is not None and not self.student_rounds:
             raise ValueError("`student` changes the students of `student_rounds`: say how many rounds there are.")
         if self.resume and self.overwrite:

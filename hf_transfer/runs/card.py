@@ -67,7 +67,9 @@ def run_card(
         facts |= facts_of_source_only(source_only, facts, Path(config.output_dir))
     name = test_name(data_args)
     return RunFacts(
-        model_name=(config.hub_model_id or Path(config.output_dir).resolve().name).split("/")[-1],
+        model_name=(config.hub_model_id or Path(run_args.model_folder or config.output_dir).resolve().name).split("/")[
+            -1
+        ],
         model_id=str(folder),
         metrics=[
             MetricFact(metric, value, *where_measured(metric, name, model_args.task, data_args, data))

@@ -47,7 +47,9 @@ def reference_folder(trainer: DomainAdaptationTrainer, experiment: Experiment) -
     plain.objectives, plain.push_to_hub = None, False
     plain.output_dir = str(Path(config.output_dir) / REFERENCE_FOLDER)
     folder = Path(plain.output_dir) / "model"
-    plain_run = replace(run_args, guard=False, keep_adapted=False, diagnostics=False, embedding="pca")
+    plain_run = replace(
+        run_args, guard=False, keep_adapted=False, diagnostics=False, embedding="pca", model_folder=None
+    )
     if not (run_args.resume and read_results(folder) is not None):
         with kept_random_state():
             single_run(experiment._replace(run=plain_run, config=plain))

@@ -82,7 +82,7 @@ def tell_end(
     print_classes(console, results.get("per_class") or {})
     lines = [verdict] if verdict else []
     lines += [f"Saved: {folder} (weights, README.md as the card, results.json)."]
-    if (figures := folder.parent / "figures").is_dir() and results.get("validators"):
+    if (figures := Path(experiment.config.output_dir) / "figures").is_dir() and results.get("validators"):
         lines.append(f"Pictures: {figures}.")
     print("\n".join([*lines, "Next:", *(f"  {line}" for line in next_commands(folder, experiment))]), file=sys.stderr)
 

@@ -117,19 +117,39 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     return trainer, data
 
 
+def model_folder_of(run_args: RunArguments, config: TransferConfig) -> Path:
+    """Where the finished model goes."""
+    return Path(run_args.model_folder or Path(config.output_dir) / MODEL_FOLDER)
+
+
 def check_output(run_args: RunArguments, config: TransferConfig) -> None:
     """Refuse an output folder in use unless told what to do with it, and a push that could not be made."""
-    folder = Path(config.output_dir)
+    folder, model = Path(config.output_dir), model_folder_of(run_args, config)
+    if run_args.model_folder is not None:
+        check_model_folder(model, folder)
     if not (run_args.resume or run_args.overwrite):
-        begun, finished = checkpoints(folder), (folder / MODEL_FOLDER).exists()
+        begun, finished = checkpoints(folder), model.exists()
         if begun or finished:
+            used = folder if begun or run_args.model_folder is None else model
             raise FileExistsError(
-                f"`{folder}` holds {'checkpoints' if begun else 'the model'} of an earlier run: go on with --resume, "
-                "start over with --overwrite, or choose another --output_dir."
+                f"`{used}` holds {'checkpoints' if begun else 'the model'} of an earlier "
+                "run: go on with --resume, start over with --overwrite, or choose another --output_dir."
             )
-    check_can_write(folder / MODEL_FOLDER, overwrite=run_args.resume or run_args.overwrite)
+    check_can_write(model, overwrite=run_args.resume or run_args.overwrite)
     if config.push_to_hub:
         check_can_push(config.hub_model_id or folder.resolve().name, token=config.hub_token)
+
+
+def check_model_folder(model: Path, output_dir: Path) -> None:
+    """Raises ValueError for a folder that a model may not replace: it holds the run, or what is no model."""
+    if output_dir.resolve().is_relative_to(model.resolve()):
+        raise ValueError(
+            f"`model_folder` should not be `output_dir` or above it, got `{model}` and `{output_dir}`: the model "
+            "replaces the whole folder."
+        )
+    is_model = any((model / name).is_file() for name in ("config.json", "adapter_config.json"))
+    if model.is_dir() and any(model.iterdir()) and not is_model:
+        raise ValueError(f"`model_folder` holds something else than a model, got `{model}`: choose another folder.")
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -185,13 +205,13 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
         own["tables"] = [*own["tables"], class_table(per_class, test_name(experiment.data))]
     own["tables"] = [*own.get("tables", []), *member_tables(trainer, data)]
     own["plots"] = [*own.get("plots", []), *probe_plots(trainer, Path(config.output_dir) / FIGURES_FOLDER)]
-    folder = Path(config.output_dir) / MODEL_FOLDER
+    folder = model_folder_of(run_args, config)
     results = {**metrics, **report.results()}
     source_only = reference if report.verdict is not None and report.verdict.kept == SOURCE_ONLY else None
     facts = run_card(trainer, experiment, data, metrics, own, folder, source_only)
     records = {LOG_FILE: training_log(trainer), HELD_OUT_FILE: held_out_of(experiment.data, data, config.seed)}
     save_run(trainer, folder, results, facts, overwrite=run_args.resume or run_args.overwrite, records=records)
-    save_translation(trainer, folder.parent / TRANSLATION_FOLDER, data.known)
+    save_translation(trainer, Path(config.output_dir) / TRANSLATION_FOLDER, data.known)
     if config.push_to_hub and trainer.is_world_process_zero():
         publish(folder, trainer)
     verdict = "" if report.verdict is None else report.verdict.in_words()

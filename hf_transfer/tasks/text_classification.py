@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from hf_transfer.data.captions import ending_texts
+from hf_transfer.tasks.arguments import ModelArguments
 from hf_transfer.tasks.text import TextTask
 
 
@@ -11,3 +17,10 @@ class TextClassification(TextTask):
     name = "text-classification"
     auto_class = "AutoModelForSequenceClassification"
     input_column = "input_ids"
+
+    def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
+        """The stored tokenizer; behind every text its end token, where an encoder-decoder's head reads that alone."""
+        tokenizer = super().load_processor(model, config)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase) or not config.is_encoder_decoder:
+            return tokenizer
+        return tokenizer if tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id else ending_texts(tokenizer)

@@ -124,9 +124,10 @@ class TransferProbes:
 def at_rest(model: PreTrainedModel | PeftModel) -> Iterator[nn.Module]:
     """The backbone in evaluation mode, seeing whole rows (a masked autoencoder hides nothing); all as before after."""
     base = unwrap_peft(model)
-    backbone = base if is_backbone(base) else backbone_of(base)
     if getattr(base.config, "is_encoder_decoder", False):
         backbone = base.get_encoder()
+    else:
+        backbone = base if is_backbone(base) else backbone_of(base)
     modes = {module: module.training for module in model.modules()}
     hidden = getattr(base.config, "mask_ratio", None)
     try:

@@ -15,6 +15,7 @@ from hf_transfer.data.checks import (
     label_column,
     label_numbers,
 )
+from hf_transfer.few_shot.maml import MAML
 from hf_transfer.training.transfer_model import make_objectives
 
 
@@ -143,3 +144,10 @@ def test_a_number_that_means_no_label_is_told(caplog):
 def test_rows_with_different_numbers_of_labels():
     with pytest.raises(ValueError, match="every row should hold as many labels"):
         label_numbers(labelled([[0, 1], [1]]), "labels", "training")
+
+
+def test_an_episode_is_of_one_environment_however_many_there_are():
+    dataset = Dataset.from_dict({"domain": list(range(30))})
+    objectives = {"maml": MAML(shots=2, queries=2, episodes_per_batch=1, groups="environments")}
+    args = SimpleNamespace(train_batch_size=4, world_size=1, train_sampling_strategy="random")
+    check_rows_of_domains(objectives, dataset, args)

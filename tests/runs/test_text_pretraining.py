@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from hf_transfer.runs.adapt import run_pretraining
+from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.single_run import make_pretraining
@@ -138,3 +138,16 @@ def test_pretraining_is_read_by_tasks_on_text_alone(here, monkeypatch):
     command += ["--pretraining", "{denoising: {}}"]
     with pytest.raises(ValueError, match="`pretraining` = .* would be ignored: it is for pre-training on text"):
         run_pretraining(parse_arguments([*command, "--output_dir", "out"]))
+
+
+@pytest.mark.parametrize("name", ["spans", "denoising"])
+def test_an_encoder_decoder_is_probed_and_then_classifies(here, name):
+    """A new tokenizer ends no text, and the head reads the end token alone."""
+    task, kind, pretraining = CASES[name]
+    probed = ["--transfer_probes", "{books: books.csv}", "--eval_strategy", "steps", "--max_length", "40"]
+    assert 0 <= run_pretraining(parse_arguments(arguments(task, kind, pretraining, *probed)))["books_knn"] <= 1
+    words = ["--model", "out/model", "--dataset", "books.csv", "--test_rows", "4", "--max_length", "40"]
+    adapted = run_adaptation(parse_arguments([*words, *QUICK, "--output_dir", "next"]))
+    tokenizer = AutoTokenizer.from_pretrained(adapted.folder)
+    assert 0 <= adapted["accuracy"] <= 1
+    assert tokenizer("Down, down, down.", truncation=True, max_length=3)["input_ids"][-1] == tokenizer.eos_token_id
