@@ -87,13 +87,15 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
 
 
 def test_charts_are_whole_and_say_what_they_are_given():
-    bars = charts.bars([("a<b", 1.0, 0.5), ("c", -1.0, None)], "LogME")
-    root = ElementTree.fromstring(bars)
-    rectangles = [one for one in root.iter() if one.tag == "rect"]
-    # the same length to either side of zero, which lies at the same place
-    assert float(rectangles[0].get("width")) == pytest.approx(float(rectangles[1].get("width")))
-    ends = float(rectangles[1].get("x")) + float(rectangles[1].get("width"))
-    assert ends == pytest.approx(float(rectangles[0].get("x")), abs=0.11)
+    root = ElementTree.fromstring(charts.dots([("a<b", 1.0, 0.5), ("c", -1.0, None), ("d", 0.5, 0.0)], "LogME"))
+    first, second, third = (float(one.get("cx")) for one in root.iter() if one.tag == "circle")
+    # 1, -1 and 0.5 between -1 and 1.5
+    assert (first - second) / 2 == pytest.approx((third - second) / 1.5, abs=0.1)
+    (bar, _) = [one.get("d") for one in root.iter() if one.get("class") == "error"]
+    start, end = (float(part.split()[0]) for part in (bar[1:], bar.split("H")[1].replace("M", " ")))
+    assert (start + end) / 2 == pytest.approx(first, abs=0.1) and end - start == pytest.approx(
+        first - third + first - third, abs=0.2
+    )
     curve = charts.lines({"x": [[1, 2.0], [2, math.nan], [4, 1.0]]}, "step", "loss")
     assert "nan" not in curve and curve.count("<li>") == 1
     assert charts.lines({"x": []}, "step", "loss") == ""

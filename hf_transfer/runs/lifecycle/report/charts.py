@@ -12,40 +12,35 @@ COLOURS = 10
 LINE, WIDTH = 30, 640
 
 
-def bars(rows: Sequence[tuple[str, float, float | None]], unit: str) -> str:
-    """Horizontal bars with error bars, one a name.
+def dots(rows: Sequence[tuple[str, float, float | None]], unit: str) -> str:
+    """A dot with its error bar a name, from the lowest value to the highest.
 
     Args:
         rows: name, value, and its standard error where it is known.
         unit: what the values are.
     """
-    low = min(0.0, *(value - (error or 0.0) for _, value, error in rows))
-    high = max(0.0, *(value + (error or 0.0) for _, value, error in rows))
+    low = min(value - (error or 0.0) for _, value, error in rows)
+    high = max(value + (error or 0.0) for _, value, error in rows)
     span = (high - low) or 1.0
-    left, right, height = 210, 70, LINE * len(rows) + 26
+    left, right, height = 220, 80, LINE * len(rows) + 26
 
     def x(value: float) -> float:
         return left + (value - low) / span * (WIDTH - left - right)
 
     parts = []
     for place, (name, value, error) in enumerate(rows):
-        y = place * LINE + 4
-        start, end = sorted((x(0.0), x(value)))
-        parts.append(
-            f'<text x="{left - 8}" y="{y + 15}" text-anchor="end"><title>{escape(name)}</title>{short(name)}</text>'
-        )
-        parts.append(
-            f'<rect class="bar" x="{start:.1f}" y="{y}" width="{max(end - start, 1):.1f}" height="20" rx="3"/>'
-        )
-        shown = end
+        y = place * LINE + 14
+        whole = f"<title>{escape(name)}</title>{short(name)}"
+        parts.append(f'<text x="{left - 14}" y="{y + 4}" text-anchor="end">{whole}</text>')
+        parts.append(f'<path class="grid" d="M{left} {y}H{WIDTH - right}"/>')
         if error is not None:
             first, last = x(value - error), x(value + error)
-            path = f"M{first:.1f} {y + 10}H{last:.1f}M{first:.1f} {y + 5}v10M{last:.1f} {y + 5}v10"
+            path = f"M{first:.1f} {y}H{last:.1f}M{first:.1f} {y - 5}v10M{last:.1f} {y - 5}v10"
             parts.append(f'<path class="error" d="{path}"/>')
-            shown = max(shown, last)
-        parts.append(f'<text class="value" x="{shown + 6:.1f}" y="{y + 15}">{value:.3f}</text>')
-    parts.append(f'<text class="axis" x="{left}" y="{height - 6}">{escape(unit)}</text>')
-    return svg(parts, WIDTH, height, f"Bars of {unit}")
+        parts.append(f'<circle class="value" cx="{x(value):.1f}" cy="{y}" r="5"/>')
+        parts.append(f'<text x="{WIDTH - right + 12}" y="{y + 4}">{value:.3f}</text>')
+    parts.append(f'<text class="axis" x="{left}" y="{height - 6}">{escape(unit)}, ± one standard error</text>')
+    return svg(parts, WIDTH, height, f"{unit} with standard errors")
 
 
 def lines(curves: Mapping[str, Sequence[Sequence[float]]], x_label: str, y_label: str) -> str:

@@ -29,7 +29,7 @@ def report_facts(outcome: Outcome, place: Setting, seen: Mapping[str, Any]) -> d
         "verdict": outcome.verdict(),
         "model": str(outcome.folder),
         "published": outcome.published,
-        "data": {"rows": rows["rows"], "labels": rows["labels"], "names": list(rows["names"].values())},
+        "data": {"rows": rows["rows"], "labels": rows["labels"], "names": list(dict.fromkeys(rows["names"].values()))},
         "ranking": ranking_facts(place),
         "entries": table,
         "trials": [

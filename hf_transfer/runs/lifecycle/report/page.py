@@ -55,7 +55,7 @@ def pictures(facts: Mapping[str, Any]) -> dict[str, str]:
         for when, title in (("before", "before the adaptation"), ("after", "after it"))
     )
     return {
-        "ranking_chart": charts.bars([(r["model"], r["score"], r["standard_error"]) for r in scored], ranking["score"])
+        "ranking_chart": charts.dots([(r["model"], r["score"], r["standard_error"]) for r in scored], ranking["score"])
         if scored
         else "",
         "curves": charts.lines(facts["curves"], "step", "loss"),
