@@ -18,6 +18,7 @@ def run(
     test: Annotated[str | None, typer.Option(help="Labelled rows to measure on, which nothing is chosen by.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A candidate; once or several times.")] = None,
     output_dir: Annotated[str | None, typer.Option(help="Where everything goes.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be done and its cost; train nothing.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on in the output folder, as is done without it too.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Remove what an earlier run of a plan left there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report's figures as JSON.")] = False,
@@ -37,6 +38,10 @@ def run(
     lifecycle = Lifecycle(given, quiet=as_json)
     try:
         with without_loading_report():
+            if dry_run:
+                estimate = lifecycle.dry_run()
+                typer.echo(json.dumps(estimate.to_dict(), indent=2) if as_json else estimate.in_words())
+                return
             outcome = lifecycle.run(overwrite=overwrite)
     except KeyboardInterrupt:
         words = " ".join(["hf-transfer", *(word for word in sys.argv[1:] if word != "--overwrite")])

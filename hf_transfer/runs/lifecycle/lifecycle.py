@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from transformers.utils import logging
 
 from hf_transfer.hub import check_can_push
 from hf_transfer.runs.lifecycle.candidates import find_candidates, rank_candidates
+from hf_transfer.runs.lifecycle.dry_run import Estimate, estimate
 from hf_transfer.runs.lifecycle.outcome import Outcome
 from hf_transfer.runs.lifecycle.plan import Plan, read_plan
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.publish import push_chosen, save_chosen
 from hf_transfer.runs.lifecycle.report import write_report
 from hf_transfer.runs.lifecycle.rows import prepare_rows
+from hf_transfer.runs.lifecycle.schedule import check_and_fit
 from hf_transfer.runs.lifecycle.stages import Entry, Setting, run_domain, run_stage
 from hf_transfer.runs.lifecycle.store import Store, check_is_ours, write_whole
 from hf_transfer.runs.models import without_loading_report
@@ -52,6 +55,20 @@ class Lifecycle:
         self.plan: Plan = read_plan(plan)
         self.quiet = quiet
 
+    def dry_run(self) -> Estimate:
+        """What the plan would do and cost; nothing is trained or downloaded, and the output folder is not touched.
+
+        Raises:
+            ValueError: unusable data, a method that does not fit the model, or a budget that is too small.
+        """
+        self.set_device()
+        with quiet_libraries(), without_loading_report():
+            return estimate(self.plan)
+
+    def set_device(self) -> None:
+        """Later states of accelerate are this one, which goes to the CPU where the launcher or the plan says so."""
+        PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or bool(self.plan.training.get("use_cpu")))
+
     def run(self, overwrite: bool = False) -> Outcome:
         """Carry the plan out, or go on with it.
 
@@ -66,7 +83,7 @@ class Lifecycle:
             FileExistsError: the output folder holds other things than a lifecycle.
             HubError: the Hub refused or could not be reached; the same command goes on.
         """
-        PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or bool(self.plan.training.get("use_cpu")))
+        self.set_device()
         started = time.perf_counter()
         check_is_ours(self.plan.output_dir)
         if self.plan.hub_model_id is not None:
@@ -78,6 +95,10 @@ class Lifecycle:
             write_whole(store.root / PLAN_FILE, json.dumps(self.plan.given, indent=2, default=str) + "\n")
         with quiet_libraries(), without_loading_report():
             place, models = self.start(store)
+            left, seeds, notes = check_and_fit(place, models)
+            for note in notes:
+                place.progress.say(note)
+            place = replace(place, left=left, seeds=seeds, notes=notes)
             entries = self.train(place, models)
             outcome = Outcome.of(place, models, entries, time.perf_counter() - started)
             depends = save_chosen(outcome, place)

@@ -36,6 +36,8 @@ class Setting:
         revisions: of the candidates by name.
         shown: what tables call them.
         notes: for the report: what was left out, and why.
+        left: names (stage, model, method) of what is trained; None for everything.
+        seeds: how many.
     """
 
     plan: Plan
@@ -46,6 +48,14 @@ class Setting:
     revisions: Mapping[str, str | None]
     shown: Mapping[str, str]
     notes: list[str] = field(default_factory=list)
+    left: set[tuple[str, str, str]] | None = None
+    seeds: int = 1
+
+    def keeps(self, stage: str, model: str, method: str) -> bool:
+        """Whether the budget leaves a method; of the domain stage, on whichever model it starts from."""
+        if stage == "domain":
+            return self.left is None or any((stage, method) == (one[0], one[2]) for one in self.left)
+        return self.left is None or (stage, model, method) in self.left
 
     @property
     def validation(self) -> Path:
@@ -86,7 +96,7 @@ class Entry:
 def run_stage(
     name: str, stage: Stage, model: Mapping[str, Any], place: Setting, sources: Mapping | None = None
 ) -> list:
-    """Every method of a stage on one model, in the order of the plan.
+    """Every method of a stage on one model that the budget leaves, in the order of the plan.
 
     Args:
         name: task, domain or combine.
@@ -95,7 +105,8 @@ def run_stage(
         place: where to work.
         sources: of a domain stage with a guard: the source-only training of each seed.
     """
-    return [run_method(name, stage, method, model, place, sources) for method in stage.methods]
+    kept = [method for method in stage.methods if place.keeps(name, model["shown"], method.label)]
+    return [run_method(name, stage, method, model, place, sources) for method in kept]
 
 
 def run_domain(stage: Stage, model: Mapping[str, Any], place: Setting) -> list[Entry]:
@@ -125,7 +136,7 @@ def run_method(
     chosen, trials = halve(stage.settings(method), steps, score)
     records = [
         train(make(chosen, seed=seed, source=(sources or {}).get(seed)), place.store, place.progress, place.validation)
-        for seed in range(place.plan.seeds)
+        for seed in range(place.seeds)
     ]
     return Entry(name, model["shown"], method.label, dict(chosen), records, trials)
 

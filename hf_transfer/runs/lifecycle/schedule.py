@@ -1,0 +1,87 @@
+"""Everything that a plan is going to train, checked and where asked measured before any of it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hf_transfer.runs.lifecycle.budget import Work, fit, with_staying
+from hf_transfer.runs.lifecycle.measure import STEPS, measure, minutes_of
+from hf_transfer.runs.lifecycle.methods import SOURCE_ONLY, Method
+from hf_transfer.runs.lifecycle.plan import Plan, Stage
+from hf_transfer.runs.lifecycle.search import rounds_of
+from hf_transfer.runs.lifecycle.stages import Setting, make_training
+
+PIECE = "budget"
+
+
+def planned(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[tuple[str, Stage, Method, int]]:
+    """(name of the stage, stage, method, place of the model) of everything that is to be trained.
+
+    The domain stage starts from the model that the task stage chooses; before that, from the best of the ranking.
+    """
+    found = []
+    if plan.task is not None:
+        found += [("task", plan.task, method, n) for n in range(len(models)) for method in plan.task.methods]
+    if plan.combine is not None:
+        found += [("combine", plan.combine, method, 0) for method in plan.combine.methods]
+    if plan.domain is not None:
+        methods = [Method(SOURCE_ONLY), *plan.domain.methods]
+        found += [("domain", plan.domain, method, 0) for method in methods]
+    return found
+
+
+def check_and_fit(
+    place: Setting, models: Sequence[Mapping[str, Any]]
+) -> tuple[set[tuple[str, str, str]], int, list[str]]:
+    """Names (stage, model, method) of what is trained, the number of seeds, and what the budget leaves out.
+
+    Without a budget nothing is measured, and the trainers are made only to say whether each method fits its model.
+
+    Raises:
+        ValueError: a method does not fit a model, or the budget is too small.
+    """
+    plan = place.plan
+    is_limited = plan.minutes is not None or plan.memory is not None
+    work = [cost_of(place, models[one[3]], *one, steps=STEPS if is_limited else 0) for one in planned(plan, models)]
+    if not is_limited:
+        return {one.name for one in work}, plan.seeds, []
+    depends = {
+        "plan": {name: value for name, value in plan.given.items() if name != "publish"},
+        "rows": place.rows["fingerprints"],
+        "models": [model["revision"] for model in models],
+    }
+    found = place.store.find(PIECE, depends)
+    if found is None:
+        left, seeds, told = fit(with_staying(work), plan.seeds, plan.minutes, plan.memory)
+        found = place.store.keep(PIECE, depends, {"left": [one.name for one in left], "seeds": seeds, "told": told})
+    return {tuple(name) for name in found["left"]}, found["seeds"], found["told"]
+
+
+def cost_of(
+    place: Setting, model: Mapping[str, Any], name: str, stage: Stage, method: Method, rank: int, steps: int
+) -> Work:
+    """What a method on a model costs; nothing where no steps are measured.
+
+    Args:
+        place: where to work.
+        model: a candidate.
+        name: of the stage.
+        stage: of the plan.
+        method: of the stage.
+        rank: of the model, from 0.
+        steps: to measure.
+    """
+    settings = stage.settings(method)
+    training = make_training(name, stage, method, model, place, settings[0])
+    measured = measure(training, place.store, place.progress, steps)
+    if not steps:
+        return Work(name, model["shown"], method.label, rank, 0.0, 0.0, 0)
+    batch, whole = training.settings["per_device_train_batch_size"], training.settings["max_steps"]
+    rows = place.rows["rows"]
+    trials = sum(
+        count * minutes_of(measured, taken, rows["validation"], batch)
+        for count, taken in rounds_of(len(settings), whole)
+    )
+    whole_training = minutes_of(measured, whole, rows["validation"] + rows.get("test", 0), batch)
+    return Work(name, model["shown"], method.label, rank, trials, whole_training, measured["memory"])
