@@ -101,6 +101,7 @@ def check_kills(processes, workshop: Path, root: Path, kills: int) -> None:
         assert sorted(left) == sorted(path.name for path in (root / "straight" / "out").iterdir())
 
 
+@pytest.mark.slow
 def test_kills_change_nothing(processes, workshop, tmp_path):
     check_kills(processes, workshop, tmp_path, kills=2)
 

@@ -15,6 +15,7 @@ from hf_transfer import Lifecycle
 from hf_transfer.cli import app as cli
 from hf_transfer.hub import retry
 from hf_transfer.runs.lifecycle import training
+from hf_transfer.runs.lifecycle.store import Store
 
 PLAN = {
     "data": {"train": "books.csv"},
@@ -113,6 +114,34 @@ def test_a_kill_between_model_and_record_trains_nothing_again(folder, monkeypatc
     Lifecycle(PLAN, quiet=True).run()
     again = json.loads(record.read_text())["result"]
     assert again == kept
+
+
+class Killed(BaseException):
+    """What no handler of errors catches."""
+
+
+def test_an_interruption_after_any_piece_changes_nothing(finished, here, monkeypatch, trained):
+    ordinary, kept = Store.keep, []
+
+    def keep(self, piece, depends, result):
+        ordinary(self, piece, depends, result)
+        kept.append(piece)
+        raise Killed
+
+    monkeypatch.setattr(Store, "keep", keep)
+    for _ in range(20):
+        try:
+            Lifecycle(PLAN, quiet=True).run()
+            break
+        except Killed:
+            continue
+    assert len(kept) == len(set(kept)) >= 8, "every piece is done once"
+    assert len(trained) == len(set(trained)) == 3
+    facts = [json.loads((folder / "out" / "report.json").read_text()) for folder in (here, finished[0])]
+    for one in facts:
+        one["entries"][0]["seconds"] = one["cost"] = None
+        one["ranking"]["rows"] = [{**row, "seconds": None} for row in one["ranking"]["rows"]]
+    assert facts[0] == facts[1]
 
 
 def test_the_command_line_gives_a_plan_or_changes_one(folder, monkeypatch, capsys, trained):
