@@ -93,8 +93,11 @@ def head_class(config: Any) -> type:
         # transformers has no Auto class for series.
         return FlowformerForTimeSeriesClassification
     for ending in HEADS:
-        if saved.endswith(ending):
-            return getattr(transformers, f"AutoModel{ending}")
+        loader = getattr(transformers, f"AutoModel{ending}")
+        # the class of a model of several, such as Ensemble, has no ending
+        registered = loader._model_mapping.get(type(config), None)
+        if saved.endswith(ending) or getattr(registered, "__name__", None) == saved:
+            return loader
     raise ValueError(
         f"It was saved as {saved or 'a bare model'}, without the classification head that this score reads."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -77,7 +78,10 @@ class Teacher(nn.Module):
         inputs = accepted_inputs(self.model, inputs)
         with self.readout:
             outputs = run_member(self.copy.module, self.name, inputs)
-        return self.readout.read(outputs, inputs)
+        units = self.readout.read(outputs, inputs)
+        if units.logits is None and outputs.get("logits") is not None:  # of an ensemble, which has no head of its own
+            units = replace(units, logits=outputs["logits"].float())
+        return units
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         stored = state_dict.get(f"{prefix}fingerprint")

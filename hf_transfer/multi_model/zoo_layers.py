@@ -29,20 +29,21 @@ LARGEST_KERNELS = 2**26
 class Gates(nn.Module):
     """a = sigmoid( W_2 relu( W_1 pooled ) + b ), [R, D] -> [R, E].
 
-    W_2 starts at 0 and b where every gate is 1/E, so that the gates of every row sum to 1 at the start.
+    W_2 starts at 0 and b where the gates of every row are the given shares, whose sum is 1.
 
     Args:
         width: D, of the layer's input.
-        experts: E.
+        shares: E.
     """
 
-    def __init__(self, width: int, experts: int):
+    def __init__(self, width: int, shares: Sequence[float]):
         super().__init__()
         self.squeeze = nn.Linear(width, width // 4 + 1, bias=False)
-        self.expand = nn.Linear(width // 4 + 1, experts)
+        self.expand = nn.Linear(width // 4 + 1, len(shares))
         nn.init.kaiming_normal_(self.squeeze.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.expand.weight)
-        nn.init.constant_(self.expand.bias, -math.log(experts - 1))
+        with torch.no_grad():
+            self.expand.bias.copy_(torch.tensor(shares).logit())
 
     def forward(self, pooled: Tensor) -> Tensor:
         return self.expand(self.squeeze(pooled).relu()).sigmoid()
@@ -56,11 +57,20 @@ class Experts(nn.Module):
         states: of each source its weight, and its bias where the layer has one.
         lite: one mixture for a whole batch.
         align: a linear map of each source's output channels, which starts as the identity.
+        shares: of the sources at the start; alike when left out.
     """
 
-    def __init__(self, layer: nn.Module, states: Sequence[Mapping[str, Tensor]], lite: bool, align: bool):
+    def __init__(
+        self,
+        layer: nn.Module,
+        states: Sequence[Mapping[str, Tensor]],
+        lite: bool,
+        align: bool,
+        shares: Sequence[float] | None = None,
+    ):
         super().__init__()
         count = len(states)
+        shares = [1 / count] * count if shares is None else shares
         self.lite = lite
         self.channels_last = isinstance(layer, (Conv1D, nn.Embedding))
         self.kernels = nn.Parameter(torch.stack([state["weight"].detach().clone() for state in states]))
@@ -68,8 +78,8 @@ class Experts(nn.Module):
         self.biases = nn.Parameter(torch.stack([s["bias"].detach().clone() for s in states])) if has_bias else None
         channels = self.kernels.shape[-1 if self.channels_last else 1]
         self.alignment = nn.Parameter(torch.eye(channels).repeat(count, 1, 1)) if align else None
-        self.gates = Gates(input_width(layer), count)
-        self.register_buffer("mean_gates", torch.full((count,), 1 / count))
+        self.gates = Gates(input_width(layer), shares)
+        self.register_buffer("mean_gates", torch.tensor(shares))
         self.is_stale = True
 
     def aligned(self) -> Tensor:

@@ -13,7 +13,9 @@ a_bar <- .9 a_bar + .1 a. Then one ordinary model is left, which is what a saved
 Paper: Shu et al., "Zoo-Tuning: Adaptive Transfer from a Zoo of Models", ICML 2021,
 https://huggingface.co/papers/2106.15434. A squeeze to a quarter and .9 as in its released code. There gates start
 near .5, so that their sum is E/2, which batch norm takes out; here all start at 1/E, so that a model without batch
-norm starts as the mean of its sources. The moving average starts there too, where the released one starts at 0.
+norm starts as the mean of its sources. The moving average starts there too, where the released one starts at 0. The
+mean of sources that learned unlike tasks may predict nothing, and a short training does not mend it: `own_share` .9
+starts near the first source, of which a tenth is mixed with the others.
 """
 
 from __future__ import annotations
@@ -37,8 +39,15 @@ from hf_transfer.multi_model.zoo_tuned import ZooTuned
 NAME = "zoo_tuning"
 
 
-def mix(base: PreTrainedModel, states: Sequence[dict[str, Tensor]], lite: bool, align: bool) -> Zoo:
+def mix(
+    base: PreTrainedModel, states: Sequence[dict[str, Tensor]], lite: bool, align: bool, own_share: float | None = None
+) -> Zoo:
     """Give every layer of the backbone the kernels of these states, in place; what was kept beside the model.
+
+    Args:
+        base: the model.
+        states: tensors of the sources, first its own.
+        lite: as `convert` takes it, like those that follow.
 
     Raises:
         ValueError: no layer is of a kind that can be mixed.
@@ -47,15 +56,28 @@ def mix(base: PreTrainedModel, states: Sequence[dict[str, Tensor]], lite: bool, 
     layers = {name: one for name, one in modules_where(base, is_mixed).items() if id(one) in inside}
     if not layers:
         raise ValueError(f"`{NAME}`: {type(base).__name__} has no linear layer, convolution or embedding to mix.")
-    sidecar = Zoo({name: Experts(one, parts_of(states, name), lite, align) for name, one in layers.items()})
+    shares = shares_of(own_share, len(states))
+    sidecar = Zoo({name: Experts(one, parts_of(states, name), lite, align, shares) for name, one in layers.items()})
     keep_sidecar(base, NAME, sidecar)
-    average_rest(base, states, inside, set(layers))
+    average_rest(base, states, shares, inside, set(layers))
     for name, layer in layers.items():
         layer.requires_grad_(False)
         reclass(layer, ZooLayer, experts=sidecar.layers[safe(name)], sidecar=sidecar)
         layer.register_state_dict_pre_hook(fold_before_saving)
     base.register_forward_pre_hook(sidecar.remember, with_kwargs=True)
     return sidecar
+
+
+def shares_of(own_share: float | None, sources: int) -> list[float]:
+    """Of all sources at the start, which sum to 1: that of the first, and the others alike.
+
+    Raises:
+        ValueError: the share is not between 0 and 1.
+    """
+    own = 1 / sources if own_share is None else own_share
+    if not 0 < own < 1:
+        raise ValueError(f"`own_share` should be in (0, 1), got {own_share}.")
+    return [own, *[(1 - own) / (sources - 1)] * (sources - 1)]
 
 
 def inside_backbone(base: PreTrainedModel) -> set[int]:
@@ -91,7 +113,14 @@ def export(model: nn.Module) -> PreTrainedModel:
     return model if zoo.is_lite else ZooTuned.of(base, zoo)
 
 
-def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, align: bool = True) -> nn.Module:
+def convert(
+    model: nn.Module,
+    *,
+    checkpoints: Sequence[str],
+    lite: bool = True,
+    align: bool = True,
+    own_share: float | None = None,
+) -> nn.Module:
     """Give every layer of the backbone the kernels of several sources, in place; names of the weights stay.
 
     Args:
@@ -100,19 +129,27 @@ def convert(model: nn.Module, *, checkpoints: Sequence[str], lite: bool = True, 
         lite: gates of a batch instead of a row's own, so that one ordinary model is left. Without it a run saves a
             `ZooTuned`, as `export` makes it; what the converted model itself saves is the model at the average gates.
         align: learn T_e.
+        own_share: gate of the model's own kernels at the start, in (0, 1); 1/E when left out.
 
     Raises:
-        ValueError: no checkpoint, one that cannot be loaded or has other sizes or was saved with another processor, or
-            the model was converted before.
+        ValueError: no checkpoint, `own_share` out of its range, a checkpoint that cannot be loaded or has other sizes
+            or was saved with another processor, or the model was converted before.
     """
     if isinstance(checkpoints, str) or not checkpoints:
         raise ValueError(f"`checkpoints` should be a list of at least one folder or Hub id, got {checkpoints!r}.")
+    shares_of(own_share, 1 + len(checkpoints))  # refuses it before anything is loaded
     base = unwrap_peft(model)
     if NAME in sidecars_of(base):
         raise ValueError(f"this model was converted by `{NAME}` before.")
     names = [name for name, one in base.named_modules() if id(one) in inside_backbone(base)]
     check_processors(base, checkpoints)
-    mix(base, [base.state_dict(), *(source_state(base, source, names) for source in checkpoints)], lite, align)
+    mix(
+        base,
+        [base.state_dict(), *(source_state(base, source, names) for source in checkpoints)],
+        lite,
+        align,
+        own_share,
+    )
     return model
 
 
@@ -233,14 +270,20 @@ def loaded_as(model: PreTrainedModel, source: str, modules: Sequence[str], keywo
 
 @torch.no_grad()
 def average_rest(
-    base: PreTrainedModel, states: Sequence[dict[str, Tensor]], inside: set[int], mixed: set[str]
+    base: PreTrainedModel,
+    states: Sequence[dict[str, Tensor]],
+    shares: Sequence[float],
+    inside: set[int],
+    mixed: set[str],
 ) -> None:
-    """The backbone's weights that are not mixed become the mean of the sources'; moving statistics start anew."""
+    """The backbone's weights that are not mixed become the mean of the sources' by their shares at the start; moving
+    statistics start anew."""
     for name, module in base.named_modules():
         if id(module) not in inside or name in mixed:
             continue
         for part, parameter in module.named_parameters(recurse=False):
             key = f"{name}.{part}" if name else part
-            parameter.copy_(torch.stack([state[key].to(parameter) for state in states]).mean(dim=0))
+            values = torch.stack([state[key].to(parameter) for state in states])
+            parameter.copy_(torch.tensordot(torch.tensor(shares).to(parameter), values, dims=1))
         if isinstance(module, _BatchNorm):
             module.reset_running_stats()

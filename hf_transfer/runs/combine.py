@@ -16,6 +16,9 @@ METHODS: dict[str, dict[str, str]] = {
     "zoo_tuning": {"converters": "zoo_tuning"},
 }
 """Method -> the converter and the objective that it is made of."""
+OWN_SHARE = 0.9
+"""Of the best model's kernels when Zoo-Tuning starts. The mean of models of unlike tasks predicts nothing, and a short
+training does not mend it: recipes/benchmarks/results/multi_model.md."""
 
 
 def combined(experiment: Experiment, method: str, ranking: str, top: int) -> Experiment:
@@ -42,7 +45,7 @@ def combined(experiment: Experiment, method: str, ranking: str, top: int) -> Exp
         "feature_distillation": {"teacher": others},
         "hub_pathway": {"checkpoints": others},
         "teacher_layers": {"checkpoints": others},
-        "zoo_tuning": {"checkpoints": others},
+        "zoo_tuning": {"checkpoints": others, "own_share": OWN_SHARE},
     }
     parts = METHODS[method]
     if name := parts.get("converters"):

@@ -72,6 +72,7 @@ COMBINED: dict[str, tuple[str, dict[str, Any]]] = {
     "b_tuning, weight 100": ("b_tuning", {"objectives": {"b_tuning": {"weight": 100.0}}}),
     "zoo_tuning": ("zoo_tuning", {"converters": {"zoo_tuning": {"lite": False}}}),
     "zoo_tuning, lite": ("zoo_tuning", {}),
+    "zoo_tuning, lite, alike": ("zoo_tuning", {"converters": {"zoo_tuning": {"own_share": None}}}),
     "knowledge_flow": ("knowledge_flow", {}),
     "hub_pathway": ("hub_pathway", {}),
 }
@@ -112,7 +113,7 @@ MADE: dict[str, Callable[[Given], PreTrainedModel]] = {
     "RegMean": lambda given: merge_regmean(given.folders, [given.train] * len(given.folders)).model,
 }
 """Row -> what makes it of the fine-tuned members."""
-OF_ONE_ARCHITECTURE = (*list(MADE)[2:], "zoo_tuning", "zoo_tuning, lite")
+OF_ONE_ARCHITECTURE = (*list(MADE)[2:], *(row for row in COMBINED if row.startswith("zoo_tuning")))
 
 
 def methods(hub: str) -> list[str]:

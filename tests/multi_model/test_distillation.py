@@ -9,6 +9,7 @@ from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.data.images import image_processor
 from hf_transfer.functional.soft_targets import mean_logits
+from hf_transfer.multi_model import Ensemble, load_members
 from hf_transfer.multi_model.distillation import Distillation
 from tests import tiny
 from tests.multi_model.conftest import end_of
@@ -51,6 +52,15 @@ def test_a_model_that_is_its_own_teacher_loses_nothing(zoo, digits):
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6) and view.logits.grad.abs().max() < 1e-6
     assert objective(View(logits=view.logits.flip(1), inputs=view.inputs)).item() > 0.01
+
+
+def test_a_saved_model_of_several_teaches_as_its_members_do(zoo, digits, tmp_path):
+    folders = [zoo["first"], zoo["resnet"]]
+    Ensemble.of(load_members(folders)).save_pretrained(tmp_path)
+    inputs = {"pixel_values": tiny.batch_of(digits)["pixel_values"]}
+    view = View(logits=torch.randn(8, 10), inputs=inputs)
+    losses = [built(teacher, temperature=1.0)[0](view) for teacher in (str(tmp_path), folders)]
+    torch.testing.assert_close(*losses)
 
 
 @pytest.mark.parametrize("problem_type", [SINGLE_LABEL, MULTI_LABEL, REGRESSION])

@@ -35,11 +35,12 @@ def disturb(model):
     return model
 
 
+@pytest.mark.parametrize("own_share", [None, 0.8])
 @pytest.mark.parametrize("lite", [True, False])
-def test_a_model_starts_as_the_soup_of_its_sources(zoo, digits, lite):
+def test_a_model_starts_as_the_soup_of_its_sources(zoo, digits, lite, own_share):
     pixels = tiny.batch_of(digits)["pixel_values"]
-    model = converted(zoo, lite=lite)
-    soup = uniform_soup([zoo["first"], zoo["second"]]).model
+    model = converted(zoo, lite=lite, own_share=own_share)
+    soup = uniform_soup([zoo["first"], zoo["second"]], None if own_share is None else [8, 2]).model
     soup.classifier.load_state_dict(model.classifier.state_dict())  # the head is the first model's own
     for mode in (model.train, model.eval):
         mode()
@@ -172,6 +173,8 @@ def test_a_copy_has_experts_of_its_own(zoo, digits):
 def test_an_invalid_keyword_raises(checkpoints):
     with pytest.raises(ValueError, match="`checkpoints` should be a list of at least one folder"):
         convert(tiny.vit(), checkpoints=checkpoints)
+    with pytest.raises(ValueError, match=r"`own_share` should be in \(0, 1\), got 1.0"):
+        convert(tiny.vit(), checkpoints=["moved"], own_share=1.0)
     with pytest.raises(TypeError, match="checkpoints"):
         convert_model(tiny.vit(), {"zoo_tuning": {}})
 

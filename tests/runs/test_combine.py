@@ -46,7 +46,7 @@ def test_keywords_of_the_experiment_stay(ranking):
     made = combined(experiment(objectives={"b_tuning": {"weight": 1.0}}), "b_tuning", ranking, 2)
     assert made.config.objectives["b_tuning"] == {"ranking": ranking, "top": 2, "weight": 1.0}
     made = combined(experiment(converters={"zoo_tuning": {"lite": False}}), "zoo_tuning", ranking, 2)
-    assert made.model.converters["zoo_tuning"] == {"checkpoints": ["second"], "lite": False}
+    assert made.model.converters["zoo_tuning"] == {"checkpoints": ["second"], "own_share": 0.9, "lite": False}
 
 
 def test_what_cannot_be_combined_is_refused(ranking):
