@@ -19,6 +19,9 @@ from PIL import Image as PILImage
 from sklearn.datasets import load_digits
 
 from hf_transfer.data.bible import VERSIONS, bible
+from hf_transfer.data.bible_names import bible_names
+from hf_transfer.data.conll import SUFFIXES as CONLL_SUFFIXES
+from hf_transfer.data.conll import load_conll
 from hf_transfer.data.emoji import emoji
 from hf_transfer.data.emoji_scenes import emoji_boxes, emoji_masks, emoji_points
 from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
@@ -33,6 +36,7 @@ from hf_transfer.data.wikipedia import wikipedia_sample
 
 DIGITS = [str(digit) for digit in range(10)]
 FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+FILE_FORMATS |= dict.fromkeys(CONLL_SUFFIXES, "conll")
 
 
 def mnist5k(known_digits: int | None = None, keep_unknown: bool = True, only_below: int | None = None) -> Dataset:
@@ -144,6 +148,7 @@ def _optical() -> tuple[np.ndarray, np.ndarray]:
 
 
 BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
+    "bible_names": bible_names,
     "coloured_mnist": coloured_mnist,
     "emoji": emoji,
     "emoji_boxes": emoji_boxes,
@@ -251,7 +256,9 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
 
 
 def _load_file(path: Path) -> Dataset:
-    """The rows of a csv, tsv, json or parquet file."""
+    """The rows of a csv, tsv, json, parquet or CoNLL file."""
+    if path.suffix in CONLL_SUFFIXES:
+        return load_conll(path)
     is_text = path.suffix in SEPARATORS
     loaded = load_table(path) if is_text else load_dataset(FILE_FORMATS[path.suffix], data_files=str(path))
     return with_pictures(loaded["train"], path.parent)

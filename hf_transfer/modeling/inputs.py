@@ -26,6 +26,14 @@ from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
 from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import read_image, undecoded
 from hf_transfer.data.labels import read_labels
+from hf_transfer.data.tagged_words import (
+    LABEL_COLUMN,
+    WORD_COLUMN,
+    find_word_column,
+    holds_tagged_words,
+    read_tags,
+    with_word_lists,
+)
 from hf_transfer.data.text_columns import check_pair
 from hf_transfer.data.text_length import check_vocabulary, longest_text
 
@@ -100,7 +108,12 @@ def plain_rows(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def numbered_labels(dataset: Dataset, label_column: str | None, problem_type: str | None = None) -> Dataset:
+def numbered_labels(
+    dataset: Dataset,
+    label_column: str | None,
+    problem_type: str | None = None,
+    input_columns: str | Sequence[str] | None = None,
+) -> Dataset:
     """The rows with their labels as numbers, as every command reads them; a class a token stays as it is.
 
     The column keeps its name.
@@ -111,6 +124,8 @@ def numbered_labels(dataset: Dataset, label_column: str | None, problem_type: st
     # A transform on the fly makes the columns that count.
     row = plain_rows(dataset)[0]
     column = choose_label(row, label_column)
+    if dataset.format["type"] != "custom" and holds_tagged_words(dataset, column):
+        return numbered_tags(dataset, column, input_columns)
     if dataset.format["type"] == "custom" or labels_every_part(row, column):
         return dataset
     others = {name: f"_{name}_" for name in LABEL_COLUMNS if name in dataset.column_names and name != column}
@@ -118,6 +133,19 @@ def numbered_labels(dataset: Dataset, label_column: str | None, problem_type: st
     logger.warning_once(f"ranking on {len(dataset)} rows, column `{column}`: {kind.in_words()}.")
     name = column if column in LABEL_COLUMNS else "labels"
     return read.rename_columns({name: column, **{new: old for old, new in others.items()}})
+
+
+def numbered_tags(dataset: Dataset, column: str, input_columns: str | Sequence[str] | None = None) -> Dataset:
+    """Rows of words and the class number of each; both columns keep their names, and others of words go."""
+    named = [input_columns] if isinstance(input_columns, str) else list(input_columns or ())
+    words = find_word_column(dataset, named, column)
+    tagged, kind = read_tags(with_word_lists(dataset, "given", [words], column), "given")
+    count = sum(len(tags) for tags in tagged[LABEL_COLUMN])
+    logger.warning_once(f"ranking on {count} words of `{words}`, column `{column}`: {kind.in_words()}.")
+    tagged = tagged.select_columns([WORD_COLUMN, LABEL_COLUMN])
+    if tagged.with_format(None)[LABEL_COLUMN][:] == dataset.with_format(None)[column][:]:
+        return dataset  # as it is
+    return tagged.rename_columns({WORD_COLUMN: words, LABEL_COLUMN: column})
 
 
 def labels_every_part(row: dict[str, Any], label: str) -> bool:

@@ -198,7 +198,7 @@ def choose_rows(dataset: Dataset, settings: RankSettings) -> Dataset:
     dataset = as_dataset(dataset, "dataset", ("train",))
     if len(dataset) == 0:
         raise ValueError("The dataset has no rows.")
-    dataset = numbered_labels(dataset, settings.label_column, settings.problem_type)
+    dataset = numbered_labels(dataset, settings.label_column, settings.problem_type, settings.input_columns)
     if settings.max_samples is None or settings.max_samples >= len(dataset):
         return dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(settings.seed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from hf_transfer.data.labels import (
     are_hidden,
     has_labels,
     read_labels,
-    read_labels_as,
     with_one_label_column,
 )
 from hf_transfer.data.prepare import prepare
@@ -29,10 +28,13 @@ from hf_transfer.data.prepared_streams import PreparedStream, prepare_stream
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.runs.arguments import DataArguments
+from hf_transfer.tasks import Task, task_named
 
 logger = logging.get_logger(__name__)
 
 TEST_SPLIT = "test"
+DEFAULT_TASK = "text-classification"
+"""Its rows have one label each, as those of images and series."""
 ROW = "_row_of_the_dataset"
 
 
@@ -92,8 +94,13 @@ class RunData:
         arguments: DataArguments,
         keep_labels: bool = True,
         collator: TextCollator | None = None,
+        reader: Callable[..., Dataset] = prepare,
     ) -> RunData:
-        """The same datasets as inputs of a model; arguments as `prepare` takes them."""
+        """The same datasets as inputs of a model; arguments as `prepare` takes them.
+
+        Args:
+            reader: `prepare`, or that of the run's task.
+        """
         keywords = {
             "text_columns": arguments.text_columns or (),
             "max_length": arguments.max_length,
@@ -103,7 +110,7 @@ class RunData:
         }
         return RunData(
             *(
-                None if d is None else _prepared(d, config, processor, **keywords)
+                None if d is None else _prepared(d, reader, config, processor, **keywords)
                 for d in (self.train, self.target, self.test)
             ),
             held_out=self.held_out,
@@ -116,12 +123,18 @@ def first_of(rows: Dataset | PreparedStream) -> Dataset:
     return rows.first if isinstance(rows, PreparedStream) else rows
 
 
-def _prepared(rows: Dataset | PreparedStream, *args: Any, **keywords: Any) -> Dataset | PreparedStream:
-    return (prepare_stream if isinstance(rows, PreparedStream) else prepare)(rows, *args, **keywords)
+def _prepared(
+    rows: Dataset | PreparedStream, reader: Callable[..., Dataset], *args: Any, **keywords: Any
+) -> Dataset | PreparedStream:
+    return (prepare_stream if isinstance(rows, PreparedStream) else reader)(rows, *args, **keywords)
 
 
 def load_data(
-    arguments: DataArguments, seed: int = 0, label_spaces: Collection[str] = (), reads_labels: bool = True
+    arguments: DataArguments,
+    seed: int = 0,
+    label_spaces: Collection[str] = (),
+    reads_labels: bool = True,
+    task: Task | None = None,
 ) -> RunData:
     """Train, target and test as the arguments say, their labels as `read_labels` reads them.
 
@@ -134,6 +147,7 @@ def load_data(
         seed: of what is drawn.
         label_spaces: of the run's objectives, see `check_label_spaces`.
         reads_labels: False for pre-training, which leaves label columns as they are.
+        task: of the run, which says what its rows and their labels look like; rows with one label each when left out.
 
     Raises:
         ValueError: a dataset cannot be loaded, is empty, or is too small for what is asked of it, its labels cannot be
@@ -141,22 +155,25 @@ def load_data(
     """
     own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
     of_target = {"options": arguments.target_options}
+    task = task or task_named(DEFAULT_TASK)
     train = load(arguments.dataset, arguments.split, **own)
     check_not_empty(train, "training")
-    kind = None
-    if reads_labels and has_labels(train, arguments.label_column):
-        train, kind = read_labels(train, "training", arguments.label_column, arguments.problem_type)
+    train = task.arranged(train, arguments, f"training (`{arguments.dataset}`)")
+    label_column, kind = task.label_column(arguments), None
+    if reads_labels and has_labels(train, label_column):
+        train, kind = task.read_labels(train, "training", arguments)
         logger.warning(f"`{arguments.dataset}`: {len(train)} rows, {kind.in_words()}.")
     target = None
     if arguments.target_dataset:
         target = load(arguments.target_dataset, arguments.target_split, **of_target)
-        if has_labels(target, arguments.label_column):
-            target = with_one_label_column(target, "target", arguments.label_column)[0]
+        target = task.arranged(target, arguments, f"target (`{arguments.target_dataset}`)")
+        if has_labels(target, label_column):
+            target = with_one_label_column(target, "target", label_column)[0]
         check_label_spaces(train, target, label_spaces)
     held_out: tuple[int, ...] = ()
-    test = _named_test(arguments, own, of_target)
+    test = _named_test(arguments, own, of_target, task)
     if test is None and arguments.test_rows is None:
-        test = _test_split(arguments, own, of_target)
+        test = _test_split(arguments, own, of_target, task)
     if test is None and arguments.test_rows:
         if target is not None:
             target, test, held_out = _held_out(target, arguments.test_rows, seed)
@@ -168,23 +185,29 @@ def load_data(
         held_out = tuple(split["test"][ROW]) if rows else held_out
         split = split.remove_columns(ROW)
         train, test = split["train"], split["test"] if rows else test
-    column = arguments.label_column if test is not None and arguments.label_column in test.column_names else None
+    column = label_column if test is not None and label_column in test.column_names else None
     if test is not None and kind is not None and has_labels(test, column):
-        test = read_labels_as(test, kind, "test", column, "the training dataset")
+        test = task.read_labels_as(test, kind, "test", column, "the training dataset")
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
     return RunData(train, target, test, held_out, kind)
 
 
-def _named_test(arguments: DataArguments, own: dict[str, Any], of_target: dict[str, Any]) -> Dataset | None:
+def _named_test(
+    arguments: DataArguments, own: dict[str, Any], of_target: dict[str, Any], task: Task
+) -> Dataset | None:
     """The test set that the arguments name."""
     if not (arguments.test_dataset or arguments.test_split):
         return None
     name = arguments.test_dataset or arguments.dataset
     keywords = own if name == arguments.dataset else of_target if name == arguments.target_dataset else {}
-    return load(name, arguments.test_split, usual_split="test", **keywords)
+    rows = load(name, arguments.test_split, usual_split="test", **keywords)
+    check_not_empty(rows, "test")
+    return task.arranged(rows, arguments, f"test (`{name}`)")
 
 
-def _test_split(arguments: DataArguments, own: dict[str, Any], of_target: dict[str, Any]) -> Dataset | None:
+def _test_split(
+    arguments: DataArguments, own: dict[str, Any], of_target: dict[str, Any], task: Task
+) -> Dataset | None:
     """The split `test` of the target or else of the dataset, where it is there, is not trained on and has labels."""
     name, used, keywords = arguments.dataset, arguments.split, own
     if arguments.target_dataset:
@@ -193,7 +216,9 @@ def _test_split(arguments: DataArguments, own: dict[str, Any], of_target: dict[s
     if TEST_SPLIT not in splits or len(splits) == 1 or used == TEST_SPLIT:
         return None
     test = splits[TEST_SPLIT]
-    if len(test) == 0 or not has_labels(test, arguments.label_column) or are_hidden(test, arguments.label_column):
+    test = test if len(test) == 0 else task.arranged(test, arguments, f"test (`{name}`)")
+    column = task.label_column(arguments)
+    if len(test) == 0 or not has_labels(test, column) or are_hidden(test, column):
         logger.warning(f"the split `{TEST_SPLIT}` of `{name}` has no labels and is not evaluated on.")
         return None
     logger.warning(f"evaluating on the {len(test)} rows of the split `{TEST_SPLIT}` of `{name}`.")

@@ -13,6 +13,7 @@ from transformers import EvalPrediction
 from hf_transfer.core.objective import SOURCE, TARGET
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.checks import column_values
+from hf_transfer.evaluation.answers import labelled_units
 from hf_transfer.evaluation.plots import EMBEDDINGS, Cloud, confusion_counts, plot_confusion, plot_domains, plot_losses
 from hf_transfer.hub import PlotFact
 from hf_transfer.runs.random_state import kept_random_state
@@ -100,9 +101,8 @@ class Diagnostics:
         classes, source = self.trainer.transfer_model.config.num_labels, (domain == SOURCE).numpy()
         counts = {"source": confusion_counts(labels.numpy()[source], logits.argmax(dim=1).numpy()[source], classes)}
         if test is not None:
-            counts["target test"] = confusion_counts(
-                np.asarray(test.label_ids), np.argmax(test.predictions, axis=-1), classes
-            )
+            logits, known = labelled_units(test.predictions, test.label_ids)
+            counts["target test"] = confusion_counts(known, np.argmax(logits, axis=-1), classes)
         return counts
 
 

@@ -11,22 +11,20 @@ from datasets import Dataset
 from transformers import PreTrainedConfig
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
-from hf_transfer.core.task_metrics import METRICS
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty
 from hf_transfer.data.class_names import named_label_column
-from hf_transfer.data.labels import model_labels, read_labels, read_labels_as, with_one_label_column
+from hf_transfer.data.labels import read_labels, with_one_label_column
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
-from hf_transfer.runs.arguments import ModelArguments
-from hf_transfer.runs.data import some_rows
+from hf_transfer.runs.arguments import DataArguments, ModelArguments
+from hf_transfer.runs.data import DEFAULT_TASK, some_rows
 from hf_transfer.runs.evaluate_pairs import evaluate_pairs
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.report import Remembering, tell_classes
-from hf_transfer.runs.saving import metrics_of
 from hf_transfer.runs.task import find_evaluation_task
-from hf_transfer.tasks import task_named
+from hf_transfer.tasks import Task, task_named
 from hf_transfer.tasks.text_generation import check_next_token
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 from hf_transfer.training.family_trainers import PretrainingTrainer
@@ -91,16 +89,20 @@ def run_evaluation(
         raise ValueError(f"`prompts` are for {ZeroShotImageClassification.name}, and this task is {task}.")
     if task == ZeroShotImageClassification.name:
         return evaluate_pairs(arguments, some_rows(rows, max_samples, seed), batch_size, reading, prompts)
-    rows = some_rows(with_one_label_column(rows, "evaluation", label_column)[0], max_samples, seed)
+    reader = task_named(task)
+    columns = DataArguments(dataset, label_column=label_column, text_columns=list(text_columns) or None)
+    rows = reader.arranged(rows, columns, f"evaluation (`{dataset}`)")
+    rows = with_one_label_column(rows, "evaluation", reader.label_column(columns))[0]
+    rows = some_rows(rows, max_samples, seed)
     if few_shot is not None:
         return _few_shot(arguments, rows, batch_size, reading, FewShotSettings.of(few_shot))
     loaded = load_model(arguments, allow_new_weights=False)
     check_modality(rows, loaded.config)
-    rows = numbered_as_model(rows, loaded.config)
+    rows = numbered_as_model(rows, loaded.config, reader)
     processor = load_processor(arguments, loaded.config)
-    ready = prepare(rows, loaded.config, processor, **reading)
-    collator = task_named(task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
-    measured = Remembering(metrics_of(loaded.config))
+    ready = reader.prepare(rows, loaded.config, processor, **reading)
+    collator = reader.collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    measured = Remembering(reader.label_metrics(loaded.config))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         trainer = TransferTrainer(
@@ -113,7 +115,8 @@ def run_evaluation(
         trainer.check_dataset(trainer.transfer_model, ready)
         metrics = trainer.evaluate()
     tell_classes(measured.class_figures(trainer.transfer_model.config))
-    return {name: metrics[f"eval_{name}"] for name in ("loss", *METRICS[trainer.transfer_model.config.problem_type])}
+    names = ("loss", *reader.metric_names(trainer.transfer_model.config))
+    return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
 
 
 def _few_shot(
@@ -145,13 +148,19 @@ def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block
     return {"loss": loss, "perplexity": math.exp(loss)}
 
 
-def numbered_as_model(rows: Dataset, config: PreTrainedConfig) -> Dataset:
+def numbered_as_model(rows: Dataset, config: PreTrainedConfig, task: Task | None = None) -> Dataset:
     """The rows with their labels numbered as the model's, by name where both have names.
+
+    Args:
+        rows: with a label column.
+        config: of the model.
+        task: whose rows they are; one with a label a row when left out.
 
     Raises:
         ValueError: a class that the model does not know, another number of them, or labels of another problem type.
     """
-    kind, column = model_labels(config, rows, "evaluation"), named_label_column(rows)
+    task = task or task_named(DEFAULT_TASK)
+    kind, column = task.model_labels(config, rows), named_label_column(rows)
     if kind.problem_type == SINGLE_LABEL and kind.class_names is None and column is not None:
         classes = read_labels(rows, "evaluation")[1].class_names
         if len(classes) != config.num_labels:
@@ -163,4 +172,4 @@ def numbered_as_model(rows: Dataset, config: PreTrainedConfig) -> Dataset:
                 "outputs into the model (`id2label` in config.json, or adapt it again), or give labels as the numbers "
                 "of outputs."
             )
-    return read_labels_as(rows, kind, "evaluation")
+    return task.read_labels_as(rows, kind, "evaluation")

@@ -38,9 +38,10 @@ def cannot_collapse(experiment: Experiment) -> bool:
     return reads_labels_or_domains(experiment) or not any(one.can_collapse for one in made)
 
 
-def reads_whole_episodes(experiment: Experiment) -> bool:
-    """Whether the task measures returns and lengths of all rows before training."""
-    return TASKS[experiment.model.task].reads == "trajectory"
+def reads_all_rows_first(experiment: Experiment) -> bool:
+    """Whether the task reads all rows before training, such as returns and lengths of episodes."""
+    task = TASKS[experiment.model.task]
+    return task.reads == "trajectory" or not task.streams
 
 
 DOMAIN = "domain adaptation, which a `target_dataset` makes of a run"
@@ -66,7 +67,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "prompts": (is_not_read("prompts"), "the task zero-shot-image-classification"),
     "block_size": (is_not_read("block_size"), PRETRAINING),
     "pretraining": (is_not_read("pretraining"), PRETRAINING),
-    "streaming": (reads_whole_episodes, "tasks on images, texts and series, whose rows are read one by one"),
+    "streaming": (reads_all_rows_first, "tasks on images, texts and series, whose rows are read one by one"),
     "trajectories": (is_not_read("trajectories"), "the task offline-reinforcement-learning"),
 }
 """Argument -> when nothing reads it, and what it is for."""

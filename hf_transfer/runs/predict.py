@@ -9,20 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Value
+from datasets import Dataset
 
-from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL, predicted, probabilities
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty
 from hf_transfer.data.columns import without_labels
-from hf_transfer.data.prepare import check_modality, prepare
-from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.data.prepare import check_modality
+from hf_transfer.evaluation.answers import answers_of as answers_of
+from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
-from hf_transfer.runs.task import find_task
+from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.tasks import task_named, tasks_with_labels
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
-
-LABELS_BETWEEN = "; "
 
 
 def run_prediction(
@@ -63,19 +61,14 @@ def run_prediction(
         raise FileExistsError(f"`{output}` exists: choose another --output, or replace it with --overwrite.")
     rows = load(dataset, split, usual_split="test")
     check_not_empty(rows, "prediction")
-    rows = without_labels(rows)
-    task = task or find_task(ModelArguments(model=model), lambda: rows)
+    task = task or find_evaluation_task(ModelArguments(model=model), lambda: without_labels(rows))
     if task not in tasks_with_labels():
         raise ValueError(f"`task` should be one of {tasks_with_labels()}, got `{task}`.")
     loaded = load_model(ModelArguments(model=model, task=task), allow_new_weights=False)
-    logits = outputs_of(loaded, task, model, rows, text_columns, batch_size, max_length)
-    table = answers_of(logits, loaded.config)
-    texts = {
-        name: list(rows[name])
-        for name, feature in rows.features.items()
-        if isinstance(feature, Value) and feature.dtype in ("string", "large_string")
-    }
-    columns = {"row": list(range(len(rows))), **texts, **table}
+    arguments = DataArguments(dataset, text_columns=list(text_columns) or None, max_length=max_length)
+    rows = without_labels(task_named(task).arranged(without_labels(rows), arguments, f"prediction (`{dataset}`)"))
+    ready, outputs = ready_and_outputs(loaded, task, model, rows, text_columns, batch_size, max_length)
+    columns = task_named(task).answers(rows, ready, outputs, loaded.config)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -84,7 +77,12 @@ def run_prediction(
     return len(rows)
 
 
-def outputs_of(
+def outputs_of(*arguments: Any) -> torch.Tensor:
+    """What the model gives for every row, [N, C]; arguments as `ready_and_outputs`."""
+    return torch.from_numpy(np.asarray(ready_and_outputs(*arguments)[1], dtype=np.float32))
+
+
+def ready_and_outputs(
     loaded: Any,
     task: str,
     model: str,
@@ -92,36 +90,24 @@ def outputs_of(
     text_columns: tuple[str, ...],
     batch_size: int,
     max_length: int | None,
-) -> torch.Tensor:
-    """What the model gives for every row, [N, C]."""
+) -> tuple[Dataset, Any]:
+    """The rows as inputs of the model, and what it gives for them as the Trainer joins it.
+
+    Args:
+        loaded: the model.
+        task: whose rows these are.
+        model: its folder, for the processor.
+        rows: as the task arranged them, without labels.
+        text_columns: which columns hold the text.
+        batch_size: rows at a time.
+        max_length: cut text after so many tokens.
+    """
     check_modality(rows, loaded.config)
     processor = load_processor(ModelArguments(model=model, task=task), loaded.config)
-    ready = prepare(
+    ready = task_named(task).prepare(
         rows, loaded.config, processor, text_columns=text_columns, max_length=max_length, keep_labels=False
     )
     collator = task_named(task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
-        outputs = TransferTrainer(loaded, config, data_collator=collator).predict(ready).predictions
-    return torch.from_numpy(np.asarray(outputs, dtype=np.float32))
-
-
-def answers_of(logits: torch.Tensor, config: Any) -> dict[str, list]:
-    """Columns of the table, by name.
-
-    Args:
-        logits: [N, C].
-        config: of the model: problem type and names of the classes.
-    """
-    kind = config.problem_type or (REGRESSION if config.num_labels == 1 else SINGLE_LABEL)
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    answers = predicted(logits, kind)
-    if kind == REGRESSION:
-        numbers = answers.reshape(len(logits), -1).T.tolist()
-        return {"prediction" if len(numbers) == 1 else f"prediction_{n}": column for n, column in enumerate(numbers)}
-    shares = probabilities(logits, kind)
-    if kind == MULTI_LABEL:
-        chosen = [LABELS_BETWEEN.join(np.asarray(names)[row.bool().numpy()]) for row in answers]
-        return {"prediction": chosen, **dict(zip(names, shares.T.tolist(), strict=True))}
-    best = shares.gather(1, answers.unsqueeze(1)).squeeze(1)
-    return {"prediction": [names[index] for index in answers.tolist()], "probability": best.tolist()}
+        return ready, TransferTrainer(loaded, config, data_collator=collator).predict(ready).predictions

@@ -15,6 +15,7 @@ from rich.table import Table
 from transformers import EvalPrediction
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_transfer.evaluation.answers import labelled_units
 from hf_transfer.evaluation.per_class import FIGURES, class_figures
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import Experiment
@@ -43,7 +44,7 @@ class Remembering:
         if self.last is None or config.problem_type is None:
             return {}
         names = [config.id2label[index] for index in range(config.num_labels)]
-        return class_figures(self.last.predictions, self.last.label_ids, config.problem_type, names)
+        return class_figures(*labelled_units(self.last.predictions, self.last.label_ids), config.problem_type, names)
 
 
 def class_table(figures: Mapping[str, Mapping[str, float]], measured_on: str) -> TableFact:

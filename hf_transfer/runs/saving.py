@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
-from transformers import EvalPrediction, PreTrainedConfig
 
-from hf_transfer.core.task_loss import problem_type_of
-from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.bundled import BUNDLED
+from hf_transfer.evaluation.answers import metrics_of
 from hf_transfer.hub import DatasetFact, RunFacts, atomic_folder, complete_adapter, write_card
 from hf_transfer.training.card_facts import adapter_facts, keywords_of, training_facts
 from hf_transfer.training.converters import exported
@@ -35,20 +32,6 @@ __all__ = [
     "save_translation",
     "training_facts",
 ]
-
-
-def metrics_of(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str, float]]:
-    """`compute_metrics` of a Trainer: those of the model's problem type, over the rows that have a label.
-
-    Args:
-        config: of the model; a trainer settles the `problem_type` in it before it evaluates anything.
-    """
-
-    def compute(prediction: EvalPrediction) -> dict[str, float]:
-        labels = np.asarray(prediction.label_ids)
-        return task_metrics(prediction.predictions, labels, problem_type_of(config, labels))
-
-    return compute
 
 
 def save_run(

@@ -26,11 +26,7 @@ from hf_transfer.runs.members import member_tables
 from hf_transfer.runs.probes import early_stopping, make_probes, probe_plots
 from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.results import Result
-from hf_transfer.runs.saving import (
-    metrics_of,
-    save_run,
-    save_translation,
-)
+from hf_transfer.runs.saving import save_run, save_translation
 from hf_transfer.runs.setup import set_up
 from hf_transfer.runs.stream_data import load_streams
 from hf_transfer.runs.task import with_task
@@ -49,15 +45,16 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     model_args, data_args, run_args, config = experiment
     check_nothing_is_ignored(experiment)
     check_output(run_args, config)
+    task = task_named(model_args.task)
     if data_args.streaming:
         raw = load_streams(data_args, config.seed)
     else:
-        raw = load_data(data_args, config.seed, label_spaces(config.objectives))
+        raw = load_data(data_args, config.seed, label_spaces(config.objectives), task=task)
     if raw.test is not None:
         label_column(raw.test, "test")
     set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
     model, processor = set_up(model_args, data_args, raw, raw.class_names, raw.outputs, raw.kind.problem_type)
-    data = raw.prepared(model.config, processor, data_args)
+    data = raw.prepared(model.config, processor, data_args, reader=task.prepare)
     if data_args.dat is not None:
         data = drawn_by_importance(raw, data, model_args.task, data_args, config.per_device_eval_batch_size)
     if config.load_best_model_at_end and data.test is None and data.target is None:
@@ -65,11 +62,9 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     common: dict[str, Any] = {
         "train_dataset": data.train,
         "eval_dataset": data.test,
-        "compute_metrics": metrics_of(model.config),
+        "compute_metrics": task.label_metrics(model.config),
         "processing_class": processor,
-        "data_collator": task_named(model_args.task).collator(
-            processor, data.known, getattr(model.config, "pad_token_id", 0)
-        ),
+        "data_collator": task.collator(processor, data.known, getattr(model.config, "pad_token_id", 0)),
     }
     if data.target is not None:
         trainer: TransferTrainer = DomainAdaptationTrainer(model, config, target_dataset=data.target, **common)

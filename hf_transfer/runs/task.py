@@ -22,6 +22,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.prepared_streams import PreparedStream
 from hf_transfer.data.stream_files import load_stream
+from hf_transfer.data.tagged_words import holds_tagged_words
 from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
@@ -74,7 +75,7 @@ def find_task(
         kinds &= {"trajectory"}
     data = rows() if len(kinds) > 1 or (pretraining and kinds) else None
     if len(kinds) > 1:
-        kinds &= kinds_of_rows(data)
+        kinds = kinds & kinds_of_rows(data) or kinds - {"words"}  # a model of text reads sentences, unless told
     if len(kinds) != 1:
         raise ValueError(
             f"`task` cannot be told from {model_args.model or model_args.architecture} and the data: give one of "
@@ -93,15 +94,20 @@ def find_task(
 
 
 def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]) -> str:
-    """The task of a saved model: that of a causal language model by its head, of two towers without a head by these,
-    of others as `find_task`."""
+    """The task of a saved model: by its head, where that tells it; of two towers without a head by these; of others as
+    `find_task`."""
     config = configuration_of(model_args)
     saved_as = (getattr(config, "architectures", None) or [""])[0]
     if has_two_towers(config) and saved_as.endswith("Model"):
         return ZeroShotImageClassification.name
     if config is not None and language_task(config) == "text-generation":
         return "text-generation"
-    return find_task(model_args, rows)
+    return head_task(saved_as) or find_task(model_args, rows)
+
+
+def head_task(saved_as: str) -> str | None:
+    """The task with labels whose head a model was saved with, where the name of its class tells it."""
+    return next((task.name for task in TASKS.values() if task.reads_labels and saved_as.endswith(task.saved_as)), None)
 
 
 def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:
@@ -132,6 +138,8 @@ def kinds_of(config: PreTrainedConfig) -> set[str]:
 
 def kinds_of_rows(rows: Dataset) -> set[str]:
     """What the rows hold: at most one of the keys of `MAIN_TASKS`."""
+    if holds_tagged_words(rows):
+        return {"words"}
     for kind, task in MAIN_TASKS.items():
         if task.input_column in rows.column_names:
             return {kind}
@@ -157,4 +165,5 @@ def are_pairs(rows: Dataset) -> bool:
 def language_task(config: PreTrainedConfig | None) -> str | None:
     """How the saved language model was trained; None for other heads."""
     names = getattr(config, "architectures", None) or []
-    return next((task.name for task in TASKS.values() for name in names if name.endswith(task.saved_as)), None)
+    tasks = [task for task in TASKS.values() if not task.reads_labels]
+    return next((task.name for task in tasks for name in names if name.endswith(task.saved_as)), None)

@@ -12,6 +12,7 @@ from hf_transfer.tasks.text2text_generation import Text2TextGeneration
 from hf_transfer.tasks.text_classification import TextClassification
 from hf_transfer.tasks.text_generation import TextGeneration
 from hf_transfer.tasks.time_series_classification import TimeSeriesClassification
+from hf_transfer.tasks.token_classification import TokenClassification
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
 TASKS: dict[str, Task] = {
@@ -19,6 +20,7 @@ TASKS: dict[str, Task] = {
     for task in (
         ImageClassification(),
         TextClassification(),
+        TokenClassification(),
         TimeSeriesClassification(),
         MaskedImageModeling(),
         ImageFeatureExtraction(),
@@ -30,10 +32,11 @@ TASKS: dict[str, Task] = {
     )
 }
 """Name -> task."""
-MAIN_TASKS: dict[str, Task] = {
-    task.reads: task for task in TASKS.values() if task.reads_labels or task.reads == "trajectory"
-}
-"""Kind of input -> the task of rows that have labels; of trajectories, their only one."""
+MAIN_TASKS: dict[str, Task] = {}
+"""Kind of input -> the first task of rows that have labels; of trajectories, their only one."""
+for _task in TASKS.values():
+    if _task.reads_labels or _task.reads == "trajectory":
+        MAIN_TASKS.setdefault(_task.reads, _task)
 
 
 def task_named(name: str) -> Task:
@@ -48,5 +51,5 @@ def task_named(name: str) -> Task:
 
 
 def tasks_with_labels() -> list[str]:
-    """Names of the tasks of classification and regression."""
+    """Names of the tasks whose rows have labels."""
     return [name for name, task in TASKS.items() if task.reads_labels]

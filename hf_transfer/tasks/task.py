@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import torch
 import transformers
 from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedTokenizerBase
 
+from hf_transfer.core.task_metrics import METRICS
 from hf_transfer.data.collators import PaddingCollator
+from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as
+from hf_transfer.data.prepare import prepare
 from hf_transfer.data.text_collator import TextCollator
+from hf_transfer.evaluation.answers import answers_of, metrics_of
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.training.family_trainers import PretrainingTrainer
 
@@ -38,6 +43,8 @@ class Task:
     """Whether the columns of the prepared rows are no inputs of the model yet."""
     keeps_labels: ClassVar[bool] = False
     """Without `reads_labels`: whether rows keep labels that they have, to be measured by."""
+    streams: ClassVar[bool] = True
+    """Whether rows can be read as they come."""
     pretrainer: ClassVar[type[PretrainingTrainer]] = PretrainingTrainer
     """Without `reads_labels`: what trains it."""
 
@@ -69,6 +76,70 @@ class Task:
             processor: of `new_processor`.
         """
         return {}
+
+    def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
+        """Rows as they were read, in the columns that the other methods of this task expect.
+
+        Args:
+            rows: training, target, test or other rows, with labels or without.
+            arguments: of the data, which may name columns.
+            role: what the rows are for and where they are from, for messages: "training", "test `file.csv`".
+
+        Raises:
+            ValueError: rows that are none of this task's; which, is named.
+        """
+        return rows
+
+    def label_column(self, arguments: DataArguments) -> str | None:
+        """Of arranged rows the column of labels, where it has none of the usual names."""
+        return arguments.label_column
+
+    def read_labels(self, rows: Dataset, role: str, arguments: DataArguments) -> tuple[Dataset, LabelKind]:
+        """Arranged rows with their labels as numbers, and what the labels are; as `hf_transfer.data.labels`."""
+        return read_labels(rows, role, self.label_column(arguments), arguments.problem_type)
+
+    def model_labels(self, config: PreTrainedConfig, rows: Dataset) -> LabelKind:
+        """What a saved model predicts, as its configuration says, or where that is silent as labelled rows are."""
+        return model_labels(config, rows, "evaluation")
+
+    def read_labels_as(
+        self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+    ) -> Dataset:
+        """Likewise, numbered as the labels of other rows, or of a model."""
+        return read_labels_as(rows, kind, role, column, source)
+
+    def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
+        """Arranged rows as inputs of a model; arguments as `hf_transfer.data.prepare.prepare` takes them."""
+        return prepare(rows, config, processor, **reading)
+
+    def label_metrics(self, config: PreTrainedConfig) -> Callable[[EvalPrediction], Metrics]:
+        """With `reads_labels`: `compute_metrics` of the trainer.
+
+        Args:
+            config: of the model; a trainer settles the `problem_type` in it before it evaluates anything.
+        """
+        return metrics_of(config)
+
+    def metric_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
+        """The metrics of `label_metrics`, the usual one first."""
+        return METRICS[config.problem_type]
+
+    def answers(self, rows: Dataset, ready: Dataset, outputs: Any, config: PreTrainedConfig) -> dict[str, list]:
+        """The columns of a table of predictions.
+
+        Args:
+            rows: as they were arranged.
+            ready: the same as inputs of the model.
+            outputs: what the model gave for them, as the Trainer joins it.
+            config: of the model.
+        """
+        texts = {
+            name: list(rows[name])
+            for name, feature in rows.features.items()
+            if getattr(feature, "dtype", None) in ("string", "large_string")
+        }
+        logits = torch.as_tensor(outputs).float()
+        return {"row": list(range(len(rows))), **texts, **answers_of(logits, config)}
 
     def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
         """What makes a batch of prepared rows; None where the Trainer's own choice is right.

@@ -17,6 +17,7 @@ class TextClassification(TextTask):
     name = "text-classification"
     auto_class = "AutoModelForSequenceClassification"
     input_column = "input_ids"
+    saved_as = ("ForSequenceClassification",)
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
         """The stored tokenizer; behind every text its end token, where an encoder-decoder's head reads that alone."""

@@ -14,6 +14,7 @@ from hf_transfer.runs.task import find_evaluation_task, find_task, kinds_of_rows
 from tests.runs.folders import ARCHITECTURE, QUICK
 
 TEXT = Dataset.from_dict({"text": ["a", "b"]})
+TAGGED = Dataset.from_dict({"tokens": [["a", "b"]], "labels": [[0, 1]]})
 LABELLED = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
 
 
@@ -21,12 +22,19 @@ def not_asked():
     raise AssertionError("the rows were read")
 
 
-@pytest.mark.parametrize(
-    "model, task",
-    [("bert", "text-classification"), ("vit", "image-classification"), ("flow", "image-classification")],
-)
+@pytest.mark.parametrize("model, task", [("vit", "image-classification"), ("flow", "image-classification")])
 def test_the_model_says_what_it_reads(here, model, task):
     assert find_task(ModelArguments(model=model), not_asked) == task
+
+
+def test_a_model_of_text_reads_sentences_or_words_as_the_rows_are(here):
+    assert find_task(ModelArguments(model="bert"), lambda: LABELLED) == "text-classification"
+    assert (
+        find_task(ModelArguments(architecture={"model_type": "distilbert"}), lambda: TAGGED) == "token-classification"
+    )
+    genres = TEXT.add_column("genres", [["x", "y"], ["x"]])
+    assert find_task(ModelArguments(model="bert"), lambda: genres) == "text-classification"
+    assert find_task(ModelArguments(model="bert"), lambda: TAGGED.remove_columns("labels")) == "token-classification"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,6 @@ def test_the_model_says_what_it_reads(here, model, task):
         (ARCHITECTURE, "image-classification"),
         ({"model_type": "flowformer", "modality": "time_series"}, "time-series-classification"),
         ({"model_type": "flowformer", "modality": "trajectory"}, "offline-reinforcement-learning"),
-        ({"model_type": "distilbert"}, "text-classification"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -83,7 +90,7 @@ def test_an_adapter_is_of_its_base(here):
     Path("adapter").mkdir()
     settings = {"peft_type": "LORA", "base_model_name_or_path": str(here / "bert")}
     Path("adapter/adapter_config.json").write_text(json.dumps(settings))
-    assert find_task(ModelArguments(model="adapter"), not_asked) == "text-classification"
+    assert find_task(ModelArguments(model="adapter"), lambda: LABELLED) == "text-classification"
 
 
 def test_pretraining_without_labels(here):

@@ -23,10 +23,16 @@ def test_a_task_is_there_once_under_its_own_name():
     assert {kind: task.name for kind, task in MAIN_TASKS.items()} == {
         "image": "image-classification",
         "text": "text-classification",
+        "words": "token-classification",
         "time_series": "time-series-classification",
         "trajectory": "offline-reinforcement-learning",
     }
-    assert tasks_with_labels() == ["image-classification", "text-classification", "time-series-classification"]
+    assert tasks_with_labels() == [
+        "image-classification",
+        "text-classification",
+        "token-classification",
+        "time-series-classification",
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -49,7 +55,12 @@ def test_only_pretraining_on_text_reads_blocks_and_only_trajectories_their_setti
     }
     assert readers["block_size"] == readers["pretraining"] == LANGUAGE
     assert readers["trajectories"] == ["offline-reinforcement-learning"]
-    assert readers["tokenizer"] == ["text-classification", *LANGUAGE, "zero-shot-image-classification"]
+    assert readers["tokenizer"] == [
+        "text-classification",
+        "token-classification",
+        *LANGUAGE,
+        "zero-shot-image-classification",
+    ]
     assert readers["prompts"] == ["zero-shot-image-classification"]
 
 
