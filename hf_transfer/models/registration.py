@@ -1,6 +1,7 @@
 """Tells transformers about our architectures; called once transformers is imported beside `hf_transfer`."""
 
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
@@ -19,6 +20,7 @@ from transformers.utils import is_torchvision_available
 
 from hf_transfer.models.flowformer import (
     DecisionFlowformer,
+    FlowformerBackbone,
     FlowformerConfig,
     FlowformerForCausalLM,
     FlowformerForImageClassification,
@@ -49,6 +51,8 @@ AUTO_CLASSES = {
     AutoModelForTimeSeriesPrediction: FlowformerForTimeSeriesPrediction,
     AutoModelForTokenClassification: FlowformerForTokenClassification,
 }
+# apart from the heads: AutoBackbone.from_pretrained asks the Hub first, and so reads no local folder
+BACKBONES = {AutoBackbone: FlowformerBackbone}
 # transformers has no Auto class for these tasks
 HEADS_WITHOUT_AUTO_CLASS = (FlowformerForTimeSeriesClassification, DecisionFlowformer)
 
@@ -57,7 +61,7 @@ def register() -> None:
     """Register the configuration, every head and the "flow" attention; calling it again changes nothing."""
     register_flow_attention()
     AutoConfig.register(FlowformerConfig.model_type, FlowformerConfig, exist_ok=True)
-    for auto_class, model_class in AUTO_CLASSES.items():
+    for auto_class, model_class in {**AUTO_CLASSES, **BACKBONES}.items():
         auto_class.register(FlowformerConfig, model_class, exist_ok=True)
     AutoImageProcessor.register(FlowformerConfig, image_processor_classes=_image_processors(), exist_ok=True)
     AutoConfig.register(LeNetConfig.model_type, LeNetConfig, exist_ok=True)

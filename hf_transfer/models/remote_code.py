@@ -8,13 +8,13 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from hf_transfer.models import flowformer
 from hf_transfer.models.flowformer import FlowformerConfig
-from hf_transfer.models.registration import AUTO_CLASSES, HEADS_WITHOUT_AUTO_CLASS
+from hf_transfer.models.registration import AUTO_CLASSES, BACKBONES, HEADS_WITHOUT_AUTO_CLASS
 
 
 def register_remote_code() -> None:
     """From now on `save_pretrained` of a Flowformer copies the source files that it needs into its folder."""
     FlowformerConfig.register_for_auto_class()
-    for auto_class, model_class in AUTO_CLASSES.items():
+    for auto_class, model_class in {**AUTO_CLASSES, **BACKBONES}.items():
         model_class.register_for_auto_class(auto_class.__name__)
     for model_class in HEADS_WITHOUT_AUTO_CLASS:
         model_class.register_for_auto_class("AutoModel")
@@ -41,7 +41,7 @@ def add_remote_code(folder: str | Path) -> list[Path]:
 def _auto_map(modality: str, architectures: list[str]) -> dict[str, str]:
     """Auto class -> module and class; a head without an Auto class of its own answers to AutoModel if it was saved."""
     auto_map = {"AutoConfig": _place_of(FlowformerConfig)}
-    for auto_class, model_class in AUTO_CLASSES.items():
+    for auto_class, model_class in {**AUTO_CLASSES, **BACKBONES}.items():
         if model_class.required_modality in (None, modality):
             auto_map[auto_class.__name__] = _place_of(model_class)
     for model_class in HEADS_WITHOUT_AUTO_CLASS:

@@ -1,6 +1,7 @@
 """Flowformer as a transformers architecture; the files of this folder travel with a model as remote code."""
 
 from .attention_flowformer import register_flow_attention
+from .backbone_flowformer import FlowformerBackbone
 from .cache_flowformer import FlowAttentionCacheLayer
 from .configuration_flowformer import FlowformerConfig
 from .flow_attention import flow_attention
@@ -21,6 +22,7 @@ __all__ = [
     "DecisionFlowformer",
     "FlowAttentionCacheLayer",
     "FlowState",
+    "FlowformerBackbone",
     "FlowformerConfig",
     "FlowformerForCausalLM",
     "FlowformerForImageClassification",

@@ -4,6 +4,7 @@ Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
 """
 
 from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
 from .flow_options import FlowOptions
@@ -75,7 +76,7 @@ FOREIGN = {
 
 
 @strict
-class FlowformerConfig(PreTrainedConfig):
+class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""
     The defaults are `flowformer-base` for text; `FlowformerConfig.from_size("tiny", modality="image")` and so on.
 
@@ -86,6 +87,8 @@ class FlowformerConfig(PreTrainedConfig):
             ImageNet shape of the paper); a 2x2 convolution of stride 2 between stages. They then define `hidden_size`
             (the last) and `num_hidden_layers` (the sum); `num_attention_heads` and `intermediate_size` are one number
             for all stages or a list of one a stage. `intermediate_size=None` means four times the stage's width.
+        out_features, out_indices: the stages whose maps `FlowformerBackbone` gives, out of `stage_names`: the stem,
+            then the stages of a pyramid or the layers of a plain model; by default the last.
         downsample_norm: a norm before each convolution between stages; the released ImageNet code has none.
         layer_types: the attention of each layer, `"flow_attention"`, `"full_attention"` or `"sliding_attention"`, e.g.
             three layers of flow to one of full attention; softmax layers then compute by `attn_implementation`
@@ -205,7 +208,12 @@ class FlowformerConfig(PreTrainedConfig):
         if self.hidden_sizes is not None and self.depths is not None and self.hidden_sizes and self.depths:
             self.hidden_size = self.hidden_sizes[-1]
             self.num_hidden_layers = sum(self.depths)
+        maps = {name: kwargs.pop(name, None) for name in ("out_features", "out_indices")}
         super().__post_init__(**kwargs)
+        if self.modality == "image":
+            self.set_output_features_output_indices(**maps)
+        elif any(maps.values()):
+            raise ValueError(f"`out_features` and `out_indices` need `modality='image'`, got {self.modality!r}.")
         # Raised here too, because the strict validation that follows wraps the ValueError in an error of its own.
         self.validate_architecture()
 
@@ -227,10 +235,18 @@ class FlowformerConfig(PreTrainedConfig):
         return getattr(self, "_layer_types", None) is not None
 
     def to_dict(self) -> dict:
-        """As in transformers; `layer_types` only where they were given."""
+        """As in transformers; `layer_types` only where they were given, stages of feature maps only for images."""
         output = super().to_dict()
+        if self.modality != "image":
+            output = {name: value for name, value in output.items() if name not in ("out_features", "out_indices")}
         given = output.pop("_layer_types", None)
         return output if given is None else {**output, "layer_types": given}
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The stem, then the stages of a pyramid or the layers of a plain model."""
+        stages = len(self.depths) if self.depths else self.num_hidden_layers
+        return ["stem", *(f"stage{stage}" for stage in range(1, stages + 1))]
 
     @property
     def has_final_norm(self) -> bool:
