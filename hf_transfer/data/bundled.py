@@ -20,12 +20,14 @@ from sklearn.datasets import load_digits
 
 from hf_transfer.data.bible import VERSIONS, bible
 from hf_transfer.data.bible_names import bible_names
+from hf_transfer.data.coco import coco_rows, read_coco
 from hf_transfer.data.conll import SUFFIXES as CONLL_SUFFIXES
 from hf_transfer.data.conll import load_conll
 from hf_transfer.data.emoji import emoji
 from hf_transfer.data.emoji_scenes import emoji_boxes, emoji_masks, emoji_points
 from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
 from hf_transfer.data.list_ops import list_ops
+from hf_transfer.data.mask_folders import load_masks, mask_folders
 from hf_transfer.data.photographs import on_photographs
 from hf_transfer.data.picture_paths import with_pictures
 from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, rotated
@@ -248,6 +250,8 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
             return load_from_disk(str(path))
+        if mask_folders(path):
+            return load_masks(path)
         tables = tables_of(path)
         return load_pictures(path) if not tables else DatasetDict({k: _load_file(v) for k, v in tables.items()})
     if not path.is_file():
@@ -259,6 +263,8 @@ def _load_file(path: Path) -> Dataset:
     """The rows of a csv, tsv, json, parquet or CoNLL file."""
     if path.suffix in CONLL_SUFFIXES:
         return load_conll(path)
+    if path.suffix == ".json" and (parts := read_coco(path)) is not None:
+        return coco_rows(parts, path)
     is_text = path.suffix in SEPARATORS
     loaded = load_table(path) if is_text else load_dataset(FILE_FORMATS[path.suffix], data_files=str(path))
     return with_pictures(loaded["train"], path.parent)

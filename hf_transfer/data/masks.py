@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Image, List
+from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import undecoded
@@ -26,6 +27,8 @@ MASK_COLUMNS = ("labels", "label", "mask", "masks", "annotation", "annotations",
 CLASSES_COLUMN = "classes"
 """A list of ClassLabel: the classes that the mask of the row shows. Its names are those of the mask's numbers."""
 IGNORED_VALUE = 255
+LARGEST = 65535
+"""That a mask of 16 bits can hold."""
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 TURNED = (5, 6, 7, 8)
 """Values of a photograph's orientation that exchange its sides."""
@@ -91,7 +94,7 @@ def named_classes(rows: Dataset, id2label: Mapping[Any, str] | str | None = None
 
 
 def read_mask_labels(
-    rows: Dataset, role: str, id2label: Mapping[Any, str] | str | None = None, ignored: int = IGNORED_VALUE
+    rows: Dataset, role: str, id2label: Mapping[Any, str] | str | None = None
 ) -> tuple[Dataset, LabelKind]:
     """Arranged rows and what their masks tell apart; without names the numbers found in the masks are the classes.
 
@@ -102,14 +105,14 @@ def read_mask_labels(
     if names is None:
         found: set[int] = set()
         for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
-            found |= set(np.unique(read_mask(cell, mask_name(rows, place, cell))).tolist()) - {ignored}
+            found |= set(np.unique(read_mask(cell, mask_name(rows, place, cell))).tolist()) - {IGNORED_VALUE}
         names = tuple(str(number) for number in range(max(found, default=-1) + 1))
     if len(names) < 2:
         raise ValueError(f"the masks of the {role} rows should tell at least two classes apart, got {list(names)}.")
     return rows, LabelKind(SINGLE_LABEL, len(names), names)
 
 
-def masks_as(rows: Dataset, kind: LabelKind, role: str, source: str, ignored: int = IGNORED_VALUE) -> Dataset:
+def masks_as(rows: Dataset, kind: LabelKind, role: str, source: str) -> Dataset:
     """Arranged rows whose masks are numbered as `kind` numbers the classes, by name where both have names.
 
     Raises:
@@ -124,9 +127,28 @@ def masks_as(rows: Dataset, kind: LabelKind, role: str, source: str, ignored: in
             f"the masks of the {role} rows have the classes {unknown[:10]}, which {source} has not ({names[:10]}): "
             "leave them out, or mark their pixels as ignored."
         )
-    numbers = np.arange(65536)
+    numbers = np.arange(LARGEST + 1)
     numbers[: len(here)] = [names.index(name) for name in here]
-    numbers[ignored] = ignored
+    return renumbered(rows, numbers).remove_columns(CLASSES_COLUMN)
+
+
+def with_ignored_value(rows: Dataset, ignored: int) -> Dataset:
+    """Arranged rows whose masks mark pixels without a class by `IGNORED_VALUE`, where another number did.
+
+    Raises:
+        ValueError: the number is none that a mask can hold.
+    """
+    if ignored == IGNORED_VALUE:
+        return rows
+    if not 0 <= ignored <= LARGEST:
+        raise ValueError(f"`ignore_index` should be a value of a mask, from 0 to {LARGEST}, got {ignored}.")
+    numbers = np.arange(LARGEST + 1)
+    numbers[ignored] = IGNORED_VALUE
+    return renumbered(rows, numbers)
+
+
+def renumbered(rows: Dataset, numbers: np.ndarray) -> Dataset:
+    """Arranged rows with other numbers in their masks: `numbers` [LARGEST + 1] by the old ones."""
     plain = undecoded(rows.with_format(None), "labels")
 
     def renumber(cell: Any, place: int) -> dict[str, Any]:
@@ -136,7 +158,15 @@ def masks_as(rows: Dataset, kind: LabelKind, role: str, source: str, ignored: in
         return {"labels": {"bytes": stored.getvalue(), "path": cell.get("path")}}
 
     changed = plain.map(renumber, input_columns="labels", with_indices=True, desc="Numbering classes")
-    return changed.remove_columns(CLASSES_COLUMN).with_format(**format_of(rows))
+    return changed.cast_column("labels", Image()).with_format(**format_of(rows))
+
+
+def check_class_names(source: Dataset, target: Dataset, made_for: Collection[str]) -> None:
+    """Raises ValueError where the masks of two domains name different classes, as `check_label_spaces`."""
+    named = [named_classes(rows) for rows in (source, target)]
+    if None not in named:
+        features = [Features({"label": ClassLabel(names=list(names))}) for names in named]
+        check_label_spaces(*(Dataset.from_dict({"label": []}, features=one) for one in features), made_for)
 
 
 def mask_name(rows: Dataset, place: int, cell: Any) -> str:
@@ -177,7 +207,7 @@ def size_of(cell: Mapping[str, Any]) -> tuple[int, int]:
     return picture.size[::-1] if turned else picture.size
 
 
-def check_mask(mask: np.ndarray, image: Any, name: str, classes: int, ignored: int = IGNORED_VALUE) -> None:
+def check_mask(mask: np.ndarray, image: Any, name: str, classes: int) -> None:
     """A mask is as large as its picture, and holds classes of the model.
 
     Args:
@@ -185,7 +215,6 @@ def check_mask(mask: np.ndarray, image: Any, name: str, classes: int, ignored: i
         image: cell of the picture.
         name: of the mask, for messages.
         classes: how many the model tells apart.
-        ignored: the value of pixels without a class.
 
     Raises:
         ValueError: it is not so.
@@ -196,37 +225,31 @@ def check_mask(mask: np.ndarray, image: Any, name: str, classes: int, ignored: i
             f"the mask {name} has {mask.shape[1]} x {mask.shape[0]} pixels and its picture {width} x {height}: they "
             "should be of the same size, pixel by pixel."
         )
-    outside = np.unique(mask[(mask >= classes) & (mask != ignored)])
+    outside = np.unique(mask[(mask >= classes) & (mask != IGNORED_VALUE)])
     if len(outside):
         raise ValueError(
-            f"the mask {name} holds the classes {outside[:10].tolist()}, and the model knows 0 to {classes - 1}: name "
-            f"all classes by `id2label`, or mark pixels without a class by {ignored} (`ignore_index`)."
+            f"the mask {name} holds the classes {outside[:10].tolist()}, and the model knows 0 to {classes - 1}: "
+            f"name all by `id2label`, or mark pixels without a class by {IGNORED_VALUE} or by `ignore_index`."
         )
 
 
-def map_at(mask: np.ndarray, height: int, width: int, ignored: int, becomes: int) -> bytes:
+def map_at(mask: np.ndarray, height: int, width: int, ignored: int) -> bytes:
     """A mask at another size, each place with the class at its middle, as the bytes of int16.
 
     Args:
         mask: [H, W].
         height, width: of the result.
-        ignored: the value of pixels without a class.
-        becomes: what marks them in the result.
+        ignored: what marks pixels without a class in the result.
     """
     rows, columns = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip((height, width), mask.shape))
     values = mask[rows][:, columns]
-    return np.where(values == ignored, becomes, values).astype(np.int16).tobytes()
+    return np.where(values == IGNORED_VALUE, ignored, values).astype(np.int16).tobytes()
 
 
-def shown_classes(rows: Dataset, classes: int, ignored: int = IGNORED_VALUE) -> np.ndarray:
+def shown_classes(rows: Dataset, classes: int) -> np.ndarray:
     """Which classes each mask shows, [N, C] of 0 and 1; of arranged rows."""
     shown = np.zeros((len(rows), classes), dtype=np.float32)
     for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
         values = np.unique(read_mask(cell, mask_name(rows, place, cell)))
-        shown[place, values[(values != ignored) & (values < classes)]] = 1.0
+        shown[place, values[(values != IGNORED_VALUE) & (values < classes)]] = 1.0
     return shown
-
-
-def is_list_of_classes(feature: Any) -> bool:
-    """Whether a column holds lists of named classes."""
-    return isinstance(feature, List) and isinstance(feature.feature, ClassLabel)

@@ -2,12 +2,14 @@
 
 OBJECTIVES = {
     "adda": "hf_transfer.domain_adaptation.adda:ADDA",
+    "advent": "hf_transfer.domain_adaptation.advent:ADVENT",
     "afn": "hf_transfer.domain_adaptation.afn:AFN",
     "bsp": "hf_transfer.domain_adaptation.bsp:BSP",
     "cdan": "hf_transfer.domain_adaptation.cdan:CDAN",
     "coral": "hf_transfer.domain_adaptation.coral:CORAL",
     "cycada": "hf_transfer.domain_adaptation.cycada:CyCADA",
     "cyclegan": "hf_transfer.domain_adaptation.cyclegan:CycleGAN",
+    "dacs": "hf_transfer.domain_adaptation.dacs:DACS",
     "dan": "hf_transfer.domain_adaptation.dan:DAN",
     "dann": "hf_transfer.domain_adaptation.dann:DANN",
     "dd": "hf_transfer.domain_adaptation.dd:DD",

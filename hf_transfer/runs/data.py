@@ -15,7 +15,6 @@ from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.bundled import load, load_splits
 from hf_transfer.data.checks import check_not_empty
-from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.labels import (
     LabelKind,
     are_hidden,
@@ -169,7 +168,7 @@ def load_data(
         target = task.arranged(target, arguments, f"target (`{arguments.target_dataset}`)")
         if has_labels(target, label_column):
             target = with_one_label_column(target, "target", label_column)[0]
-        check_label_spaces(train, target, label_spaces)
+        task.check_domains(train, target, label_spaces)
     held_out: tuple[int, ...] = ()
     test = _named_test(arguments, own, of_target, task)
     if test is None and arguments.test_rows is None:

@@ -100,7 +100,8 @@ class Diagnostics:
         _, logits, domain, labels = outputs
         classes, source = self.trainer.transfer_model.config.num_labels, (domain == SOURCE).numpy()
         counts = {"source": confusion_counts(labels.numpy()[source], logits.argmax(dim=1).numpy()[source], classes)}
-        if test is not None:
+        reader = self.trainer.transfer_model.readout
+        if test is not None and reader.own_task_loss is None:  # else its outputs are no logits of units
             logits, known = labelled_units(test.predictions, test.label_ids)
             counts["target test"] = confusion_counts(known, np.argmax(logits, axis=-1), classes)
         return counts

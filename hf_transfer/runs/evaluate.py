@@ -110,6 +110,7 @@ def run_evaluation(
             config,
             eval_dataset=ready,
             compute_metrics=measured,
+            preprocess_logits_for_metrics=reader.reduced,
             data_collator=collator,
         )
         trainer.check_dataset(trainer.transfer_model, ready)

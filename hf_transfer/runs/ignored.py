@@ -68,6 +68,9 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "block_size": (is_not_read("block_size"), PRETRAINING),
     "pretraining": (is_not_read("pretraining"), PRETRAINING),
     "streaming": (reads_all_rows_first, "tasks on images, texts and series, whose rows are read one by one"),
+    "id2label": (is_not_read("id2label"), "masks (image-segmentation) and key points (keypoint-detection)"),
+    "ignore_index": (is_not_read("ignore_index"), "masks (image-segmentation)"),
+    "fourier_adaptation": (is_task_run, DOMAIN),
     "trajectories": (is_not_read("trajectories"), "the task offline-reinforcement-learning"),
 }
 """Argument -> when nothing reads it, and what it is for."""

@@ -16,6 +16,7 @@ from hf_transfer.data.checks import check_not_empty
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.prepare import check_modality
 from hf_transfer.evaluation.answers import answers_of as answers_of
+from hf_transfer.hub import atomic_folder
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.task import find_evaluation_task
@@ -35,7 +36,9 @@ def run_prediction(
     max_length: int | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Write a csv file: the row's number, its text where it has any, the prediction and how probable it is.
+    """Write a csv file: the row\'s number, its text where it has any, the prediction and how probable it is.
+
+    Predicted masks go into a folder of the same name beside it.
 
     A class has one `probability`; several labels have the probability of each; a regression has its numbers.
 
@@ -64,12 +67,20 @@ def run_prediction(
     task = task or find_evaluation_task(ModelArguments(model=model), lambda: without_labels(rows))
     if task not in tasks_with_labels():
         raise ValueError(f"`task` should be one of {tasks_with_labels()}, got `{task}`.")
+    pictures = output.with_suffix("")
+    if task_named(task).tells_by_pictures and pictures.exists() and not overwrite:
+        raise FileExistsError(f"`{pictures}` exists, where pictures of predictions would go: choose another --output.")
     loaded = load_model(ModelArguments(model=model, task=task), allow_new_weights=False)
     arguments = DataArguments(dataset, text_columns=list(text_columns) or None, max_length=max_length)
     rows = without_labels(task_named(task).arranged(without_labels(rows), arguments, f"prediction (`{dataset}`)"))
     ready, outputs = ready_and_outputs(loaded, task, model, rows, text_columns, batch_size, max_length)
     columns = task_named(task).answers(rows, ready, outputs, loaded.config)
+    files = task_named(task).files(rows, outputs, loaded.config)
     output.parent.mkdir(parents=True, exist_ok=True)
+    if files:
+        with atomic_folder(pictures, overwrite=overwrite) as staging:
+            for name, picture in files.items():
+                picture.save(staging / name)
     with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

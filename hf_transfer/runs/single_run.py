@@ -63,6 +63,7 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         "train_dataset": data.train,
         "eval_dataset": data.test,
         "compute_metrics": task.label_metrics(model.config),
+        "preprocess_logits_for_metrics": task.reduced,
         "processing_class": processor,
         "data_collator": task.collator(processor, data.known, getattr(model.config, "pad_token_id", 0)),
     }

@@ -82,6 +82,8 @@ def find_task(
             f"{sorted(TASKS)}."
         )
     (kind,) = kinds
+    if kind == "image" and not pretraining and (parts := task_of_parts(config, rows)):
+        return parts
     if not pretraining or kind in ("trajectory", "time_series") or set(LABEL_COLUMNS) & set(data.column_names):
         return MAIN_TASKS[kind].name
     if kind == "image":
@@ -91,6 +93,13 @@ def find_task(
             "`task` should say how to pre-train on text: fill-mask, text-generation or text2text-generation."
         )
     return task
+
+
+def task_of_parts(config: PreTrainedConfig | None, rows: Callable[[], Dataset]) -> str | None:
+    """The task of pictures whose labels are masks, where a model of this configuration can have it."""
+    able = [task for task in TASKS.values() if task.labels_parts_of_images and task.can_load(config)]
+    data = rows() if able else None
+    return next((task.name for task in able if task.claims(data)), None)
 
 
 def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]) -> str:

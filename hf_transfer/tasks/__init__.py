@@ -5,6 +5,7 @@ from __future__ import annotations
 from hf_transfer.tasks.fill_mask import FillMask
 from hf_transfer.tasks.image_classification import ImageClassification
 from hf_transfer.tasks.image_feature_extraction import ImageFeatureExtraction
+from hf_transfer.tasks.image_segmentation import ImageSegmentation
 from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
 from hf_transfer.tasks.task import Task
@@ -21,6 +22,7 @@ TASKS: dict[str, Task] = {
         ImageClassification(),
         TextClassification(),
         TokenClassification(),
+        ImageSegmentation(),
         TimeSeriesClassification(),
         MaskedImageModeling(),
         ImageFeatureExtraction(),

@@ -129,6 +129,16 @@ class DataArguments:
     label_column: str | None = field(
         default=None, metadata={"help": "Which column holds the labels, where it is not label, labels or label_ids."}
     )
+    id2label: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Names of the numbers in masks, or of key points, {0: road, 1: car}, or the path of a JSON file "
+            "with them."
+        },
+    )
+    ignore_index: int | None = field(
+        default=None, metadata={"help": "The number in masks that means no class; 255 when left out."}
+    )
     problem_type: str | None = field(
         default=None,
         metadata={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.core.task_metrics import METRICS
+from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.collators import PaddingCollator
 from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as
 from hf_transfer.data.prepare import prepare
@@ -37,6 +38,10 @@ class Task:
     """Of rows that are model inputs already: the column that shows it is this task's kind of input."""
     saved_as: ClassVar[tuple[str, ...]] = ()
     """Ends of the class names of models that were saved with this head, where these tell the task."""
+    labels_parts_of_images: ClassVar[bool] = False
+    """Whether labels are of pixels, boxes or points of pictures, which rows tell from classes of pictures."""
+    tells_by_pictures: ClassVar[bool] = False
+    """Whether predictions are pictures too, see `files`."""
     own_arguments: ClassVar[frozenset[str]] = frozenset()
     """Arguments of the data that this task reads and not every one does."""
     keeps_columns: ClassVar[bool] = False
@@ -51,6 +56,14 @@ class Task:
     def model_class(self) -> Any:
         """The class with `from_pretrained` and, if it is an Auto class, `from_config`."""
         return getattr(transformers, self.auto_class)
+
+    def can_load(self, config: PreTrainedConfig | None) -> bool:
+        """Whether there is a model with such a head for a configuration; of one that is not known there may be."""
+        return config is None or type(config) in getattr(self.model_class(), "_model_mapping", ())
+
+    def claims(self, rows: Dataset) -> bool:
+        """With `labels_parts_of_images`: whether rows as they were read have such labels."""
+        return False
 
     def new_processor(self, model: ModelArguments, data: DataArguments, rows: Dataset) -> Any:
         """What reads raw rows, where it is made anew or named by the user; None for the model's own.
@@ -112,6 +125,14 @@ class Task:
         """Arranged rows as inputs of a model; arguments as `hf_transfer.data.prepare.prepare` takes them."""
         return prepare(rows, config, processor, **reading)
 
+    def check_domains(self, source: Dataset, target: Dataset, made_for: Collection[str]) -> None:
+        """Raises ValueError where arranged rows of two domains have other classes than the run's methods allow."""
+        check_label_spaces(source, target, made_for)
+
+    def reduced(self, outputs: Any, labels: Any) -> Any:
+        """What is kept of a batch's outputs to be measured: `preprocess_logits_for_metrics` of the trainer."""
+        return outputs
+
     def label_metrics(self, config: PreTrainedConfig) -> Callable[[EvalPrediction], Metrics]:
         """With `reads_labels`: `compute_metrics` of the trainer.
 
@@ -140,6 +161,10 @@ class Task:
         }
         logits = torch.as_tensor(outputs).float()
         return {"row": list(range(len(rows))), **texts, **answers_of(logits, config)}
+
+    def files(self, rows: Dataset, outputs: Any, config: PreTrainedConfig) -> dict[str, Any]:
+        """Pictures that tell predictions where a table cannot, by their file names; arguments as of `answers`."""
+        return {}
 
     def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
         """What makes a batch of prepared rows; None where the Trainer's own choice is right.

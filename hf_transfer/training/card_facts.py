@@ -33,6 +33,8 @@ HEADS = {
     "ForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
     "ForAudioClassification": ("audio-classification", "AutoModelForAudioClassification"),
     "ForVideoClassification": ("video-classification", "AutoModelForVideoClassification"),
+    "ForSemanticSegmentation": ("image-segmentation", "AutoModelForSemanticSegmentation"),
+    "ForObjectDetection": ("object-detection", "AutoModelForObjectDetection"),
     "ForMaskedImageModeling": ("masked-image-modeling", "AutoModelForMaskedImageModeling"),
     "ViTMAEForPreTraining": ("masked-image-modeling", ""),
     "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),

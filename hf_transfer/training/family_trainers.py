@@ -180,7 +180,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         limit = args.validation_rows if validation_rows is None else validation_rows
         if limit < 1:
             raise ValueError(f"`validation_rows` should be at least 1, got {limit}.")
-        readout = kwargs.get("readout")
+        readout = kwargs.get("readout") or args.readout
         chosen = model.readout if isinstance(model, TransferModel) else choose_readout(model, readout)
         if is_stream(train_dataset, target_dataset):
             if not chosen.units_are_rows:

@@ -36,6 +36,7 @@ from hf_transfer.data.checks import (
 )
 from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
+from hf_transfer.data.fourier import FourierCollator, TargetLight
 from hf_transfer.data.masked_patches import with_patch_masks
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import WEIGHT_COLUMN, DomainBalancedSampler, ShuffleSampler, WeightedSampler
@@ -107,6 +108,7 @@ class TransferTrainer(PublishingTrainer):
         if not isinstance(args, TransferConfig):
             raise TypeError(f"`args` should be a TransferConfig, got {type(args).__name__}.")
         check_writable(args.output_dir)
+        readout = args.readout if readout is None else readout
         if not isinstance(model, TransferModel):
             made = make_objectives(args.objectives if objectives is None else objectives)
             # a backbone without a head has no loss of its own
@@ -255,6 +257,8 @@ class TransferTrainer(PublishingTrainer):
         if isinstance(self.data_collator, TextCollator):
             self._check_texts(self.data_collator)
         comparing = sorted(name for name, one in self.transfer_model.objectives.items() if "views" in one.needs)
+        if self.train_dataset is not None and self.args.fourier_adaptation is not None:
+            given = self._with_target_light(given)
         if self.train_dataset is None or not (comparing or self.args.augmentation is not None):
             return self._numbering(given)
         if self.args.train_sampling_strategy == "batch_rebalance":
@@ -265,6 +269,11 @@ class TransferTrainer(PublishingTrainer):
         return augmenting_collator(
             given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed, usual
         )
+
+    def _with_target_light(self, collator: Callable | None) -> Callable:
+        """The collator, whose source pictures get low frequencies of target pictures."""
+        beta = self.args.fourier_adaptation
+        return FourierCollator(collator, TargetLight.of(self.known_rows, beta), beta, self.data_seed)
 
     def _numbering(self, collator: Callable) -> Callable:
         """The collator, with the numbers of the rows where an objective asks for them and no row ever changes."""

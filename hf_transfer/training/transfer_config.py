@@ -53,6 +53,20 @@ class TransferConfig(TrainingArguments):
         default=None,
         metadata={"help": 'Schedules of layers by name with their keywords, e.g. \'{"ulmfit": {"decay": 2.6}}\'.'},
     )
+    readout: str | None = field(
+        default=None,
+        metadata={
+            "help": "What of the model's outputs the objectives see, where it is not the usual: a key of "
+            "hf_transfer.modeling.readouts.READOUTS, such as `pictures` for a detector, or the name of an output."
+        },
+    )
+    fourier_adaptation: float | None = field(
+        default=None,
+        metadata={
+            "help": "Give source pictures the low frequencies of target pictures, up to so large a share of the "
+            "smaller side (Fourier domain adaptation): 0.01 for pictures of 512 pixels and more, 0.05 for small ones."
+        },
+    )
     task_loss_weight: float = field(
         default=1.0, metadata={"help": "Weight of the task loss beside the objectives; 0 trains on these alone."}
     )
@@ -145,6 +159,8 @@ class TransferConfig(TrainingArguments):
             raise ValueError(f"`momentum` should be in [0, 1), got {self.momentum}.")
         if self.hyper_rule is not None and self.hyper_rule not in HYPER_RULES:
             raise ValueError(f"`hyper_rule` should be one of {sorted(HYPER_RULES)}, got {self.hyper_rule!r}.")
+        if self.fourier_adaptation is not None and not 0 <= self.fourier_adaptation < 0.5:
+            raise ValueError(f"`fourier_adaptation` should be in [0, 0.5), got {self.fourier_adaptation}.")
         if not 0 <= self.source_holdout < 1:
             raise ValueError(f"`source_holdout` should be in [0, 1), got {self.source_holdout}.")
         if not 0 <= self.objective_warmup <= 1:

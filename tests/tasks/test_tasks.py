@@ -31,6 +31,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "image-classification",
         "text-classification",
         "token-classification",
+        "image-segmentation",
         "time-series-classification",
     ]
 
