@@ -53,9 +53,13 @@ def check_label_spaces(source: Dataset, target: Dataset, made_for: Collection[st
         for dataset in (source, target)
         if (column := named_label_column(dataset)) and isinstance(dataset.features[column], ClassLabel)
     ]
-    if len(names) < 2:
-        return
-    lacking, other = names[0] - names[1], names[1] - names[0]
+    if len(names) == 2:
+        check_names(*names, made_for)
+
+
+def check_names(source: Collection[str], target: Collection[str], made_for: Collection[str] = ()) -> None:
+    """As `check_label_spaces`, of the names of the classes of source and target."""
+    lacking, other = set(source) - set(target), set(target) - set(source)
     if lacking and "partial" not in made_for:
         raise ValueError(
             f"the target lacks classes of the source: {_first(lacking)}. That is partial domain adaptation: use pada "

@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Dataset, Features, Image, List, Value
 
 from hf_transfer.core.task_loss import IGNORED_LABEL, REGRESSION
+from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import undecoded
@@ -26,15 +27,20 @@ ROUNDING = 1.0
 
 def point_column(rows: Dataset, column: str | None = None) -> str | None:
     """The column of key points: the one asked for, or one of `POINT_COLUMNS` that holds lists of numbers."""
+    if not any(isinstance(feature, Image) for feature in rows.features.values()):
+        return None
     for name in POINT_COLUMNS if column is None else (column,):
-        if is_numbers(rows.features.get(name)):
+        # a flat list under a usual name is one of several labels that hold at once
+        if is_numbers(rows.features.get(name), nested=name in LABEL_COLUMNS):
             return name
     return None
 
 
-def is_numbers(feature: Any) -> bool:
-    """Whether a feature is a list of numbers, or a list of such lists."""
+def is_numbers(feature: Any, nested: bool = False) -> bool:
+    """Whether a feature is a list of such lists, or unless `nested` a list of numbers."""
     inner = getattr(feature, "feature", None)
+    if nested and not hasattr(inner, "feature"):
+        return False
     inner = getattr(inner, "feature", inner)
     return isinstance(inner, Value) and any(kind in inner.dtype for kind in ("int", "float"))
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Image
 from PIL import Image as PILImage
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
-from hf_transfer.data.class_names import check_label_spaces
+from hf_transfer.data.class_names import check_names
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import undecoded
@@ -161,12 +161,11 @@ def renumbered(rows: Dataset, numbers: np.ndarray) -> Dataset:
     return changed.cast_column("labels", Image()).with_format(**format_of(rows))
 
 
-def check_class_names(source: Dataset, target: Dataset, made_for: Collection[str]) -> None:
-    """Raises ValueError where the masks of two domains name different classes, as `check_label_spaces`."""
-    named = [named_classes(rows) for rows in (source, target)]
-    if None not in named:
-        features = [Features({"label": ClassLabel(names=list(names))}) for names in named]
-        check_label_spaces(*(Dataset.from_dict({"label": []}, features=one) for one in features), made_for)
+def check_class_names(target: Dataset, kind: LabelKind | None, made_for: Collection[str]) -> None:
+    """Raises ValueError where the masks of a target name other classes than those of the source, as `check_names`."""
+    names = named_classes(target)
+    if names is not None and kind is not None:
+        check_names(kind.class_names or names, names, made_for)
 
 
 def mask_name(rows: Dataset, place: int, cell: Any) -> str:

@@ -7,12 +7,16 @@ middle y, width and height as shares of the picture's sides, as detectors of tra
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from torch import Tensor
 
 from hf_transfer.core.task_loss import IGNORED_LABEL, MULTI_LABEL
+from hf_transfer.data.class_names import check_names
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import undecoded
@@ -91,6 +95,14 @@ def category_names(rows: Dataset) -> tuple[str, ...]:
     if found[0] < 0:
         raise ValueError(f"categories should be names, or numbers from 0 on, got {found[0]}.")
     return tuple(str(number) for number in range(int(found[-1]) + 1))
+
+
+def check_categories(target: Dataset, kind: LabelKind | None, made_for: Collection[str]) -> None:
+    """Raises ValueError where a target's column names other categories than the source has; its boxes are not read."""
+    feature = target.features.get("labels")
+    names = feature["category"].feature if isinstance(feature, dict) else None
+    if isinstance(names, ClassLabel) and kind is not None:
+        check_names(kind.class_names or names.names, names.names, made_for)
 
 
 def _cells(rows: Dataset) -> list[dict[str, Any] | None]:
@@ -182,3 +194,26 @@ def shown_categories(rows: Dataset, classes: int) -> np.ndarray:
 def unknown_table() -> list[list[float]]:
     """The table of a row whose objects are not known."""
     return [[float(IGNORED_LABEL)] * 5]
+
+
+def padded_objects(tables: Sequence[Tensor]) -> Tensor:
+    """Tables [M_i, 5] as one tensor [B, M, 5], filled up with lines without an object."""
+    filled = torch.zeros(len(tables), max(1, *(len(one) for one in tables)), 5)
+    filled[..., 0] = NO_OBJECT
+    for place, table in enumerate(tables):
+        filled[place, : len(table)] = table
+        if len(table) and (table == IGNORED_LABEL).all():
+            filled[place] = IGNORED_LABEL
+    return filled
+
+
+class ObjectCollator:
+    """A batch of pictures of one size, and `labels` [B, M, 5] of their objects where rows have them."""
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = {"pixel_values": torch.stack([torch.as_tensor(row["pixel_values"]) for row in rows])}
+        if "domain" in rows[0]:
+            batch["domain"] = torch.tensor([int(row["domain"]) for row in rows])
+        if "labels" in rows[0]:
+            batch["labels"] = padded_objects([torch.as_tensor(row["labels"]).reshape(-1, 5) for row in rows])
+        return batch

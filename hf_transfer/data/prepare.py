@@ -98,6 +98,7 @@ def check_modality(dataset: Dataset, config: PreTrainedConfig) -> None:
     """Raises ValueError when the dataset holds images and the model reads none."""
     images = _image_columns(dataset)
     reads_images = hasattr(getattr(config, "vision_config", config), "num_channels") or config.model_type == TIMM
+    reads_images = reads_images or hasattr(config, "backbone_config")
     if images and not reads_images:
         raise ValueError(f"column `{images[0]}` holds images, and a {config.model_type} model reads none.")
 

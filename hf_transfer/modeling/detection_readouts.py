@@ -23,6 +23,11 @@ from hf_transfer.modeling.anatomy import unwrap_peft, width_of
 
 QUERY_COUNTS = ("num_queries", "num_detection_tokens")
 WIDTHS = ("d_model", "hidden_size")
+HEADS = (
+    *("class_labels_classifier", "bbox_predictor"),
+    *("class_embed", "bbox_embed", "enc_score_head", "enc_bbox_head", "denoising_class_embed"),
+)
+"""What transformers' detectors call the layers that give classes and boxes."""
 
 
 class Queries(Readout):
@@ -105,6 +110,12 @@ def class_scores(model: nn.Module) -> int:
     if not found:
         raise ValueError(f"a {type(base).__name__} has no layer that scores its {classes} classes.")
     return found[-1]
+
+
+def detection_heads(model: nn.Module) -> list[str]:
+    """What the model calls its layers that give classes and boxes; none where it is no detector."""
+    names = {name.split(".")[-1] for name, _ in unwrap_peft(model).named_modules()}
+    return [name for name in HEADS if name in names]
 
 
 def _first_of(config: Any, names: tuple[str, ...]) -> int:

@@ -36,6 +36,7 @@ from hf_transfer.data.tagged_words import (
 )
 from hf_transfer.data.text_columns import check_pair
 from hf_transfer.data.text_length import check_vocabulary, longest_text
+from hf_transfer.modeling.scene_labels import SCENE_COLUMNS, scene_column, with_picture_labels
 
 logger = logging.get_logger(__name__)
 
@@ -121,6 +122,8 @@ def numbered_labels(
     Raises:
         ValueError: there is no label column, or its labels cannot be read.
     """
+    if dataset.format["type"] != "custom" and (scenes := scene_column(dataset, label_column)) is not None:
+        return with_picture_labels(dataset, scenes)
     # A transform on the fly makes the columns that count.
     row = plain_rows(dataset)[0]
     column = choose_label(row, label_column)
@@ -162,7 +165,7 @@ def labels_every_token(row: dict[str, Any], label: str) -> bool:
 
 
 def choose_label(row: dict[str, Any], label_column: str | None) -> str:
-    names = LABEL_COLUMNS + TOKEN_LABEL_COLUMNS if label_column is None else (label_column,)
+    names = LABEL_COLUMNS + TOKEN_LABEL_COLUMNS + SCENE_COLUMNS if label_column is None else (label_column,)
     for name in names:
         if name in row:
             return name

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from hf_transfer.core.task_loss import IGNORED_LABEL, known_rows
 from hf_transfer.modeling.anatomy import unwrap_peft
 
-NO_OBJECT = -1
-"""The class of a line that fills up the table of a picture with fewer objects than others have."""
 DENSE_HEADS = ("ForSemanticSegmentation", "ForImageSegmentation")
 DETECTION_HEADS = ("ForObjectDetection",)
 IGNORE_SETTINGS = ("semantic_loss_ignore_index", "loss_ignore_index")
@@ -26,6 +24,9 @@ IGNORE_SETTINGS = ("semantic_loss_ignore_index", "loss_ignore_index")
 
 class LabelForm:
     """Labels as they are, for all models but detectors."""
+
+    weighs_by_labels: ClassVar[bool] = True
+    """Whether the loss is a mean over labels, so that a batch with more of them counts more in one of several."""
 
     def given(self, model: nn.Module, labels: Tensor, count: int = 1) -> Any:
         """What the model's forward is given, of the first copy of the rows where labels can be left out of a loss.
@@ -46,7 +47,9 @@ class LabelForm:
 
 
 class Objects(LabelForm):
-    """Of a detector."""
+    """Of a detector, whose loss is divided by the boxes of all processes."""
+
+    weighs_by_labels = False
 
     def given(self, model: nn.Module, labels: Tensor, count: int = 1) -> list[dict[str, Tensor]]:
         return [objects_of(table) for table in torch.cat([labels] * count)]
@@ -115,14 +118,3 @@ def rows_of_batch(value: Any, keep: Tensor) -> Any:
     if isinstance(value, Mapping):  # of RT-DETR's denoising, which tells the pictures' queries apart in a list
         return {name: rows_of_batch(one, keep) if name.endswith("idx") else one for name, one in value.items()}
     return value
-
-
-def padded_objects(tables: list[Tensor]) -> Tensor:
-    """Tables [M_i, 5] as one tensor [B, M, 5], filled up with lines without an object."""
-    filled = torch.zeros(len(tables), max(1, *(len(one) for one in tables)), 5)
-    filled[..., 0] = NO_OBJECT
-    for place, table in enumerate(tables):
-        filled[place, : len(table)] = table
-        if len(table) and (table == IGNORED_LABEL).all():
-            filled[place] = IGNORED_LABEL
-    return filled

@@ -168,7 +168,7 @@ def load_data(
         target = task.arranged(target, arguments, f"target (`{arguments.target_dataset}`)")
         if has_labels(target, label_column):
             target = with_one_label_column(target, "target", label_column)[0]
-        task.check_domains(train, target, label_spaces)
+        task.check_domains(train, target, kind, label_spaces)
     held_out: tuple[int, ...] = ()
     test = _named_test(arguments, own, of_target, task)
     if test is None and arguments.test_rows is None:

@@ -26,7 +26,9 @@ from hf_transfer.hub import adapter_class_names, loadable_adapter
 from hf_transfer.hub.adapter import are_made_up, named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter
 from hf_transfer.modeling.anatomy import linear_heads
+from hf_transfer.modeling.detection_readouts import detection_heads
 from hf_transfer.modeling.head_order import order_head
+from hf_transfer.modeling.label_forms import DETECTION_HEADS
 from hf_transfer.modeling.two_towers import DUAL_ENCODER, TOWERS, check_tower, load_tower, named_towers, tower_config
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.tasks import task_named
@@ -209,7 +211,7 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     # A configuration keeps whatever it is given, so that a misspelt size would be passed over in silence.
     plain = AutoConfig.for_model(kind)
     # that of a convolutional net may say nothing of the size of its images, which are read at one all the same
-    known = {"image_size"} if hasattr(plain, "num_channels") else set()
+    known = {"image_size"} if hasattr(plain, "num_channels") or hasattr(plain, "backbone_config") else set()
     # T5's has no default for the token that the decoder starts with, and cannot be trained without one
     known |= {"decoder_start_token_id", "bos_token_id"} if plain.is_encoder_decoder else set()
     unknown = sorted(name for name in settings if not hasattr(plain, name) and name not in known)
@@ -272,7 +274,9 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any]) -> peft.PeftM
 
 
 def head_names(model: PreTrainedModel) -> list[str]:
-    """Names of the classifier's modules outside the backbone; none where the task has no classes."""
+    """Names of the classifier's modules outside the backbone, or of a detector's heads; none without classes."""
+    if type(model).__name__.endswith(DETECTION_HEADS):
+        return detection_heads(model)
     try:
         heads = {id(head) for head in linear_heads(model)}
     except ValueError:

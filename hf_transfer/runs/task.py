@@ -76,14 +76,14 @@ def find_task(
     data = rows() if len(kinds) > 1 or (pretraining and kinds) else None
     if len(kinds) > 1:
         kinds = kinds & kinds_of_rows(data) or kinds - {"words"}  # a model of text reads sentences, unless told
+    if kinds <= {"image"} and not pretraining and (parts := task_of_parts(config, rows)):
+        return parts
     if len(kinds) != 1:
         raise ValueError(
             f"`task` cannot be told from {model_args.model or model_args.architecture} and the data: give one of "
             f"{sorted(TASKS)}."
         )
     (kind,) = kinds
-    if kind == "image" and not pretraining and (parts := task_of_parts(config, rows)):
-        return parts
     if not pretraining or kind in ("trajectory", "time_series") or set(LABEL_COLUMNS) & set(data.column_names):
         return MAIN_TASKS[kind].name
     if kind == "image":

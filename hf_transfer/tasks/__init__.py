@@ -7,6 +7,7 @@ from hf_transfer.tasks.image_classification import ImageClassification
 from hf_transfer.tasks.image_feature_extraction import ImageFeatureExtraction
 from hf_transfer.tasks.image_segmentation import ImageSegmentation
 from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
+from hf_transfer.tasks.object_detection import ObjectDetection
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
 from hf_transfer.tasks.task import Task
 from hf_transfer.tasks.text2text_generation import Text2TextGeneration
@@ -23,6 +24,7 @@ TASKS: dict[str, Task] = {
         TextClassification(),
         TokenClassification(),
         ImageSegmentation(),
+        ObjectDetection(),
         TimeSeriesClassification(),
         MaskedImageModeling(),
         ImageFeatureExtraction(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,8 +85,10 @@ class ImageSegmentation(ImageTask):
     ) -> Dataset:
         return masks_as(rows, kind, role, source)
 
-    def check_domains(self, source: Dataset, target: Dataset, made_for: Any) -> None:
-        check_class_names(source, target, made_for)
+    def check_domains(
+        self, source: Dataset, target: Dataset, kind: LabelKind | None, made_for: Collection[str]
+    ) -> None:
+        check_class_names(target, kind, made_for)
 
     def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
         keeps = reading.get("keep_labels", True)

@@ -125,8 +125,17 @@ class Task:
         """Arranged rows as inputs of a model; arguments as `hf_transfer.data.prepare.prepare` takes them."""
         return prepare(rows, config, processor, **reading)
 
-    def check_domains(self, source: Dataset, target: Dataset, made_for: Collection[str]) -> None:
-        """Raises ValueError where arranged rows of two domains have other classes than the run's methods allow."""
+    def check_domains(
+        self, source: Dataset, target: Dataset, kind: LabelKind | None, made_for: Collection[str]
+    ) -> None:
+        """Raises ValueError where rows of two domains have other classes than the run's methods allow.
+
+        Args:
+            source: rows with their labels as numbers.
+            target: arranged rows.
+            kind: what the source's labels are.
+            made_for: `label_space` of the run's objectives.
+        """
         check_label_spaces(source, target, made_for)
 
     def reduced(self, outputs: Any, labels: Any) -> Any:

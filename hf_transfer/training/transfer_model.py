@@ -218,7 +218,8 @@ class TransferModel(nn.Module):
         else:
             view, outputs = self._view(inputs, labels, domain, with_extras=working)
             task_loss = self.supervision(view, outputs, self.config)
-        if task_loss is not None and labels is not None and labels_per_batch is not None:
+        is_weighed = labels is not None and labels_per_batch is not None and self.label_form.weighs_by_labels
+        if task_loss is not None and is_weighed:
             task_loss = task_loss * (self.label_count(labels) / labels_per_batch.clamp(min=1e-6))
         if not self.training:
             return self._evaluated(task_loss, view, outputs)

@@ -14,8 +14,9 @@ from transformers import (
 
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.readout import read_units
+from hf_transfer.data.objects import padded_objects
 from hf_transfer.modeling.detection_readouts import Pictures, Queries
-from hf_transfer.modeling.label_forms import label_form, loss_of_labelled, objects_of, padded_objects
+from hf_transfer.modeling.label_forms import label_form, loss_of_labelled, objects_of
 from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.training.transfer_model import TransferModel
 

@@ -32,6 +32,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "text-classification",
         "token-classification",
         "image-segmentation",
+        "object-detection",
         "time-series-classification",
     ]
 

@@ -1,0 +1,186 @@
+"""Object detection from files to a saved folder, and in every command."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from PIL import Image as PILImage
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModelForObjectDetection, EvalPrediction, YolosImageProcessorPil
+
+from hf_transfer.data.bundled import load, load_splits
+from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.predict import run_prediction
+from hf_transfer.runs.task import with_task
+from hf_transfer.tasks.object_detection import DetectionMetrics, of_one_size, scored_boxes
+from tests.drawings import CATEGORIES, scene_options
+from tests.tasks.test_image_segmentation import experiment
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+YOLOS = {"model_type": "yolos", "image_size": [32, 32], "patch_size": 8, "num_detection_tokens": 4, **SIZES}
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    return tmp_path_factory.mktemp("drawings")
+
+
+@pytest.fixture(scope="module")
+def coco(drawings, tmp_path_factory):
+    """train.json and test.json in the form of COCO, whose categories are numbered with holes, beside `images`."""
+    place = tmp_path_factory.mktemp("coco")
+    (place / "images").mkdir()
+    for split, rows in load_splits("emoji_boxes", options=scene_options(drawings)).items():
+        images, annotations = [], []
+        for number, row in enumerate(rows):
+            name = f"{split}{number}.png"
+            row["image"].save(place / "images" / name)
+            images.append({"id": number, "file_name": name, "width": 32, "height": 32})
+            for box, kind in zip(row["objects"]["bbox"], row["objects"]["category"]):
+                found = {"id": len(annotations), "image_id": number, "bbox": box, "category_id": 7 + 3 * kind}
+                annotations.append({**found, "iscrowd": 0})
+        categories = [{"id": 7 + 3 * place, "name": name} for place, name in enumerate(CATEGORIES)]
+        parts = {"images": images, "annotations": annotations, "categories": categories}
+        (place / f"{split}.json").write_text(json.dumps(parts))
+    return place
+
+
+def detection(output, **changes):
+    return experiment(output, **{"architecture": json.dumps(YOLOS), **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(coco, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained") / "run"
+    files = {"dataset": str(coco / "train.json"), "test_dataset": str(coco / "test.json")}
+    return run_adaptation(detection(output, **files, max_steps=20, learning_rate=3e-3))
+
+
+def test_from_a_coco_file_to_a_saved_model(trained, coco):
+    assert set(trained) >= {"map", "map_50", "map_75", "loss"}
+    model = AutoModelForObjectDetection.from_pretrained(trained.folder)
+    assert list(model.config.id2label.values()) == list(CATEGORIES)
+    processor = AutoImageProcessor.from_pretrained(trained.folder)
+    picture = PILImage.open(coco / "images" / "test0.png")
+    outputs = model(**processor([picture], return_tensors="pt"))
+    (found,) = processor.post_process_object_detection(outputs, threshold=0.0, target_sizes=[(32, 32)])
+    assert found["boxes"].shape == (4, 4)
+    card = (trained.folder / "README.md").read_text()
+    assert "pipeline_tag: object-detection" in card and "map_50" in card
+
+
+def test_evaluation_gives_the_same_figures_as_the_end_of_the_run(trained, coco):
+    found = run_evaluation(str(trained.folder), str(coco / "test.json"))
+    for name in ("map", "map_50", "map_75"):
+        assert found[name] == pytest.approx(trained[name], abs=1e-6)
+    assert found["loss"] == pytest.approx(trained["loss"], rel=0.05)  # a batch divides by its own boxes
+
+
+def test_predictions_are_boxes(trained, coco, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_transfer.tasks.object_detection.LEAST_SCORE", 0.0)
+    output = tmp_path / "answers.csv"
+    run_prediction(str(trained.folder), str(coco / "test.json"), output=output)
+    rows = list(csv.DictReader(output.open()))
+    assert len(rows) == 8 * 4 and set(rows[0]) == {"row", "prediction", "probability", "x", "y", "width", "height"}
+    for row in rows:
+        assert row["prediction"] in CATEGORIES and 0 <= float(row["x"]) <= float(row["x"]) + float(row["width"]) <= 32
+
+
+@pytest.mark.parametrize(("readout", "more"), [(None, {"mcc": {}}), ("pictures", {})])
+def test_queries_or_pictures_of_two_domains_are_aligned(readout, more, drawings, tmp_path):
+    options = {name: scene_options(drawings, name) for name in ("google", "twitter")}
+    run = detection(
+        tmp_path / "run",
+        dataset="emoji_boxes",
+        dataset_options=options["google"],
+        target_dataset="emoji_boxes",
+        target_options=options["twitter"],
+        objectives={"dann": {"hidden_size": 8}, **more},
+        readout=readout,
+        validation_rows=4,
+        max_steps=2,
+    )
+    assert with_task(run).model.task == "object-detection"
+    result = run_adaptation(run)
+    results = json.loads((result.folder / "results.json").read_text())
+    assert results["validators"] and 0 <= result["map"] <= 1
+
+
+def test_lora_trains_the_heads_too(trained, coco, tmp_path):
+    peft = {"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}
+    run = detection(
+        tmp_path / "run", architecture=None, model=str(trained.folder), dataset=str(coco / "train.json"), peft=peft
+    )
+    result = run_adaptation(run)
+    saved = load_file(result.folder / "adapter_model.safetensors")
+    assert {"class_labels_classifier", "bbox_predictor"} <= {part for name in saved for part in name.split(".")}
+    found = run_evaluation(str(result.folder), str(coco / "test.json"))
+    assert 0 <= found["map"] <= 1
+
+
+def rows(objects, categories=None) -> Dataset:
+    names = ClassLabel(names=categories) if categories else Value("string")
+    features = Features({"image": Image(), "objects": {"bbox": List(List(Value("float32"))), "category": List(names)}})
+    images = [PILImage.new("RGB", (20, 10), (9 * place, 0, 0)) for place in range(len(objects))]
+    return Dataset.from_list([{"image": i, "objects": o} for i, o in zip(images, objects)], features=features)
+
+
+GOOD = {"bbox": [[1, 1, 5, 5]], "category": ["cat"]}
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        ([GOOD, {"bbox": [[15, 1, 8, 5]], "category": ["cat"]}], r"row 1\): the box .* leaves its picture of 20 x 10"),
+        ([GOOD, {"bbox": [[3, 3, 0, 4]], "category": ["cat"]}], r"row 1\): the box .* has no area"),
+        ([{"bbox": [[1, 1, 5, 5]], "category": []}, GOOD], r"row 0\): 1 boxes and 0 categories"),
+        ([{"bbox": [], "category": []}], "no row has an object: the annotations are empty"),
+        ([{"bbox": [[1, 1, 5]], "category": ["cat"]}], r"a box is \[x, y, width, height\]"),
+    ],
+)
+def test_what_is_wrong_with_boxes_is_said_before_training(objects, message, tmp_path, monkeypatch):
+    rows(objects).save_to_disk(tmp_path / "data")
+    monkeypatch.setattr("transformers.Trainer.train", lambda *args, **kwargs: pytest.fail("training began"))
+    with pytest.raises(ValueError, match=message):
+        run_adaptation(detection(tmp_path / "run", dataset=str(tmp_path / "data"), task="object-detection"))
+
+
+def test_a_category_that_one_domain_lacks_is_named(tmp_path):
+    objects = [{"bbox": [[1, 1, 5, 5]], "category": [0]}] * 4
+    rows(objects, ["cat", "dog"]).save_to_disk(tmp_path / "source")
+    rows(objects, ["cat"]).save_to_disk(tmp_path / "target")
+    places = {"dataset": str(tmp_path / "source"), "target_dataset": str(tmp_path / "target")}
+    with pytest.raises(ValueError, match="the target lacks classes of the source: dog"):
+        run_adaptation(detection(tmp_path / "run", **places))
+
+
+def test_an_annotation_file_without_annotations_is_refused(tmp_path):
+    parts = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}
+    (tmp_path / "empty.json").write_text(json.dumps(parts))
+    with pytest.raises(ValueError, match="1 images and 0 annotations: there is nothing to learn from"):
+        load(str(tmp_path / "empty.json"))
+    parts["annotations"] = [{"image_id": 2, "bbox": [0, 0, 1, 1], "category_id": 1}]
+    (tmp_path / "empty.json").write_text(json.dumps(parts))
+    with pytest.raises(ValueError, match="annotation 0 is of the image 2"):
+        load(str(tmp_path / "empty.json"))
+
+
+def test_right_boxes_score_one():
+    scores = np.array([[[9.0, 0, 0], [0, 9.0, 0], [0, 0, 9.0]]])
+    boxes = np.array([[[0.3, 0.3, 0.2, 0.2], [0.6, 0.6, 0.4, 0.4], [0.5, 0.5, 1, 1]]])
+    outputs = np.concatenate([scores, boxes], axis=-1)
+    labels = np.array([[[0, 0.3, 0.3, 0.2, 0.2], [1, 0.6, 0.6, 0.4, 0.4], [-1, 0, 0, 0, 0]]])
+    unknown = np.full_like(labels, -100)
+    prediction = EvalPrediction(np.repeat(outputs, 2, axis=0), np.concatenate([labels, unknown]))
+    assert DetectionMetrics(2)(prediction) == {"map": 1.0, "map_50": 1.0, "map_75": 1.0}
+    (several,) = scored_boxes(outputs[..., [0, 1, 3, 4, 5, 6]], 2)  # without a score for no object
+    assert len(several.scores) == 6 and several.classes[:2].tolist() == [0, 1]
+
+
+def test_processors_that_keep_the_shape_are_made_to_give_one_size():
+    processor = of_one_size(YolosImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 60}))
+    pictures = [PILImage.new("RGB", size) for size in ((50, 20), (20, 30))]
+    assert processor(pictures, return_tensors="pt")["pixel_values"].shape == (2, 3, 40, 40)
