@@ -16,7 +16,7 @@ from hf_transfer.modeling.loading import WEIGHTS, revision_of
 from hf_transfer.models.short_names import model_folder, packaged_name
 from hf_transfer.ranking import Ranking, find_models, rank_models
 from hf_transfer.ranking.candidates import read_models
-from hf_transfer.runs.lifecycle.plan import Plan
+from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.store import Store, from_main
 
 QUERY, CANDIDATE, RANKING = "query", "candidate", "ranking"
@@ -25,7 +25,8 @@ RANKING_ROWS = 2000
 
 
 def find_candidates(plan: Plan, store: Store) -> list[dict[str, Any]]:
-    """Every candidate with `name`, `shown` (in tables), `revision`, and `bytes` of its weights where they are known.
+    """Every candidate with `name`, `shown` (in tables), `revision`, and `bytes` of its weights where they are known;
+    of random weights the `architecture`.
 
     What a query to the Hub found is kept, so that the answer is the same when the plan is gone on with.
 
@@ -35,8 +36,19 @@ def find_candidates(plan: Plan, store: Store) -> list[dict[str, Any]]:
     """
     names: list[str] = []
     for one in plan.candidates:
-        names += queried(one, store) if isinstance(one, Mapping) else read_models(one)
-    return [described(name, store) for name in dict.fromkeys(model_folder(name) for name in names)]
+        if isinstance(one, str):
+            names += read_models(one)
+        elif ARCHITECTURE not in one:
+            names += queried(one, store)
+    named = [described(name, store) for name in dict.fromkeys(model_folder(name) for name in names)]
+    built = [one[ARCHITECTURE] for one in plan.candidates if not isinstance(one, str) and ARCHITECTURE in one]
+    return named + [random_weights(one, number) for number, one in enumerate(built)]
+
+
+def random_weights(architecture: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A candidate that starts from random weights; it is not ranked, and always takes part."""
+    shown = f"random {architecture['model_type']}" + (f" {number + 1}" if number else "")
+    return {"name": shown, "shown": shown, "revision": None, "bytes": None, ARCHITECTURE: dict(architecture)}
 
 
 def queried(query: Mapping[str, Any], store: Store) -> list[str]:
@@ -102,14 +114,15 @@ def rank_candidates(
     Raises:
         ValueError: no model could be scored.
     """
-    if len(found) == 1 and "rank" not in plan.given:
+    named = [one for one in found if ARCHITECTURE not in one]
+    if not named or (len(named) == 1 and "rank" not in plan.given):
         return found, None
     options = {"max_samples": min(RANKING_ROWS, rows["rows"]["train"]), "problem_type": rows["kind"], **plan.rank}
     if columns := plan.data_arguments().text_columns:
         options["input_columns"] = columns
     if plan.data_arguments().max_length is not None:
         options["max_length"] = plan.data_arguments().max_length
-    revisions = {one["name"]: one["revision"] for one in found}
+    revisions = {one["name"]: one["revision"] for one in named}
     depends = {"rows": rows["fingerprints"]["train"], "models": revisions, **options}
     folder = store.folder(RANKING, depends)
     if store.find(RANKING, depends) is None:
@@ -117,9 +130,9 @@ def rank_candidates(
         ranking = rank_models(list(revisions), dataset, output_dir=folder, progress=False, **options)
         refuse_where_hub_failed(ranking)
         store.keep(RANKING, depends, {"best": ranking.best.model})
-    by_name = {one["name"]: one for one in found}
+    by_name = {one["name"]: one for one in named}
     best = [by_name[row.model] for row in Ranking.load(folder).candidates]
-    return best[: plan.top], folder
+    return best[: plan.top] + [one for one in found if ARCHITECTURE in one], folder
 
 
 def refuse_where_hub_failed(ranking: Ranking) -> None:

@@ -19,7 +19,7 @@ from hf_transfer.runs.lifecycle.budget import GIGABYTE, Work, fit, with_staying
 from hf_transfer.runs.lifecycle.candidates import find_candidates
 from hf_transfer.runs.lifecycle.measure import STEPS
 from hf_transfer.runs.lifecycle.outcome import aligned
-from hf_transfer.runs.lifecycle.plan import Plan
+from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.rows import prepare_rows
 from hf_transfer.runs.lifecycle.schedule import cost_of, planned
@@ -105,13 +105,14 @@ def estimate(plan: Plan) -> Estimate:
         progress = Progress(store.root, quiet=True)
         with progress.quiet():
             rows = prepare_rows(plan, store)
-        found = [{**one, "is_here": is_here(one["name"])} for one in find_candidates(plan, store)]
+        found = [{**one, "is_here": is_here(one)} for one in find_candidates(plan, store)]
         shown = {one["name"]: one["shown"] for one in found}
         revisions = {one["name"]: one["revision"] for one in found}
         place = Setting(plan, store, progress, rows, None, revisions, shown, seeds=plan.seeds)
         here = next((one for one in found if one["is_here"]), None)
-        several = len(found) > 1 or "rank" in plan.given
-        models = found[: plan.top] if several else found
+        named = [one for one in found if ARCHITECTURE not in one]
+        several = len(named) > 1 or "rank" in plan.given
+        models = named[: plan.top if several else None] + [one for one in found if ARCHITECTURE in one]
         work = [] if here is None else scaled_work(place, models, here)
         data = sum(path.stat().st_size for path in Path(rows["folder"]).rglob("*") if path.is_file())
     left, seeds, told = (
@@ -148,9 +149,12 @@ def scaled_work(place: Setting, models: list[dict[str, Any]], here: Mapping[str,
     return found
 
 
-def is_here(name: str) -> bool:
-    """Whether a model is a folder, or in the Hub's cache."""
-    return local_model_folder(name) is not None or isinstance(try_to_load_from_cache(name, "config.json"), str)
+def is_here(candidate: Mapping[str, Any]) -> bool:
+    """Whether a model is a folder, in the Hub's cache, or random weights."""
+    name = candidate["name"]
+    if ARCHITECTURE in candidate or local_model_folder(name) is not None:
+        return True
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
 
 
 def size(count: int | None) -> str:

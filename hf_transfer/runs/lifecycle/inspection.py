@@ -18,6 +18,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL, probabilities
 from hf_transfer.evaluation.plots import confusion_counts, embed
 from hf_transfer.runs.lifecycle.outcome import Outcome
 from hf_transfer.runs.lifecycle.outputs import Outputs, outputs_on
+from hf_transfer.runs.lifecycle.plan import ARCHITECTURE
 from hf_transfer.runs.lifecycle.stages import Setting
 from hf_transfer.runs.lifecycle.training import usual_metric
 
@@ -43,7 +44,7 @@ def inspect(outcome: Outcome, place: Setting) -> dict[str, Any]:
         result = {"role": role, **mistakes(seen, labelled)}
         result["figures"] = {name: seen.metrics[name] for name in seen.metrics}
         result["metric"] = usual_metric(seen.metrics)
-        result["embeddings"] = embeddings(record["model"], start["name"], settings, folder, role, seen.names)
+        result["embeddings"] = embeddings(record["model"], start, settings, folder, role, seen.names)
     return place.store.keep(PIECE, depends, result)
 
 
@@ -99,13 +100,13 @@ def thumbnail(picture: PILImage.Image) -> str:
 
 
 def embeddings(
-    after: str, before: str, settings: Mapping[str, Any], folder: Path, role: str, names: list[str]
+    after: str, start: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, role: str, names: list[str]
 ) -> dict[str, Any]:
     """Features in two dimensions under the model that was started from and under the adapted one.
 
     Args:
         after: folder of the adapted model.
-        before: the model that it started from.
+        start: the candidate that it started from; random weights have no features to show.
         settings: of its training.
         folder: of the written rows.
         role: of the labelled rows to show.
@@ -117,8 +118,9 @@ def embeddings(
             "source": few(load_from_disk(str(folder / "train"))),
             "target": few(load_from_disk(str(folder / "target"))),
         }
+    models = {"after": after} if ARCHITECTURE in start else {"before": start["name"], "after": after}
     found: dict[str, Any] = {}
-    for title, model in (("before", before), ("after", after)):
+    for title, model in models.items():
         set_seed(0)
         is_new = title == "before"
         seen = {part: outputs_on(model, rows, settings, names if is_new else None) for part, rows in parts.items()}

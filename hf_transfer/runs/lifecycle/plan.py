@@ -19,6 +19,7 @@ from hf_transfer.ranking.settings import RankSettings
 from hf_transfer.runs.arguments import DataArguments, parse_arguments, read_yaml
 from hf_transfer.runs.combine import METHODS as COMBINING
 from hf_transfer.runs.lifecycle.methods import ARGUMENTS, Method, nearest, read_method, settings_of
+from hf_transfer.runs.models import new_config
 from hf_transfer.training.objectives import make_objectives
 from hf_transfer.validators import VALIDATORS
 
@@ -43,7 +44,7 @@ SECTIONS: dict[str, set[str]] = {
     "budget": {"minutes", "memory", "seeds"},
     "training": ARGUMENTS,
 }
-TRIALS = "trials"
+TRIALS, ARCHITECTURE = "trials", "architecture"
 DEFAULT_TASK, DEFAULT_DOMAIN = {"methods": ["fine_tuning"]}, {"methods": [{"cdan": {}, "mcc": {}}], "guard": True}
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
@@ -156,9 +157,13 @@ def check_sections(given: Mapping[str, Any]) -> None:
 
 
 def check_candidates(candidates: tuple[Any, ...]) -> None:
-    """Raises ValueError for what is neither a name nor a query to the Hub."""
+    """Raises ValueError for what is neither a name nor a query to the Hub nor random weights of an architecture."""
     for one in candidates:
-        if isinstance(one, Mapping):
+        if isinstance(one, Mapping) and ARCHITECTURE in one:
+            if set(one) != {ARCHITECTURE} or not isinstance(one[ARCHITECTURE], Mapping):
+                raise ValueError(f"random weights are given as {{architecture: {{model_type: ...}}}}, got {one!r}.")
+            new_config(dict(one[ARCHITECTURE]))
+        elif isinstance(one, Mapping):
             unknown = sorted(set(one) - QUERY_KEYS)
             if unknown or not one:
                 hint = nearest(unknown[0], QUERY_KEYS) if unknown else ""

@@ -12,7 +12,7 @@ from typing import Any
 from hf_transfer.multi_model.ranked_models import ranked_models
 from hf_transfer.runs.combine import combined
 from hf_transfer.runs.lifecycle.methods import SOURCE_ONLY, Method
-from hf_transfer.runs.lifecycle.plan import Plan, Stage
+from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan, Stage
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.rows import rows_arguments
 from hf_transfer.runs.lifecycle.search import halve
@@ -162,7 +162,8 @@ def make_training(
     given |= rows_arguments(plan, rows, test, is_domain)
     given["max_steps"] = steps or steps_of(given, rows["rows"]["train"] * (2 if is_domain else 1))
     given.pop("num_train_epochs", None)
-    given |= {"model": model["name"], "seed": seed}
+    given |= {ARCHITECTURE: model[ARCHITECTURE]} if ARCHITECTURE in model else {"model": model["name"]}
+    given["seed"] = seed
     validator = None
     if is_domain:
         validator = given["validator"] = stage.validator or WORKING[rows["kind"]][0]
@@ -172,7 +173,7 @@ def make_training(
     if source is not None and given.get("objectives"):
         paths["source_only"] = source["model"]
         depends["source_only"] = Path(source["model"]).parent.name
-    if place.ranking is not None:
+    if place.ranking is not None and "model" in given:
         paths["from_ranking"] = str(place.ranking)
     change = None
     if name == "combine":

@@ -127,6 +127,7 @@ def recorded(training: Training, folder: Path, results: Mapping[str, Any], valid
         "model": str(model),
         "test": measured,
         "guard": results.get("guard"),
+        "warnings": results.get("warnings", []),
     }
     if training.chosen_by is not None:
         record["validation"] = results["validators"]

@@ -53,6 +53,7 @@ def pictures(facts: Mapping[str, Any]) -> dict[str, str]:
     clouds = "".join(
         charts.scatter(seen[when], seen["groups"], order, title)
         for when, title in (("before", "before the adaptation"), ("after", "after it"))
+        if when in seen
     )
     return {
         "ranking_chart": charts.dots([(r["model"], r["score"], r["standard_error"]) for r in scored], ranking["score"])
