@@ -128,6 +128,5 @@ def short(name: str, most: int = 30) -> str:
 
 
 def svg(parts: Sequence[Any], width: float, height: float, title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
-    )
+    size, kind = f"0 0 {width:.0f} {height:.0f}", "chart" if width == WIDTH else "picture"
+    return f'<svg class="{kind}" viewBox="{size}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'

@@ -52,7 +52,7 @@ def pictures(facts: Mapping[str, Any]) -> dict[str, str]:
     order = sorted(set(seen["groups"]))
     clouds = "".join(
         charts.scatter(seen[when], seen["groups"], order, title)
-        for when, title in (("before", "before the adaptation"), ("after", "after it"))
+        for when, title in (("before", "before the training"), ("after", "after the training"))
         if when in seen
     )
     return {
