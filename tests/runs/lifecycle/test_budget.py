@@ -50,7 +50,7 @@ def test_minutes_are_those_of_start_steps_and_evaluation():
 
 
 def test_a_dry_run_says_what_it_costs_and_writes_nothing(here):
-    plan = changed(budget={"minutes": 60, "seeds": 2}, task={"methods": ["fine_tuning", "lora"]})
+    plan = changed(budget={"minutes": 60, "seeds": 2}, task={"methods": ["lora"]})
     estimate = Lifecycle(plan).dry_run()
     assert not Path("out").exists()
     words = estimate.in_words()

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForSequenceClassification
+from datasets import load_from_disk
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
 
 from hf_transfer import Lifecycle
 from hf_transfer.cli import app as cli
 from hf_transfer.hub import retry
 from hf_transfer.runs.lifecycle import training
 from hf_transfer.runs.lifecycle.store import Store
+from tests.runs.folders import ARCHITECTURE
 
 PLAN = {
     "data": {"train": "books.csv"},
@@ -31,16 +33,31 @@ def changed(**sections):
     return {**copy.deepcopy(PLAN), **sections}
 
 
+class Killed(BaseException):
+    """What no handler of errors catches."""
+
+
 @pytest.fixture(scope="module")
 def finished(workshop, tmp_path_factory):
-    """The folder in which PLAN is carried out, and its outcome."""
-    folder = tmp_path_factory.mktemp("lifecycle")
+    """The folder in which PLAN is carried out, its outcome, and the pieces: it is stopped after each, and goes on."""
+    folder, kept, ordinary = tmp_path_factory.mktemp("lifecycle"), [], Store.keep
     for item in workshop.iterdir():
         (folder / item.name).symlink_to(item)
+
+    def keep(self, piece, *rest):
+        ordinary(self, piece, *rest)
+        kept.append(piece)
+        raise Killed
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        outcome = Lifecycle(PLAN, quiet=True).run()
-    return folder, outcome
+        patch.setattr(Store, "keep", keep)
+        for _ in range(20):
+            try:
+                return folder, Lifecycle(PLAN, quiet=True).run(), kept
+            except Killed:
+                continue
+    raise AssertionError(f"the plan does not end: {kept}")
 
 
 @pytest.fixture
@@ -65,7 +82,7 @@ def trained(monkeypatch):
 
 
 def test_a_plan_ends_with_a_chosen_model_and_its_report(finished):
-    folder, outcome = finished
+    folder, outcome, _ = finished
     out = folder / "out"
     model = AutoModelForSequenceClassification.from_pretrained(out / "model")
     assert set(model.config.id2label.values()) <= {"0", "1", "2", 0, 1, 2}
@@ -92,9 +109,11 @@ def test_the_same_plan_does_nothing_again_and_a_changed_one_what_the_change_touc
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.safetensors")}
     assert Lifecycle(PLAN).run().metrics and trained == []
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.safetensors")} == before
-    Lifecycle(changed(training={**PLAN["training"], "weight_decay": 0.5})).run()
-    assert len(trained) == 3
-    assert "again, as settings.weight_decay 0.01 -> 0.5" in capsys.readouterr().err.replace("\n", "")
+    learned = Lifecycle(PLAN, quiet=True).run().chosen.setting["learning_rate"]
+    training = {**PLAN["training"], "learning_rate": learned, "weight_decay": 0.5}
+    Lifecycle(changed(training=training, task={"methods": ["fine_tuning"]})).run()
+    assert len(trained) == 1, "neither data nor ranking"
+    assert "again, as settings.weight_decay 0.01 -> 0.5\n" in capsys.readouterr().err
 
 
 def test_what_is_chosen_never_reads_the_test_rows(folder, monkeypatch):
@@ -116,32 +135,10 @@ def test_a_kill_between_model_and_record_trains_nothing_again(folder, monkeypatc
     assert again == kept
 
 
-class Killed(BaseException):
-    """What no handler of errors catches."""
-
-
-def test_an_interruption_after_any_piece_changes_nothing(finished, here, monkeypatch, trained):
-    ordinary, kept = Store.keep, []
-
-    def keep(self, piece, depends, result):
-        ordinary(self, piece, depends, result)
-        kept.append(piece)
-        raise Killed
-
-    monkeypatch.setattr(Store, "keep", keep)
-    for _ in range(20):
-        try:
-            Lifecycle(PLAN, quiet=True).run()
-            break
-        except Killed:
-            continue
-    assert len(kept) == len(set(kept)) >= 8, "every piece is done once"
-    assert len(trained) == len(set(trained)) == 3
-    facts = [json.loads((folder / "out" / "report.json").read_text()) for folder in (here, finished[0])]
-    for one in facts:
-        one["entries"][0]["seconds"] = one["cost"] = None
-        one["ranking"]["rows"] = [{**row, "seconds": None} for row in one["ranking"]["rows"]]
-    assert facts[0] == facts[1]
+def test_an_interruption_after_any_piece_does_nothing_twice(finished):
+    kept = finished[2]
+    assert len(kept) == len(set(kept)) >= 8
+    assert sum(piece.startswith("task: ") for piece in kept) == 3
 
 
 def test_the_command_line_gives_a_plan_or_changes_one(folder, monkeypatch, capsys, trained):
@@ -174,7 +171,8 @@ def test_a_fault_of_the_hub_is_one_line_and_the_same_command_goes_on(here, hub, 
     for name in ("bert", "gpt2"):
         hub.add_folder(f"lab/{name}", here / name)
     shutil.rmtree("hub", ignore_errors=True)
-    plan = changed(candidates=["lab/bert", "lab/gpt2"], task={"methods": ["fine_tuning"]})
+    plan = changed(candidates=["lab/bert", "lab/gpt2"], combine={"methods": ["b_tuning"], "top": 2})
+    del plan["task"]
     plan["publish"] = {"output_dir": "out", "hub_model_id": "lab/books", "private": True}
     hub.fail(503, path="/api/models/lab/gpt2", times=4)
     with pytest.raises(OSError, match="the Hub is in trouble"):
@@ -188,6 +186,28 @@ def test_a_fault_of_the_hub_is_one_line_and_the_same_command_goes_on(here, hub, 
     files = hub.files("lab/books")
     assert {"config.json", "model.safetensors", "README.md"} <= set(files)
     assert b'from_pretrained("lab/books")' in files["README.md"]
+    assert AutoModelForSequenceClassification.from_pretrained("lab/books").config.num_labels == 3
     sent = len([one for one in hub.requests if "/commit/" in one["path"]])
     assert Lifecycle(plan, quiet=True).run().published == outcome.published
     assert len([one for one in hub.requests if "/commit/" in one["path"]]) == sent, "nothing is published twice"
+
+
+def test_a_target_is_adapted_to_from_random_weights_and_compared_with_source_only(here):
+    """The validator chooses, and nobody reads a label of the target."""
+    plan = {
+        "data": {"train": "digits", "target": "more_digits", "test_rows": 20},
+        "candidates": [{"architecture": ARCHITECTURE}],
+        "domain": {"methods": ["mcc"], "validator": "entropy"},
+        "training": {**PLAN["training"], "learning_rate": 0.01},
+        "publish": {"output_dir": "out"},
+    }
+    outcome = Lifecycle(plan, quiet=True).run()
+    rows = outcome.table()
+    assert [row["method"] for row in rows] == ["source_only", "mcc"] and rows[1]["kept"] in ("adapted", "source only")
+    assert {row["chosen_by"] for row in rows} == {"entropy"}
+    scores = [row["validation"]["mean"] for row in rows]
+    assert rows[scores.index(max(scores))]["chosen"] and "without any target label" in outcome.verdict()
+    assert "labels" not in load_from_disk(next(Path("out").glob("data-*")) / "target").column_names
+    facts = json.loads(Path("out/report.json").read_text())
+    assert set(facts["embeddings"]["groups"]) == {"source", "target"} and "before" not in facts["embeddings"]
+    assert AutoModelForImageClassification.from_pretrained(outcome.folder).config.num_labels == 10
