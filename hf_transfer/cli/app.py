@@ -290,10 +290,17 @@ def push(
     base_model: Annotated[
         str | None, typer.Option(help="Of an adapter: the Hub id of its base, in place of the local folder.")
     ] = None,
+    with_code: Annotated[
+        bool, typer.Option(help="Of a Flowformer: with its source, so that `trust_remote_code=True` loads it anywhere.")
+    ] = False,
 ) -> None:
     """Publish a model folder on the Hub."""
     from hf_transfer.hub import push_folder
 
+    if with_code:
+        from hf_transfer.models.remote_code import add_remote_code
+
+        add_remote_code(folder)
     options = {"private": private, "revision": revision, "base_model": base_model}
     commit = push_folder(folder, repo_id, commit_message=commit_message, **options)
     typer.echo(f"Published: {commit.commit_url}")

@@ -24,9 +24,11 @@ def add_remote_code(folder: str | Path) -> list[Path]:
     """Give a saved Flowformer the source of every head of its modality, so that it can be fine-tuned for any task.
 
     Raises:
-        ValueError: the folder's configuration is not one of a Flowformer.
+        ValueError: there is no configuration, or it is not one of a Flowformer.
     """
     config_file = Path(folder) / "config.json"
+    if not config_file.is_file():
+        raise ValueError(f"`{folder}` has no config.json: give the folder of a saved Flowformer.")
     config = json.loads(config_file.read_text())
     if config.get("model_type") != FlowformerConfig.model_type:
         raise ValueError(f"`{folder}` should hold a Flowformer, got `model_type={config.get('model_type')!r}`.")
@@ -40,15 +42,15 @@ def add_remote_code(folder: str | Path) -> list[Path]:
 
 def _auto_map(modality: str, architectures: list[str]) -> dict[str, str]:
     """Auto class -> module and class; a head without an Auto class of its own answers to AutoModel if it was saved."""
-    auto_map = {"AutoConfig": _place_of(FlowformerConfig)}
+    auto_map = {"AutoConfig": _module_of(FlowformerConfig)}
     for auto_class, model_class in {**AUTO_CLASSES, **BACKBONES}.items():
         if model_class.required_modality in (None, modality):
-            auto_map[auto_class.__name__] = _place_of(model_class)
+            auto_map[auto_class.__name__] = _module_of(model_class)
     for model_class in HEADS_WITHOUT_AUTO_CLASS:
         if model_class.__name__ in architectures:
-            auto_map["AutoModel"] = _place_of(model_class)
+            auto_map["AutoModel"] = _module_of(model_class)
     return auto_map
 
 
-def _place_of(cls: type) -> str:
+def _module_of(cls: type) -> str:
     return f"{cls.__module__.rsplit('.', 1)[-1]}.{cls.__name__}"

@@ -21,6 +21,7 @@ from hf_transfer.hub import retry
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.saving import read_results
+from tests import tiny
 from tests.runs.folders import ARCHITECTURE, QUICK
 
 ADAPT = ["adapt", "--model", "vit", "--dataset", "digits", "--test_rows", "20", "--output_dir", "out", *QUICK]
@@ -324,6 +325,16 @@ def test_push_sends_the_folder_with_its_card(here, run, hub, monkeypatch):
     sent = hub.files("lab/digits")
     assert sent.keys() >= {"README.md", "config.json", "model.safetensors", "results.json"}
     assert sent["model.safetensors"] == Path("out/model/model.safetensors").read_bytes()
+
+
+def test_push_with_the_source_of_a_flowformer(here, run, hub):
+    tiny.flowformer().save_pretrained("ours")
+    Path("ours/README.md").write_text("---\nlicense: mit\n---\n")
+    assert run("push", "ours", "lab/ours", "--with-code").code == 0
+    sent = hub.files("lab/ours")
+    assert {"modeling_flowformer.py", "configuration_flowformer.py"} <= sent.keys()
+    assert json.loads(sent["config.json"])["auto_map"]["AutoModel"] == "modeling_flowformer.FlowformerModel"
+    assert "should hold a Flowformer, got `model_type='vit'`" in run("push", "vit", "lab/vit", "--with-code").message
 
 
 def test_adapt_publishes_when_the_arguments_say_so(here, run, hub):
