@@ -24,7 +24,7 @@ from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from hf_transfer.training.converters import convert_model
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
-from tests import tiny
+from tests import test_unit_matrix, test_units, tiny
 from tests.runs.folders import save_digits, save_image_model
 from tests.training import test_text_pretraining as text_pretraining
 from tests.tuners.conftest import adapted_model
@@ -50,6 +50,13 @@ SELF_SUPERVISED = {
     "simsiam": {"projection_dim": 8, "hidden_size": 4},
     "lejepa": {"gaussian_share": 0.5, "projection_dim": 8, "hidden_size": 8, "directions": 16},
 }
+PARTS = {
+    **{f"{units}_{name}": (units, (name,)) for units in ("tokens", "pixels") for name in ("adda", "mcd")},
+    "tokens": ("tokens", test_unit_matrix.PLAIN),
+    "pixels": ("pixels", test_unit_matrix.PLAIN),
+}
+"""Runs whose units are parts of rows: all objectives at once, and those whose steps alternate. Processes get different
+numbers of tokens."""
 EPISODES = "{ways: 3, shots: 1, queries: 2, episodes: 21}"
 
 
@@ -111,6 +118,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         **tuned_trainers(folder, batch_size, rows),
         **self_supervised_trainers(folder, batch_size, rows),
         **text_trainers(folder, batch_size),
+        **{name: trainer_of_parts(folder / name, batch_size, *PARTS[name]) for name in PARTS},
         "measured": make("measured", half_labelled(rows), measured),
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
         "taught": make("taught", half_labelled(rows), taught),
@@ -125,6 +133,30 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         "whole_batch": whole_batch,
         "accumulated": make("accumulated", half_labelled(rows), weights, gradient_accumulation_steps=2),
     }
+
+
+def trainer_of_parts(folder: Path, batch_size: int, units: str, names: tuple[str, ...]) -> TransferTrainer:
+    """A tagger or a SegFormer with these objectives, and without what is drawn or counted for each process alone."""
+    torch.manual_seed(0)
+    model, rows, more = test_units.setting(units, None)
+    keywords = {name: test_unit_matrix.keywords_of(name, model) for name in names}
+    rows = concatenate_datasets([rows] * (64 // len(rows))).with_format(rows.format["type"])
+    without_batch_norm(model)
+    args = config(folder, batch_size // 2)
+    trainer = TransferTrainer(model, args, objectives=keywords, train_dataset=rows, **more)
+    for module in trainer.transfer_model.modules():
+        for rate in ("p", "drop_prob"):
+            if isinstance(getattr(module, rate, None), float):
+                setattr(module, rate, 0.0)
+    return trainer
+
+
+def without_batch_norm(model: torch.nn.Module) -> None:
+    """Batch norms become group norms: each process would have statistics of its own."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.BatchNorm2d):
+                setattr(module, name, torch.nn.GroupNorm(2, child.num_features))
 
 
 def streamed_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:
@@ -221,6 +253,15 @@ def validation_score(folder: Path, batch_size: int) -> float:
     return trainer.evaluate()["eval_information_maximization"]
 
 
+def validation_score_of_tokens(folder: Path, batch_size: int) -> float:
+    """The validator's score over the tokens of an odd number of rows."""
+    torch.manual_seed(0)
+    model, rows, more = test_units.setting("tokens", None)
+    args = config(folder / "tokens_validator", batch_size // 4)
+    trainer = DomainAdaptationTrainer(model, args, train_dataset=rows.select(range(15)), **more)
+    return trainer.evaluate()["eval_information_maximization"]
+
+
 def collapse_gauges(folder: Path, batch_size: int) -> list[float]:
     """Those of an odd number of rows."""
     rows = tiny.digit_rows(0, 64)
@@ -259,7 +300,8 @@ def run(folder: Path, batch_size: int) -> dict[str, dict[str, torch.Tensor]]:
             trainer.train(resume_from_checkpoint=str(folder / name / f"checkpoint-{STOP}"))
             ends[f"{name}_resumed"] = dict(trainer.transfer_model.state_dict())
     print_few_shot(folder, batch_size)
-    facts = {"score": validation_score(folder, batch_size), "gauges": collapse_gauges(folder, batch_size)}
+    facts = {"score": validation_score(folder, batch_size), "tokens": validation_score_of_tokens(folder, batch_size)}
+    facts |= {"gauges": collapse_gauges(folder, batch_size)}
     if not dist.is_initialized() or dist.get_rank() == 0:
         facts |= {"world_size": trainer.args.world_size, "losses": losses, "moved": moved, "reopened": reopened}
         facts["printed"] = (folder / "printed_by_0").read_text()

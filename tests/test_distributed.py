@@ -15,7 +15,7 @@ from tests import distributed_runs
 TUNED = list(distributed_runs.TUNED)
 NAMES = ["cross_entropy", "adversarial", "whole_batch", "accumulated", "alternating", "thawing", "measured"]
 NAMES += ["bi_tuning", "taught", "zoo_tuning", "pathways", "streamed", "maml"]
-NAMES += [*TUNED, *distributed_runs.SELF_SUPERVISED, *distributed_runs.TEXTS]
+NAMES += [*TUNED, *distributed_runs.SELF_SUPERVISED, *distributed_runs.TEXTS, *distributed_runs.PARTS]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,7 @@ def test_the_runs_have_moved(one, name):
 
 def test_the_validator_reads_every_row_once(two, one):
     assert two[2]["score"] == pytest.approx(one[1]["score"], abs=1e-5)
+    assert two[2]["tokens"] == pytest.approx(one[1]["tokens"], abs=1e-5)
 
 
 def test_the_gauges_of_collapse_read_every_row_once(two, one):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from hf_transfer.core.objective import AlternatingObjective
 from hf_transfer.training.objectives import REGISTRY, objective_class
 from hf_transfer.training.trainer import TransferTrainer
 from tests.test_methods import keywords_for
@@ -26,19 +27,27 @@ OF_MAPS = {"advent", "dacs"}
 TOO_FEW = {"rsd"}
 """More units than dimensions leave nothing to compare: a training stops and says so."""
 METHODS = sorted(set(REGISTRY) - OF_ROWS - OTHERS - TOO_FEW)
+PLAIN = tuple(name for name in METHODS if not issubclass(objective_class(name), AlternatingObjective))
+"""Those of one backward pass a step, which compose."""
 UNITS = ["tokens", "pixels"]
 ROWS = [(name, units) for name in METHODS for units in UNITS if name not in OF_MAPS or units == "pixels"]
 
 
-def make(name: str, units: str, folder, *, lora: bool = False, **changes) -> TransferTrainer:
-    torch.manual_seed(0)
-    model, rows, more = setting(units, None)
+def keywords_of(name: str, model: torch.nn.Module) -> dict:
+    """Small networks; heads and teachers that fit the model."""
     keywords = keywords_for(name, None)
     if "source_head" in keywords:
         head = next(module for module in model.modules() if hasattr(module, "classifier"))
         keywords["source_head"] = torch.nn.Linear(head.classifier.weight.shape[1], 7)
     if "teacher" in keywords:
         keywords["teacher"] = type(model)(model.config)
+    return keywords
+
+
+def make(name: str, units: str, folder, *, lora: bool = False, **changes) -> TransferTrainer:
+    torch.manual_seed(0)
+    model, rows, more = setting(units, None)
+    keywords = keywords_of(name, model)
     if lora:
         model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", modules_to_save=["classifier"]))
     args = config(folder, logging_steps=1, disable_tqdm=True, max_steps=3, **changes)

@@ -291,7 +291,8 @@ def push(
         str | None, typer.Option(help="Of an adapter: the Hub id of its base, in place of the local folder.")
     ] = None,
     with_code: Annotated[
-        bool, typer.Option(help="Of a Flowformer: with its source, so that `trust_remote_code=True` loads it anywhere.")
+        bool,
+        typer.Option(help="Of a Flowformer: with its source, which `trust_remote_code=True` loads anywhere."),
     ] = False,
 ) -> None:
     """Publish a model folder on the Hub."""

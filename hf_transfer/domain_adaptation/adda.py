@@ -29,6 +29,7 @@ from hf_transfer.domain_adaptation.domain_discriminator import domain_discrimina
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_positive, require_share
+from hf_transfer.functional.processes import from_all_uneven
 
 
 class PlainDiscriminator(nn.Sequential):
@@ -101,12 +102,15 @@ class ADDA(AlternatingObjective):
         require_both_domains(view)
         source, target = view.source, view.target
         domain_logits = self.discriminator(torch.cat([self.source_features(source), target.features]))
-        return domain_discrimination_loss(domain_logits, torch.cat([source.domain, target.domain]))
+        domain = torch.cat([source.domain, target.domain])
+        # of all processes: each may have another number of tokens
+        return domain_discrimination_loss(from_all_uneven(domain_logits), from_all_uneven(domain))
 
     def confusion(self, view: View) -> Tensor:
         """The target encoder's loss: target rows should pass for source rows."""
         require_both_domains(view)
-        return self.weight * F.softplus(-self.discriminator(view.target.features)).mean()
+        domain_logits = from_all_uneven(self.discriminator(view.target.features))
+        return self.weight * F.softplus(-domain_logits).mean()
 
     def after_step(self, model: nn.Module) -> None:
         if self.phase is not None and self.phase.joins_task:

@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from hf_transfer.core.objective import AlternatingObjective, BuildContext, Phase, View
-from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.core.task_loss import SINGLE_LABEL, known_rows
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters, head_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_positive, require_share
+from hf_transfer.functional.processes import has_several, share_of_all, unit_share
 from hf_transfer.functional.sources import labelled_cross_entropy
 
 
@@ -76,7 +77,8 @@ class MCD(AlternatingObjective):
 
     def second_classification(self, view: View) -> Tensor:
         """Mean cross entropy of the second head over the rows with a label."""
-        return labelled_cross_entropy(self.second_head(view.features), view.labels)
+        share = share_of_all(known_rows(view.labels).sum()) if has_several() else 1.0
+        return share * labelled_cross_entropy(self.second_head(view.features), view.labels)
 
     def separation(self, view: View) -> Tensor:
         """The second head's part of phase B; the model's own head has its cross entropy in the task loss."""
@@ -86,4 +88,5 @@ class MCD(AlternatingObjective):
         """The weighted discrepancy on the target rows."""
         require_both_domains(view)
         target = view.target
-        return self.weight * classifier_discrepancy(target.logits, self.second_head(target.features))
+        gap = classifier_discrepancy(target.logits, self.second_head(target.features))
+        return self.weight * unit_share(target) * gap

@@ -62,6 +62,9 @@ class MDD(Objective):
 
     def build(self, context: BuildContext) -> None:
         context.require_classes(2, "MDD")
+        if context.readout is not None and not context.readout.units_are_rows:
+            # each of two means counts units, of which processes have different numbers
+            self.needs = self.needs | {"global_batch"}
         self.adversarial_head = AdversarialHead(
             context.feature_dim, self.hidden_size, context.num_labels, self.dropout
         )

@@ -20,6 +20,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.functional.margin_disparity import log_one_minus_probability
+from hf_transfer.functional.processes import unit_share
 from hf_transfer.modeling.anatomy import apply_head
 
 
@@ -83,4 +84,4 @@ class OSBP(Objective):
         if self.warm_start is not None:
             coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
         logits = apply_head(view.model, gradient_reversal(target.features, coefficient))
-        return unknown_class_loss(logits, self.unknown)
+        return unit_share(target) * unknown_class_loss(logits, self.unknown)

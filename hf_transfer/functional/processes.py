@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+from hf_transfer.core.objective import View
+
 
 def has_several() -> bool:
     """Whether this process is one of several that train together."""
@@ -49,6 +51,13 @@ def share_of_all(count: Tensor) -> Tensor:
     """
     counts = from_all(count.reshape(1).float())
     return count.float() / counts.mean().clamp_min(torch.finfo(counts.dtype).tiny)
+
+
+def unit_share(view: View) -> Tensor | float:
+    """`share_of_all` of the units of a view; 1 where these are whole rows, of which all processes have as many."""
+    if view.row is None or not has_several():
+        return 1.0
+    return share_of_all(torch.tensor(len(view.row), device=view.row.device))
 
 
 def from_all_uneven(rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hf_transfer.data.prepare import TIMM
@@ -129,14 +129,35 @@ def load_processor(folder: Path, kind: str, trust_remote_code: bool = False) -> 
     if kind not in PROCESSORS:
         return None
     try:
-        processor = PROCESSORS[kind].from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        return stored_processor(
+            PROCESSORS[kind], str(folder), trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         what = "image processor" if kind == "image" else "tokenizer"
-        raise ValueError(f"The model has no {what} for the {kind} column: {first_line(error)}") from error
-    if kind != "image" and processor.pad_token is None:
-        processor.pad_token = processor.eos_token or processor.unk_token
+        raise ValueError(f"The model has no {what} for the {kind} column: {error}") from error
+
+
+def stored_processor(loader: type, source: str, **options: Any) -> Any:
+    """The image processor, or the tokenizer with a padding token, that a model was saved with.
+
+    Args:
+        loader: AutoImageProcessor, AutoTokenizer or another Auto class of processors.
+        source: folder or Hub id of the model.
+        options: of its `from_pretrained`.
+
+    Raises:
+        ValueError: it was saved without one.
+    """
+    try:
+        processor = loader.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ValueError(first_line(error)) from error
+    if isinstance(processor, PreTrainedTokenizerBase):
+        # transformers makes an empty tokenizer up for a folder without any: every word would be unknown to it.
+        if len(processor) <= len(processor.all_special_ids):
+            raise ValueError("it was saved without a vocabulary, and every word would be unknown.")
+        if processor.pad_token is None:
+            processor.pad_token = processor.eos_token or processor.unk_token
     return processor
 
 

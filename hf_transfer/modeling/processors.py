@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
-from hf_transfer.modeling.loading import quiet_loading
+from hf_transfer.modeling.loading import quiet_loading, stored_processor
 from hf_transfer.models.short_names import model_folder
 
 IMAGE_SETTINGS = (
@@ -65,9 +65,8 @@ def saved_processor(source: str) -> Any:
 def _saved(loader: type, source: str) -> Any:
     try:
         with quiet_loading():
-            return loader.from_pretrained(model_folder(source))
-    except (OSError, ValueError, KeyError, TypeError):
-        # None was saved; whether the model itself is there is seen when it is loaded.
+            return stored_processor(loader, model_folder(source))
+    except ValueError:  # whether the model itself is there is seen when it is loaded
         return None
 
 

@@ -30,6 +30,7 @@ from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.core.task_loss import ANY_PROBLEM, SINGLE_LABEL, known_rows, problem_type_of
 from hf_transfer.functional.evidence import SecondMoments
 from hf_transfer.functional.keyword_checks import require_positive
+from hf_transfer.functional.processes import unit_share
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.multi_model.ranked_models import ranked_models
@@ -153,7 +154,7 @@ class BTuning(Taught):
         return self._expected(torch.cat([teacher(inputs).features for teacher in self.teachers], dim=1))
 
     def forward(self, view: View) -> Tensor:
-        return F.mse_loss(view.features @ self.means.T, self.lesson(view))
+        return unit_share(view) * F.mse_loss(view.features @ self.means.T, self.lesson(view))
 
 
 def shares_of(scores: Sequence[float], temperature: float) -> Tensor:

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.core.task_loss import ANY_PROBLEM, declared_problem_type
 from hf_transfer.functional.keyword_checks import require_positive
+from hf_transfer.functional.processes import unit_share
 from hf_transfer.functional.soft_targets import distillation, mean_logits
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.multi_model.members import match_labels
@@ -99,4 +100,5 @@ class Distillation(Taught):
                 f"the teachers give {list(targets.shape)} outputs for this batch and the model in training "
                 f"{list(view.logits.shape)}: they have to predict for the same units."
             )
-        return self.temperature**2 * distillation(view.logits, targets, self.temperature, self.problem_type)
+        loss = distillation(view.logits, targets, self.temperature, self.problem_type)
+        return unit_share(view) * self.temperature**2 * loss

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.core.task_loss import ANY_PROBLEM
+from hf_transfer.functional.processes import unit_share
 from hf_transfer.multi_model.teacher import Taught
 
 
@@ -60,6 +61,5 @@ class FeatureDistillation(Taught):
     def forward(self, view: View) -> Tensor:
         targets = self.lesson(view).split(self.widths, dim=1)
         pairs = zip(self.projections, targets, strict=True)
-        return torch.stack(
-            [nn.functional.mse_loss(project(view.features), target) for project, target in pairs]
-        ).mean()
+        losses = [nn.functional.mse_loss(project(view.features), target) for project, target in pairs]
+        return unit_share(view) * torch.stack(losses).mean()

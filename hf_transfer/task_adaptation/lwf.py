@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hf_transfer.core.objective import BuildContext, Objective, View
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive
+from hf_transfer.functional.processes import unit_share
 from hf_transfer.functional.soft_targets import distillation as distillation
 from hf_transfer.task_adaptation.source_head import copy_source_head
 
@@ -58,6 +59,8 @@ class LwF(Objective):
 
     def forward(self, view: View) -> Tensor:
         if self.old_head is None:
-            return distillation(view.logits, view.teacher.logits, self.temperature, view.problem_type)
-        teacher_logits = self.frozen_head(view.teacher.features)
-        return distillation(self.old_head(view.features), teacher_logits, self.temperature)
+            loss = distillation(view.logits, view.teacher.logits, self.temperature, view.problem_type)
+        else:
+            teacher_logits = self.frozen_head(view.teacher.features)
+            loss = distillation(self.old_head(view.features), teacher_logits, self.temperature)
+        return unit_share(view) * loss

@@ -8,6 +8,7 @@ from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.utils import logging
 
 from hf_transfer.data.images import image_processor
+from hf_transfer.modeling.loading import stored_processor
 from hf_transfer.tasks.arguments import ModelArguments
 from hf_transfer.tasks.task import Task
 
@@ -23,8 +24,9 @@ class ImageTask(Task):
         """The stored image processor, or a plain one of the model's size; None where the size is not known."""
         try:
             if model.model is not None:
-                return AutoImageProcessor.from_pretrained(model.model, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+                options = {"trust_remote_code": model.trust_remote_code}
+                return stored_processor(AutoImageProcessor, model.model, **options)
+        except ValueError as error:
             logger.info(f"{model.model} has no image processor: {error}")
         if isinstance(getattr(config, "image_size", None), int) and hasattr(config, "num_channels"):
             return image_processor(config.image_size, config.num_channels)

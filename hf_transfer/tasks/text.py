@@ -12,6 +12,7 @@ from transformers.utils import logging
 from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.prepare import texts_of
 from hf_transfer.data.prepared_streams import PreparedStream, texts_of_stream
+from hf_transfer.modeling.loading import stored_processor
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.task import Task
 
@@ -37,8 +38,8 @@ class TextTask(Task):
         if model.tokenizer is None:
             return None
         try:
-            return AutoTokenizer.from_pretrained(model.tokenizer, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError, KeyError) as error:
+            return stored_processor(AutoTokenizer, model.tokenizer, trust_remote_code=model.trust_remote_code)
+        except ValueError as error:
             raise ValueError(f"cannot load the tokenizer `{model.tokenizer}`: {error}") from error
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
@@ -46,8 +47,8 @@ class TextTask(Task):
         if model.model is None:
             return None
         try:
-            tokenizer = AutoTokenizer.from_pretrained(model.model, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            tokenizer = stored_processor(AutoTokenizer, model.model, trust_remote_code=model.trust_remote_code)
+        except ValueError as error:
             logger.info(f"{model.model} has no tokenizer: {error}")
             return None
         return with_padding(tokenizer, config)
@@ -61,11 +62,8 @@ class TextTask(Task):
         return {"vocab_size": len(processor), **{name: getattr(processor, name) for name in SPECIAL_TOKENS}}
 
 
-def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
-    """The tokenizer with a padding token, which `config` knows too; None for one without a vocabulary."""
-    # transformers makes an empty tokenizer up for a folder without any: every word would be unknown to it.
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        return None
+def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer with a padding token, which `config` knows too."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if getattr(config, "pad_token_id", None) is None:

@@ -22,6 +22,7 @@ from hf_transfer.data.captions import caption_column, ending_texts
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.collators import PairCollator
 from hf_transfer.evaluation.image_text import PROMPTS, PairMetrics, check_prompts
+from hf_transfer.modeling.loading import stored_processor
 from hf_transfer.modeling.two_towers import named_towers, tower_config
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.image import ImageTask
@@ -63,7 +64,13 @@ class ZeroShotImageClassification(Task):
                 "the captions."
             )
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(towers["text_config"])
+            try:
+                tokenizer = stored_processor(AutoTokenizer, towers["text_config"])
+            except ValueError as error:
+                raise ValueError(
+                    f"`{towers['text_config']}` has no tokenizer ({error}): give `tokenizer`, a name or "
+                    "{vocab_size: 4000} to train one on the captions."
+                ) from error
             tokenizer = with_padding(tokenizer, tower_config(towers["text_config"], "text_config"))
         return VisionTextDualEncoderProcessor(self._image_processor(model, towers), tokenizer)
 

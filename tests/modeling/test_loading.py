@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
+    AutoTokenizer,
     CLIPConfig,
     CLIPModel,
     T5Config,
@@ -19,6 +20,7 @@ from hf_transfer.models.flowformer import (
     FlowformerForMaskedImageModeling,
     FlowformerForTimeSeriesClassification,
 )
+from tests import tiny
 
 
 def copy_of(folder, tmp_path):
@@ -115,6 +117,13 @@ def test_processors(zoo):
         load_processor(zoo / "mae", "image")
     with pytest.raises(ValueError, match="no tokenizer for the text column"):
         load_processor(zoo / "mae", "text")
+
+
+def test_a_tokenizer_that_transformers_makes_up_is_none(tmp_path):
+    tiny.bert().save_pretrained(tmp_path)
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == 5, "the special tokens alone"
+    with pytest.raises(ValueError, match="no tokenizer for the text column: it was saved without a vocabulary"):
+        load_processor(tmp_path, "text")
 
 
 def test_the_revision_follows_the_files(zoo, tmp_path):
