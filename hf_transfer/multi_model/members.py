@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type
 from hf_transfer.core.task_loss import probabilities as as_probabilities
 from hf_transfer.hub.adapter import are_made_up
+from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.loading import check_complete, first_line, head_class, quiet_loading
 from hf_transfer.modeling.processors import check_same_processor, saved_processor
@@ -36,7 +39,7 @@ def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrained
     Raises:
         ValueError: it cannot be loaded, lacks weights, or has no head where one is needed.
     """
-    try:
+    with told_when_unloadable(source, keyword):
         folder = model_folder(source)
         config = AutoConfig.from_pretrained(folder)
         try:
@@ -48,12 +51,36 @@ def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrained
         with quiet_loading():
             model, report = loader.from_pretrained(folder, dtype="float32", output_loading_info=True)
         check_complete(model, report["missing_keys"])
+        check_finite(model)
+    return model
+
+
+@contextmanager
+def told_when_unloadable(source: str, keyword: str) -> Iterator[None]:
+    """Loading a model that a method draws on; whatever is wrong with its folder names it, and the keyword it is from.
+
+    Raises:
+        ValueError: it is an adapter, or loading it failed.
+    """
+    if Path(source).is_dir() and is_adapter(Path(source)):
+        raise ValueError(
+            f"`{source}`, named by `{keyword}`, is an adapter alone: merge it into its base and save the whole, by "
+            "`PeftModel.merge_and_unload().save_pretrained(FOLDER)`."
+        )
+    try:
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"`{source}`, named by `{keyword}`, cannot be loaded: {first_line(error)} Give a Hugging Face folder "
             "that is there (it may have been moved) or a Hub id."
         ) from error
-    return model
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raises ValueError for the first parameter that holds NaN or infinity."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"its tensor `{name}` holds values that are not finite: it broke down in training.")
 
 
 def load_members(sources: Sequence[str]) -> list[PreTrainedModel]:

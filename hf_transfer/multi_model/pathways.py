@@ -26,11 +26,11 @@ from hf_transfer.core.task_loss import ANY_PROBLEM, known_rows, problem_type_of_
 from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.functional.processes import from_all, share_of_all
 from hf_transfer.modeling.anatomy import head_in_use, unwrap_peft
-from hf_transfer.modeling.loading import check_complete, first_line, quiet_loading
+from hf_transfer.modeling.loading import check_complete, quiet_loading
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.multi_model.composite import ENDINGS
 from hf_transfer.multi_model.hub_pathway import HubPathway, HubPathwayConfig
-from hf_transfer.multi_model.members import check_inputs, check_processors
+from hf_transfer.multi_model.members import check_finite, check_inputs, check_processors, told_when_unloadable
 
 
 class Pathways(Objective):
@@ -140,7 +140,7 @@ def with_labels_of(first: PreTrainedModel, source: str) -> PreTrainedModel:
         raise ValueError(f"a hub is made of classifiers of images or of texts, and this is a {type(first).__name__}.")
     loader = getattr(transformers, f"AutoModel{ending}")
     labels = {"id2label": dict(first.config.id2label), "label2id": dict(first.config.label2id)}
-    try:
+    with told_when_unloadable(source, "checkpoints"):
         folder = model_folder(source)
         AutoConfig.from_pretrained(folder)
         options = {"ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": "float32"}
@@ -150,9 +150,5 @@ def with_labels_of(first: PreTrainedModel, source: str) -> PreTrainedModel:
         names = {name for name, parameter in model.named_parameters() if id(parameter) in head}
         backbone = f"{model.base_model_prefix}."
         check_complete(model, [key for key in report["missing_keys"] if key not in names and key.startswith(backbone)])
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"`{source}`, named by `checkpoints`, cannot be loaded: {first_line(error)} Give folders that are there "
-            "(one may have been moved) or Hub ids."
-        ) from error
+        check_finite(model)
     return model

@@ -48,7 +48,7 @@ def merge_regmean(models: Sequence[str | PreTrainedModel], rows: Sequence[Batche
     grams: dict[str, Tensor] = {}
     products: dict[str, Tensor] = {}
     for source, batches in zip(models, rows, strict=True):
-        model = loaded(source)
+        model = loaded(source, mean.model)
         for name, gram in grams_of(model, batches).items():
             gram = (
                 shrink * gram

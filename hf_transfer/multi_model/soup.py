@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_transfer.multi_model.members import load_member
+from hf_transfer.multi_model.members import load_member, match_labels
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def uniform_soup(models: Sequence[str | PreTrainedModel], weights: Sequence[floa
     first = loaded(models[0])
     total = {name: value * weights[0] for name, value in in_float32(first.state_dict()).items()}
     for place, weight in enumerate(weights[1:], start=1):
-        add(total, loaded(models[place]).state_dict(), weight, place)
+        add(total, loaded(models[place], first).state_dict(), weight, place)
     return Soup(with_weights(first, total, sum(weights)), tuple(range(len(models))))
 
 
@@ -75,13 +75,14 @@ def greedy_soup(models: Sequence[str | PreTrainedModel], score: Callable[[PreTra
     """
     if not models:
         raise ValueError("a soup needs at least one model, got none.")
-    scores = [float(score(loaded(source).eval())) for source in models]
+    reference = loaded(models[0])
+    scores = [float(score(loaded(source, reference).eval())) for source in models]
     order = sorted(range(len(models)), key=lambda place: -scores[place])
-    best, first = scores[order[0]], loaded(models[order[0]])
+    best, first = scores[order[0]], loaded(models[order[0]], reference)
     total, kept = in_float32(first.state_dict()), [order[0]]
     for place in order[1:]:
         trial = {name: value.clone() for name, value in total.items()}
-        add(trial, loaded(models[place]).state_dict(), 1.0, place)
+        add(trial, loaded(models[place], reference).state_dict(), 1.0, place)
         value = float(score(with_weights(first, trial, len(kept) + 1).eval()))
         if value >= best:
             best, total = value, trial
@@ -89,8 +90,21 @@ def greedy_soup(models: Sequence[str | PreTrainedModel], score: Callable[[PreTra
     return Soup(with_weights(first, total, len(kept)), tuple(kept), best, tuple(scores))
 
 
-def loaded(source: str | PreTrainedModel) -> PreTrainedModel:
-    return load_member(source, "models", with_head=False) if isinstance(source, str) else source
+def loaded(source: str | PreTrainedModel, first: PreTrainedModel | None = None) -> PreTrainedModel:
+    """A model, or that of a folder; a copy where its classes are those of the first in another order.
+
+    Raises:
+        ValueError: it cannot be loaded, or has classes of other names than the first.
+    """
+    model = load_member(source, "models", with_head=False) if isinstance(source, str) else source
+    if first is None or model.config.num_labels != first.config.num_labels:  # told by the shapes of the heads
+        return model
+    if model.config.id2label == first.config.id2label:
+        return model
+    name = f"`{source}`" if isinstance(source, str) else f"a {type(model).__name__}"
+    model = model if isinstance(source, str) else copy.deepcopy(model)
+    match_labels(model, name, first, "the first model")
+    return model
 
 
 def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

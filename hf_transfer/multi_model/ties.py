@@ -48,7 +48,7 @@ def merge_ties(
         raise ValueError(f"`density` should be in (0, 1), the share of a task vector that is kept, got {density}.")
     mean = uniform_soup(models)
     start = start_of(mean.model, base)
-    vectors = [vector_of(loaded(source).state_dict(), start) for source in models]
+    vectors = [vector_of(loaded(source, mean.model).state_dict(), start) for source in models]
     merged = merge_utils.ties(vectors, torch.ones(len(vectors)), density)
     state = in_float32(mean.model.state_dict())
     parts = merged.split([value.numel() for value in start.values()])

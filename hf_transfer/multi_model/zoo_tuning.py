@@ -29,10 +29,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, PreTrainedModel
 
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, unwrap_peft
-from hf_transfer.modeling.loading import check_complete, first_line, quiet_loading
+from hf_transfer.modeling.loading import check_complete, quiet_loading
 from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass, sidecars_of
 from hf_transfer.models.short_names import model_folder
-from hf_transfer.multi_model.members import check_processors
+from hf_transfer.multi_model.members import check_finite, check_processors, told_when_unloadable
 from hf_transfer.multi_model.zoo_layers import FORWARDS, Experts, ZooLayer
 from hf_transfer.multi_model.zoo_tuned import ZooTuned
 
@@ -246,7 +246,7 @@ def loaded_as(model: PreTrainedModel, source: str, modules: Sequence[str], keywo
     Raises:
         ValueError: it cannot be loaded, is of another kind, or lacks weights.
     """
-    try:
+    with told_when_unloadable(source, keyword):
         folder = model_folder(source)
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != model.config.model_type:
@@ -259,12 +259,8 @@ def loaded_as(model: PreTrainedModel, source: str, modules: Sequence[str], keywo
                 output_loading_info=True,
                 dtype="float32",
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(
-            f"`{source}`, named by `{keyword}`, cannot be loaded: {first_line(error)} Give folders that are there "
-            "(one may have been moved) or Hub ids, of models of one architecture."
-        ) from error
-    check_complete(loaded, [key for key in report["missing_keys"] if key.rpartition(".")[0] in modules])
+        check_complete(loaded, [key for key in report["missing_keys"] if key.rpartition(".")[0] in modules])
+        check_finite(loaded)
     return loaded
 
 

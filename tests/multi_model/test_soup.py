@@ -75,6 +75,24 @@ def test_models_from_folders_and_a_soup_that_is_saved(zoo, tmp_path, digits):
     torch.testing.assert_close(same.model.eval()(pixels).logits, first(pixels).logits)
 
 
+def named(model, names):
+    model.config.id2label, model.config.label2id = dict(enumerate(names)), {name: i for i, name in enumerate(names)}
+    return model
+
+
+def test_classes_in_another_order_are_put_in_that_of_the_first(tmp_path):
+    models = [named(tiny.vit(num_labels=3), names) for names in (["a", "b", "c"], ["c", "a", "b"])]
+    models[1].save_pretrained(tmp_path)
+    weights = [model.classifier.weight.detach().clone() for model in models]
+    for second in (models[1], str(tmp_path)):
+        soup = uniform_soup([models[0], second]).model
+        torch.testing.assert_close(soup.classifier.weight, (weights[0] + weights[1][[1, 2, 0]]) / 2)
+        assert greedy_soup([models[0], second], lambda model: 0.0).kept == (0, 1)
+    assert torch.equal(models[1].classifier.weight, weights[1]), "the given model stays as it is"
+    with pytest.raises(ValueError, match="a ViTForImageClassification has other labels than the first model: `d`"):
+        uniform_soup([models[0], named(tiny.vit(num_labels=3), ["a", "b", "d"])])
+
+
 def test_bad_input_raises(zoo):
     with pytest.raises(ValueError, match="a soup needs"):
         uniform_soup([])
