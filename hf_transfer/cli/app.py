@@ -188,6 +188,27 @@ def rank(
         typer.echo(f"Saved to {output_dir}.")
 
 
+@app.command()
+def choose(
+    rankings: Annotated[list[Path], typer.Argument(help="Folders of saved rankings, one for each target.")],
+    budget: Annotated[float, typer.Option(help="How much the kept models may cost together.")],
+    cost: Annotated[str, typer.Option(help="What a model costs: models (each 1) or parameters.")] = "models",
+) -> None:
+    """Choose the models to keep for several targets within a budget, and the one that each target starts from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hf_transfer.ranking import Ranking
+    from hf_transfer.ranking.budget import budgeted_choice
+
+    choice = budgeted_choice({str(folder): Ranking.load(folder) for folder in rankings}, budget, cost)
+    table = Table("target", "starts from", "affinity")
+    for target, model in choice.starts.items():
+        table.add_row(target, model, f"{choice.affinities[target]:.3f}")
+    Console().print(table)
+    typer.echo(f"Keep {', '.join(choice.models)}: {choice.cost:.0f} {cost} of {budget:.0f}.")
+
+
 def _numbers(layers: str) -> str | list[int]:
     """Indices of layers, or the word as it is."""
     try:

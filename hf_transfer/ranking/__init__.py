@@ -1,5 +1,6 @@
 """Choose a pre-trained model by how well its frozen features explain the labels, without fine-tuning any."""
 
+from hf_transfer.ranking.budget import BudgetedChoice, budgeted_choice
 from hf_transfer.ranking.candidates import find_models
 from hf_transfer.ranking.features import FeatureExtractor
 from hf_transfer.ranking.rank import rank_models
@@ -33,6 +34,7 @@ __all__ = [
     "LEEP",
     "NCE",
     "SCORES",
+    "BudgetedChoice",
     "FeatureExtractor",
     "HScore",
     "LinearProbe",
@@ -45,6 +47,7 @@ __all__ = [
     "Transfer",
     "TransferPlan",
     "TransferabilityScore",
+    "budgeted_choice",
     "choose_sources",
     "find_models",
     "gbc",

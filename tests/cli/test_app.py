@@ -390,7 +390,7 @@ def test_an_interrupted_run_says_how_to_go_on(here, run, monkeypatch):
 def test_without_a_command_the_commands_are_listed(run):
     result = run()
     text = plain(result.out + result.err)
-    for command in ("pretrain", "adapt", "rank", "evaluate", "divergence", "push", "doctor"):
+    for command in ("pretrain", "adapt", "rank", "choose", "evaluate", "divergence", "push", "doctor"):
         assert command in text
 
 
@@ -401,6 +401,7 @@ def test_without_a_command_the_commands_are_listed(run):
         ("adapt", ["[CONFIG.yaml] [--key value ...]", "--from-ranking", "--explain"]),
         ("rank", ["MODELS", "--dataset", "--score", "--max-params", "--output-dir"]),
         ("evaluate", ["MODEL", "--dataset", "--split", "--task"]),
+        ("choose", ["RANKINGS", "--budget", "--cost"]),
         ("divergence", ["MODEL", "--source", "--target", "--splits", "--output-dir"]),
         ("predict", ["MODEL", "--dataset", "--output"]),
         ("push", ["FOLDER", "REPO_ID", "--private"]),
