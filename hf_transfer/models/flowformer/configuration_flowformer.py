@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
+from .flow_kernels import KERNELS
 from .flow_options import FlowOptions
 
 SIZES = {
@@ -17,6 +18,7 @@ SIZES = {
 }
 
 CHOICES = {
+    "attn_kernel": KERNELS,
     "modality": ("text", "image", "time_series", "trajectory"),
     "norm_type": ("layer_norm", "batch_norm"),
     "norm_position": ("pre", "post"),
@@ -98,6 +100,7 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         feature_map, competition_clamp, flow_eps: of flow attention, see `flow_attention`; the released codes have
             `"shifted_relu"` on the Long Range Arena, and clamps of their own: 10 for trajectories, 5 for language
             modelling, 1 for images, none (30 here) for time series and the Long Range Arena.
+        attn_kernel: what computes causal flow attention, see `kernel` of `flow_attention`.
         attention_size: width of queries, keys and values where it is not that of the layer.
         qkv_bias, out_bias: biases of the projections; the Long Range Arena's have none.
         norm_type, norm_position: `"layer_norm"` or `"batch_norm"`, before or after each branch. The UEA recipe names
@@ -137,6 +140,7 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
     feature_map: str = "sigmoid"
     competition_clamp: float = 1.0
     flow_eps: float = 1e-6
+    attn_kernel: str = "auto"
     qkv_bias: bool = True
     out_bias: bool = True
     attention_size: int | None = None

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .flow_attention_bidirectional import bidirectional_flow_attention
 from .flow_attention_causal import causal_flow_attention, causal_flow_step
+from .flow_kernels import kernel_flow_attention, runs_in_kernels
 from .flow_options import FlowOptions, nonzero
 from .flow_packing import Packing, packed_flow_attention
 from .flow_state import FlowState
@@ -44,6 +45,7 @@ def flow_attention(
     return_state: bool = False,
     chunk_size: int = 64,
     cu_seqlens: Tensor | Packing | None = None,  # [N + 1] int, 0 first and L last
+    kernel: str = "auto",
 ) -> Tensor | tuple[Tensor, FlowState]:
     """Flow attention [B, H, L, M] in time and memory linear in L + S; float32 inside for half-precision inputs.
 
@@ -62,17 +64,21 @@ def flow_attention(
         cu_seqlens: bounds of N documents packed into the one row (B = 1), as kernels of padding-free attention take
             them: all sums, and the state, begin anew with each document, wherever it begins. `state` and the state
             returned then have N rows, one a document. A `Packing` serves many layers.
+        kernel: of the causal form, "torch" (PyTorch's operations), "fla" (the Triton kernels of flash-linear-attention
+            on CUDA) or "auto": the latter where `fla-core` is installed and the tensors are on CUDA.
 
     Raises:
         ValueError: shapes that do not fit, an empty sequence, a mask that is not boolean or has the wrong shape,
             causal with L != S or with two different masks, a state without causal, an unknown feature map, a setting
-            out of range, bounds that do not rise from 0 to the length of one row.
+            out of range, bounds that do not rise from 0 to the length of one row, an unknown kernel or one that cannot
+            run here.
     """
     _check_inputs(query, key, value, causal, key_mask, query_mask)
     options = FlowOptions(feature_map, competition_clamp, eps, chunk_size).check()
     if not causal and (state is not None or return_state):
         raise ValueError("`state` and `return_state` need `causal=True`: the bidirectional form has no state.")
-    run = _causal if causal else _bidirectional
+    in_kernels = runs_in_kernels(kernel, query) and causal
+    run = partial(_causal, in_kernels) if causal else _bidirectional
     # the sums need full precision: autocast would take the products inside to half
     with torch.autocast(query.device.type, enabled=False):
         if cu_seqlens is None:
@@ -84,9 +90,10 @@ def flow_attention(
     return (output, state) if return_state else output
 
 
-def _causal(query, key, value, key_mask, query_mask, state, options) -> tuple[Tensor, FlowState]:
+def _causal(in_kernels, query, key, value, key_mask, query_mask, state, options) -> tuple[Tensor, FlowState]:
     mask = _common_mask(key_mask, query_mask)
     run = causal_flow_attention if state is None or query.shape[2] > 1 else causal_flow_step
+    run = kernel_flow_attention if in_kernels else run
     state = _first_state(query, value) if state is None else _check_state(state, query, value)
     return run(query, key, value, mask, state, options)
 
