@@ -20,7 +20,7 @@ OF_ROWS = {
     *("lejepa", "moco", "moco_v3", "simclr", "simsiam"),
 }
 """They compare whole rows."""
-OTHERS = {"clip", "siglip", "pathways", "knowledge_flow", "cyclegan", "cycada", "dd"}
+OTHERS = {"clip", "siglip", "pathways", "knowledge_flow", "cyclegan", "cycada", "dd", "regda"}
 """They need two towers, a hub of models, pictures of a known size, or numbers to predict."""
 OF_MAPS = {"advent", "dacs"}
 """They need maps of pixels."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NEAR = 2
+"""Places around the best one that share in where a point is."""
+
 
 def gaussian_maps(points: Tensor, size: torch.Size | tuple[int, int], sigma: float) -> Tensor:
     """For each point a distribution over the places of a map, Gaussian around it: [..., 2] -> [..., H, W], sum 1.
@@ -56,14 +59,14 @@ def expected_places(scores: Tensor) -> Tensor:
 def likeliest_places(scores: Tensor) -> Tensor:
     """The best place of maps [..., H, W] and its probability: [..., 3] of x, y (shares) and probability.
 
-    The place is the mean over the three by three places around the best one.
+    The place is the mean over the five by five places around the best one.
     """
     height, width = scores.shape[-2:]
     shares = scores.float().flatten(-2).softmax(dim=-1)
     best = shares.argmax(dim=-1)
     row, column = best // width, best % width
     rows, columns = torch.arange(height, device=scores.device), torch.arange(width, device=scores.device)
-    near_row, near_column = (rows - row.unsqueeze(-1)).abs() <= 1, (columns - column.unsqueeze(-1)).abs() <= 1
+    near_row, near_column = (rows - row.unsqueeze(-1)).abs() <= NEAR, (columns - column.unsqueeze(-1)).abs() <= NEAR
     around = shares.reshape(scores.shape) * (near_row.unsqueeze(-1) & near_column.unsqueeze(-2))
     total = around.sum(dim=(-2, -1)).clamp(min=torch.finfo(around.dtype).tiny)
     x = (around.sum(dim=-2) * (columns + 0.5) / width).sum(dim=-1) / total

@@ -26,6 +26,7 @@ OBJECTIVES = {
     "osbp": "hf_transfer.domain_adaptation.osbp:OSBP",
     "pada": "hf_transfer.domain_adaptation.pada:PADA",
     "pseudo_label": "hf_transfer.domain_adaptation.pseudo_label:PseudoLabel",
+    "regda": "hf_transfer.domain_adaptation.regda:RegDA",
     "rsd": "hf_transfer.domain_adaptation.rsd:RSD",
     "self_ensembling": "hf_transfer.domain_adaptation.self_ensembling:SelfEnsembling",
 }

@@ -6,6 +6,7 @@ dense    the same of every pixel of the logits' grid
 pooled   a backbone without a head: its pooled output, or the mean of its last state; no logits
 queries  the queries of a detector
 pictures the pictures of a detector: the mean of the encoder's state, and the largest score of each class
+heat_maps the pictures of a model of key points, with the places that its maps tell
 nothing  no features and no logits
 """
 
@@ -22,6 +23,7 @@ from hf_transfer.core.readout import Named, Nothing, Readout, Units, rows_of
 from hf_transfer.core.supervision import FromModel
 from hf_transfer.modeling.anatomy import HeadInput, base_layer, is_backbone, linear_heads, unwrap_peft, width_of
 from hf_transfer.modeling.detection_readouts import Pictures, Queries
+from hf_transfer.modeling.heat_map_readout import KEYPOINT_HEADS, HeatMaps
 from hf_transfer.modeling.label_forms import DENSE_HEADS, DETECTION_HEADS, ignored_class
 
 TOKEN_HEADS = ("ForTokenClassification",)
@@ -120,6 +122,7 @@ READOUTS: dict[str, type[Readout]] = {
     "pooled": Pooled,
     "queries": Queries,
     "pictures": Pictures,
+    "heat_maps": HeatMaps,
     "nothing": Nothing,
 }
 """Short name -> readout. Any other name is that of an output of the model, read by `Named`."""
@@ -147,6 +150,8 @@ def usual_readout(model: nn.Module) -> Readout:
         return Dense()
     if name.endswith(DETECTION_HEADS):
         return Queries()
+    if name.endswith(KEYPOINT_HEADS):
+        return HeatMaps()
     if any(name.endswith(ending) for ending in TOKEN_HEADS):
         return Token()
     try:

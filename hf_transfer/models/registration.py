@@ -7,6 +7,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
     AutoModelForMaskedImageModeling,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
@@ -15,6 +16,8 @@ from transformers import (
     AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
     ViTImageProcessorPil,
+    VitPoseConfig,
+    VitPoseForPoseEstimation,
 )
 from transformers.utils import is_torchvision_available
 
@@ -37,6 +40,7 @@ from hf_transfer.models.flowformer import (
 )
 from hf_transfer.models.group_normed import MODEL_TYPE as GROUP_NORMED
 from hf_transfer.models.group_normed import GroupNormedConfig
+from hf_transfer.models.heatmap_keypoints import HeatmapKeypointsConfig, HeatmapKeypointsForKeypointDetection
 from hf_transfer.models.lenet import LeNetConfig, LeNetForImageClassification, LeNetModel
 
 AUTO_CLASSES = {
@@ -67,6 +71,10 @@ def register() -> None:
     AutoConfig.register(LeNetConfig.model_type, LeNetConfig, exist_ok=True)
     AutoModel.register(LeNetConfig, LeNetModel, exist_ok=True)
     AutoModelForImageClassification.register(LeNetConfig, LeNetForImageClassification, exist_ok=True)
+    AutoConfig.register(HeatmapKeypointsConfig.model_type, HeatmapKeypointsConfig, exist_ok=True)
+    AutoModelForKeypointDetection.register(HeatmapKeypointsConfig, HeatmapKeypointsForKeypointDetection, exist_ok=True)
+    # which transformers has under AutoModelForPoseEstimation alone
+    AutoModelForKeypointDetection.register(VitPoseConfig, VitPoseForPoseEstimation, exist_ok=True)
     AutoConfig.register(GROUP_NORMED, GroupNormedConfig, exist_ok=True)
 
 

@@ -15,6 +15,7 @@ from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.bundled import load, load_splits
 from hf_transfer.data.checks import check_not_empty
+from hf_transfer.data.columns import without_labels
 from hf_transfer.data.labels import (
     LabelKind,
     are_hidden,
@@ -187,6 +188,8 @@ def load_data(
     column = label_column if test is not None and label_column in test.column_names else None
     if test is not None and kind is not None and has_labels(test, column):
         test = task.read_labels_as(test, kind, "test", column, "the training dataset")
+    if target is not None and task.labels_parts_of_images:
+        target = without_labels(target)  # nor are its files read
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
     return RunData(train, target, test, held_out, kind)
 

@@ -6,6 +6,7 @@ from hf_transfer.tasks.fill_mask import FillMask
 from hf_transfer.tasks.image_classification import ImageClassification
 from hf_transfer.tasks.image_feature_extraction import ImageFeatureExtraction
 from hf_transfer.tasks.image_segmentation import ImageSegmentation
+from hf_transfer.tasks.keypoint_detection import KeypointDetection
 from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
 from hf_transfer.tasks.object_detection import ObjectDetection
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
@@ -25,6 +26,7 @@ TASKS: dict[str, Task] = {
         TokenClassification(),
         ImageSegmentation(),
         ObjectDetection(),
+        KeypointDetection(),
         TimeSeriesClassification(),
         MaskedImageModeling(),
         ImageFeatureExtraction(),

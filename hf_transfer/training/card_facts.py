@@ -35,6 +35,8 @@ HEADS = {
     "ForVideoClassification": ("video-classification", "AutoModelForVideoClassification"),
     "ForSemanticSegmentation": ("image-segmentation", "AutoModelForSemanticSegmentation"),
     "ForObjectDetection": ("object-detection", "AutoModelForObjectDetection"),
+    "ForKeypointDetection": ("keypoint-detection", "AutoModelForKeypointDetection"),
+    "ForPoseEstimation": ("keypoint-detection", "AutoModelForPoseEstimation"),
     "ForMaskedImageModeling": ("masked-image-modeling", "AutoModelForMaskedImageModeling"),
     "ViTMAEForPreTraining": ("masked-image-modeling", ""),
     "ForMaskedLM": ("fill-mask", "AutoModelForMaskedLM"),

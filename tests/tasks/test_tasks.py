@@ -33,6 +33,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "token-classification",
         "image-segmentation",
         "object-detection",
+        "keypoint-detection",
         "time-series-classification",
     ]
 
