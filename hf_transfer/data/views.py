@@ -22,6 +22,7 @@ from transformers.utils import logging
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.image_augmentation import ImageAugmentation
 from hf_transfer.data.image_views import image_views
+from hf_transfer.data.scene_augmentation import SceneAugmentation
 from hf_transfer.data.series_augmentation import SeriesAugmentation
 from hf_transfer.data.text_augmentation import TextAugmentation
 from hf_transfer.data.visits import VISIT_COLUMN, seed_of
@@ -83,6 +84,8 @@ class ViewCollator:
             rows = [{name: value for name, value in row.items() if name != VISIT_COLUMN} for row in rows]
         batch = dict(self.collator(rows))
         inputs = {name: value for name, value in batch.items() if is_input(name, value, len(rows))}
+        if getattr(self.augmentation, "moves_labels", False) and "labels" in batch:
+            inputs["labels"] = batch["labels"]
         generators = []
         for index, visit in enumerate(visits):
             row = {name: value[index : index + 1] for name, value in inputs.items()}
@@ -147,6 +150,7 @@ def make_augmentation(
     settings: Mapping[str, Any] | None = None,
     processor: Any = None,
     usual_views: str | None = None,
+    moves_labels: bool = False,
 ) -> tuple[Augmentation, dict[str, str]]:
     """The augmentation for rows with these columns, and how strong either view is, as keywords of ViewCollator.
 
@@ -156,6 +160,7 @@ def make_augmentation(
         processor: the tokenizer, where the rows hold text; the image processor, where they hold images.
         usual_views: the preset for images where settings name none of `views`, `first` and `second`; other rows are
             then changed strongly in both views.
+        moves_labels: whether labels are of parts of pictures, which have to move with them.
 
     Raises:
         ValueError: no column that could be augmented, no tokenizer for text, an unknown setting or one out of range.
@@ -173,7 +178,7 @@ def make_augmentation(
         views = {"first": "first_view", "second": "second_view"}
         return image_views(preset or usual_views, processor, **settings), {**views, **strengths}
     strengths = {**({"first": "strong", "second": "strong"} if usual_views else {}), **strengths}
-    cls = AUGMENTATIONS[column]
+    cls = SceneAugmentation if moves_labels and column == "pixel_values" else AUGMENTATIONS[column]
     accepted = set(inspect.signature(cls).parameters) - {"tokenizer"}
     unknown = sorted(set(settings) - accepted)
     if unknown:
@@ -194,6 +199,7 @@ def augmenting_collator(
     processor: Any,
     seed: int,
     usual_views: str | None = None,
+    moves_labels: bool = False,
 ) -> Callable[[Sequence[Any]], Mapping[str, Any]]:
     """A collator of training rows that augments them, and adds a second view where objectives compare two.
 
@@ -204,7 +210,7 @@ def augmenting_collator(
         comparing: names of the objectives that compare two views.
         processor: the tokenizer or image processor of the rows.
         seed: of the draws.
-        usual_views: as `make_augmentation` takes it.
+        usual_views, moves_labels: as `make_augmentation` takes them.
 
     Raises:
         ValueError: nothing makes the second view that an objective needs, and all that `make_augmentation` raises.
@@ -217,7 +223,7 @@ def augmenting_collator(
             if settings is not None
             else f"{list(comparing)} compare two views, and the ViewCollator gives one: set its `second`."
         )
-    augmentation, strengths = make_augmentation(rows.column_names, settings, processor, usual_views)
+    augmentation, strengths = make_augmentation(rows.column_names, settings, processor, usual_views, moves_labels)
     if not comparing:
         strengths["second"] = None
     made = ViewCollator(collator, augmentation, **strengths, seed=seed)

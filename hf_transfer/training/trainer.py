@@ -266,8 +266,9 @@ class TransferTrainer(PublishingTrainer):
         rows = self._remove_unused_columns(self.known_rows)
         presets = [self.transfer_model.objectives[name].usual_views for name in comparing]
         usual = presets[0] if presets and all(presets) else None
+        parts = self.transfer_model.readout.own_task_loss is not None
         return augmenting_collator(
-            given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed, usual
+            given, rows, self.args.augmentation, comparing, self.processing_class, self.data_seed, usual, parts
         )
 
     def _with_target_light(self, collator: Callable | None) -> Callable:
