@@ -19,6 +19,9 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
+AUXILIARY = "auxiliary_head"
+"""What segmentation models call a second head that only trains the backbone."""
+
 
 def unwrap_peft(model: nn.Module) -> PreTrainedModel:
     """The Hugging Face model under the adapters, or the model itself.
@@ -69,8 +72,10 @@ def linear_heads(model: nn.Module) -> list[nn.Module]:
     num_labels = base.config.num_labels
     heads = [
         module
-        for module in base.modules()
-        if id(module) not in inside and width_of(base_layer(module))[1] == num_labels
+        for name, module in base.named_modules()
+        if id(module) not in inside
+        and AUXILIARY not in name.split(".")
+        and width_of(base_layer(module))[1] == num_labels
     ]
     if not heads:
         raise ValueError(

@@ -28,6 +28,8 @@ class ImageTask(Task):
                 return stored_processor(AutoImageProcessor, model.model, **options)
         except ValueError as error:
             logger.info(f"{model.model} has no image processor: {error}")
-        if isinstance(getattr(config, "image_size", None), int) and hasattr(config, "num_channels"):
-            return image_processor(config.image_size, config.num_channels)
+        backbone = getattr(config, "backbone_config", None)
+        channels = getattr(config, "num_channels", getattr(backbone, "num_channels", None))
+        if isinstance(getattr(config, "image_size", None), int) and channels is not None:
+            return image_processor(config.image_size, channels)
         return None

@@ -11,9 +11,11 @@ from PIL import Image as PILImage
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from hf_transfer.data.bundled import load, load_splits
+from hf_transfer.modeling.anatomy import linear_heads
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import Experiment, parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.models import new_config
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.runs.task import with_task
 from tests.drawings import CATEGORIES, scene_options
@@ -209,3 +211,31 @@ def test_classes_are_matched_by_name(drawings, tmp_path, trained):
     found = [run_evaluation(str(trained.folder), str(tmp_path / name)) for name in ("first", "other")]
     assert found[0] == found[1]
     assert torch.tensor(list(found[0].values())).isfinite().all()
+
+
+FLOWFORMER = {"model_type": "flowformer", "modality": "image", "hidden_sizes": [8, 16], "depths": [1, 1]}
+FLOWFORMER |= {
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 4,
+    "num_channels": 3,
+    "out_features": ["stage1", "stage2"],
+}
+UPERNET = {"model_type": "upernet", "image_size": 32, "hidden_size": 8, "pool_scales": [1, 2]}
+
+
+def test_a_dense_head_on_the_pyramid_of_flowformer(folder, tmp_path):
+    architecture = {**UPERNET, "use_auxiliary_head": False, "backbone_config": FLOWFORMER}
+    run = experiment(tmp_path / "run", dataset=str(folder), architecture=json.dumps(architecture), max_steps=2)
+    result = run_adaptation(run)
+    model = AutoModelForSemanticSegmentation.from_pretrained(result.folder)
+    assert type(model.backbone).__name__ == "FlowformerBackbone" and 0 <= result["mean_iou"] <= 1
+
+
+def test_an_auxiliary_head_is_no_head_of_the_task():
+    three = {"hidden_sizes": [8, 16, 16], "depths": [1, 1, 1], "out_features": ["stage1", "stage2", "stage3"]}
+    config = new_config({**UPERNET, "backbone_config": {**FLOWFORMER, **three}, "num_labels": 3})
+    model = AutoModelForSemanticSegmentation.from_config(config)
+    assert model.auxiliary_head is not None
+    (head,) = linear_heads(model)
+    assert head is model.decode_head.classifier

@@ -19,7 +19,7 @@ from hf_transfer.runs.models import new_config
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.training.transfer_model import TransferModel
 from tests.drawings import CATEGORIES, scene_options
-from tests.tasks.test_image_segmentation import experiment
+from tests.tasks.test_image_segmentation import FLOWFORMER, experiment
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 24], "depths": [1, 1]}
 RESNET["layer_type"] = "basic"
@@ -146,3 +146,11 @@ def test_points_near_enough_are_right():
 def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="`deconvolutions` should be at least 0"):
         new_config({**MODEL, "sigma": 0.0})
+
+
+def test_heat_maps_on_the_pyramid_of_flowformer():
+    config = new_config({**MODEL, "backbone_config": FLOWFORMER, "num_labels": 3})
+    model = AutoModelForKeypointDetection.from_config(config)
+    outputs = model(torch.randn(2, 3, 32, 32), labels=torch.rand(2, 3, 2))
+    outputs.loss.backward()
+    assert outputs.heatmaps.shape[:2] == (2, 3) and model.backbone.flowformer is not None
