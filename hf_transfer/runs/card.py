@@ -135,6 +135,7 @@ def ranking_table(folder: str | None) -> TableFact | None:
     if folder is None:
         return None
     ranking = Ranking.load(folder)
+    ranking = ranking.renamed({row.model: packaged_name(row.model) for row in ranking.rows})
     rows = [[row.model, row.score, row.layer, row.parameters] for row in ranking.scored]
     columns = ["model", ranking.score, "layer", "parameters"]
     return TableFact("The ranking that the model was chosen by", columns, rows, " ".join(ranking.in_words()))

@@ -90,7 +90,22 @@ class Lifecycle:
             check_can_push(self.plan.hub_model_id)
         if overwrite and PartialState().is_main_process:
             shutil.rmtree(self.plan.output_dir, ignore_errors=True)
+        is_new = not self.plan.output_dir.exists()
         store = Store(self.plan.output_dir)
+        try:
+            return self.carry_out(store, started)
+        except Exception:
+            if is_new:
+                store.remove_if_empty()
+            raise
+
+    def carry_out(self, store: Store, started: float) -> Outcome:
+        """Every stage of the plan, in its order.
+
+        Args:
+            store: of finished pieces.
+            started: when the program began.
+        """
         if PartialState().is_main_process:
             write_whole(store.root / PLAN_FILE, json.dumps(self.plan.given, indent=2, default=str) + "\n")
         with quiet_libraries(), without_loading_report():

@@ -46,7 +46,8 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     named, asked = plan.validation
     rows = {"train": raw.train, "target": raw.target, "test": raw.test}
     if named is not None:
-        rows["validation"] = read_labels_as(load(named, usual_split="validation"), raw.kind, "validation")
+        column = plan.data.get("label_column")
+        rows["validation"] = read_labels_as(load(named, usual_split="validation"), raw.kind, "validation", column)
     depends = {
         "rows": {role: fingerprint(one) for role, one in rows.items() if one is not None},
         "validation_rows": asked,

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,11 @@ class Store:
             found = records[-1]["depends"] if records else None
         found = from_main(found)
         return [] if found is None else differences(found, json.loads(json.dumps(depends, default=str)))
+
+    def remove_if_empty(self) -> None:
+        """Remove a folder in which no piece was finished."""
+        if PartialState().is_main_process and not any(self.state.glob("*.json")):
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def _path(self, piece: str, depends: Mapping[str, Any]) -> Path:
         return self.state / f"{slug(piece)}-{key_of(depends)}.json"
