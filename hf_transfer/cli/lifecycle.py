@@ -34,9 +34,8 @@ def run(
         raise ValueError("`resume` keeps what is in the output folder and `overwrite` removes it: give one of them.")
     named = {"data.train": train, "data.target": target, "data.test": test, "publish.output_dir": output_dir}
     named["candidates"] = list(model) if model else None
-    words = (
-        [str(plan)] if plan is not None else []
-    ) + context.args  # an unknown option comes first where PLAN is left out
+    # where PLAN is left out, the first key of the plan takes its place
+    words = ([str(plan)] if plan is not None else []) + context.args
     path = Path(words.pop(0)) if words and not words[0].startswith("--") else None
     given = plan_of(path, {name: value for name, value in named.items() if value is not None}, words)
     lifecycle = Lifecycle(given, quiet=as_json)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from accelerate import PartialState
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress as Bars
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 LOG = "lifecycle.log"
 SHOWN_CHANGES = 4
@@ -47,10 +50,19 @@ class Progress:
             more = f" and {len(changes) - SHOWN_CHANGES} more" if len(changes) > SHOWN_CHANGES else ""
             self.say(f"  {piece}: again, as {', '.join(changes[:SHOWN_CHANGES])}{more}")
         started = time.perf_counter()
-        with self.quiet():
+        with self.showing(piece), self.quiet():
             yield
         self.done_now.append(piece)
         self.say(f"  {piece}: {time.perf_counter() - started:.1f} s")
+
+    @contextlib.contextmanager
+    def showing(self, piece: str) -> Iterator[None]:
+        """The piece with the time that it takes, on a terminal."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        is_shown = self.console.is_terminal and not self.console.quiet
+        with Bars(*columns, console=self.console, transient=True, disable=not is_shown) as bar:
+            bar.add_task(escape(piece), total=None)
+            yield
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
