@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -109,3 +111,18 @@ def test_kills_change_nothing(processes, workshop, tmp_path):
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(processes, workshop, tmp_path):
     check_kills(processes, workshop, tmp_path, kills=20)
+
+
+@pytest.mark.slow
+def test_two_processes_carry_out_a_plan_and_one_finds_it_done_by_two(here):
+    plan = {**PLAN, "candidates": ["bert", "gpt2"], "task": {"methods": ["fine_tuning"]}}
+    Path("plan.json").write_text(json.dumps(plan))
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path(__file__).parents[3])}
+    for done in (1, 0):
+        command = [*words, "hf_transfer.cli", "run", "plan.json", "--json"]
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+        assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["model"] == "out/model", "one process prints"
+        cost = json.loads(Path("out/report.json").read_text())["cost"]
+        assert (cost["processes"], cost["done_now"], cost["trainings"]) == (2, done, 1)

@@ -37,7 +37,7 @@ def report_facts(outcome: Outcome, place: Setting, seen: Mapping[str, Any]) -> d
             for entry in outcome.entries
             for trial in entry.trials
         ],
-        "notes": [*place.notes, *outcome.chosen.best["warnings"]],
+        "notes": [*place.notes, *outcome.chosen.best.get("warnings", [])],
         "curves": {f"{one.stage}: {one.method} on {one.model}": one.best["losses"] for one in outcome.entries},
         **{name: seen[name] for name in ("role", "figures", "confusion", "wrong", "embeddings")},
         "cost": {
