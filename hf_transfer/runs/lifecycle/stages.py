@@ -155,9 +155,7 @@ def make_training(
 ) -> Training:
     """One training of a stage; with `steps` a trial of the search, which never reads the test rows."""
     plan, rows, is_domain, is_trial = place.plan, place.rows, name == "domain", steps is not None
-    test = "test" if "test" in rows["rows"] else None
-    test = test if is_domain else "validation" if is_trial or test is None else test
-    test = None if is_domain and is_trial else test
+    test = measured_role(rows, is_domain, is_trial)
     given = {**DEFAULTS, **plan.training, **stage.training, **method.changed(setting)}
     given |= rows_arguments(plan, rows, test, is_domain)
     given["max_steps"] = steps or steps_of(given, rows["rows"]["train"] * (2 if is_domain else 1))
@@ -184,6 +182,13 @@ def make_training(
     what = f"{name}: {method.label} on {model['shown']}" + (f", {', '.join(words)}" if is_trial and words else "")
     what += f", {steps} steps" if is_trial else f", seed {seed}"
     return Training(what, given, depends, validator, is_trial, paths, change)
+
+
+def measured_role(rows: Mapping[str, Any], is_domain: bool, is_trial: bool) -> str | None:
+    """The rows that a training measures on: those of the test, or those that it is chosen by; None for none."""
+    if is_domain:  # chosen by the validator, which has rows of its own
+        return "test" if "test" in rows["rows"] and not is_trial else None
+    return "validation" if is_trial or "test" not in rows["rows"] else "test"
 
 
 def roles(is_domain: bool, test: str | None) -> set[str]:

@@ -22,8 +22,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-STATE_FOLDER, RECORD = "state", "lifecycle.json"
-SHOWN_CHANGES = 4
+STATE_FOLDER = "state"
 
 
 class Store:
