@@ -246,6 +246,9 @@ class Objective(nn.Module):
     def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:
         """Measure what is needed on the data (Fisher information, label relation). Called once before training."""
 
+    def check_batch(self, rows: int) -> None:
+        """Refuse, before training, batches of so many rows, those of all processes together."""
+
     def constant_rate_parameters(self) -> Iterable[nn.Parameter]:
         """Own parameters whose learning rate stays as it is at the start, whatever the schedule says; usually none."""
         return ()

@@ -2,6 +2,7 @@
 
 from hf_transfer.data.denoising import DenoisingCollator
 from hf_transfer.data.masked_language import MaskedLanguageCollator
+from hf_transfer.data.masked_steps import MaskedStepsCollator
 from hf_transfer.data.packing import PackingCollator
 from hf_transfer.data.permuted_language import PermutationCollator
 from hf_transfer.data.span_corruption import SpanCorruptionCollator
@@ -15,10 +16,17 @@ TEXT_PRETRAINING: dict[str, str] = {
 }
 """What a text is made of for pre-training: name -> "module:class" of a collator."""
 
+SERIES_PRETRAINING: dict[str, str] = {
+    "masked_steps": "hf_transfer.data.masked_steps:MaskedStepsCollator",
+}
+"""Likewise of a series."""
+
 __all__ = [
+    "SERIES_PRETRAINING",
     "TEXT_PRETRAINING",
     "DenoisingCollator",
     "MaskedLanguageCollator",
+    "MaskedStepsCollator",
     "PackingCollator",
     "PermutationCollator",
     "SpanCorruptionCollator",

@@ -72,7 +72,8 @@ def as_given(values: Tensor, like: Any) -> Any:
 
 
 def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
-    """The collator; one of masked language modelling as a MaskingCollator, a TextCollator as one for this model.
+    """The collator; one of masked language modelling as a MaskingCollator, a TextCollator as one for this model, and
+    another that draws with this seed.
 
     Args:
         collator: of any kind.
@@ -84,6 +85,8 @@ def repeatable(collator: Any, vocabulary: int | None, seed: int) -> Any:
     """
     if isinstance(collator, TextCollator):
         return collator.for_model(vocabulary, seed)
+    if hasattr(collator, "seeded"):
+        return collator.seeded(seed)
     if hasattr(collator, "collator") and not isinstance(collator, MaskingCollator):  # it adds views to a batch
         inner = repeatable(collator.collator, vocabulary, seed)
         return collator if inner is collator.collator else replace(collator, collator=inner)

@@ -44,6 +44,8 @@ class EpisodicObjective(Objective):
         self.episodes_per_batch = episodes_per_batch
 
     def build(self, context: BuildContext) -> None:
+        if self.grouped_by == "labels" and self.ways < 2:
+            raise ValueError(f"`ways` should be at least 2, got {self.ways}: an episode of one class teaches nothing.")
         context.require_rows(type(self).__name__)
 
     def episodes(self, *values: Tensor) -> Iterator[tuple[Tensor, ...]]:

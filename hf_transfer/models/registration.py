@@ -34,7 +34,9 @@ from hf_transfer.models.flowformer import (
     FlowformerForSequenceClassification,
     FlowformerForTimeSeriesClassification,
     FlowformerForTimeSeriesPrediction,
+    FlowformerForTimeSeriesPretraining,
     FlowformerForTokenClassification,
+    FlowformerForTrajectoryPretraining,
     FlowformerModel,
     register_flow_attention,
 )
@@ -58,7 +60,12 @@ AUTO_CLASSES = {
 # apart from the heads: AutoBackbone.from_pretrained asks the Hub first, and so reads no local folder
 BACKBONES = {AutoBackbone: FlowformerBackbone}
 # transformers has no Auto class for these tasks
-HEADS_WITHOUT_AUTO_CLASS = (FlowformerForTimeSeriesClassification, DecisionFlowformer)
+HEADS_WITHOUT_AUTO_CLASS = (
+    FlowformerForTimeSeriesClassification,
+    FlowformerForTimeSeriesPretraining,
+    FlowformerForTrajectoryPretraining,
+    DecisionFlowformer,
+)
 
 
 def register() -> None:

@@ -15,8 +15,6 @@ K = 65,536, m = .999, 128 dimensions, and T = .2 with a projector of two layers 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +23,7 @@ from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import BuildContext, Objective, View
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_positive, require_share
-from hf_transfer.functional.processes import from_all_uneven, process_count, share_of_all
+from hf_transfer.functional.processes import from_all_uneven, share_of_all
 from hf_transfer.pretraining.blocks.info_nce import info_nce
 from hf_transfer.pretraining.blocks.momentum_encoder import MomentumEncoder
 from hf_transfer.pretraining.blocks.projection import projection_head
@@ -87,17 +85,12 @@ class MoCo(Objective):
         self.register_buffer("place", torch.zeros((), dtype=torch.long))
         self._new_keys: list[Tensor] = []
 
-    def prepare(self, model: nn.Module, dataloader: Iterable[Mapping[str, Tensor]]) -> None:
-        rows = getattr(dataloader, "batch_size", None)
-        if rows is None:
-            return
-        processes = process_count()
-        together = rows * processes
-        if self.queue_size % together:
-            nearest = max(1, self.queue_size // together) * together
+    def check_batch(self, rows: int) -> None:
+        if self.queue_size % rows:
+            nearest = max(1, self.queue_size // rows) * rows
             raise ValueError(
-                f"`queue_size` should be a multiple of the {together} rows of a batch ({rows} on each of {processes} "
-                f"processes), got {self.queue_size}: {nearest} is near; or change the batch size."
+                f"`queue_size` should be a multiple of the {rows} rows of a batch of all processes, got "
+                f"{self.queue_size}: {nearest} is near; or change the batch size."
             )
 
     def forward(self, view: View) -> Tensor:

@@ -43,7 +43,10 @@ KINDS = {
     "COMBINATIONS": "combination",
 }
 """Name of a registry in a family's `__init__` -> what it holds."""
-ELSEWHERE = (("pretraining", "collator", "hf_transfer.data", "TEXT_PRETRAINING"),)
+ELSEWHERE = (
+    ("pretraining", "collator", "hf_transfer.data", "TEXT_PRETRAINING"),
+    ("pretraining", "collator", "hf_transfer.data", "SERIES_PRETRAINING"),
+)
 """(family, kind, module, registry) of the registries that lie in no family's folder."""
 IDENTIFIER = re.compile(r"\d{4}\.\d{4,5}|10\.\d{4,}/\S+|https://\S+")
 NOT_SETTINGS = {

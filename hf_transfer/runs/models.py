@@ -184,7 +184,7 @@ def from_architecture(loader: Any, settings: dict[str, Any], task: str) -> PreTr
             with without_loading_report():
                 tell_new_weights(name, load_tower(model, part, name))
         return model
-    except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"`architecture` cannot be made for {task}: {headless_kind(error) or error}") from error
 
 
@@ -224,12 +224,23 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
         config = AutoConfig.for_model(kind, **settings)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise ValueError(f"`architecture`: {error}") from error
+    check_patches(config)
     if attention is not None:
         config._attn_implementation = attention
         if kind == "flowformer":
             # as the model itself does on save: weights trained with one attention are wrong under another
             config.trained_attention = "flow" if attention == "flow" else "sdpa"
     return config
+
+
+def check_patches(config: PreTrainedConfig) -> None:
+    """Raises ValueError where patches do not divide images: their right and lower edge would not be seen."""
+    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    if isinstance(size, int) and isinstance(patch, int) and size % patch:
+        raise ValueError(
+            f"`architecture`: `image_size` should be a multiple of `patch_size`, got {size} and {patch}: "
+            f"{size // patch * patch} and {(size // patch + 1) * patch} are."
+        )
 
 
 def new_tower(given: Any, plain: PreTrainedConfig, part: str, kind: str) -> dict[str, Any]:

@@ -15,6 +15,12 @@ from hf_transfer.tasks.text2text_generation import Text2TextGeneration
 from hf_transfer.tasks.text_classification import TextClassification
 from hf_transfer.tasks.text_generation import TextGeneration
 from hf_transfer.tasks.time_series_classification import TimeSeriesClassification
+from hf_transfer.tasks.time_series_pretraining import (
+    MaskedTimeSeriesModeling,
+    NextStepPrediction,
+    TimeSeriesFeatureExtraction,
+    TrajectoryPretraining,
+)
 from hf_transfer.tasks.token_classification import TokenClassification
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
@@ -34,6 +40,10 @@ TASKS: dict[str, Task] = {
         TextGeneration(),
         Text2TextGeneration(),
         OfflineReinforcementLearning(),
+        TimeSeriesFeatureExtraction(),
+        MaskedTimeSeriesModeling(),
+        NextStepPrediction(),
+        TrajectoryPretraining(),
         ZeroShotImageClassification(),
     )
 }

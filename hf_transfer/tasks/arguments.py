@@ -163,7 +163,7 @@ class DataArguments:
         metadata={
             "help": "For pre-training on text, a key of hf_transfer.data.TEXT_PRETRAINING and its keywords: "
             "{span_corruption: {noise_density: 0.15}}. Left out: masked_language for fill-mask, span_corruption for "
-            "text2text-generation, and the next token for text-generation."
+            "text2text-generation, and the next token for text-generation. Of series: {masked_steps: {share: 0.15}}."
         },
     )
     transfer_probes: dict | None = field(

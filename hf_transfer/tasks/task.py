@@ -15,7 +15,6 @@ from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.collators import PaddingCollator
 from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as
 from hf_transfer.data.prepare import prepare
-from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.evaluation.answers import answers_of, metrics_of
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.training.family_trainers import PretrainingTrainer
@@ -208,8 +207,9 @@ class Task:
         """
         return None
 
-    def pretraining_collator(self, processor: Any, data: DataArguments) -> TextCollator | None:
-        """What makes inputs and labels of texts, where the arguments or the task say so; None for `collator`.
+    def pretraining_collator(self, processor: Any, data: DataArguments) -> Callable | None:
+        """What makes inputs and labels of texts, or hides steps of series, where the arguments or the task say so;
+        None for `collator`.
 
         Raises:
             ValueError: the processor lacks what it needs, or the arguments are wrong.

@@ -28,9 +28,14 @@ class TimeSeriesClassification(Task):
         self, architecture: Mapping[str, Any], data: DataArguments, rows: list[Dataset], processor: Any
     ) -> dict[str, Any]:
         """The channels, and the longest length where the head reads all places in a row."""
-        if "past_values" not in rows[0].column_names or architecture.get("model_type") != "flowformer":
-            return {}
-        sizes = {"num_input_channels": series_shape(rows[0])[0]}
-        if architecture.get("pooling") == "flatten":
-            sizes["max_position_embeddings"] = max(series_shape(one)[1] for one in rows)
-        return sizes
+        return series_sizes(architecture, rows)
+
+
+def series_sizes(architecture: Mapping[str, Any], rows: list[Dataset]) -> dict[str, Any]:
+    """The channels of a Flowformer's series, and the longest length where its head reads all places in a row."""
+    if "past_values" not in rows[0].column_names or architecture.get("model_type") != "flowformer":
+        return {}
+    sizes = {"num_input_channels": series_shape(rows[0])[0]}
+    if architecture.get("pooling") == "flatten":
+        sizes["max_position_embeddings"] = max(series_shape(one)[1] for one in rows)
+    return sizes

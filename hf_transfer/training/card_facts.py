@@ -44,6 +44,8 @@ HEADS = {
     "LMHeadModel": ("text-generation", "AutoModelForCausalLM"),
     "ForConditionalGeneration": ("text2text-generation", "AutoModelForSeq2SeqLM"),
     "ForTimeSeriesClassification": ("time-series-classification", ""),
+    "ForTimeSeriesPretraining": ("masked-time-series-modeling", ""),
+    "ForTrajectoryPretraining": ("trajectory-modeling", ""),
     "DecisionFlowformer": ("offline-reinforcement-learning", ""),
 }
 """End of a model's class -> its task, and the Auto class that loads it; none where the class itself does."""

@@ -152,6 +152,8 @@ class TransferTrainer(PublishingTrainer):
         self.steps = steps_for(self)
         self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
         self.check_processors()
+        for objective in model.objectives.values() if train_dataset is not None else ():
+            objective.check_batch(self._train_batch_size * args.world_size)
         self.train_collator = self._choose_train_collator()
         self.resumed_from: str | None = None
         if args.push_to_hub:

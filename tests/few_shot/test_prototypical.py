@@ -2,9 +2,12 @@ import pytest
 import torch
 from transformers import default_data_collator
 
-from hf_transfer.core.objective import View
+from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.few_shot.episodic import split_episode
+from hf_transfer.few_shot.maml import MAML
+from hf_transfer.few_shot.matching import Matching
 from hf_transfer.few_shot.prototypical import Prototypical
+from hf_transfer.few_shot.reptile import Reptile
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 
@@ -26,6 +29,12 @@ def test_value_and_gradient_against_the_formula():
     torch.testing.assert_close(loss, expected)
     loss.backward(), expected.backward()
     torch.testing.assert_close(features.grad, naive.grad)
+
+
+@pytest.mark.parametrize("cls", [Prototypical, Matching, MAML, Reptile])
+def test_an_episode_of_one_class_is_refused(cls):
+    with pytest.raises(ValueError, match="`ways` should be at least 2, got 1"):
+        cls(ways=1).build(BuildContext(tiny.vit(), 16, 10))
 
 
 def test_a_batch_that_is_no_episode_is_refused():

@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
 
 from hf_transfer.core.objective import BuildContext
 from hf_transfer.modeling.readouts import Token
@@ -74,10 +73,10 @@ def test_the_two_versions(context):
     assert newer.queue.shape == (65_536, 128)
 
 
-def test_a_batch_that_does_not_divide_the_queue_is_refused_before_training(built, backbone):
-    with pytest.raises(ValueError, match=r"of the 8 rows of a batch \(8 on each of 1 processes\), got 12: 8"):
-        built.prepare(backbone, DataLoader([0] * 16, batch_size=8))
-    built.prepare(backbone, DataLoader([0] * 16, batch_size=4))
+def test_a_batch_that_does_not_divide_the_queue_is_refused_before_training(built):
+    with pytest.raises(ValueError, match="of the 8 rows of a batch of all processes, got 12: 8 is near"):
+        built.check_batch(8)
+    built.check_batch(4)
 
 
 def test_parts_of_rows_are_refused(backbone):

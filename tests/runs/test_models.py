@@ -80,6 +80,11 @@ def test_an_architecture_starts_from_random_weights():
         ({"model_type": "flowformer", "hiden_size": 16}, r"FlowformerConfig has no \['hiden_size'\]"),
         ({"model_type": "flowformer", "hidden_size": "many"}, "`architecture`: .*expected int, got str"),
         ({"model_type": "vit", "hidden_size": "many"}, "`architecture`: .*expected int, got str"),
+        (
+            {"model_type": "vit", "image_size": 28, "patch_size": 5},
+            "`patch_size`, got 28 and 5: 25 and 30",
+        ),
+        ({"model_type": "swin", "image_size": 30}, "multiple of `patch_size`, got 30 and 4: 28 and 32 are"),
     ],
 )
 def test_an_architecture_with_a_mistake_is_refused(settings, message):

@@ -56,8 +56,9 @@ def test_only_pretraining_on_text_reads_blocks_and_only_trajectories_their_setti
         name: [task.name for task in TASKS.values() if name in task.own_arguments]
         for name in ("block_size", "pretraining", "trajectories", "tokenizer", "prompts")
     }
-    assert readers["block_size"] == readers["pretraining"] == LANGUAGE
-    assert readers["trajectories"] == ["offline-reinforcement-learning"]
+    assert readers["block_size"] == LANGUAGE
+    assert readers["pretraining"] == [*LANGUAGE, "masked-time-series-modeling"]
+    assert readers["trajectories"] == ["offline-reinforcement-learning", "trajectory-modeling"]
     assert readers["tokenizer"] == [
         "text-classification",
         "token-classification",

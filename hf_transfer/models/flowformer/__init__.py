@@ -8,6 +8,7 @@ from .flow_attention import flow_attention
 from .flow_state import FlowState
 from .heads_image import FlowformerForImageClassification, FlowformerForMaskedImageModeling
 from .heads_language_modeling import FlowformerForCausalLM, FlowformerForMaskedLM
+from .heads_series_pretraining import FlowformerForTimeSeriesPretraining, FlowformerForTrajectoryPretraining
 from .heads_text import (
     FlowformerForMultipleChoice,
     FlowformerForQuestionAnswering,
@@ -33,7 +34,9 @@ __all__ = [
     "FlowformerForSequenceClassification",
     "FlowformerForTimeSeriesClassification",
     "FlowformerForTimeSeriesPrediction",
+    "FlowformerForTimeSeriesPretraining",
     "FlowformerForTokenClassification",
+    "FlowformerForTrajectoryPretraining",
     "FlowformerModel",
     "FlowformerPreTrainedModel",
     "flow_attention",

@@ -14,7 +14,9 @@ from hf_transfer.models.flowformer import (
     FlowformerForSequenceClassification,
     FlowformerForTimeSeriesClassification,
     FlowformerForTimeSeriesPrediction,
+    FlowformerForTimeSeriesPretraining,
     FlowformerForTokenClassification,
+    FlowformerForTrajectoryPretraining,
 )
 
 BATCH, LENGTH, VOCABULARY, CLASSES = 2, 7, 31, 3
@@ -29,8 +31,12 @@ HEADS = {
         FlowformerForMultipleChoice,
     ],
     "image": [FlowformerForImageClassification, FlowformerForMaskedImageModeling],
-    "time_series": [FlowformerForTimeSeriesClassification, FlowformerForTimeSeriesPrediction],
-    "trajectory": [DecisionFlowformer],
+    "time_series": [
+        FlowformerForTimeSeriesClassification,
+        FlowformerForTimeSeriesPrediction,
+        FlowformerForTimeSeriesPretraining,
+    ],
+    "trajectory": [DecisionFlowformer, FlowformerForTrajectoryPretraining],
 }
 HEADS_AND_MODALITIES = [(head, modality) for modality, heads in HEADS.items() for head in heads]
 
@@ -93,7 +99,9 @@ def tiny_labels(head: type, config: FlowformerConfig, inputs: dict) -> dict:
         return {}
     if head is FlowformerForTimeSeriesPrediction:
         return {"future_values": torch.ones(BATCH, config.prediction_length, config.num_input_channels)}
-    if head is DecisionFlowformer:
+    if head is FlowformerForTimeSeriesPretraining:
+        return {"hidden_steps": torch.arange(LENGTH).expand(BATCH, LENGTH) % 2}
+    if head in (DecisionFlowformer, FlowformerForTrajectoryPretraining):
         return {"labels": inputs["actions"]}
     return {"labels": torch.arange(BATCH) % CLASSES}
 
