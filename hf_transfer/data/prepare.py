@@ -17,6 +17,7 @@ from hf_transfer.data.columns import without_labels
 from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import PixelReader, read_image, undecoded, with_pixel_values
 from hf_transfer.data.language_blocks import language_blocks
+from hf_transfer.data.pixel_tokens import pixel_tokens, reads_pixel_tokens
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.text_columns import find_text_columns
 from hf_transfer.data.text_length import check_vocabulary, longest_text, text_positions
@@ -71,8 +72,10 @@ def prepare(
         check_series(dataset, config)
     if any(name in dataset.column_names for name in READY_COLUMNS):
         return dataset
-    check_modality(dataset, config)
     images = _image_columns(dataset)
+    if images and reads_pixel_tokens(processor):
+        return pixel_tokens(dataset, images[0], config, processor)
+    check_modality(dataset, config)
     if isinstance(processor, ProcessorMixin):
         return _prepare_pairs(dataset, config, processor, text_columns, max_length)
     if images:

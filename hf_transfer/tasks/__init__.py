@@ -10,6 +10,7 @@ from hf_transfer.tasks.keypoint_detection import KeypointDetection
 from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
 from hf_transfer.tasks.object_detection import ObjectDetection
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
+from hf_transfer.tasks.pixels import CausalImageModeling, MaskedPixelModeling
 from hf_transfer.tasks.task import Task
 from hf_transfer.tasks.text2text_generation import Text2TextGeneration
 from hf_transfer.tasks.text_classification import TextClassification
@@ -35,6 +36,8 @@ TASKS: dict[str, Task] = {
         KeypointDetection(),
         TimeSeriesClassification(),
         MaskedImageModeling(),
+        CausalImageModeling(),
+        MaskedPixelModeling(),
         ImageFeatureExtraction(),
         FillMask(),
         TextGeneration(),

@@ -166,6 +166,13 @@ class DataArguments:
             "text2text-generation, and the next token for text-generation. Of series: {masked_steps: {share: 0.15}}."
         },
     )
+    pixels: dict | None = field(
+        default=None,
+        metadata={
+            "help": "For causal-image-modeling and masked-pixel-modeling: how many colours pixels become, and how "
+            "large images are: {clusters: 512, size: 32, seed: 0}."
+        },
+    )
     transfer_probes: dict | None = field(
         default=None,
         metadata={
