@@ -131,9 +131,7 @@ class TransferTrainer(PublishingTrainer):
             args.dataloader_pin_memory = False  # there is nothing to pin it for, and torch would warn at every loader
         if args.n_gpu > 1:
             # Its threads would share the hook that reads the features.
-            logger.warning(
-                "DataParallel is not supported: one GPU is used. Start with `accelerate launch` to use all."
-            )
+            logger.warning("DataParallel is not supported: one GPU is used. `accelerate launch` uses all of them.")
             args._n_gpu = 1
         if args.torch_optimizer is not None:
             kwargs.setdefault("optimizer_cls_and_kwargs", torch_optimizer(args))
