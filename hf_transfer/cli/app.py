@@ -16,8 +16,10 @@ from typing import Annotated
 import typer
 
 from hf_transfer.cli import doctor as installation
+from hf_transfer.cli.command import Command
 from hf_transfer.cli.folders import card, compare, export, pull
 from hf_transfer.cli.lifecycle import run as run_lifecycle
+from hf_transfer.cli.measuring import divergence, evaluate, predict
 from hf_transfer.cli.methods import methods
 
 app = typer.Typer(
@@ -27,6 +29,8 @@ app = typer.Typer(
     # --max_steps and --max-steps are one option, in every command
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
     help="Transferability in deep learning: pre-train, rank, adapt, evaluate and publish Hugging Face models.",
+    epilog="Every command takes [CONFIG.yaml] as its first word; options win over it. Exit codes: 0 done, 1 `doctor` "
+    "found something to mend, 2 refused input, with the reason, 130 stopped by Ctrl-C.",
 )
 OWN_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True}
 app.command("run", context_settings=OWN_ARGUMENTS)(run_lifecycle)
@@ -123,7 +127,7 @@ def _run(run, argv: list[str], explain: bool, change: Callable | None = None, **
         raise typer.Exit(130) from None
 
 
-@app.command()
+@app.command(cls=Command)
 def rank(
     dataset: Annotated[str, typer.Option(help="Bundled name, Hub id, folder or file.")],
     models: Annotated[
@@ -145,7 +149,10 @@ def rank(
         str | None,
         typer.Option(help="Where whole numbers leave a doubt: regression, or single_label_classification."),
     ] = None,
-    input_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
+    input_column: Annotated[
+        list[str] | None,
+        typer.Option("--input-column", "--text-column", "--text-columns", help="Where the names leave a doubt."),
+    ] = None,
     batch_size: Annotated[str, typer.Option(help='Rows at once, or "auto"; halved when memory runs out.')] = "auto",
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="Rank on at most so many rows.")] = None,
@@ -165,6 +172,7 @@ def rank(
     options = dict(locals())
     from hf_transfer.ranking.ranking import NothingScoredError
     from hf_transfer.runs.rank import run_ranking
+    from hf_transfer.runs.values import read_names
 
     query = {name: options.pop(name) for name in ("filter", "author", "search", "limit")}
     # What is too large is found and shown with that reason, so that `max_params` is no part of the query.
@@ -172,7 +180,7 @@ def rank(
     options["query"] = query if filter or author or search else None
     if not score:
         del options["score"]
-    options["input_columns"] = options.pop("input_column") or None
+    options["input_columns"] = list(read_names(options.pop("input_column"))) or None
     options["batch_size"] = int(batch_size) if batch_size.isdigit() else batch_size
     try:
         ranking = run_ranking(**options)
@@ -186,6 +194,7 @@ def rank(
     ranking.print()
     if output_dir is not None:
         typer.echo(f"Saved to {output_dir}.")
+        typer.echo(f"Next:\n  hf-transfer adapt --from-ranking {output_dir} --dataset {dataset}", err=True)
 
 
 @app.command()
@@ -217,91 +226,7 @@ def _numbers(layers: str) -> str | list[int]:
         return layers
 
 
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
-    dataset: Annotated[str, typer.Option(help="Labelled rows: bundled name, Hub id, folder or file.")],
-    split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
-    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
-    block_size: Annotated[int | None, typer.Option(min=2, help="Tokens in a block, for text-generation.")] = None,
-    few_shot: Annotated[
-        str | None,
-        typer.Option(help="Classify by a few rows a class over many episodes: '{ways: 5, shots: 5}', or '{}'."),
-    ] = None,
-    label_column: Annotated[str | None, typer.Option(help="Which column holds the labels.")] = None,
-    text_column: Annotated[list[str] | None, typer.Option(help="Which one or two columns hold the text.")] = None,
-    max_samples: Annotated[int | None, typer.Option(min=1, help="Measure on at most so many random rows.")] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(help="For an image and a text tower: 'a photo of a {}.', once or several times."),
-    ] = None,
-) -> None:
-    """Measure a model's accuracy on labelled rows, its perplexity on text (`--task text-generation`), or how well its
-    image and its text tower fit each other."""
-    from hf_transfer.runs.evaluate import run_evaluation
-    from hf_transfer.runs.values import read_mapping
-
-    sizes = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size}
-    episodes = None if few_shot is None else read_mapping(few_shot, "few_shot")
-    columns = {"label_column": label_column, "text_columns": text_column or (), "max_samples": max_samples}
-    columns["prompts"] = prompt or ()
-    _show(run_evaluation(model, dataset, split=split, task=task, few_shot=episodes, **sizes, **columns))
-
-
-@app.command()
-def predict(
-    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
-    dataset: Annotated[str, typer.Option(help="Rows: bundled name, Hub id, folder or file; labels are not read.")],
-    output: Annotated[Path, typer.Option(help="The csv file to write.")] = Path("predictions.csv"),
-    split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
-    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
-    text_column: Annotated[list[str] | None, typer.Option(help="Where the names leave a doubt.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the file.")] = False,
-) -> None:
-    """Predict rows without labels, into a csv file: class and probability, several labels, or numbers."""
-    # Options are keywords of `run_prediction` by the same names.
-    options = dict(locals())
-    from hf_transfer.runs.predict import run_prediction
-
-    options["text_columns"] = tuple(options.pop("text_column") or ())
-    typer.echo(f"Saved {run_prediction(**options)} predictions to {output}.")
-
-
-@app.command()
-def divergence(
-    model: Annotated[str, typer.Argument(help="Model folder or Hub id.")],
-    source: Annotated[str, typer.Option(help="Bundled name, Hub id, folder or file; labels tell more.")],
-    target: Annotated[str, typer.Option(help="Likewise.")],
-    source_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
-    target_split: Annotated[str | None, typer.Option(help="Which split of it.")] = None,
-    task: Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")] = None,
-    splits: Annotated[int, typer.Option(min=1, help="Random halves to average over.")] = 5,
-    slack: Annotated[float, typer.Option(help="Nats that a localised hypothesis may lose on the source.")] = 0.05,
-    max_samples: Annotated[int, typer.Option(min=4, help="At most so many random rows of each.")] = 1000,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Which column holds the labels.")] = None,
-    text_column: Annotated[list[str] | None, typer.Option(help="Which one or two columns hold the text.")] = None,
-    seed: Annotated[int, typer.Option(help="Of rows, splits and first weights.")] = 0,
-    output_dir: Annotated[Path | None, typer.Option(help="Keep the tables here, as Markdown and JSON.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
-) -> None:
-    """Estimate how far two data sets are apart under a model, and the terms of the bound on the target error."""
-    # Options are keywords of `run_divergence` by the same names.
-    options = dict(locals())
-    options["text_columns"] = options.pop("text_column") or ()
-    from hf_transfer.runs.divergence import run_divergence
-
-    typer.echo(run_divergence(**options).to_markdown())
-    if output_dir is not None:
-        typer.echo(f"Saved to {output_dir}.")
-
-
-@app.command()
+@app.command(cls=Command)
 def push(
     folder: Annotated[Path, typer.Argument(help="Model folder with its card.")],
     repo_id: Annotated[str, typer.Argument(help="ORG/NAME on the Hub.")],
@@ -334,5 +259,5 @@ def doctor(checks: Annotated[list[str] | None, typer.Argument(help="Only these c
     raise typer.Exit(installation.main(checks or []))
 
 
-for command in (compare, card, export, pull, methods):
-    app.command()(command)
+for command in (evaluate, predict, divergence, compare, card, export, pull, methods):
+    app.command(cls=Command)(command)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -19,6 +20,12 @@ def registered(registry: Mapping[str, str], name: str, kind: str) -> Any:
         ValueError: nothing has this name.
     """
     if name not in registry:
-        raise ValueError(f"unknown {kind} `{name}`, accepted: {sorted(registry)}.")
+        raise ValueError(f"unknown {kind} `{name}`, accepted: {sorted(registry)}.{nearest(name, registry)}")
     module, attribute = registry[name].split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def nearest(name: str, accepted: Iterable[str]) -> str:
+    """A question that names the accepted name most like this one; empty where none is like it."""
+    close = difflib.get_close_matches(str(name), list(accepted), n=1)
+    return f" Did you mean `{close[0]}`?" if close else ""

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, known_rows, predicted
+from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL, known_rows, predicted
 
 FIGURES = ("precision", "recall", "f1", "rows")
 
@@ -45,6 +45,26 @@ def class_figures(
         name: {**dict(zip(FIGURES, map(float, column))), "rows": int(column[-1])}
         for name, column in zip(names, figures.T, strict=True)
     }
+
+
+def confusion_of(
+    logits: np.ndarray, labels: np.ndarray, problem_type: str, names: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Name of a class -> predicted class -> how many of its rows; nothing where a row may have several labels or none.
+
+    Args:
+        logits: [N, C].
+        labels: [N] classes, -100 where unknown.
+        problem_type: one of `hf_transfer.core.task_loss.PROBLEM_TYPES`.
+        names: of the C classes.
+    """
+    labels = np.asarray(labels)
+    known = known_rows(torch.as_tensor(labels)).numpy()
+    if problem_type != SINGLE_LABEL or not known.any():
+        return {}
+    answers = predicted(torch.as_tensor(np.asarray(logits))[known], problem_type).numpy()
+    counts = confusion_matrix(labels[known], answers, labels=list(range(len(names))))
+    return {name: dict(zip(names, map(int, row), strict=True)) for name, row in zip(names, counts, strict=True)}
 
 
 def _figures(labels: np.ndarray, answers: np.ndarray, classes: list[int]) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from hf_transfer.core.registry import nearest
 from hf_transfer.runs.values import check_types, read_value
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.training.trainer import TransferConfig
@@ -106,18 +107,27 @@ def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Experime
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     values = read_yaml(argv.pop(0)) if argv and not argv[0].startswith("--") else {}
-    values |= {**read_overrides(argv), **fixed}
+    values = with_text_columns(values) | {**with_text_columns(read_overrides(argv)), **fixed}
     parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments, TransferConfig))
     known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise ValueError(f"unknown arguments {unknown}; `hf-transfer adapt --explain` lists the accepted ones.")
+        advice = "".join(nearest(name, known) for name in unknown)
+        raise ValueError(f"unknown arguments {unknown}; `hf-transfer adapt --explain` lists those accepted.{advice}")
     check_types(values, parser.dataclass_types)
     if "dataset" not in values:
         raise ValueError(
             "`dataset` is missing: a bundled name (mnist5k, optical_digits), a Hub id, a folder or a file."
         )
     return Experiment(*parser.parse_dict(values))
+
+
+def with_text_columns(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with `text_column: text`, as other commands name it, as `text_columns: [text]`."""
+    name = "text_column" if "text_column" in values and "text_columns" not in values else "text_columns"
+    if isinstance(values.get(name), str):
+        return {one: value for one, value in values.items() if one != name} | {"text_columns": [values[name]]}
+    return {"text_columns" if one == name else one: value for one, value in values.items()}
 
 
 def read_yaml(path: str | Path, inside: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import DEFAULT_TASK, some_rows
 from hf_transfer.runs.evaluate_pairs import evaluate_pairs
 from hf_transfer.runs.models import load_model, load_processor
-from hf_transfer.runs.report import Remembering, tell_classes
+from hf_transfer.runs.report import Remembering
+from hf_transfer.runs.results import Measured
 from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.tasks import Task, task_named
 from hf_transfer.tasks.text_generation import check_next_token
@@ -46,7 +47,7 @@ def run_evaluation(
     max_samples: int | None = None,
     seed: int = 0,
     prompts: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Measured:
     """Measure a model on rows.
 
     Loss and the metrics of its problem type (`hf_transfer.core.task_metrics`) of a saved classifier or regression;
@@ -83,19 +84,21 @@ def run_evaluation(
     if max_length is not None and task == "text-generation":
         raise ValueError("`max_length` is not read for text-generation, whose texts are joined: give `block_size`.")
     if task == "text-generation":
-        return _perplexity(arguments, rows, batch_size, block_size)
+        return Measured(_perplexity(arguments, rows, batch_size, block_size), task, len(rows))
     reading = {"max_length": max_length, "text_columns": text_columns}
     if prompts and task != ZeroShotImageClassification.name:
         raise ValueError(f"`prompts` are for {ZeroShotImageClassification.name}, and this task is {task}.")
     if task == ZeroShotImageClassification.name:
-        return evaluate_pairs(arguments, some_rows(rows, max_samples, seed), batch_size, reading, prompts)
+        rows = some_rows(rows, max_samples, seed)
+        return Measured(evaluate_pairs(arguments, rows, batch_size, reading, prompts), task, len(rows))
     reader = task_named(task)
     columns = DataArguments(dataset, label_column=label_column, text_columns=list(text_columns) or None)
     rows = reader.arranged(rows, columns, f"evaluation (`{dataset}`)")
     rows = with_one_label_column(rows, "evaluation", reader.label_column(columns))[0]
     rows = some_rows(rows, max_samples, seed)
     if few_shot is not None:
-        return _few_shot(arguments, rows, batch_size, reading, FewShotSettings.of(few_shot))
+        episodes = FewShotSettings.of(few_shot)
+        return Measured(_few_shot(arguments, rows, batch_size, reading, episodes), task, len(rows))
     loaded = load_model(arguments, allow_new_weights=False)
     check_modality(rows, loaded.config)
     rows = numbered_as_model(rows, loaded.config, reader)
@@ -115,9 +118,10 @@ def run_evaluation(
         )
         trainer.check_dataset(trainer.transfer_model, ready)
         metrics = trainer.evaluate()
-    tell_classes(measured.class_figures(trainer.transfer_model.config))
-    names = ("loss", *reader.metric_names(trainer.transfer_model.config))
-    return {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
+    config = trainer.transfer_model.config
+    names = ("loss", *reader.metric_names(config))
+    named = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
+    return Measured(named, task, len(rows), measured.class_figures(config), measured.confusion(config))
 
 
 def _few_shot(

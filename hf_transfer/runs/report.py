@@ -16,7 +16,7 @@ from transformers import EvalPrediction
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_transfer.evaluation.answers import labelled_units
-from hf_transfer.evaluation.per_class import FIGURES, class_figures
+from hf_transfer.evaluation.per_class import FIGURES, class_figures, confusion_of
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import Experiment
 from hf_transfer.runs.guard import ADAPTED, SOURCE_ONLY
@@ -26,6 +26,10 @@ from hf_transfer.training.checkpoints import last_complete_checkpoint
 
 MOST_CLASSES = 30
 """Classes up to which the end of a run shows the figures of each."""
+MEASURING = 10_000
+"""Width of a screen on which a table is as wide as it needs to be."""
+MOST_PAIRS = 12
+"""Of classes taken for another, in place of a confusion that does not fit."""
 
 
 @dataclass
@@ -47,6 +51,13 @@ class Remembering:
             return own(self.last, config)
         names = [config.id2label[index] for index in range(config.num_labels)]
         return class_figures(*labelled_units(self.last.predictions, self.last.label_ids), config.problem_type, names)
+
+    def confusion(self, config: Any) -> dict[str, dict[str, int]]:
+        """As `class_figures`, how many rows, or words, of each class were taken for each."""
+        if self.last is None or config.problem_type is None or hasattr(self.compute, "class_figures"):
+            return {}
+        names = [config.id2label[index] for index in range(config.num_labels)]
+        return confusion_of(*labelled_units(self.last.predictions, self.last.label_ids), config.problem_type, names)
 
 
 def class_table(figures: Mapping[str, Mapping[str, float]], measured_on: str) -> TableFact:
@@ -90,10 +101,14 @@ def tell_end(
     print("\n".join([*lines, "Next:", *(f"  {line}" for line in next_commands(folder, experiment))]), file=sys.stderr)
 
 
-def tell_classes(figures: Mapping[str, Mapping[str, float]]) -> None:
-    """Print the figures of each class on the error stream; main process only."""
+def tell_classes(
+    figures: Mapping[str, Mapping[str, float]], confusion: Mapping[str, Mapping[str, int]] | None = None
+) -> None:
+    """Print the figures of each class, and which was taken for which, on the error stream; main process only."""
     if PartialState().is_main_process:
-        print_classes(Console(stderr=True, highlight=False), figures)
+        console = Console(stderr=True, highlight=False)
+        print_classes(console, figures)
+        print_confusion(console, confusion or {})
 
 
 def print_classes(console: Console, figures: Mapping[str, Mapping[str, float]]) -> None:
@@ -103,6 +118,23 @@ def print_classes(console: Console, figures: Mapping[str, Mapping[str, float]]) 
     table = Table("class", *FIGURES, box=None)
     for name, one in figures.items():
         table.add_row(name, *(number(one[figure]) for figure in FIGURES))
+    console.print(unbroken(table))
+
+
+def print_confusion(console: Console, confusion: Mapping[str, Mapping[str, int]]) -> None:
+    """A row a class and a column a predicted class; where these do not fit, the pairs mistaken most often."""
+    if not confusion:
+        return
+    table = Table("class, as predicted:", *confusion, box=None)
+    for name, row in confusion.items():
+        table.add_row(name, *map(str, row.values()))
+    width = Console(width=MEASURING).measure(unbroken(table)).maximum
+    if width > console.width or len(confusion) > MOST_CLASSES:
+        cells = [(rows, name, other) for name, row in confusion.items() for other, rows in row.items()]
+        pairs = sorted((cell for cell in cells if cell[0] and cell[1] != cell[2]), reverse=True)
+        table = Table("class", "taken for", "rows", box=None)
+        for rows, name, other in pairs[:MOST_PAIRS]:
+            table.add_row(name, other, str(rows))
     console.print(unbroken(table))
 
 

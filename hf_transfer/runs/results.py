@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from hf_transfer.runs.guard import GuardVerdict
 
@@ -21,3 +22,35 @@ class Result(dict[str, float]):
         super().__init__(metrics)
         self.folder = folder
         self.verdict = verdict
+
+
+class Measured(dict[str, Any]):
+    """The metrics of a saved model on rows by name, and what they are made of.
+
+    Args:
+        metrics: name -> value.
+        task: that the model was measured on.
+        rows: how many.
+        per_class: name of a class -> its figures, where the rows have classes.
+        confusion: name of a class -> predicted class -> rows.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Any],
+        task: str,
+        rows: int,
+        per_class: Mapping[str, Mapping[str, float]] | None = None,
+        confusion: Mapping[str, Mapping[str, int]] | None = None,
+    ):
+        super().__init__(metrics)
+        self.task = task
+        self.rows = rows
+        self.per_class = per_class or {}
+        self.confusion = confusion or {}
+
+    def in_full(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        told = {"task": self.task, "rows": self.rows, "metrics": dict(self)}
+        told |= {"per_class": self.per_class} if self.per_class else {}
+        return told | ({"confusion": self.confusion} if self.confusion else {})

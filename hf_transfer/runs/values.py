@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -53,6 +53,16 @@ def read_mapping(text: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"`{name}` should be {PLAIN_TYPES[dict]}, got {value!r}.")
     return value
+
+
+def read_names(words: Sequence[str] | None) -> tuple[str, ...]:
+    """Names from an option that is given once or several times, as plain words or as lists in YAML: '[title, text]'.
+
+    Raises:
+        ValueError: what starts as a list cannot be read as one.
+    """
+    lists = (read_value(word, word) if word.startswith("[") else [word] for word in words or ())
+    return tuple(str(name) for listed in lists for name in listed)
 
 
 def check_types(values: Mapping[str, Any], classes: list[type]) -> None:
