@@ -1,5 +1,6 @@
 """Every cell of the benchmarks has settings that a run accepts: names, types, objectives, and nothing ignored."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -67,3 +68,39 @@ def test_every_cell_of_task_adaptation(monkeypatch, tmp_path):
                 check(benchmark.settings_of((name, strategy, 0), tmp_path))
             except (ValueError, TypeError) as error:
                 raise AssertionError(f"{name} {strategy}: {error}") from error
+
+
+def test_every_cell_of_pretraining(monkeypatch, tmp_path):
+    import pretraining
+    import pretraining_images as images
+    import pretraining_text as text
+    from pretraining_tables import TITLES
+
+    from hf_transfer.runs.arguments import parse_arguments
+    from hf_transfer.runs.ignored import check_nothing_is_ignored
+    from hf_transfer.runs.task import with_task
+    from hf_transfer.training.objectives import make_objectives
+
+    monkeypatch.setattr(images, "data_folder", lambda data, name, folder: name)
+    pairs = [(row, source) for row in images.ROWS for source in images.SOURCES]
+    cells = [images.pretraining_settings(row, source, 0, tmp_path, False) for row, source in pairs]
+    cells += [text.pretraining_settings(row, 0, dict.fromkeys(text.DATA, "here"), False) for row in text.ROWS]
+    for settings in cells:
+        experiment = with_task(parse_arguments([], **settings, output_dir=str(tmp_path)), pretraining=True)
+        check_nothing_is_ignored(experiment)
+        make_objectives(experiment.config.objectives)
+    assert set(pretraining.SECTIONS) == set(TITLES)
+    assert all(module.ROWS and callable(module.measure) for module in pretraining.SECTIONS.values())
+
+
+def test_the_page_of_pretraining_tells_gains_over_random_weights():
+    import pretraining_tables as tables
+
+    run = {"emoji: linear probe": 30.0, "emoji: fine-tuned": 40.0, "processor seconds": 1.0}
+    better = {**run, "emoji: linear probe": 37.0, "emoji: fine-tuned": 44.0, "emoji: probe 1/3": 40.0}
+    better |= {"emoji: probe 2/3": 41.0, "emoji: probe 3/3": 43.0}
+    made = {"images": {"random weights (ResNet)": {"0": run}, "simclr": {"0": better}}}
+    page = tables.markdown("a machine", made)
+    assert "- simclr: 7.0 points; +2.0 in the last third" in page
+    assert re.search(r"\| contrastive \|.*\| 3\.0 \| 4\.0 \|", page)
+    assert tables.panels(made)[0]["emoji: fine-tuned"] == {"random weights (ResNet)": [40.0], "simclr": [44.0]}
