@@ -120,10 +120,11 @@ class Outcome:
         what = f"{row['model']} adapted by {row['method']}"
         if row["method"] == SOURCE_ONLY:
             what = f"{row['model']} trained on the source only"
-        among = f"among {len(self.entries)} entries" if len(self.entries) > 1 else "the only entry"
-        how = f"It was chosen by {row['chosen_by'].replace('_', ' ')}, {self.chosen_on()}, {among}."
+        by = row["chosen_by"].replace("_", " ")
+        how = f"It was chosen by {by}, {self.chosen_on()}, among {len(self.entries)} entries."
+        how = how if len(self.entries) > 1 else "It is the only entry."
         if row["test"] is None:
-            value = f"{row['chosen_by'].replace('_', ' ')} {row['validation']['mean']:.3f}"
+            value = f"{by} {row['validation']['mean']:.3f}"
             return f"{what} has {value}; no labelled test rows were given. {how}"
         value = f"{row['metric'].replace('_', ' ')} {told(row['test'], row['metric'], rows['test'])}"
         return f"{what} reaches {value} on {rows['test']} test rows. {how}{self.gain()}"
