@@ -31,6 +31,8 @@ from hf_transfer.data.mask_folders import load_masks, mask_folders
 from hf_transfer.data.photographs import on_photographs
 from hf_transfer.data.picture_paths import with_pictures
 from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, rotated
+from hf_transfer.data.sounds import holds_sounds, load_sounds
+from hf_transfer.data.spoken_digits import spoken_digits
 from hf_transfer.data.tables import SEPARATORS, load_table
 from hf_transfer.data.time_series import SERIES, VOWELS, bundled_series, vowel_series
 from hf_transfer.data.trajectories import trajectories
@@ -151,6 +153,7 @@ def _optical() -> tuple[np.ndarray, np.ndarray]:
 
 BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
     "bible_names": bible_names,
+    "spoken_digits": spoken_digits,
     "coloured_mnist": coloured_mnist,
     "emoji": emoji,
     "emoji_boxes": emoji_boxes,
@@ -253,6 +256,8 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
         if mask_folders(path):
             return load_masks(path)
         tables = tables_of(path)
+        if not tables and holds_sounds(path):
+            return load_sounds(path)
         return load_pictures(path) if not tables else DatasetDict({k: _load_file(v) for k, v in tables.items()})
     if not path.is_file():
         raise FileNotFoundError(f"there is no file `{path}`.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import DatasetDict, load_dataset
@@ -32,6 +33,20 @@ def load_pictures(folder: Path) -> DatasetDict:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ImageFolder.EXTENSIONS)
     if not found or any(folder.rglob("metadata.*")):
         return load_dataset("imagefolder", data_dir=str(folder))  # with its own message, or a table of labels
+    files, has_classes = folders_of_files(found, folder)
+    loaded = load_dataset("imagefolder", data_files=files, drop_labels=not has_classes)
+    if sum(len(rows) for rows in loaded.values()) != len(found):
+        raise ValueError(f"{len(found)} pictures are there, and {sum(map(len, loaded.values()))} were read")
+    return loaded
+
+
+def folders_of_files(found: Sequence[Path], folder: Path) -> tuple[dict[str, list[str]], bool]:
+    """The files of every split, and whether the folders that they lie in are classes.
+
+    Args:
+        found: files inside the folder.
+        folder: of one or more levels.
+    """
     tops = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
     is_split = (
         bool(tops) and all(top.lower() in SPLIT_OF for top in tops) and all(path.parent != folder for path in found)
@@ -40,10 +55,6 @@ def load_pictures(folder: Path) -> DatasetDict:
     for path in found:
         split = SPLIT_OF[path.relative_to(folder).parts[0].lower()] if is_split else "train"
         files.setdefault(split, []).append(str(path))
-    # Pictures that lie in the split's own folder have no class.
+    # What lies in the split's own folder has no class.
     depth = 2 if is_split else 1
-    has_classes = any(len(path.relative_to(folder).parts) > depth for path in found)
-    loaded = load_dataset("imagefolder", data_files=files, drop_labels=not has_classes)
-    if sum(len(rows) for rows in loaded.values()) != len(found):
-        raise ValueError(f"{len(found)} pictures are there, and {sum(map(len, loaded.values()))} were read")
-    return loaded
+    return files, any(len(path.relative_to(folder).parts) > depth for path in found)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Image
+from datasets import Audio, Dataset, Image
 from PIL import Image as PILImage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -26,6 +26,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
 from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import read_image, undecoded
 from hf_transfer.data.labels import read_labels
+from hf_transfer.data.sounds import read_sound, sound_batch, sound_columns
 from hf_transfer.data.tagged_words import (
     LABEL_COLUMN,
     WORD_COLUMN,
@@ -54,8 +55,8 @@ Batch = tuple[dict[str, Tensor], Tensor]
 class Columns:
     """What to read of a dataset: the label, the inputs, and what the inputs are.
 
-    `kind` is "ready" (the inputs are the model's own), "image", "text", "words" (text split in words) or "series"
-    ([T] or [T, C] numbers). `is_per_token` says that every token has a label.
+    `kind` is "ready" (the inputs are the model's own), "image", "audio", "text", "words" (text split in words) or
+    "series" ([T] or [T, C] numbers). `is_per_token` says that every token has a label.
     """
 
     label: str
@@ -89,6 +90,9 @@ def choose_columns(
     ready = [name for name in candidates if name in accepted and name != "labels"]
     if set(ready) - COMPANIONS:
         return Columns(label, tuple(ready), "ready", labels_every_token(row, label))
+    sounds = [name for name in sound_columns(dataset) if name in candidates]
+    if len(sounds) == 1:
+        return Columns(label, tuple(sounds), "audio")
     columns = choose_raw(candidates, label, model)
     if dataset.format["type"] != "custom" and columns.kind in ("text", "words"):
         refuse_empty_cells(dataset, columns.inputs, "given")
@@ -106,6 +110,7 @@ def plain_rows(dataset: Dataset) -> Dataset:
     dataset = dataset.with_format(None)
     for name, feature in dataset.features.items():
         dataset = undecoded(dataset, name) if isinstance(feature, Image) else dataset
+        dataset = dataset.cast_column(name, Audio(decode=False)) if isinstance(feature, Audio) else dataset
     return dataset
 
 
@@ -230,6 +235,9 @@ def make_batches(
         if columns.kind == "image":
             name = columns.inputs[0]
             rows = [{name: read_image(row[name], channels, row_name(dataset, index, name))} for index, row in numbered]
+        if columns.kind == "audio":
+            name, rate = columns.inputs[0], processor.sampling_rate
+            rows = [{name: read_sound(row[name], rate, row_name(dataset, index, name))} for index, row in numbered]
         return make_inputs(rows), label_tensor(labels)
 
     channels = getattr(model.config, "num_channels", 3)
@@ -291,6 +299,8 @@ def input_maker(
         return lambda rows: stack_inputs(rows, columns.inputs, padding, accepted)
     if columns.kind == "series":
         return lambda rows: stack_series([row[columns.inputs[0]] for row in rows], accepted)
+    if columns.kind == "audio":
+        return lambda rows: sound_batch(processor, [row[columns.inputs[0]] for row in rows])
     if columns.kind == "image":
         return lambda rows: dict(processor([row[columns.inputs[0]] for row in rows], return_tensors="pt"))
 

@@ -11,14 +11,27 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 from hf_transfer.data.prepare import TIMM
 from hf_transfer.modeling.adapters import is_adapter, load_adapted
 from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
 
-PROCESSORS = {"image": AutoImageProcessor, "text": AutoTokenizer, "words": AutoTokenizer}
+PROCESSORS = {
+    "image": AutoImageProcessor,
+    "audio": AutoFeatureExtractor,
+    "text": AutoTokenizer,
+    "words": AutoTokenizer,
+}
+NAMES = {"image": "image processor", "audio": "feature extractor", "text": "tokenizer", "words": "tokenizer"}
 HEADS = (
     "ForImageClassification",
     "ForSequenceClassification",
@@ -92,6 +105,9 @@ def head_class(config: Any) -> type:
     if saved == FlowformerForTimeSeriesClassification.__name__:
         # transformers has no Auto class for series.
         return FlowformerForTimeSeriesClassification
+    of_sounds = transformers.AutoModelForAudioClassification
+    if type(config) in of_sounds._model_mapping and saved.endswith("Classification"):
+        return of_sounds  # that of Wav2Vec2 is called as if its rows were texts
     for ending in HEADS:
         loader = getattr(transformers, f"AutoModel{ending}")
         # the class of a model of several, such as Ensemble, has no ending
@@ -133,8 +149,7 @@ def load_processor(folder: Path, kind: str, trust_remote_code: bool = False) -> 
             PROCESSORS[kind], str(folder), trust_remote_code=trust_remote_code, local_files_only=True
         )
     except ValueError as error:
-        what = "image processor" if kind == "image" else "tokenizer"
-        raise ValueError(f"The model has no {what} for the {kind} column: {error}") from error
+        raise ValueError(f"The model has no {NAMES[kind]} for the {kind} column: {error}") from error
 
 
 def stored_processor(loader: type, source: str, **options: Any) -> Any:

@@ -25,6 +25,7 @@ from hf_transfer.modeling.anatomy import HeadInput, base_layer, is_backbone, lin
 from hf_transfer.modeling.detection_readouts import Pictures, Queries
 from hf_transfer.modeling.heat_map_readout import KEYPOINT_HEADS, HeatMaps
 from hf_transfer.modeling.label_forms import DENSE_HEADS, DETECTION_HEADS, ignored_class
+from hf_transfer.modeling.masks import state_mask
 
 TOKEN_HEADS = ("ForTokenClassification",)
 
@@ -103,7 +104,8 @@ class Pooled(Readout):
     """Features [B, D] of a backbone without a head: its pooled output, or the mean of its last state's real places."""
 
     def find(self, model: nn.Module) -> None:
-        config = unwrap_peft(model).config
+        self.model = unwrap_peft(model)
+        config = self.model.config
         config = config.get_text_config() if hasattr(config, "get_text_config") else config
         widths = getattr(config, "hidden_sizes", None)
         self.feature_dim = widths[-1] if widths else getattr(config, "hidden_size", None)
@@ -111,7 +113,8 @@ class Pooled(Readout):
     def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
         pooled = outputs.get("pooler_output")
         if pooled is None:
-            pooled = mean_state(outputs["last_hidden_state"], batch.get("attention_mask"))
+            state, mask = outputs["last_hidden_state"], batch.get("attention_mask")
+            pooled = mean_state(state, state_mask(self.model, mask, state.shape[1]) if state.ndim == 3 else None)
         return Units(pooled.flatten(1).float(), None, batch.get("labels"), rows_of(batch))
 
 

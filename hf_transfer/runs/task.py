@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from datasets import Dataset, Image, Value
+from datasets import Audio, Dataset, Image, Value
 from peft import PeftConfig
 from transformers import (
     AutoConfig,
@@ -111,12 +111,15 @@ def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]
         return ZeroShotImageClassification.name
     if config is not None and language_task(config) == "text-generation":
         return "text-generation"
-    return head_task(saved_as) or find_task(model_args, rows)
+    return head_task(config, saved_as) or find_task(model_args, rows)
 
 
-def head_task(saved_as: str) -> str | None:
+def head_task(config: PreTrainedConfig | None, saved_as: str) -> str | None:
     """The task with labels whose head a model was saved with, where the name of its class tells it."""
-    return next((task.name for task in TASKS.values() if task.reads_labels and saved_as.endswith(task.saved_as)), None)
+    tasks = [task for task in TASKS.values() if task.reads_labels and saved_as.endswith(task.saved_as)]
+    # the heads of Wav2Vec2 and BERT have the same name
+    known = [task.name for task in tasks if type(config) in getattr(task.model_class(), "_model_mapping", ())]
+    return known[0] if len(known) == 1 else None
 
 
 def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:
@@ -155,6 +158,8 @@ def kinds_of_rows(rows: Dataset) -> set[str]:
     features = [feature for name, feature in rows.features.items() if name not in LABEL_COLUMNS]
     if any(isinstance(feature, Image) for feature in features):
         return {"image"}
+    if any(isinstance(feature, Audio) for feature in features):
+        return {"audio"}
     is_text = any(isinstance(feature, Value) and feature.dtype in WORDS for feature in features)
     return {"text"} if is_text else set()
 

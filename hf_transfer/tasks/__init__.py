@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hf_transfer.tasks.audio_classification import AudioClassification
 from hf_transfer.tasks.fill_mask import FillMask
 from hf_transfer.tasks.image_classification import ImageClassification
 from hf_transfer.tasks.image_feature_extraction import ImageFeatureExtraction
@@ -34,6 +35,7 @@ TASKS: dict[str, Task] = {
         ImageSegmentation(),
         ObjectDetection(),
         KeypointDetection(),
+        AudioClassification(),
         TimeSeriesClassification(),
         MaskedImageModeling(),
         CausalImageModeling(),

@@ -55,7 +55,7 @@ def test_rows_say_it_where_the_model_does_not(here):
     nowhere = ModelArguments(model="nowhere")
     assert find_task(nowhere, lambda: TEXT) == "text-classification"
     with pytest.raises(
-        ValueError, match=r"`task` cannot be told from nowhere and the data: give one of \['fill-mask'"
+        ValueError, match=r"`task` cannot be told from nowhere and the data: give one of \['audio-classification'"
     ):
         find_task(nowhere, lambda: Dataset.from_dict({"x": [1.0], "label": ["word"]}))
 

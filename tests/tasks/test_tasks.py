@@ -24,6 +24,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "image": "image-classification",
         "text": "text-classification",
         "words": "token-classification",
+        "audio": "audio-classification",
         "time_series": "time-series-classification",
         "trajectory": "offline-reinforcement-learning",
     }
@@ -34,6 +35,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "image-segmentation",
         "object-detection",
         "keypoint-detection",
+        "audio-classification",
         "time-series-classification",
     ]
 
