@@ -25,6 +25,7 @@ from hf_transfer.data.conll import SUFFIXES as CONLL_SUFFIXES
 from hf_transfer.data.conll import load_conll
 from hf_transfer.data.emoji import emoji
 from hf_transfer.data.emoji_scenes import emoji_boxes, emoji_masks, emoji_points
+from hf_transfer.data.forecasts import power_demand
 from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
 from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.mask_folders import load_masks, mask_folders
@@ -153,6 +154,7 @@ def _optical() -> tuple[np.ndarray, np.ndarray]:
 
 BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
     "bible_names": bible_names,
+    "power_demand": power_demand,
     "spoken_digits": spoken_digits,
     "coloured_mnist": coloured_mnist,
     "emoji": emoji,

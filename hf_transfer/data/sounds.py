@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from io import BytesIO
 from math import gcd
 from pathlib import Path
@@ -92,19 +93,19 @@ def read_sound(cell: Mapping[str, Any] | None, rate: int, name: str) -> np.ndarr
     return resample_poly(one, rate // common, own // common).astype(np.float32)
 
 
-def with_samples(dataset: Dataset, column: str, rate: int, least: int = 1) -> Dataset:
-    """The rows with the samples of their sounds in `input_values` in place of the column.
+def with_samples(dataset: Dataset, column: str, extractor: Any, least: int = 1) -> Dataset:
+    """The rows with the samples of their sounds in `input_values` in place of the column, or with their spectrograms.
 
     Args:
         dataset: rows.
         column: of sounds.
-        rate: samples a second.
+        extractor: of the model; it says how many samples a second there are.
         least: samples that a model needs for one state.
 
     Raises:
         ValueError: as `read_sound`; or a sound shorter than that.
     """
-    dataset = dataset.cast_column(column, Audio(decode=False))
+    dataset, rate = dataset.cast_column(column, Audio(decode=False)), extractor.sampling_rate
 
     def convert(rows: dict[str, list], indices: list[int]) -> dict[str, list]:
         sounds = []
@@ -116,13 +117,19 @@ def with_samples(dataset: Dataset, column: str, rate: int, least: int = 1) -> Da
                     f"Hz, and the model needs {least} for one state: leave it out."
                 )
             sounds.append(sound)
-        return {VALUES: sounds}
+        seconds.append(sum(map(len, sounds)) / rate)
+        return {VALUES: sounds if pads(extractor) else list(sound_batch(extractor, sounds)[VALUES].numpy())}
 
     options = {"batched": True, "batch_size": 16, "with_indices": True, "remove_columns": [column]}
-    ready = dataset.map(convert, **options, desc="Reading sounds")
-    seconds = sum(map(len, ready.with_format("numpy")[VALUES])) / rate
-    logger.warning(f"{len(ready)} sounds of {seconds:.0f} seconds, one channel at {rate} Hz.")
+    seconds: list[float] = []
+    ready = dataset.map(convert, **options, load_from_cache_file=False, desc="Reading sounds")
+    logger.warning(f"{len(ready)} sounds of {sum(seconds):.0f} seconds, one channel at {rate} Hz.")
     return ready
+
+
+def pads(extractor: Any) -> bool:
+    """Whether sounds of several lengths become a padded batch, and not spectrograms of one size."""
+    return "padding" in signature(extractor.__call__).parameters
 
 
 def least_samples(config: Any) -> int:
@@ -140,11 +147,13 @@ def sound_batch(extractor: Any, sounds: Sequence[Any]) -> dict[str, Tensor]:
 
     Args:
         extractor: the model's feature extractor.
-        sounds: [T] each.
+        sounds: [T] each, or spectrograms [T, F] that were made before.
     """
+    if np.ndim(sounds[0]) == 2:
+        return {VALUES: torch.as_tensor(np.stack(sounds), dtype=torch.float32)}
     values = [np.asarray(sound, dtype=np.float32) for sound in sounds]
     options = {"sampling_rate": extractor.sampling_rate, "return_tensors": "pt"}
-    if "padding" in extractor.__call__.__code__.co_varnames:
+    if pads(extractor):
         options |= {"padding": True, "return_attention_mask": True}
     return dict(extractor(values, **options))
 

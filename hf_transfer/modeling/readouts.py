@@ -30,6 +30,10 @@ from hf_transfer.modeling.masks import state_mask
 TOKEN_HEADS = ("ForTokenClassification",)
 
 
+LOGITS = ("logits", "regression_outputs", "prediction_logits")
+"""What models call the outputs of a linear head; the last two are PatchTST's."""
+
+
 class HeadReadout(Readout):
     """What the readouts of a model with a linear head share: they watch that head."""
 
@@ -49,7 +53,7 @@ class LinearHead(HeadReadout):
     """Features [B, D] are the input of the last linear head, logits [B, C] the model's. Units are the rows."""
 
     def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
-        logits = outputs["logits"]
+        logits = next(outputs[name] for name in LOGITS if outputs.get(name) is not None)
         features = self.head.take(logits, batch.get("attention_mask"))
         return Units(features.float(), logits.float(), batch.get("labels"), rows_of(batch))
 

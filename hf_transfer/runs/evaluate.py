@@ -108,6 +108,7 @@ def run_evaluation(
     measured = Remembering(reader.label_metrics(loaded.config))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
+        config.include_for_metrics = ["inputs"] if reader.metrics_read_inputs else []
         trainer = TransferTrainer(
             loaded,
             config,

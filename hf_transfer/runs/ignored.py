@@ -72,6 +72,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "id2label": (is_not_read("id2label"), "masks (image-segmentation) and key points (keypoint-detection)"),
     "ignore_index": (is_not_read("ignore_index"), "masks (image-segmentation)"),
     "fourier_adaptation": (is_task_run, DOMAIN),
+    "forecasting": (is_not_read("forecasting"), "the task time-series-forecasting"),
     "trajectories": (is_not_read("trajectories"), "the task offline-reinforcement-learning"),
 }
 """Argument -> when nothing reads it, and what it is for."""

@@ -59,6 +59,8 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         data = drawn_by_importance(raw, data, model_args.task, data_args, config.per_device_eval_batch_size)
     if config.load_best_model_at_end and data.test is None and data.target is None:
         raise ValueError("`load_best_model_at_end` needs rows to evaluate on: give `test_dataset` or `test_rows`.")
+    if task.metrics_read_inputs:
+        config.include_for_metrics = ["inputs"]
     common: dict[str, Any] = {
         "train_dataset": data.train,
         "eval_dataset": data.test,

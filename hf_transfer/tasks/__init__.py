@@ -17,6 +17,7 @@ from hf_transfer.tasks.text2text_generation import Text2TextGeneration
 from hf_transfer.tasks.text_classification import TextClassification
 from hf_transfer.tasks.text_generation import TextGeneration
 from hf_transfer.tasks.time_series_classification import TimeSeriesClassification
+from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.time_series_pretraining import (
     MaskedTimeSeriesModeling,
     NextStepPrediction,
@@ -37,6 +38,7 @@ TASKS: dict[str, Task] = {
         KeypointDetection(),
         AudioClassification(),
         TimeSeriesClassification(),
+        TimeSeriesForecasting(),
         MaskedImageModeling(),
         CausalImageModeling(),
         MaskedPixelModeling(),

@@ -212,6 +212,14 @@ class DataArguments:
         },
     )
 
+    forecasting: dict | None = field(
+        default=None,
+        metadata={
+            "help": "For time-series-forecasting of a table whose rows are steps: {context_length: 96, "
+            "prediction_length: 24}, and possibly stride (1) and columns (all of numbers)."
+        },
+    )
+
     def __post_init__(self):
         for name, least in (
             ("test_rows", 0),

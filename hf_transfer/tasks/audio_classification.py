@@ -64,7 +64,7 @@ class AudioClassification(Task):
             return rows
         if not hasattr(processor, "sampling_rate"):
             raise ValueError("the rows hold sounds, and the model's folder has no feature extractor to read them.")
-        ready = with_samples(rows, sound_columns(rows)[0], processor.sampling_rate, least_samples(config))
+        ready = with_samples(rows, sound_columns(rows)[0], processor, least_samples(config))
         if "label" in ready.column_names and "labels" not in ready.column_names:
             ready = ready.rename_column("label", "labels")
         return ready.with_format("numpy")

@@ -47,6 +47,8 @@ class Task:
     """Whether the columns of the prepared rows are no inputs of the model yet."""
     keeps_labels: ClassVar[bool] = False
     """Without `reads_labels`: whether rows keep labels that they have, to be measured by."""
+    metrics_read_inputs: ClassVar[bool] = False
+    """Whether `label_metrics` reads the main input of the rows too."""
     streams: ClassVar[bool] = True
     """Whether rows can be read as they come."""
     pretrainer: ClassVar[type[PretrainingTrainer]] = PretrainingTrainer

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from datasets import Audio, Dataset
+from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from hf_transfer.data.bundled import load, load_splits
-from hf_transfer.data.sounds import least_samples, read_sound, with_samples
+from hf_transfer.data.sounds import SoundCollator, least_samples, read_sound, with_samples
 from tests.sounds import RATE, hubert, tone, write, write_folder
 
 pytest.importorskip("soundfile")
@@ -64,12 +66,23 @@ def test_too_short_a_sound_is_named(tmp_path):
     rows = Dataset.from_dict({"audio": [cell(write(tmp_path / f"{n}.wav", tone(200, 0.01 * n))) for n in (9, 1)]})
     rows = rows.cast_column("audio", Audio(decode=False))
     model = hubert()
-    least = least_samples(model.config)
+    least, extractor = least_samples(model.config), Wav2Vec2FeatureExtractor(sampling_rate=RATE)
     frames = [int(model._get_feat_extract_output_lengths(length)) for length in (least - 1, least)]
     assert frames == [0, 1]
     with pytest.raises(ValueError, match=r"row 1 of column `audio` \(.*1.wav`\) has 20 samples at 2000 Hz, and the"):
-        with_samples(rows, "audio", RATE, least)
-    assert [len(one) for one in with_samples(rows, "audio", RATE)["input_values"]] == [180, 20]
+        with_samples(rows, "audio", extractor, least)
+    assert [len(one) for one in with_samples(rows, "audio", extractor)["input_values"]] == [180, 20]
+
+
+def test_spectrograms_are_made_once(tmp_path):
+    rows = Dataset.from_dict({"audio": [cell(write(tmp_path / f"{n}.wav", tone(200, 0.1 * n))) for n in (1, 2)]})
+    extractor = ASTFeatureExtractor(num_mel_bins=16, max_length=24)
+    ready = with_samples(rows.cast_column("audio", Audio(decode=False)), "audio", extractor).with_format("numpy")
+    sounds = [read_sound(one, 16_000, "row") for one in rows["audio"]]
+    assert ready[0]["input_values"].shape == (24, 16)
+    expected = extractor(sounds, sampling_rate=16_000, return_tensors="pt")["input_values"]
+    batch = SoundCollator(extractor)([dict(row) for row in ready])
+    torch.testing.assert_close(batch["input_values"], expected)
 
 
 def test_folders_are_classes_and_splits(tmp_path):

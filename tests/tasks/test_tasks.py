@@ -37,6 +37,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "keypoint-detection",
         "audio-classification",
         "time-series-classification",
+        "time-series-forecasting",
     ]
 
 

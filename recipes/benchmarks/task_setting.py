@@ -1,0 +1,24 @@
+"""What a setting of recipes/benchmarks/tasks.py is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One task on given data, and the methods that are compared on it.
+
+    Args:
+        says: what it is, in a sentence or two.
+        arguments: of every run, as of a YAML recipe.
+        methods: name -> the arguments in which it differs.
+        metrics: names of the metrics that are kept, the main one first.
+    """
+
+    says: str
+    arguments: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    metrics: tuple[str, ...]

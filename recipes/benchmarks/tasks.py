@@ -1,0 +1,118 @@
+"""Methods on tasks other than the classification of whole rows: few seeds, small models, held-out figures.
+
+    python recipes/benchmarks/tasks.py                                       # everything, three seeds
+    python recipes/benchmarks/tasks.py --settings names_old_to_new --methods source_only mcc --seeds 0
+
+Every module tasks_*.py beside this one names its settings in `SETTINGS`: {name: Setting}. A cell is one training; one
+that is finished in --runs_dir is not run again. Writes `tasks.json` and `tasks.md` into the output folder, with the
+finished cells of all settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from cells import train_all
+from machine import processor_names
+from task_setting import Setting
+
+from hf_transfer.runs.adapt import MODEL_FOLDER, run_adaptation
+from hf_transfer.runs.arguments import parse_arguments
+
+HERE = Path(__file__).parent
+Cell = tuple[str, str, int]
+"""(setting, method, seed)."""
+
+
+def all_settings() -> dict[str, Setting]:
+    """Those of every module tasks_*.py."""
+    found: dict[str, Setting] = {}
+    for path in sorted(HERE.glob("tasks_*.py")):
+        found |= importlib.import_module(path.stem).SETTINGS
+    return found
+
+
+def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
+    """The results of one cell; of the earlier run where it is finished."""
+    name, method, seed = cell
+    setting = all_settings()[name]
+    folder = (runs_dir / name / f"{method}-{seed}").resolve()
+    if (folder / "cell.json").exists():
+        return json.loads((folder / "cell.json").read_text())
+    settings = {**setting.arguments, **setting.methods[method], "seed": seed, "output_dir": str(folder)}
+    started = time.perf_counter()
+    metrics = run_adaptation(parse_arguments([], **settings, overwrite=True, diagnostics=False)).metrics
+    found = {"metrics": {name: metrics[name] for name in setting.metrics}}
+    found["seconds"] = round(time.perf_counter() - started, 1)
+    shutil.rmtree(folder / MODEL_FOLDER)
+    (folder / "cell.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(f"{name} {method} {seed}: {found}", flush=True)
+    return found
+
+
+def finished(runs_dir: Path) -> dict[str, Any]:
+    """Setting -> method -> seed -> results of all finished cells."""
+    found: dict[str, Any] = {}
+    for name, setting in all_settings().items():
+        for method in setting.methods:
+            for path in sorted((runs_dir / name).glob(f"{method}-*/cell.json")):
+                seed = path.parent.name.rsplit("-", 1)[1]
+                found.setdefault(name, {}).setdefault(method, {})[seed] = json.loads(path.read_text())
+    return found
+
+
+def to_markdown(report: dict[str, Any]) -> str:
+    """A table for every setting: mean and standard deviation over the seeds."""
+    lines = ["# Methods on other tasks", "", report["machine"], ""]
+    for name, methods in report["settings"].items():
+        setting = all_settings()[name]
+        lines += [f"## {name}", "", setting.says, ""]
+        lines += ["| method | " + " | ".join(setting.metrics) + " | seeds | seconds |"]
+        lines += ["|---|" + "--:|" * (len(setting.metrics) + 2)]
+        for method, runs in methods.items():
+            cells = [mean_and_spread([run["metrics"][metric] for run in runs.values()]) for metric in setting.metrics]
+            seconds = statistics.mean(run["seconds"] for run in runs.values())
+            lines.append(f"| {method} | {' | '.join(cells)} | {len(runs)} | {seconds:.0f} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def mean_and_spread(values: list[float]) -> str:
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def main() -> None:
+    settings = all_settings()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--settings", nargs="+", default=list(settings), choices=list(settings))
+    parser.add_argument("--methods", nargs="+", default=None)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--runs_dir", type=Path, default=Path("outputs/tasks"))
+    parser.add_argument("--output_dir", type=Path, default=HERE / "results")
+    arguments = parser.parse_args()
+    cells = [
+        (name, method, seed)
+        for name in arguments.settings
+        for seed in arguments.seeds
+        for method in settings[name].methods
+        if arguments.methods is None or method in arguments.methods
+    ]
+    train_all(train, cells, arguments.workers, arguments.runs_dir)
+    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
+    report = {"machine": machine, "settings": finished(arguments.runs_dir)}
+    (arguments.output_dir / "tasks.json").write_text(json.dumps(report, indent=2) + "\n")
+    (arguments.output_dir / "tasks.md").write_text(to_markdown(report))
+
+
+if __name__ == "__main__":
+    main()
