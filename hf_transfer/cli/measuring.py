@@ -46,6 +46,10 @@ def evaluate(
         str | None,
         typer.Option(help="Classify by a few rows a class over many episodes: '{ways: 5, shots: 5}', or '{}'."),
     ] = None,
+    converters: Annotated[
+        str | None,
+        typer.Option(help="Changes of the model: '{tent: {}}' adapts it to the rows while they are read, unlabelled."),
+    ] = None,
     label_column: LABEL_COLUMN = None,
     text_column: TEXT_COLUMN = None,
     max_samples: MAX_SAMPLES = None,
@@ -71,6 +75,7 @@ def evaluate(
     dataset = rows_named(data, dataset)
     options = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size, "seed": seed}
     options["few_shot"] = None if few_shot is None else read_mapping(few_shot, "few_shot")
+    options["converters"] = None if converters is None else read_mapping(converters, "converters")
     columns = {"label_column": label_column, "text_columns": read_names(text_column), "max_samples": max_samples}
     found = run_evaluation(model, dataset, split=split, task=task, prompts=prompt or (), **options, **columns)
     if not PartialState().is_main_process:

@@ -34,5 +34,6 @@ OBJECTIVES = {
 
 CONVERTERS = {
     "dsbn": "hf_transfer.domain_adaptation.dsbn:convert",
+    "tent": "hf_transfer.domain_adaptation.tent:convert",
 }
 """Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""

@@ -47,6 +47,7 @@ def run_evaluation(
     max_samples: int | None = None,
     seed: int = 0,
     prompts: Sequence[str] = (),
+    converters: Mapping[str, Any] | None = None,
 ) -> Measured:
     """Measure a model on rows.
 
@@ -71,6 +72,7 @@ def run_evaluation(
         max_samples: measure on at most so many random rows.
         seed: of these rows.
         prompts: for zero-shot-image-classification, texts with a `{}` for the name of a class.
+        converters: changes of the model by name with their keywords, as {"tent": {}}, which adapts to the rows.
 
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
@@ -78,7 +80,7 @@ def run_evaluation(
     rows = load(dataset, split, usual_split="test")
     check_not_empty(rows, "evaluation")
     task = task or find_evaluation_task(ModelArguments(model=model), lambda: rows)
-    arguments = ModelArguments(model=model, task=task)
+    arguments = ModelArguments(model=model, task=task, converters=None if converters is None else dict(converters))
     if block_size is not None and task != "text-generation":
         raise ValueError(f"`block_size` cuts text for text-generation, and this task is {task}: leave it out.")
     if max_length is not None and task == "text-generation":

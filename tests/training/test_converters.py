@@ -29,7 +29,7 @@ def trainer(folder, rows, name: str, **changes) -> TransferTrainer:
     return TransferTrainer(model, args, train_dataset=rows, data_collator=default_data_collator)
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"tent"}))  # which no training takes
 def test_it_trains_resumes_exactly_and_saves_an_ordinary_model(tmp_path, digits, name):
     rows = tiny.two_domains(digits.select(range(24)))
     straight = trainer(tmp_path, rows, name, save_strategy="steps", save_steps=2)
