@@ -185,6 +185,9 @@ def eager_attention_forward(
 ) -> tuple[Tensor, Tensor]:
     """softmax(Q K^T scaling + mask) V written out, for the vanilla twin with `output_attentions`."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = (query @ key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -200,7 +203,15 @@ class FlowformerAttention(nn.Module):
     without it, the latter names flow attention too.
     """
 
-    def __init__(self, config, layer_idx: int, hidden_size: int, num_heads: int, layer_type: str | None = None):
+    def __init__(
+        self,
+        config,
+        layer_idx: int,
+        hidden_size: int,
+        num_heads: int,
+        layer_type: str | None = None,
+        key_value_heads: int | None = None,
+    ):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
@@ -209,9 +220,12 @@ class FlowformerAttention(nn.Module):
         self.head_dim = width // num_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = config.is_causal
+        # read by transformers' softmax attentions, which repeat keys and values for their group of queries
+        self.num_key_value_groups = 1 if key_value_heads is None else num_heads // key_value_heads
+        shared = width // self.num_key_value_groups
         self.q_proj = nn.Linear(hidden_size, width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(hidden_size, width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(hidden_size, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, shared, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden_size, shared, bias=config.qkv_bias)
         self.o_proj = nn.Linear(width, hidden_size, bias=config.out_bias)
 
     def forward(

@@ -58,7 +58,6 @@ PROBABILITIES = (
 
 # fields of other architectures that change the computation: kept as attributes here, they would change nothing
 FOREIGN = {
-    "num_key_value_heads": "every head has its own keys and values (`num_attention_heads`)",
     "head_dim": "the width of a head follows from `attention_size` or `hidden_size`, and `num_attention_heads`",
     "rope_scaling": "rotary positions have `rope_theta` alone",
     "rope_parameters": "rotary positions have `rope_theta` alone",
@@ -101,6 +100,7 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
             `"shifted_relu"` on the Long Range Arena, and clamps of their own: 10 for trajectories, 5 for language
             modelling, 1 for images, none (30 here) for time series and the Long Range Arena.
         attn_kernel: what computes causal flow attention, see `kernel` of `flow_attention`.
+        num_key_value_heads: heads of keys and values, each read by a group of query heads; `None`: as many as queries.
         attention_size: width of queries, keys and values where it is not that of the layer.
         qkv_bias, out_bias: biases of the projections; the Long Range Arena's have none.
         norm_type, norm_position: `"layer_norm"` or `"batch_norm"`, before or after each branch. The UEA recipe names
@@ -133,6 +133,7 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int | list[int] = 12
+    num_key_value_heads: int | None = None
     intermediate_size: int | list[int] | None = None
     hidden_sizes: list[int] | None = None
     depths: list[int] | None = None
@@ -308,7 +309,7 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1, got {getattr(self, name)}.")
-        for name in ("attention_size", "classifier_hidden_size"):
+        for name in ("attention_size", "classifier_hidden_size", "num_key_value_heads"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` should be at least 1 or None, got {getattr(self, name)}.")
         if self.trained_attention not in (None, "flow", "sdpa"):
@@ -354,6 +355,11 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
             if stage["num_heads"] < 1 or width % stage["num_heads"]:
                 raise ValueError(
                     f"`{name}` should be a multiple of `num_attention_heads`, got {width} and {stage['num_heads']}."
+                )
+            if self.num_key_value_heads is not None and stage["num_heads"] % self.num_key_value_heads:
+                raise ValueError(
+                    f"`num_attention_heads` should be a multiple of `num_key_value_heads`, got {stage['num_heads']} "
+                    f"and {self.num_key_value_heads}."
                 )
         self._validate_positions()
 

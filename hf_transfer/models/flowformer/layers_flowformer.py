@@ -106,10 +106,11 @@ class FlowformerLayer(GradientCheckpointingLayer):
         intermediate_size: int,
         drop_path: float = 0.0,
         layer_type: str | None = None,
+        key_value_heads: int | None = None,
     ):
         super().__init__()
         self.pre_norm = config.norm_position == "pre"
-        self.attention = FlowformerAttention(config, layer_idx, hidden_size, num_heads, layer_type)
+        self.attention = FlowformerAttention(config, layer_idx, hidden_size, num_heads, layer_type, key_value_heads)
         self.attention_norm = make_norm(config, hidden_size)
         self.mlp = FlowformerMLP(config, hidden_size, intermediate_size)
         self.mlp_norm = make_norm(config, hidden_size)

@@ -156,7 +156,11 @@ class FlowformerModel(FlowformerPreTrainedModel):
             sizes = [stage[name] for name in ("hidden_size", "num_heads", "intermediate_size")]
             for layer_idx in range(len(layers), len(layers) + stage["depth"]):
                 layer_type = config.layer_types[layer_idx] if config.mixes_layers else None
-                layers.append(FlowformerLayer(config, layer_idx, *sizes, rates[layer_idx], layer_type))
+                layers.append(
+                    FlowformerLayer(
+                        config, layer_idx, *sizes, rates[layer_idx], layer_type, config.num_key_value_heads
+                    )
+                )
         self.layers = nn.ModuleList(layers)
         self.downsamples = nn.ModuleList(downsamples)
         self.norm = make_norm(config, config.hidden_size) if config.has_final_norm else None

@@ -168,6 +168,26 @@ def test_implementations_agree_and_choose_the_softmax_layers_alone():
         model_of(STACKS["flow"], attn_implementation="sdpa")
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["flow_attention", "full_attention"])
+def test_grouped_keys_and_values_are_those_repeated(kind, implementation):
+    """A model of 4 query heads over 2 of keys and values against one whose heads repeat those weights."""
+    types = [kind, "full_attention"]
+    grouped = model_of(types, attn_implementation=implementation, num_attention_heads=4, num_key_value_heads=2)
+    plain = model_of(types, attn_implementation=implementation, num_attention_heads=4)
+    weights = grouped.state_dict()
+    for name, weight in weights.items():
+        if "k_proj" in name or "v_proj" in name:
+            assert weight.shape[0] == 8
+            weights[name] = weight.unflatten(0, (2, 4)).repeat_interleave(2, dim=0).flatten(0, 1)
+    plain.load_state_dict(weights)
+    ids, cache = ids_of(), DynamicCache(config=grouped.config)
+    with torch.no_grad():
+        torch.testing.assert_close(grouped(ids).logits, plain(ids).logits, atol=1e-5, rtol=1e-4)
+        steps = [grouped(part, past_key_values=cache).logits for part in ids.split(5, dim=1)]
+        torch.testing.assert_close(torch.cat(steps, dim=1), grouped(ids).logits, atol=1e-4, rtol=1e-4)
+
+
 def test_other_modalities_mix_too():
     types = ["flow_attention", "full_attention"]
     image = model_of(types, FlowformerForImageClassification, "image")
