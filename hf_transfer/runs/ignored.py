@@ -67,7 +67,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "prompts": (is_not_read("prompts"), "the task zero-shot-image-classification"),
     "pixels": (is_not_read("pixels"), "the tasks causal-image-modeling and masked-pixel-modeling"),
     "block_size": (is_not_read("block_size"), PRETRAINING),
-    "pretraining": (is_not_read("pretraining"), f"masked-time-series-modeling and {PRETRAINING}"),
+    "pretraining": (is_not_read("pretraining"), f"{PRETRAINING}, and masked-time-series-modeling"),
     "streaming": (reads_all_rows_first, "tasks on images, texts and series, whose rows are read one by one"),
     "id2label": (is_not_read("id2label"), "masks (image-segmentation) and key points (keypoint-detection)"),
     "ignore_index": (is_not_read("ignore_index"), "masks (image-segmentation)"),
