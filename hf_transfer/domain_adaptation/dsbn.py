@@ -21,10 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_transfer.core.converter import converts
 from hf_transfer.core.objective import TARGET
 from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass
 
 
+@converts()
 def convert(model: nn.Module, *, num_domains: int = 2, target: int = TARGET) -> nn.Module:
     """Give every domain batch norms of its own, in place; names and values of the model's parameters stay.
 

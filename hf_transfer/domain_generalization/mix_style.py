@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.converter import converts
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.modeling.anatomy import backbone_of, stacked_layers
 from hf_transfer.modeling.surgery import Sidecar, keep_sidecar
@@ -27,6 +28,7 @@ from hf_transfer.modeling.surgery import Sidecar, keep_sidecar
 EPS = 1e-6
 
 
+@converts()
 def convert(
     model: nn.Module, *, p: float = 0.5, alpha: float = 0.1, layers: Sequence[int | str] = (0, 1)
 ) -> nn.Module:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_transfer.core.converter import converts
 from hf_transfer.core.objective import BuildContext, Objective, View
 from hf_transfer.core.task_loss import ANY_PROBLEM
 from hf_transfer.functional.keyword_checks import require_non_negative, require_positive
@@ -42,6 +43,7 @@ RELEASED = 0.75
 """Share of the training after which the student is alone."""
 
 
+@converts()
 def convert(model: nn.Module, *, checkpoints: Sequence[str], per_teacher: int = 2) -> nn.Module:
     """Let every layer of the backbone read layers of teachers in training, in place; names of the weights stay.
 

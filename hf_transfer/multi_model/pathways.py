@@ -21,6 +21,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
+from hf_transfer.core.converter import converts
 from hf_transfer.core.objective import BuildContext, Objective, View
 from hf_transfer.core.task_loss import ANY_PROBLEM, known_rows, problem_type_of_outputs, row_losses
 from hf_transfer.functional.keyword_checks import require_non_negative
@@ -98,6 +99,7 @@ def exploitation_loss(logits: Tensor, active: Tensor, labels: Tensor, problem_ty
     return total
 
 
+@converts()
 def convert(
     model: nn.Module, *, checkpoints: Sequence[str], top: int = 2, generator_width: int = 32
 ) -> PreTrainedModel:

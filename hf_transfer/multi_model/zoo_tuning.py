@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, PreTrainedModel
 
+from hf_transfer.core.converter import converts
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, unwrap_peft
 from hf_transfer.modeling.loading import check_complete, quiet_loading
 from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass, sidecars_of
@@ -113,6 +114,7 @@ def export(model: nn.Module) -> PreTrainedModel:
     return model if zoo.is_lite else ZooTuned.of(base, zoo)
 
 
+@converts(fold=fold, export=export)
 def convert(
     model: nn.Module,
     *,
@@ -154,7 +156,6 @@ def convert(
 
 
 convert.paper = "2106.15434"
-convert.export = export
 
 
 class Zoo(Sidecar):

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from hf_transfer.core.converter import converts
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.models.group_normed import group_normed
 
 
+@converts(changes_outputs=True)
 def convert(model: nn.Module, *, groups: int = 32, eps: float = 1e-10) -> nn.Module:
     """Change the norms and convolutions of a model in place; its parameters and their names stay.
 
@@ -46,4 +48,3 @@ def convert(model: nn.Module, *, groups: int = 32, eps: float = 1e-10) -> nn.Mod
 
 
 convert.paper = "1912.11370"
-convert.changes_outputs = True

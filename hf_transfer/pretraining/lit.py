@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import nn
 
+from hf_transfer.core.converter import converts
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.surgery import reclass
 
@@ -23,6 +24,7 @@ IMAGE_TOWER = "vision_model"
 """What transformers' models with two towers call it."""
 
 
+@converts()
 def convert(model: nn.Module, *, tower: str = IMAGE_TOWER) -> nn.Module:
     """Lock a tower of a model, in place; names and values of its parameters stay.
 

@@ -21,12 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_transfer.core.converter import converts
 from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass
 
 MOMENTUM = 0.1
 """Share of the newest batch in the moving statistics of layer norms, as batch norm's default."""
 
 
+@converts()
 def convert(model: nn.Module, *, p: float = 0.5, layer_norm: bool = False) -> nn.Module:
     """Make the norms of a model stochastic, in place; names and values of its parameters stay.
 

@@ -1,18 +1,18 @@
 """Converters: methods that change how a model is built. `convert_model(model, {"stoch_norm": {"p": 0.5}})`.
 
-A converter is a function `convert(model, **keywords) -> model`, registered by its family under the method's name. It
-keeps the names of the model's parameters, so that what is trained through it is saved as an ordinary model; where it
-cannot, its `export` makes the model that a run saves. With `changes_outputs` the saved model is of a class of its own,
-because the plain one would give other outputs.
+A `hf_transfer.core.converter.Converter` is registered by its family under the method's name. It keeps the names of
+the model's parameters, so that what is trained through it is saved as an ordinary model; where it cannot, its `export`
+makes the model that a run saves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from hf_transfer.core.converter import Converter
 from hf_transfer.core.registry import registered
 from hf_transfer.domain_adaptation import CONVERTERS as DOMAIN_ADAPTATION
 from hf_transfer.domain_generalization import CONVERTERS as DOMAIN_GENERALIZATION
@@ -28,12 +28,12 @@ REGISTRY: dict[str, str] = {
     **DOMAIN_GENERALIZATION,
     **MULTI_MODEL,
 }
-"""Every converter by its short name, as "module:function"."""
+"""Every converter by its short name, as "module:converter"."""
 _CONVERSIONS = "_hf_transfer_conversions"
 
 
-def converter(name: str) -> Callable[..., nn.Module]:
-    """The function of a registered converter.
+def converter(name: str) -> Converter:
+    """A registered converter.
 
     Raises:
         ValueError: no converter has this name.
@@ -67,7 +67,7 @@ def convert_model(model: nn.Module, spec: Mapping[str, Any] | None) -> nn.Module
 def exported(model: nn.Module) -> nn.Module:
     """What is saved of a trained model: itself, or what one of its converters makes of it for a folder of its own."""
     for name in conversions_of(model):
-        export = getattr(converter(name), "export", None)
+        export = converter(name).export
         model = model if export is None else export(model)
     return model
 
@@ -80,7 +80,7 @@ def conversions_of(model: nn.Module) -> dict[str, dict[str, Any]]:
 def check_adapter(spec: Mapping[str, Any] | None, base: str | None) -> None:
     """Raises ValueError where an adapter would be trained on a converted model that no folder holds: the adapter's own
     folder names the plain one."""
-    changing = [name for name in spec or {} if getattr(converter(name), "changes_outputs", False)]
+    changing = [name for name in spec or {} if converter(name).changes_outputs]
     if changing:
         raise ValueError(
             f"`{changing[0]}` changes what the weights of `{base}` give, and a `peft` adapter would be saved for the "
