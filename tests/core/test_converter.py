@@ -26,7 +26,8 @@ def test_a_converter_is_called_as_its_function():
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_every_registered_one_is_a_converter(name):
-    assert isinstance(converter(name), Converter) and list(inspect.signature(converter(name)).parameters)[0] == "model"
+    assert isinstance(converter(name), Converter)
+    assert next(iter(inspect.signature(converter(name)).parameters)) == "model"
 
 
 def test_what_is_left_in_a_folder():
