@@ -32,9 +32,8 @@ def write_constants(state: Mapping[str, Tensor], folder: Path) -> str:
         state: the constant tensors by name.
         folder: of the run.
     """
-    tensors = {name: state[name].detach().to("cpu", copy=True).contiguous() for name in sorted(state)}
-    contents = save(tensors)
-    checksum = f"{zlib.crc32(contents):08x}"
+    tensors = on_cpu(state)
+    checksum = checksum_of(tensors)
     unfinished = folder / f".{CONSTANTS_FILE}.{os.getpid()}"
     try:
         save_file(tensors, unfinished, metadata={"format": "pt", CHECKSUM: checksum})
@@ -44,7 +43,16 @@ def write_constants(state: Mapping[str, Tensor], folder: Path) -> str:
     return checksum
 
 
-def checksum_of(file: Path) -> str | None:
+def on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: state[name].detach().to("cpu", copy=True).contiguous() for name in sorted(state)}
+
+
+def checksum_of(tensors: dict[str, Tensor]) -> str:
+    """Of names, types, shapes and values."""
+    return f"{zlib.crc32(save(tensors)):08x}"
+
+
+def checksum_in(file: Path) -> str | None:
     """The checksum in a file's metadata; None where there is none, or no such file."""
     if not file.is_file():
         return None
@@ -52,27 +60,34 @@ def checksum_of(file: Path) -> str | None:
         return (opened.metadata() or {}).get(CHECKSUM)
 
 
-def with_constants(stored: dict[str, Tensor], missing: set[str], objectives: Path) -> dict[str, Tensor]:
+def with_constants(stored: dict[str, Tensor], present: Mapping[str, Tensor], objectives: Path) -> dict[str, Tensor]:
     """What a checkpoint holds of the objectives, and what is written beside it.
+
+    A checkpoint that was moved away from its run's folder goes on too where the model that is trained on starts from
+    the same weights.
 
     Args:
         stored: tensors of the checkpoint by name.
-        missing: names of constant tensors that it does not hold.
+        present: constant tensors by name, as they are before the checkpoint is loaded.
         objectives: the file in the checkpoint that holds the others.
 
     Raises:
-        FileNotFoundError: there is no such file beside the checkpoint.
-        RuntimeError: it is of another training.
+        FileNotFoundError: there is no such file beside the checkpoint, and the present start is another.
+        RuntimeError: the file is of another training.
     """
+    missing = present.keys() - stored.keys()
     if not missing:
         return stored
     file = objectives.resolve().parent.parent / CONSTANTS_FILE
+    if not file.is_file() and checksum_of(on_cpu(present)) == checksum_in(objectives):
+        return {**present, **stored}
     if not file.is_file():
         raise FileNotFoundError(
             f"{objectives.parent} goes with {CONSTANTS_FILE}, which holds the frozen copies of the training's start, "
-            f"and {file} is not there: put that file of the run's output folder beside the checkpoint."
+            f"and {file} is not there: put that file of the run's output folder beside the checkpoint, or start from "
+            "the model that the training began with."
         )
-    if checksum_of(file) != checksum_of(objectives):
+    if checksum_in(file) != checksum_in(objectives):
         raise RuntimeError(
             f"{file} is of another training than {objectives.parent}: put the file of that training beside it."
         )

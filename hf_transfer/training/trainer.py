@@ -54,7 +54,7 @@ from hf_transfer.training.checkpoints import (
     is_finished,
     last_complete_checkpoint,
 )
-from hf_transfer.training.constant_copies import CONSTANTS_FILE, checksum_of
+from hf_transfer.training.constant_copies import CONSTANTS_FILE, checksum_in
 from hf_transfer.training.constant_rates import hold_constant_groups, split_constant_groups
 from hf_transfer.training.hyper_rule import apply_hyper_rule
 from hf_transfer.training.layer_freezing import LayerFreezing
@@ -332,7 +332,7 @@ class TransferTrainer(PublishingTrainer):
     def _constants_of(self, checkpoint: str) -> str | None:
         """The checksum of the frozen copies beside a checkpoint of this run's folder."""
         folder = Path(checkpoint).resolve().parent
-        return checksum_of(folder / CONSTANTS_FILE) if folder == Path(self.args.output_dir).resolve() else None
+        return checksum_in(folder / CONSTANTS_FILE) if folder == Path(self.args.output_dir).resolve() else None
 
     def _prepare_objectives(self) -> None:
         for objective in self.transfer_model.objectives.values():

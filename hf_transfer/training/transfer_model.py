@@ -443,7 +443,9 @@ class TransferModel(nn.Module):
             if not (path / OBJECTIVES_FILE).is_file():
                 raise FileNotFoundError(f"{path} has no {OBJECTIVES_FILE}: it was saved without these objectives.")
             stored = load_file(path / OBJECTIVES_FILE)
-            stored = with_constants(stored, constant_names(self) - stored.keys(), path / OBJECTIVES_FILE)
+            state = self.state_dict()
+            present = {name: state[name] for name in constant_names(self)}
+            stored = with_constants(stored, present, path / OBJECTIVES_FILE)
             if stored.keys() != own:
                 raise RuntimeError(
                     f"{path / OBJECTIVES_FILE} holds {sorted(stored)[:5]}..., these objectives have "

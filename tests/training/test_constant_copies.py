@@ -62,11 +62,24 @@ def test_a_resumed_run_has_them_back(elsewhere, finished, tmp_path, digits):
     assert (tmp_path / "other" / CONSTANTS_FILE).is_file() == elsewhere
 
 
+def test_a_checkpoint_that_was_moved_goes_on_from_the_same_start(finished, tmp_path, digits):
+    folder, straight = finished
+    shutil.copytree(folder / "checkpoint-2", tmp_path / "checkpoint-2")
+    resumed = make(tmp_path / "new", digits)
+    with torch.no_grad():
+        for value in resumed.adapted_model.parameters():
+            value.zero_()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert_same(state_of(resumed), state_of(straight), rtol=0, atol=0)
+
+
 def test_a_checkpoint_without_them_says_which_file_it_needs(finished, tmp_path, digits):
     folder, _ = finished
     shutil.copytree(folder / "checkpoint-2", tmp_path / "checkpoint-2")
+    trainer = make(tmp_path / "new", digits)
+    next(trainer.transfer_model.objectives["l2_sp"].start.buffers()).add_(1)
     with pytest.raises(FileNotFoundError, match=f"goes with {CONSTANTS_FILE}.*put that file"):
-        make(tmp_path / "new", digits).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 
 def test_those_of_another_training_are_refused(finished, tmp_path, digits):
