@@ -39,7 +39,7 @@ class Command(TyperCommand):
         """
         from hf_transfer.runs.arguments import read_yaml
 
-        names = {option.lstrip("-").replace("-", "_"): one.name for one in self.params for option in one.opts}
+        names = {option.lstrip("-").replace("-", "_"): one for one in self.params for option in one.opts}
         values = read_yaml(path)
         for key in values:
             if key not in names:
@@ -47,7 +47,9 @@ class Command(TyperCommand):
                     f"`{path}`: `hf-transfer {self.name}` has no `{key}`, accepted: {', '.join(sorted(names))}."
                     f"{nearest(key, names)}"
                 )
-        return {names[key]: value for key, value in values.items()}
+        several = {key for key, one in names.items() if getattr(one, "multiple", False) or one.nargs == -1}
+        listed = {key: [value] for key, value in values.items() if key in several and not isinstance(value, list)}
+        return {names[key].name: value for key, value in {**values, **listed}.items()}
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:

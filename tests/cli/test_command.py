@@ -42,6 +42,12 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(here,
     assert [row.model for row in ranking.scored] == ["vit"]
 
 
+def test_one_word_of_the_file_is_a_list_where_an_option_takes_several(here, run):
+    Path("rank.yaml").write_text("models: vit\ndataset: digits\nscore: h_score\noutput_dir: r\n")
+    assert run("rank", "rank.yaml")[0] == 0
+    assert Ranking.load("r").score == "h_score"
+
+
 def test_an_unknown_key_of_the_file_is_told_the_nearest(here, run):
     Path("rank.yaml").write_text("models: [vit]\ndataset: digits\nmax_sample: 50\n")
     code, _, error = run("rank", "rank.yaml")
