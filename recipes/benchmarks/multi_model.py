@@ -51,7 +51,7 @@ from hf_transfer.multi_model.ensemble_selection import accuracy, log_likelihood
 from hf_transfer.multi_model.ranked_models import ranked_models
 from hf_transfer.ranking import rank_models
 from hf_transfer.runs.adapt import MODEL_FOLDER, finish, make_adaptation
-from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.arguments import Experiment, parse_arguments
 from hf_transfer.runs.combine import combined
 from hf_transfer.runs.models import load_processor
 from hf_transfer.tasks import task_named
@@ -159,8 +159,8 @@ def ranking_of(cell: Cell, runs_dir: Path) -> str:
     return str(folder)
 
 
-def trained(cell: Cell, runs_dir: Path) -> tuple[str, StepCosts]:
-    """Train the model of a cell and save it; its folder and what steps cost."""
+def experiment_of(cell: Cell, runs_dir: Path) -> Experiment:
+    """What `hf-transfer adapt` is told for a cell that is trained."""
     hub, target, method, seed = cell
     rows, ranking = rows_of(target, seed, runs_dir), ranking_of(cell, runs_dir)
     settings = {**SETTINGS, **TARGETS[target].settings, **PAIR_SETTINGS.get(hub, {}), "seed": seed, "overwrite": True}
@@ -172,8 +172,12 @@ def trained(cell: Cell, runs_dir: Path) -> tuple[str, StepCosts]:
     elif method == "distillation":
         settings["objectives"] = {"distillation": {"teacher": fine_tuned(cell, runs_dir)}}
     experiment = parse_arguments([], **settings, **more)
-    if kind is not None:
-        experiment = combined(experiment, kind, ranking, len(HUBS[hub]))
+    return experiment if kind is None else combined(experiment, kind, ranking, len(HUBS[hub]))
+
+
+def trained(cell: Cell, runs_dir: Path) -> tuple[str, StepCosts]:
+    """Train the model of a cell and save it; its folder and what steps cost."""
+    experiment = experiment_of(cell, runs_dir)
     trainer, data = make_adaptation(experiment)
     costs = StepCosts()
     trainer.add_callback(costs)

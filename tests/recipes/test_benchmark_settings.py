@@ -1,5 +1,6 @@
 """Every cell of the benchmarks has settings that a run accepts: names, types, objectives, and nothing ignored."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -20,10 +21,14 @@ def among_the_benchmarks():
 def check(settings: dict) -> None:
     """What a run checks of its arguments before it reads anything."""
     from hf_transfer.runs.arguments import parse_arguments
+
+    check_experiment(parse_arguments([], **settings))
+
+
+def check_experiment(experiment) -> None:
     from hf_transfer.runs.ignored import check_nothing_is_ignored
     from hf_transfer.training.objectives import make_objectives
 
-    experiment = parse_arguments([], **settings)
     assert experiment.model.task is not None
     check_nothing_is_ignored(experiment)
     make_objectives(experiment.config.objectives)
@@ -104,3 +109,18 @@ def test_the_page_of_pretraining_tells_gains_over_random_weights():
     assert "- simclr: 7.0 points; +2.0 in the last third" in page
     assert re.search(r"\| contrastive \|.*\| 3\.0 \| 4\.0 \|", page)
     assert tables.panels(made)[0]["emoji: fine-tuned"] == {"random weights (ResNet)": [40.0], "simclr": [44.0]}
+
+
+def test_every_cell_of_multi_model(monkeypatch, tmp_path):
+    import multi_model as benchmark
+
+    body = {"rows": [{"model": f"model_{number}", "score": -number} for number in range(5)]}
+    (tmp_path / "ranking.json").write_text(json.dumps(body))
+    monkeypatch.setattr(benchmark, "ranking_of", lambda cell, folder: str(tmp_path))
+    monkeypatch.setattr(benchmark, "rows_of", lambda name, seed, folder: {"train": "rows", "test": "more"})
+    monkeypatch.setattr(benchmark, "members", lambda hub, folder: {name: name for name in benchmark.HUBS[hub]})
+    for hub, target in dict(benchmark.PAIRS).items():  # one target for each hub
+        for method in benchmark.methods(hub):
+            if method not in benchmark.MADE:
+                check_experiment(benchmark.experiment_of((hub, target, method, 0), tmp_path))
+    assert not {"uniform soup", "TIES", "zoo_tuning"} & set(benchmark.methods("unlike"))
