@@ -131,7 +131,7 @@ def test_a_damaged_model_is_named(here, damage):
 
 
 def test_an_unknown_task():
-    with pytest.raises(ValueError, match=r"unknown task `segmentation`, accepted: \['fill-mask', 'image-class"):
+    with pytest.raises(ValueError, match=r"unknown task `segmentation`, accepted: .*'fill-mask'"):
         task_named("segmentation")
 
 
