@@ -490,6 +490,10 @@ def _is_own(name: str) -> bool:
 def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
     """From the units' labels where these are the task's own; what the readout says where they are not."""
     if readout.own_task_loss is not None:
+        if label_smoothing:
+            raise ValueError(
+                "`label_smoothing_factor`: masks, boxes and key points have a loss of their own: leave it out."
+            )
         return readout.own_task_loss()
     if readout.num_outputs is not None:
         return FromLabels(label_smoothing)

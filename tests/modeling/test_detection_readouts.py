@@ -118,6 +118,11 @@ def test_it_trains_where_some_pictures_are_unlabelled(kind, labels):
     assert torch.isfinite(loss) and any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+def test_label_smoothing_would_be_passed_over_and_is_refused():
+    with pytest.raises(ValueError, match="masks, boxes and key points have a loss of their own"):
+        TransferModel(make("yolos"), label_smoothing=0.1)
+
+
 def test_a_loss_of_ones_own_is_restored(labels):
     model = make("yolos")
     model.loss_function = own = lambda *arguments: (torch.zeros(()), {}, None)

@@ -109,12 +109,12 @@ def test_queries_or_pictures_of_two_domains_are_aligned(readout, more, drawings,
     assert results["validators"] and 0 <= result["map"] <= 1
 
 
-def test_lora_trains_the_heads_too(trained, coco, tmp_path):
-    peft = {"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}
-    run = detection(
-        tmp_path / "run", architecture=None, model=str(trained.folder), dataset=str(coco / "train.json"), peft=peft
-    )
-    result = run_adaptation(run)
+@pytest.mark.parametrize(
+    "peft", [{"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}, {"peft_type": "RESIDUAL", "r": 2}]
+)
+def test_adapters_train_the_heads_too(peft, trained, coco, tmp_path):
+    changes = {"architecture": None, "model": str(trained.folder), "dataset": str(coco / "train.json"), "peft": peft}
+    result = run_adaptation(detection(tmp_path / "run", **changes))
     saved = load_file(result.folder / "adapter_model.safetensors")
     assert {"class_labels_classifier", "bbox_predictor"} <= {part for name in saved for part in name.split(".")}
     found = run_evaluation(str(result.folder), str(coco / "test.json"))
