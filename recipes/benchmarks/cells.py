@@ -79,6 +79,12 @@ def train_all(train: Callable[..., Any], cells: Iterable[Cell], workers: int, *a
         return {cell: future.result() for cell, future in waiting.items()}
 
 
+def end_by(failed: int) -> None:
+    """End with an exit code of 1 where trainings failed, once the report of the others is written."""
+    if failed:
+        raise SystemExit(f"{failed} trainings failed, as told above; the same command tries them again.")
+
+
 def mean_and_deviation(values: Sequence[float], digits: int = 1) -> str:
     """ "91.2 ± 0.4", the standard deviation over seeds where there are several."""
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""

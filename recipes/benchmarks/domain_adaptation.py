@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import as_columns, as_runs, data_folder, plot_accuracies, train_all, write_json, write_report
+from cells import as_columns, as_runs, data_folder, end_by, plot_accuracies, train_all, write_json, write_report
 from domain_adaptation_pairs import DATA, METHODS, PAIRS, SETTINGS, SOURCE_ONLY, fits, measure_of
 from domain_adaptation_tables import markdown, measured
 from machine import processor_names
@@ -221,6 +221,10 @@ def main() -> None:
     }
     labels = {pair: measure_of(pair).title for pair in known}
     plot_accuracies(known, SOURCE_ONLY, arguments.output_dir / f"{RESULTS}.png", labels)
+    tables = [made["pairs"].get(pair, {}) for pair in arguments.pairs]
+    rows = [table[method] for table in tables for method in arguments.methods if method in table]
+    failed = sum("error" in run for row in rows for run in row["runs"].values())
+    end_by(0 if arguments.finished else failed)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ STACKS = {
 }
 
 
-def train(stack: str, seed: int, runs_dir: Path) -> float:
+def train(stack: str, seed: int, runs_dir: Path, steps: int | None) -> float:
     """The held-out perplexity of one training; of the earlier one where it is finished."""
     folder = (runs_dir / f"{stack.replace(' ', '_').replace(',', '')}_{seed}").resolve()
     results = folder / "model" / "results.json"
@@ -38,6 +38,8 @@ def train(stack: str, seed: int, runs_dir: Path) -> float:
         settings = read_yaml(RECIPE)
         architecture = {**settings["architecture"], "layer_types": STACKS[stack]}
         settings |= {"architecture": architecture, "seed": seed, "output_dir": str(folder), "disable_tqdm": True}
+        if steps is not None:
+            settings["max_steps"] = steps
         (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
         command = [sys.executable, str(ROOT / "recipes" / "pretrain.py"), str(folder / "recipe.yaml"), "--overwrite"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -61,6 +63,7 @@ def markdown(found: dict[str, list[float]], machine: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="in place of the recipe's own number: a quick trial")
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/flow_hybrid"))
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
@@ -69,7 +72,7 @@ def main() -> None:
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
         for stack, values in found.items():
-            values.append(train(stack, seed, arguments.runs_dir))
+            values.append(train(stack, seed, arguments.runs_dir, arguments.steps))
         report = {"machine": machine, "perplexity": found}
         (arguments.output_dir / "flow_hybrid.json").write_text(json.dumps(report, indent=2) + "\n")
         (arguments.output_dir / "flow_hybrid.md").write_text(markdown(found, machine))

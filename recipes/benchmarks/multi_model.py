@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cells import COMMON, one_thread
+from cells import COMMON, end_by, one_thread
 from datasets import load_from_disk
-from multi_model_hubs import ANCESTOR, HUBS, PAIR_SETTINGS, PAIRS, TARGETS, member, members, rows_of
+from multi_model_hubs import ANCESTOR, HUBS, PAIR_SETTINGS, PAIRS, TARGETS, member, members, rows_of, shorten
 from multi_model_report import write
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -240,20 +240,21 @@ def run(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     return found
 
 
-def finished(cell: Cell, runs_dir: Path) -> None:
-    """Run a cell unless it is finished; one that fails says why and is tried again by the next run."""
+def finished(cell: Cell, runs_dir: Path) -> bool:
+    """Run a cell unless it is finished; one that fails says why, and is tried again by the next run."""
     file = run_folder(cell, runs_dir) / "cell.json"
     if file.exists():
-        return
+        return True
     started = time.perf_counter()
     try:
         found = run(cell, runs_dir)
     except Exception as error:  # one cell's failure should not lose the others
         print(f"{cell}: {type(error).__name__}: {error}", flush=True)
-        return
+        return False
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{cell}: {100 * found['accuracy']:.1f} in {time.perf_counter() - started:.0f} s", flush=True)
+    return True
 
 
 def found_cells(runs_dir: Path) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
@@ -276,18 +277,22 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", choices=list(pairs), default=list(pairs))
     parser.add_argument("--methods", nargs="+", choices=every, default=every)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="of every training, in place of its own number: a quick trial")
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/multi_model"), help="where trainings go")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     one_thread()
-    one = partial(finished, runs_dir=arguments.runs_dir)
+    if arguments.steps is not None:
+        shorten(arguments.steps)
+    one, failed = partial(finished, runs_dir=arguments.runs_dir), 0
     for seed in arguments.seeds:
         for pair in arguments.pairs:
             hub, target = pairs[pair]
             for method in methods(hub):
                 if method in arguments.methods:
-                    one((hub, target, method, seed))
+                    failed += not one((hub, target, method, seed))
     write(found_cells(arguments.runs_dir), arguments.output_dir)
+    end_by(failed)
 
 
 if __name__ == "__main__":

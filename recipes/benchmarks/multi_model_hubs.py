@@ -113,6 +113,13 @@ PAIRS = (("zoo", "digits"), ("zoo", "emoji"), ("unlike", "digits"), ("unlike", "
 PAIR_SETTINGS = {"unlike": {"max_steps": 50, "per_device_train_batch_size": 16}}
 
 
+def shorten(steps: int) -> None:
+    """Let every training, of members and of targets, take so many steps: a quick trial."""
+    trained = [one.settings for one in (*UPSTREAM.values(), *TARGETS.values())]
+    for settings in (*trained, *PAIR_SETTINGS.values()):
+        settings["max_steps"] = steps
+
+
 def turned_emoji() -> Dataset:
     """Every emoji of Google's for training turned by a multiple of 90 degrees, with the angle for a label."""
     rows = load("emoji", "train")

@@ -33,7 +33,7 @@ import pretraining_pairs
 import pretraining_sinusoids
 import pretraining_text
 import torch
-from cells import as_columns, plot_accuracies, write_report
+from cells import as_columns, end_by, plot_accuracies, write_report
 from datasets import disable_progress_bars
 from machine import processor_names
 from pretraining_tables import markdown, panels
@@ -58,24 +58,25 @@ def cell_file(section: str, row: str, seed: int, runs_dir: Path) -> Path:
     return runs_dir / section / f"{plain}-{seed}.json"
 
 
-def run_cell(section: str, row: str, seed: int, runs_dir: Path, quick: bool) -> None:
-    """Measure a cell unless it is there; one that fails is told and leaves no figures."""
+def run_cell(section: str, row: str, seed: int, runs_dir: Path, quick: bool) -> bool:
+    """Measure a cell unless it is there; one that fails is told, and leaves no figures."""
     file = cell_file(section, row, seed, runs_dir)
     if file.exists():
-        return
+        return True
     scratch = file.with_suffix("").resolve()
     started, busy = time.perf_counter(), time.process_time()
     try:
         found = SECTIONS[section].measure(row, seed, scratch, quick)
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"{section} {row} {seed}: {type(error).__name__}: {error}", flush=True)
-        return
+        return False
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     found |= {"wall seconds": time.perf_counter() - started, "processor seconds": time.process_time() - busy}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{section} {row} {seed}: {found['processor seconds']:.0f} s", flush=True)
+    return True
 
 
 def collected(runs_dir: Path) -> dict[str, Table]:
@@ -110,24 +111,26 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--rows", nargs="+", help="only these rows of the sections")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="two steps a training; its runs_dir is outputs/quick")
+    parser.add_argument("--quick", action="store_true", help="two steps a training, reported beside its cells")
     parser.add_argument("--report", action="store_true", help="train nothing")
-    parser.add_argument("--runs_dir", type=Path, default=Path("outputs/pretraining"), help="where cells go")
-    parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--runs_dir", type=Path, help="default: outputs/pretraining, with --quick outputs/quick")
+    parser.add_argument("--output_dir", type=Path, help="default: results beside this file, with --quick the runs_dir")
     arguments = parser.parse_args()
     disable_progress_bars()
-    runs_dir = Path("outputs/quick") if arguments.quick else arguments.runs_dir
-    output_dir = runs_dir if arguments.quick else arguments.output_dir
+    runs_dir = arguments.runs_dir or Path("outputs/quick" if arguments.quick else "outputs/pretraining")
+    output_dir = arguments.output_dir or (runs_dir if arguments.quick else Path(__file__).parent / "results")
     known = [row for section in arguments.only for row in SECTIONS[section].ROWS]
     unknown = sorted(set(arguments.rows or ()) - set(known))
     if unknown:
         parser.error(f"--rows: there is no {unknown}; accepted: {known}")
+    failed = 0
     for seed in [] if arguments.report else arguments.seeds:
         for section in arguments.only:
             for row in SECTIONS[section].ROWS:
                 if not arguments.rows or row in arguments.rows:
-                    run_cell(section, row, seed, runs_dir, arguments.quick)
+                    failed += not run_cell(section, row, seed, runs_dir, arguments.quick)
     report(runs_dir, output_dir)
+    end_by(failed)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cells import as_columns, data_folder, mean_and_deviation, plot_accuracies, train_all, write_report
+from cells import as_columns, data_folder, end_by, mean_and_deviation, plot_accuracies, train_all, write_report
 from datasets import Dataset, load_from_disk
 from machine import processor_names
 from peft import PeftModel
@@ -165,8 +165,8 @@ def features_of(trainer: TransferTrainer, rows: Dataset) -> tuple[torch.Tensor, 
     return torch.from_numpy(features), torch.from_numpy(column_values(rows, column)).long()
 
 
-def report(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train what is not trained yet; the report holds every finished cell of --runs_dir."""
+def report(arguments: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Train what is not trained yet; the report of all finished cells of --runs_dir, and how many trainings failed."""
     for name in arguments.targets:
         with_folders(TARGETS[name].settings, arguments.runs_dir)  # written before workers look for them
         start = starting_point(TARGETS[name].start, arguments.runs_dir)
@@ -179,7 +179,7 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         for strategy in strategies(TARGETS[name], "")
         if strategy in arguments.strategies
     ]
-    train_all(train, cells, arguments.workers, arguments.runs_dir)
+    tried = train_all(train, cells, arguments.workers, arguments.runs_dir)
     found: dict[str, Any] = {}
     for name, target in TARGETS.items():
         for strategy in strategies(target, ""):
@@ -191,7 +191,8 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
     results = arguments.runs_dir / "starts" / "mnist" / MODEL_FOLDER / "results.json"
     before = json.loads(results.read_text())["accuracy"] if results.exists() else None
-    return {"machine": machine, "source_accuracy": before, "targets": found}
+    failed = sum("error" in run for run in tried.values())
+    return {"machine": machine, "source_accuracy": before, "targets": found}, failed
 
 
 def mean_of(runs: dict[str, dict], key: str) -> float:
@@ -279,7 +280,7 @@ def main() -> None:
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/task_adaptation"), help="where trainings go")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
-    made = report(arguments)
+    made, failed = report(arguments)
     stored = {name: {one: as_columns(runs) for one, runs in table.items()} for name, table in made["targets"].items()}
     write_report(arguments.output_dir, "task_adaptation", {**made, "targets": stored}, markdown(made))
     accuracies = {
@@ -287,6 +288,7 @@ def main() -> None:
         for target, table in made["targets"].items()
     }
     plot_accuracies(accuracies, FINE_TUNING, arguments.output_dir / "task_adaptation.png")
+    end_by(failed)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def main() -> None:
     train_all(train, cells, arguments.workers, arguments.runs_dir)
     machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
     report = {"machine": machine, "settings": finished(arguments.runs_dir)}
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
     (arguments.output_dir / "tasks.json").write_text(json.dumps(report, indent=2) + "\n")
     (arguments.output_dir / "tasks.md").write_text(to_markdown(report))
 
