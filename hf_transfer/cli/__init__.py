@@ -9,6 +9,8 @@ def main() -> None:
     """Run the command line on the program's own arguments; where typer is broken, the doctor alone."""
     try:
         from hf_transfer.cli.app import main as run
-    except ImportError as missing:
-        sys.exit(doctor.stand_in(sys.argv[1:], missing))
+    except Exception as error:  # a package can break in any way
+        if (broken := doctor.failed_import(error)) is None:
+            raise
+        sys.exit(doctor.stand_in(sys.argv[1:], broken))
     run()

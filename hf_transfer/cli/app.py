@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from hf_transfer.cli import doctor as installation
-from hf_transfer.cli.command import Command
+from hf_transfer.cli.command import Command, tell_next
 from hf_transfer.cli.folders import card, compare, export, pull
 from hf_transfer.cli.lifecycle import run as run_lifecycle
 from hf_transfer.cli.measuring import divergence, evaluate, predict
@@ -40,9 +40,11 @@ def main() -> None:
     """Run a command; a mistake in the input is one paragraph, not a traceback."""
     try:
         app()
-    except ImportError as error:
-        sys.exit(installation.stand_in(sys.argv[1:], error))
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except Exception as error:
+        if (broken := installation.failed_import(error)) is not None:
+            sys.exit(installation.stand_in(sys.argv[1:], broken))
+        if not isinstance(error, ValueError | TypeError | OSError | FloatingPointError):
+            raise
         typer.secho(f"hf-transfer: {' '.join(str(error).split())}", err=True, fg="red")
         sys.exit(2)
 
@@ -163,13 +165,19 @@ def rank(
     cache_dir: Annotated[str | None, typer.Option(help="Where models from the Hub are kept.")] = None,
     free_disk: Annotated[bool, typer.Option(help="Remove each model after use, if it was not there before.")] = False,
     seed: Annotated[int, typer.Option(help="Draws the rows when there are more than max_samples.")] = 0,
+    parallel: Annotated[
+        str, typer.Option(help='What several processes share: "data", "models", or what is faster, "auto".')
+    ] = "auto",
     output_dir: Annotated[Path | None, typer.Option(help="Keep finished rows, table, JSON and chart here.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the ranking in output_dir.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Start over in output_dir.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole ranking as JSON, and no tables.")] = False,
 ) -> None:
     """Rank models for a dataset without fine-tuning any."""
     # Options are keywords of `run_ranking` by the same names.
-    options = dict(locals())
+    options = {name: value for name, value in locals().items() if name != "as_json"}
+    from accelerate import PartialState
+
     from hf_transfer.ranking.ranking import NothingScoredError
     from hf_transfer.runs.rank import run_ranking
     from hf_transfer.runs.values import read_names
@@ -183,7 +191,7 @@ def rank(
     options["input_columns"] = list(read_names(options.pop("input_column"))) or None
     options["batch_size"] = int(batch_size) if batch_size.isdigit() else batch_size
     try:
-        ranking = run_ranking(**options)
+        ranking = run_ranking(progress=not as_json, **options)
     except NothingScoredError as error:
         error.ranking.print()
         raise ValueError("no model could be scored; the reasons are above.") from error
@@ -191,10 +199,17 @@ def rank(
         kept = f" Finished rows are in {output_dir}: the same command with --resume goes on." if output_dir else ""
         typer.echo(f"Stopped.{kept}", err=True)
         raise typer.Exit(130) from None
+    if not PartialState().is_main_process:
+        return
+    if as_json:
+        typer.echo(ranking.to_json())
+        return
     ranking.print()
     if output_dir is not None:
         typer.echo(f"Saved to {output_dir}.")
-        typer.echo(f"Next:\n  hf-transfer adapt --from-ranking {output_dir} --dataset {dataset}", err=True)
+    if ranking.candidates:
+        start = ("--model", ranking.best.model) if output_dir is None else ("--from-ranking", output_dir)
+        tell_next("hf-transfer", "adapt", *start, "--dataset", dataset)
 
 
 @app.command()
@@ -216,6 +231,8 @@ def choose(
         table.add_row(target, model, f"{choice.affinities[target]:.3f}")
     Console().print(table)
     typer.echo(f"Keep {', '.join(choice.models)}: {choice.cost:.0f} {cost} of {budget:.0f}.")
+    first = next(iter(choice.starts.values()))
+    tell_next("hf-transfer", "adapt", "--model", first, "--dataset", "LABELLED_ROWS")
 
 
 def _numbers(layers: str) -> str | list[int]:
@@ -240,6 +257,7 @@ def push(
         bool,
         typer.Option(help="Of a Flowformer: with its source, which `trust_remote_code=True` loads anywhere."),
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Addresses on the Hub as JSON.")] = False,
 ) -> None:
     """Publish a model folder on the Hub."""
     from hf_transfer.hub import push_folder
@@ -250,7 +268,13 @@ def push(
         add_remote_code(folder)
     options = {"private": private, "revision": revision, "base_model": base_model}
     commit = push_folder(folder, repo_id, commit_message=commit_message, **options)
+    name = commit.repo_url.repo_id
+    if as_json:
+        addresses = {"repo_id": name, "commit_url": commit.commit_url, "repo_url": str(commit.repo_url)}
+        typer.echo(json.dumps(addresses, indent=2))
+        return
     typer.echo(f"Published: {commit.commit_url}")
+    tell_next("hf-transfer", "pull", name)
 
 
 @app.command()

@@ -7,6 +7,7 @@ nearest.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from hf_transfer.core.registry import nearest
 SUFFIXES = (".yaml", ".yml")
 STOPPED = 130
 """Exit code of Ctrl-C, as shells have it."""
+
+
+def tell_next(*words: object) -> None:
+    """Print the command that usually follows, ready to be pasted, on the error stream."""
+    typer.echo(f"Next:\n  {shlex.join(map(str, words))}", err=True)
 
 
 class Command(TyperCommand):

@@ -10,6 +10,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -78,19 +79,39 @@ def main(only: Sequence[str] = ()) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
-def stand_in(words: Sequence[str], error: ImportError) -> int:
+def failed_import(error: BaseException) -> str | None:
+    """Which package could not be imported and why, in a sentence without its full stop; None for any other error.
+
+    An ImportError says so itself. Whatever else is raised while a module is executed has a frame of that module in its
+    traceback; the program's own is `__main__`.
+    """
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    for link in reversed(chain):
+        frames = [frame for frame, _ in traceback.walk_tb(link.__traceback__) if frame.f_code.co_name == "<module>"]
+        modules = [name for frame in frames if (name := frame.f_globals.get("__name__", "")) != "__main__"]
+        if modules and not isinstance(link, ImportError):
+            why = f"{type(link).__name__}: {' '.join(str(link).split())}"
+            return f"{modules[-1].partition('.')[0]} cannot be imported ({why})"
+    return " ".join(str(error).split()).rstrip(".") if isinstance(error, ImportError) else None
+
+
+def stand_in(words: Sequence[str], trouble: str) -> int:
     """What `hf-transfer WORDS` does when the program itself cannot be imported: the report, or how to get it.
 
     Args:
         words: the command line without the program's name.
-        error: why not.
+        trouble: why not, as `failed_import` has it.
 
     Returns:
         The exit status.
     """
     if list(words[:1]) == ["doctor"]:
         return main([word for word in words[1:] if word in CHECKS])
-    print(f"hf-transfer: {error}. `hf-transfer doctor` says what to mend.", file=sys.stderr)
+    print(f"hf-transfer: {trouble}. `hf-transfer doctor` says what to mend.", file=sys.stderr)
     return 2
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hf_transfer.cli.command import tell_next
+
 MODEL_FOLDER = Annotated[Path, typer.Argument(help="Folder of a saved model.")]
 TASK = Annotated[str | None, typer.Option(help="Kind of head; left out, what the configuration says.")]
 OVERWRITE = Annotated[bool, typer.Option(help="Replace what is there.")]
@@ -32,6 +34,9 @@ def compare(
         typer.echo(json.dumps(as_json_rows(rows), indent=2))
     else:
         _print(*table_of(rows))
+        best = rows[0].runs[0]
+        push = ("push", best.folder, "ORG/NAME")
+        tell_next("hf-transfer", *(push if by else ("compare", *folders, "--by", next(iter(best.metrics)))))
     if output is not None:
         output.write_text(FORMATS[output.suffix](rows), encoding="utf-8")
         typer.echo(f"Saved: {output}.", err=True)

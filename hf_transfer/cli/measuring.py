@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hf_transfer.cli.command import tell_next
+
 MODEL = Annotated[str, typer.Argument(help="Model folder or Hub id.")]
 DATA = Annotated[str | None, typer.Argument(help="Rows: bundled name, Hub id, folder or file.")]
 SPLIT = Annotated[str | None, typer.Option(help="Which split of it; test where it has several.")]
@@ -153,14 +155,21 @@ def divergence(
     seed: Annotated[int, typer.Option(help="Of rows, splits and first weights.")] = 0,
     output_dir: Annotated[Path | None, typer.Option(help="Keep the tables here, as Markdown and JSON.")] = None,
     overwrite: OVERWRITE = False,
+    as_json: JSON = False,
 ) -> None:
     """Estimate how far two data sets are apart under a model, and the terms of the bound on the target error."""
     # Options are keywords of `run_divergence` by the same names.
-    options = dict(locals())
+    options = {name: value for name, value in locals().items() if name != "as_json"}
     from hf_transfer.runs.divergence import run_divergence
     from hf_transfer.runs.values import read_names
 
     options["text_columns"] = read_names(options.pop("text_column"))
-    typer.echo(run_divergence(**options).to_markdown())
+    report = run_divergence(**options)
+    if as_json:
+        typer.echo(report.to_json())
+        return
+    typer.echo(report.to_markdown())
     if output_dir is not None:
         typer.echo(f"Saved to {output_dir}.")
+    data = ("--dataset", source, "--target_dataset", target)
+    tell_next("hf-transfer", "adapt", "--model", model, *data, "--objectives", "{cdan: {}}")

@@ -158,7 +158,7 @@ def fetched_ahead(
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch") as pool:
 
         def walk() -> Iterator[tuple[str, Future[Fetched]]]:
-            upcoming = pool.submit(get, names[0])
+            upcoming = pool.submit(get, names[0]) if names else None
             for index, name in enumerate(names):
                 present = upcoming
                 # The next download begins when this one is complete: two at once would only share the line.

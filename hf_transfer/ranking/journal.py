@@ -1,7 +1,8 @@
 """Finished rows of a ranking on disk, so that an interrupted run continues where it stopped.
 
 One JSON line a row, keyed by the model, its revision, the dataset's fingerprint and the settings: what changed is
-scored again, what did not is read. Only scored rows are kept; a model that failed gets another chance.
+scored again, what did not is read. Only scored rows are kept; a model that failed gets another chance. Processes that
+run models of their own write files of their own, `rows-P.jsonl`, which the main one joins at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from accelerate import PartialState
 
 from hf_transfer.ranking.ranking import RankingRow
 
-FILE_NAME = "rows.jsonl"
+FILE_NAME, OTHERS = "rows.jsonl", "rows-{}.jsonl"
+
+
+def journal_files(folder: Path) -> list[Path]:
+    """What the processes of earlier runs wrote into a folder, the main one's first."""
+    main = folder / FILE_NAME
+    return [path for path in (main, *sorted(folder.glob(OTHERS.format("*")))) if path.is_file()]
 
 
 class Journal:
@@ -32,17 +39,23 @@ class Journal:
 
     def __init__(self, directory: str | os.PathLike | None, facts: Mapping[str, Any], resume: bool = True):
         self.facts = dict(facts)
-        self.path = None if directory is None else Path(directory) / FILE_NAME
+        self.folder = None if directory is None else Path(directory)
         self.rows: dict[str, RankingRow] = {}
-        if self.path is None:
+        if self.folder is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            if PartialState().is_main_process:
-                self.path.unlink(missing_ok=True)
-        elif self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                self._read(line)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in journal_files(self.folder):
+            if resume:
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    self._read(line)
+            elif PartialState().is_main_process:
+                path.unlink(missing_ok=True)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that this process writes."""
+        process = PartialState().process_index
+        return None if self.folder is None else self.folder / (OTHERS.format(process) if process else FILE_NAME)
 
     def find(self, name: str, revision: str | None) -> RankingRow | None:
         """The finished row of a model at a revision."""
@@ -55,11 +68,21 @@ class Journal:
         key = self._key(row.model, row.revision)
         self.rows[key] = row
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                # A new line first: a run that was killed may have left half a line behind.
-                file.write("\n" + json.dumps({"key": key, "row": asdict(row)}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            self._append(json.dumps({"key": key, "row": asdict(row)}) + "\n")
+
+    def join(self) -> None:
+        """Move what other processes wrote into the main one's file, once they have finished."""
+        for path in journal_files(self.folder) if self.folder is not None else []:
+            if path != self.path:
+                self._append(path.read_text(encoding="utf-8"))
+                path.unlink()
+
+    def _append(self, text: str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            # A new line first: a run that was killed may have left half a line behind.
+            file.write("\n" + text)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _key(self, name: str, revision: str) -> str:
         text = json.dumps([name, revision, self.facts], sort_keys=True, default=str)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
+from accelerate.utils import parse_flag_from_env
 from datasets import Dataset
 from rich.progress import Progress
 
@@ -27,6 +27,7 @@ from hf_transfer.ranking.journal import Journal
 from hf_transfer.ranking.ranking import NothingScoredError, Ranking, RankingRow
 from hf_transfer.ranking.scorer import ModelScorer
 from hf_transfer.ranking.settings import DEFAULT_SCORES, RankSettings
+from hf_transfer.ranking.sharing import sharing_of
 
 FIRST_BATCH_SIZE = 64
 
@@ -58,6 +59,7 @@ def rank_models(
     resume: bool = True,
     seed: int = 0,
     num_workers: int = 0,
+    parallel: str = "auto",
     progress: bool = True,
 ) -> Ranking:
     """Rank models by how well their frozen features explain the labels of a dataset.
@@ -90,6 +92,8 @@ def rank_models(
         output_dir: keep finished rows here while running, continue from them, and save the ranking at the end.
         resume: False scores again what is finished in `output_dir`.
         num_workers: processes that read the data.
+        parallel: what several processes share: "data", the rows of each model; "models", so that each process runs
+            other models; or "auto", models where there are enough of them and few rows. The ranking is the same.
         progress: show a progress bar.
 
     Raises:
@@ -117,7 +121,8 @@ def rank_models(
     facts = {**asdict(settings), "dataset": dataset._fingerprint, "dataset_rows": len(dataset)}
     if problem_type is None:
         del facts["problem_type"]  # so that rows of a journal from before there was such a keyword are found
-    scorer = ModelScorer(dataset, settings, access, first_batch_size(batch_size), device, num_workers)
+    sharing = sharing_of(parallel, len(names), len(dataset), free_disk)
+    scorer = ModelScorer(dataset, settings, access, first_batch_size(batch_size), sharing, device, num_workers)
     rows = rank_rows(names, scorer, Journal(output_dir, facts, resume), progress, random_baseline)
     ranking = Ranking(tuple(rows), settings.scores[0], facts)
     if output_dir is not None and state.is_main_process:
@@ -136,48 +141,49 @@ def rank_rows(
     names: Sequence[str], scorer: ModelScorer, journal: Journal, progress: bool, random_baseline: bool = False
 ) -> list[RankingRow]:
     """One row a name, and one an architecture if asked; finished ones come from the journal."""
-    state = PartialState()
-    # Every process has read the journal before the main one appends to it.
+    state, sharing = PartialState(), scorer.sharing
+    # Every process has read the journal before any appends to it.
     state.wait_for_everyone()
+    own = sharing.names(names)
 
     def get(name: str) -> Fetched:
         return fetch(name, scorer.access, lambda name, revision: journal.find(name, revision) is not None)
 
     rows = []
-    with Progress(disable=not (progress and state.is_main_process)) as bar, fetched_ahead(names, get) as candidates:
-        task = bar.add_task("Ranking", total=len(names))
+    with Progress(disable=not (progress and state.is_main_process)) as bar, fetched_ahead(own, get) as candidates:
+        task = bar.add_task("Ranking", total=len(own))
         for name, fetched in candidates:
             bar.update(task, description=f"Ranking {name}")
-            theirs = finished_rows(name, fetched, journal, scorer.architectures if random_baseline else None)
+            theirs = finished_rows(name, fetched, journal, scorer, random_baseline)
             if theirs is None:
                 theirs = scorer.rows(name, fetched, random_baseline)
-                if state.is_main_process:
+                if sharing.keeps_rows:
                     for row in theirs:
                         journal.add(row)
-            rows += theirs
+            rows.append(theirs)
             bar.advance(task)
+    every = sharing.joined(rows)
+    if state.is_main_process:
+        journal.join()
     scorer.free(scorer.removable_bases)
-    return rows
+    return every
 
 
 def finished_rows(
-    name: str, fetched: Future[Fetched], journal: Journal, architectures: set[str] | None
+    name: str, fetched: Future[Fetched], journal: Journal, scorer: ModelScorer, with_baseline: bool
 ) -> list[RankingRow] | None:
-    """The journal's rows of a model, where every process has them; None where it is to be scored.
-
-    `architectures` are those with a baseline so far; None where none is asked for.
-    """
+    """The journal's rows of a model, where every process that runs it has them; None where it is to be scored."""
     rows = None
     if fetched.exception() is None and fetched.result().folder is None:
         row = journal.find(name, fetched.result().revision)
         rows = [row]
-        if architectures is not None and row.architecture not in architectures:
+        if with_baseline and row.architecture not in scorer.architectures:
             baseline = journal.find(baseline_name(name), row.revision)
             rows = None if baseline is None else [row, baseline]
-    if not all(gather_object([rows is not None])):
+    if not all(scorer.sharing.outcomes(rows is not None)):
         return None
-    if architectures is not None:
-        architectures.add(rows[0].architecture)
+    if with_baseline:
+        scorer.architectures.add(rows[0].architecture)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Score one model after another on the same rows; every process reads its own part of them."""
+"""Score one model after another on the same rows, or on the part of them that this process reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove
 from hf_transfer.ranking.features import FeatureExtractor, HeadExtractor
 from hf_transfer.ranking.ranking import RankingRow
 from hf_transfer.ranking.settings import RankSettings
+from hf_transfer.ranking.sharing import SharedModels, SharedRows
 
 
 @dataclass
@@ -47,6 +47,7 @@ class ModelScorer:
         dataset: the rows to rank on, the same on every process.
         settings, access: see `rank_models`.
         batch_size: rows at once, halved when memory runs out.
+        sharing: what several processes share, the rows or the models.
         device: where models run; the accelerator of this process by default.
         num_workers: processes that read the data.
     """
@@ -57,12 +58,13 @@ class ModelScorer:
         settings: RankSettings,
         access: Access,
         batch_size: int,
+        sharing: SharedRows | SharedModels,
         device: str | torch.device | None = None,
         num_workers: int = 0,
     ):
-        self.state = PartialState()
-        share = -(-len(dataset) // self.state.num_processes)
-        self.first_row = min(share * self.state.process_index, len(dataset))
+        self.state, self.sharing = PartialState(), sharing
+        share = -(-len(dataset) // sharing.num_parts)
+        self.first_row = min(share * sharing.part, len(dataset))
         self.part = dataset.select(range(self.first_row, min(self.first_row + share, len(dataset))))
         self.dataset, self.settings, self.access = dataset, settings, access
         self.batch_size, self.num_workers = batch_size, num_workers
@@ -77,17 +79,17 @@ class ModelScorer:
         whatever goes wrong with it, on any process, becomes the row's reason.
         """
         self.removable = []
-        rows = [self.row_of(name, gather_object([self.try_model(name, fetched)]))]
+        rows = [self.row_of(name, self.sharing.outcomes(self.try_model(name, fetched)))]
         if with_baseline and rows[0].architecture not in (None, *self.architectures):
             self.architectures.add(rows[0].architecture)
-            outcomes = gather_object([self.try_model(name, fetched, is_random=True)])
+            outcomes = self.sharing.outcomes(self.try_model(name, fetched, is_random=True))
             rows.append(replace(self.row_of(baseline_name(name), outcomes), is_baseline=True))
         # Only now has every process loaded its copy.
         self.free(self.removable)
         return rows
 
     def row_of(self, name: str, outcomes: list[Outcome]) -> RankingRow:
-        """A row of what all processes found out."""
+        """A row of what the processes that share the rows found out."""
         facts = shared_facts(outcomes)
         reason = next((other.reason for other in outcomes if other.reason), None)
         if reason is None:
@@ -131,7 +133,7 @@ class ModelScorer:
             facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
             self.check_size(facts["parameters"])
             accumulators = self.accumulate(model, candidate.folder, facts)
-            if self.state.num_processes > 1:
+            if self.sharing.num_parts > 1:
                 accumulators.to_cpu()
             return Outcome(accumulators, None, facts)
         except Exception as error:

@@ -11,9 +11,7 @@ from hf_transfer.hub import check_can_write
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.ranking import Ranking, find_models, rank_models
 from hf_transfer.ranking.candidates import read_models
-from hf_transfer.ranking.journal import FILE_NAME
-
-RANKING_FILES = (FILE_NAME, "ranking.json")
+from hf_transfer.ranking.journal import journal_files
 
 
 def run_ranking(
@@ -65,7 +63,7 @@ def check_ranking_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         FileExistsError: it is in use.
         PermissionError: it cannot be written.
     """
-    holds_ranking = any((folder / name).is_file() for name in RANKING_FILES)
+    holds_ranking = bool(journal_files(folder)) or (folder / "ranking.json").is_file()
     if holds_ranking and not (resume or overwrite):
         raise FileExistsError(
             f"`{folder}` holds a ranking: go on with --resume, start over with --overwrite, or choose another "

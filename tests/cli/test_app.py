@@ -99,8 +99,14 @@ def test_rank_prints_and_saves_the_ranking(here, run):
     assert "Ranking by logme" in result.out and "Saved to ranking." in result.out
     words = " ".join(result.out.split())
     assert all(sentence in words for sentence in ranking.in_words())
+    assert result.err.endswith("Next:\n  hf-transfer adapt --from-ranking ranking --dataset digits\n")
     # a score by which both are alike agrees with none
     assert "kNN accuracy" in words or "linear probe accuracy" in words
+
+
+def test_rank_as_json_is_the_ranking_alone(here, run):
+    result = run("rank", "vit", "--dataset", "digits", "--score", "h_score", "--json", "--parallel", "models")
+    assert json.loads(result.out)["best"] == "vit" and "Next" not in result.err
 
 
 def test_the_options_of_rank_reach_the_ranking(here, run):
@@ -194,6 +200,10 @@ def test_a_model_that_fails_is_a_row_with_its_reason(here, run):
 )
 def test_mistakes_in_rank(here, run, words, message):
     assert message in run("rank", *words).message
+
+
+def test_rank_refuses_a_way_of_sharing_that_is_none(here, run):
+    assert "`parallel` should be one of" in run("rank", "vit", "--dataset", "digits", "--parallel", "rows").message
 
 
 def test_a_saved_ranking_is_replaced_when_told(here, run):
@@ -322,6 +332,9 @@ def test_push_sends_the_folder_with_its_card(here, run, hub, monkeypatch):
     assert run(*ADAPT).code == 0
     result = run("push", "out/model", "lab/digits", "--private", "--commit-message", "First")
     assert result.code == 0 and f"Published: {hub.endpoint}/lab/digits/commit/" in result.out
+    assert result.err.endswith("Next:\n  hf-transfer pull lab/digits\n")
+    again = json.loads(run("push", "out/model", "lab/digits", "--json").out)
+    assert again["repo_id"] == "lab/digits" and again["commit_url"].startswith(again["repo_url"] + "/commit/")
     sent = hub.files("lab/digits")
     assert sent.keys() >= {"README.md", "config.json", "model.safetensors", "results.json"}
     assert sent["model.safetensors"] == Path("out/model/model.safetensors").read_bytes()
@@ -365,7 +378,9 @@ def test_divergence_prints_the_tables_it_saved(here, run, monkeypatch):
     words = ["--source", "digits", "--target", "more_digits", "--splits", "1", "--max-samples", "20"]
     result = run("divergence", "vit", *words, "--output-dir", "out")
     assert result.code == 0 and Path("out/divergence.md").read_text() in result.out
+    assert "hf-transfer adapt --model vit --dataset digits --target_dataset more_digits" in result.err
     assert "is not empty" in run("divergence", "vit", *words, "--output-dir", "out").message
+    assert run("divergence", "vit", *words, "--json").out.strip() == Path("out/divergence.json").read_text().strip()
 
 
 def test_predict_writes_a_table(here, run):

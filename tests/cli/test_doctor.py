@@ -1,5 +1,6 @@
 """Each check of the doctor on a sound installation, and on one that is ill in just that way."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -86,12 +87,16 @@ def test_a_package_that_cannot_be_imported(monkeypatch, tmp_path) -> None:
     assert broken.fix == 'pip install --force-reinstall "numpy>=1"'
 
 
-@pytest.mark.parametrize("typer", ["", "raise ImportError('typer is broken')"], ids=["with typer", "without typer"])
-def test_it_runs_where_everything_else_is_broken(tmp_path, typer) -> None:
+@pytest.mark.parametrize(
+    ("kind", "typer"),
+    [("ImportError", ""), ("RuntimeError", ""), ("RuntimeError", "raise RuntimeError('typer is broken')")],
+    ids=["import error", "any error", "without typer"],
+)
+def test_it_runs_where_everything_else_is_broken(tmp_path, kind, typer) -> None:
     """A process of its own in which every heavy dependency fails to import."""
     names = ["torch", "transformers", "peft", "datasets", "accelerate", "huggingface_hub", "numpy"]
     for name in names:
-        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is broken')")
+        (tmp_path / f"{name}.py").write_text(f"raise {kind}('{name} is broken')")
     if typer:
         (tmp_path / "typer.py").write_text(typer)
     path = os.pathsep.join([str(tmp_path), str(Path(doctor.__file__).parents[2])])
@@ -103,11 +108,14 @@ def test_it_runs_where_everything_else_is_broken(tmp_path, typer) -> None:
 
     found = call("doctor")
     assert found.returncode == 1 and found.stderr == "", found.stderr
-    assert "[ ok ] python" in found.stdout and "could not be checked (ImportError: torch is broken)" in found.stdout
-    assert "cannot be imported (ImportError: transformers is broken)" in found.stdout
+    assert "[ ok ] python" in found.stdout and f"could not be checked ({kind}: torch is broken)" in found.stdout
+    assert f"cannot be imported ({kind}: transformers is broken)" in found.stdout
     assert call("doctor", "python").returncode == 0
-    refused = call("adapt", "--model", "vit")
-    assert refused.returncode == 2 and refused.stderr.endswith("`hf-transfer doctor` says what to mend.\n")
+    for words in [("adapt", "--model", "vit"), ("rank", "vit", "--dataset", "digits")]:
+        refused = call(*words)
+        (line,) = refused.stderr.splitlines()
+        assert refused.returncode == 2 and line.endswith(". `hf-transfer doctor` says what to mend.")
+        assert kind == "ImportError" or "cannot be imported (RuntimeError: " in line
     if not typer:
         assert "evaluate" in call("--help").stdout
 
@@ -190,3 +198,24 @@ class TestAccelerate:
     def test_what_starts_as_many_as_it_says(self, configured) -> None:
         assert configured(distributed_type="MULTI_GPU", num_processes=2).level == "ok"
         assert configured(distributed_type="'NO'", num_processes=1).level == "ok"
+
+
+def test_an_error_of_a_module_that_is_imported_is_told_from_any_other(monkeypatch, tmp_path) -> None:
+    (tmp_path / "broken_numbers.py").write_text("raise RuntimeError('two copies of\\nOpenMP')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def caught(call) -> str | None:
+        with pytest.raises(Exception) as info:
+            call()
+        return doctor.failed_import(info.value)
+
+    def through_another() -> None:
+        try:
+            importlib.import_module("broken_numbers")
+        except RuntimeError as error:
+            raise RuntimeError("a lazy import failed") from error
+
+    said = "broken_numbers cannot be imported (RuntimeError: two copies of OpenMP)"
+    assert caught(lambda: importlib.import_module("broken_numbers")) == caught(through_another) == said
+    assert caught(lambda: importlib.import_module("no_numbers")) == "No module named 'no_numbers'"
+    assert caught(lambda: int("a")) is None
