@@ -18,13 +18,17 @@ from datasets import Dataset, concatenate_datasets
 
 from hf_transfer.cli import app as cli
 from hf_transfer.core.objective import IGNORED_LABEL
+from hf_transfer.data.collators import PaddingCollator
+from hf_transfer.data.masked_steps import MaskedStepsCollator
 from hf_transfer.modeling.surgery import sidecars_of
+from hf_transfer.models.flowformer import FlowformerForTimeSeriesPretraining, FlowformerForTrajectoryPretraining
 from hf_transfer.multi_model import HubPathway
 from hf_transfer.training.alternating_trainer import AlternatingTrainer
 from hf_transfer.training.converters import convert_model
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import test_unit_matrix, test_units, tiny
+from tests.models.flowformer.tiny import tiny_config
 from tests.runs.folders import save_digits, save_image_model
 from tests.training import test_text_pretraining as text_pretraining
 from tests.tuners.conftest import adapted_model
@@ -34,6 +38,8 @@ STEPS, STOP = 4, 2
 RESUMED = ("cross_entropy", "adversarial", "difference", "moco", "spans", "pathways")
 TEXTS = ("masked", "permuted", "spans", "packed")
 """Cases of `tests.training.test_text_pretraining`; processes get different numbers of labels, and packed rows."""
+SERIES = ("masked_steps", "next_step", "trajectories")
+"""Losses that are means over steps; processes get different numbers of them."""
 TUNED = {"residual": "serial", "difference": "difference", "reopened": "difference", "side": "side"}
 OF_THE_WHOLE_BATCH = {
     "flexmatch": {"threshold": 0.4, "memory": 24},
@@ -52,11 +58,13 @@ SELF_SUPERVISED = {
 }
 PARTS = {
     **{f"{units}_{name}": (units, (name,)) for units in ("tokens", "pixels") for name in ("adda", "mcd")},
-    "tokens": ("tokens", test_unit_matrix.PLAIN),
-    "pixels": ("pixels", test_unit_matrix.PLAIN),
+    "tokens": ("tokens", tuple(name for name in test_unit_matrix.PLAIN if name not in test_unit_matrix.OF_MAPS)),
+    "pixels": ("pixels", tuple(name for name in test_unit_matrix.PLAIN if name != "dacs")),
+    "maps": ("pixels", ()),
 }
 """Runs whose units are parts of rows: all objectives at once, and those whose steps alternate. Processes get different
-numbers of tokens."""
+numbers of tokens; of `maps`, which has one domain, numbers of pixels with a class. `dacs` draws
+what it pastes in each process for itself."""
 EPISODES = "{ways: 3, shots: 1, queries: 2, episodes: 21}"
 
 
@@ -118,6 +126,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         **tuned_trainers(folder, batch_size, rows),
         **self_supervised_trainers(folder, batch_size, rows),
         **text_trainers(folder, batch_size),
+        **series_trainers(folder, batch_size),
         **{name: trainer_of_parts(folder / name, batch_size, *PARTS[name]) for name in PARTS},
         "measured": make("measured", half_labelled(rows), measured),
         "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
@@ -140,6 +149,7 @@ def trainer_of_parts(folder: Path, batch_size: int, units: str, names: tuple[str
     torch.manual_seed(0)
     model, rows, more = test_units.setting(units, None)
     keywords = {name: test_unit_matrix.keywords_of(name, model) for name in names}
+    rows = rows if names else rows.remove_columns("domain")
     rows = concatenate_datasets([rows] * (64 // len(rows))).with_format(rows.format["type"])
     without_batch_norm(model)
     args = config(folder, batch_size // 2)
@@ -206,6 +216,38 @@ def text_trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         torch.manual_seed(0)
         args = config(folder / name, batch_size)
         made[name] = PretrainingTrainer(model(0.0), args, train_dataset=rows, data_collator=collator())
+    return made
+
+
+def series_trainers(folder: Path, batch_size: int) -> dict[str, PretrainingTrainer]:
+    """A run of pre-training on series and on trajectories of 2 to 12 steps, with each loss."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(2, 13, (64,), generator=generator).tolist()
+    series = Dataset.from_dict({"past_values": [torch.randn(n, 3, generator=generator).tolist() for n in lengths]})
+    sizes = {"states": 5, "actions": 2, "returns_to_go": 1}
+    columns = {name: torch.randn(64, 12, size, generator=generator) for name, size in sizes.items()}
+    mask = (torch.arange(12) < torch.tensor(lengths)[:, None]).long()
+    columns |= {"labels": columns["actions"], "timesteps": torch.arange(12).expand(64, 12), "attention_mask": mask}
+    windows = Dataset.from_dict({name: value.tolist() for name, value in columns.items()}).with_format("torch")
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
+    causal = {"is_causal": True}
+    cases = {
+        "masked_steps": (FlowformerForTimeSeriesPretraining, "time_series", {}, series, MaskedStepsCollator(0.3, 2.0)),
+        "next_step": (
+            FlowformerForTimeSeriesPretraining,
+            "time_series",
+            causal,
+            series,
+            PaddingCollator("past_values"),
+        ),
+        "trajectories": (FlowformerForTrajectoryPretraining, "trajectory", {}, windows, None),
+    }
+    made = {}
+    for name, (head, modality, fields, rows, collator) in cases.items():
+        torch.manual_seed(0)
+        model = head(tiny_config(modality, **fields, **still))
+        args = config(folder / name, batch_size)
+        made[name] = PretrainingTrainer(model, args, train_dataset=rows, data_collator=collator)
     return made
 
 

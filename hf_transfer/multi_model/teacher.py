@@ -21,7 +21,7 @@ from hf_transfer.multi_model.members import check_inputs, fingerprint_of, load_m
 
 LARGEST_TABLE = 2**28
 """Numbers that are kept of all rows together, 1 GB; beyond, teachers run in every step."""
-TOLD = ("labels", "label", "domain", "row_numbers", "labels_per_batch")
+TOLD = ("labels", "label", "domain", "row_numbers", "items_per_batch")
 
 
 class Teacher(nn.Module):

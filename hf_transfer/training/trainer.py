@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_transfer.core.diverged import TrainingDiverged, at_step, infinite_terms
@@ -48,7 +47,6 @@ from hf_transfer.modeling.anatomy import is_backbone, layer_indices, unwrap_peft
 from hf_transfer.modeling.processors import check_same_processor
 from hf_transfer.task_adaptation.schedule import make_schedules
 from hf_transfer.training.checkpoints import (
-    check_length,
     check_record,
     check_writable,
     is_finished,
@@ -63,6 +61,7 @@ from hf_transfer.training.muon import NAME as MUON
 from hf_transfer.training.muon import muon_groups
 from hf_transfer.training.publishing_trainer import PublishingTrainer
 from hf_transfer.training.steps import steps_for
+from hf_transfer.training.transfer_callback import TransferCallback
 from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
 from hf_transfer.training.transfer_model import TransferModel, TransferOutput, make_objectives
 from hf_transfer.tuners import adapter_callbacks
@@ -148,7 +147,6 @@ class TransferTrainer(PublishingTrainer):
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.steps = steps_for(self)
-        self._loss_shifts_labels = model.shifts_labels  # the Trainer cannot see it through the TransferModel
         self.check_processors()
         for objective in model.objectives.values() if train_dataset is not None else ():
             objective.check_batch(self._train_batch_size * args.world_size)
@@ -366,13 +364,13 @@ class TransferTrainer(PublishingTrainer):
     ) -> Tensor | tuple[Tensor, TransferOutput]:
         """The TransferModel's loss: task plus weighted objectives in training, task alone in evaluation.
 
-        The Trainer averages over micro-batches and processes. Dividing each task loss by their mean number of labels
-        gives every label the same weight, as in one large batch.
+        The Trainer averages over micro-batches and processes. Dividing each task loss by their mean number of items
+        gives every one the same weight, as in one large batch.
         """
         if model.training and num_items_in_batch is not None:
             processes = self.args.world_size if self.args.average_tokens_across_devices else 1
             share = num_items_in_batch / (self.current_gradient_accumulation_steps * processes)
-            inputs = {**inputs, "labels_per_batch": share}
+            inputs = {**inputs, "items_per_batch": share}
         outputs = model(**inputs)
         if outputs.loss is None:
             raise ValueError(f"the batch has no labels, only {sorted(inputs)}: the task loss needs a `labels` column.")
@@ -380,6 +378,12 @@ class TransferTrainer(PublishingTrainer):
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value
             self._term_counts[name] += 1
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
+        """Of all processes, the number of items over which the task loss is a mean."""
+        total = self.transfer_model.loss_items.total(batch_samples, device)
+        is_of_all = self.args.average_tokens_across_devices and self.args.world_size > 1
+        return self.accelerator.gather(total).sum() if total is not None and is_of_all else total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of every unweighted term since the last log, as `loss_<name>`, where there are several."""
@@ -467,33 +471,3 @@ class TransferTrainer(PublishingTrainer):
             super()._load_best_model()
         else:
             self.transfer_model.load_weights(self.state.best_model_checkpoint)
-
-
-class TransferCallback(TrainerCallback):
-    """Gives the model its progress, the sampler its epoch, and the objectives their step after the optimizer's."""
-
-    def __init__(self, trainer: TransferTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if self.trainer.resumed_from is not None:
-            is_constant = args.lr_scheduler_type.value.startswith("constant")
-            follows_share = self.trainer.transfer_model.objectives or self.trainer.schedules
-            check_length(self.trainer.resumed_from, state.max_steps, is_constant and not follows_share)
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        # On a resumed run with two processes accelerate's own set_epoch does not reach the sampler.
-        if self.trainer.train_sampler is not None:
-            self.trainer.train_sampler.set_epoch(math.floor((state.epoch or 0.0) + 1e-6))
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        progress = min(1.0, state.global_step / max(1, state.max_steps))
-        self.trainer.transfer_model.progress = progress
-        self.trainer.transfer_model.frozen_modules = self.trainer.layer_freezing.update(progress)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.trainer.transfer_model.after_step()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.trainer.layer_freezing.end()
-        self.trainer.transfer_model.frozen_modules = []

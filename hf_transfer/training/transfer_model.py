@@ -15,13 +15,11 @@ from peft.utils import load_peft_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import ModelOutput
 
 from hf_transfer.core.diverged import failed_decomposition
 from hf_transfer.core.frozen_copy import FrozenCopy
 from hf_transfer.core.objective import (
-    IGNORED_LABEL,
     BuildContext,
     Objective,
     Phase,
@@ -43,6 +41,7 @@ from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.training.constant_copies import CHECKSUM, constant_names, with_constants
 from hf_transfer.training.gathered_view import gathered
 from hf_transfer.training.joined_batches import in_float32, joined_batches, split_copies
+from hf_transfer.training.loss_items import LossItems
 from hf_transfer.training.objectives import REGISTRY as REGISTRY
 from hf_transfer.training.objectives import alternates as alternates
 from hf_transfer.training.objectives import check_readout, check_tasks, check_views
@@ -141,7 +140,7 @@ class TransferModel(nn.Module):
             check_tasks(self.objectives, declared)
         self.label_form = label_form(model)
         self.takes_labels = "labels" in signature(unwrap_peft(model).forward).parameters
-        self.shifts_labels = self.supervision.asks_model and _shifts_labels(unwrap_peft(model))
+        self.loss_items = LossItems(model, self.supervision)
         if "teacher" in self.needs:
             self.teacher = FrozenCopy(model, persistent=False)
             self.teacher_readout = self.readout.of(self.teacher.module)
@@ -196,7 +195,7 @@ class TransferModel(nn.Module):
         self,
         labels: Tensor | None = None,
         domain: Tensor | None = None,
-        labels_per_batch: Tensor | None = None,
+        items_per_batch: Tensor | None = None,
         row_numbers: Tensor | None = None,
         **inputs: Tensor,
     ) -> TransferOutput:
@@ -205,7 +204,8 @@ class TransferModel(nn.Module):
         Args:
             labels: [B] classes (or [B] / [B, C] floats for regression and multi-label), `-100` where unknown.
             domain: [B], 0 = source, 1 = target.
-            labels_per_batch: divides the summed task loss in place of this batch's own number of labels.
+            items_per_batch: divides the summed task loss in place of this batch's own number of labels, or of what
+                else it is a mean over, see `hf_transfer.training.loss_items`.
             row_numbers: [B], the numbers of the rows in the training set.
             inputs: what the Hugging Face model takes.
         """
@@ -218,9 +218,10 @@ class TransferModel(nn.Module):
         else:
             view, outputs = self._view(inputs, labels, domain, with_extras=working)
             task_loss = self.supervision(view, outputs, self.config)
-        is_weighed = labels is not None and labels_per_batch is not None and self.label_form.weighs_by_labels
-        if task_loss is not None and is_weighed:
-            task_loss = task_loss * (self.label_count(labels) / labels_per_batch.clamp(min=1e-6))
+        if task_loss is not None and items_per_batch is not None:
+            items = self.loss_items.count(inputs if labels is None else {**inputs, "labels": labels})
+            # a model's own mean over no item is not a number
+            task_loss = torch.where(items > 0, task_loss, 0.0) * (items / items_per_batch.clamp(min=1e-6))
         if not self.training:
             return self._evaluated(task_loss, view, outputs)
         terms = {} if task_loss is None else {"task": task_loss}
@@ -279,10 +280,6 @@ class TransferModel(nn.Module):
     def _logged_name(self, term: str) -> str:
         """Each phase of an alternating objective is a term of its own."""
         return f"{term}_{self.phase.name}" if term == self.alternating else term
-
-    def label_count(self, labels: Tensor) -> Tensor:
-        """Number of labels whose mean loss the task loss is."""
-        return ((labels[..., 1:] if self.shifts_labels else labels) != IGNORED_LABEL).sum()
 
     def settle_problem_type(self, labels: Tensor | np.ndarray, name: str = "labels") -> str:
         """Decide what kind of problem a data set's labels are, and keep it in the model's configuration.
@@ -471,15 +468,6 @@ class TransferModel(nn.Module):
         if report["missing_keys"]:
             raise RuntimeError(f"{path} lacks weights of this model: {sorted(report['missing_keys'])[:3]}.")
         self.model.load_state_dict(stored.state_dict())
-
-
-def _shifts_labels(model: PreTrainedModel) -> bool:
-    """Whether the model's own loss predicts the next token, so that no row's first label counts."""
-    # XLNet is told by a `target_mapping` which tokens its labels are
-    if not model.can_generate() or "target_mapping" in signature(model.forward).parameters:
-        return False
-    loss = LOSS_MAPPING.get(getattr(model, "loss_type", None) or "ForCausalLM")
-    return loss is ForCausalLMLoss and not getattr(model.config, "is_encoder_decoder", False)
 
 
 def _is_own(name: str) -> bool:

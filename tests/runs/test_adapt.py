@@ -26,7 +26,7 @@ from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.saving import read_results
-from hf_transfer.training.trainer import TransferCallback
+from hf_transfer.training.transfer_callback import TransferCallback
 from tests import tiny
 from tests.runs.folders import ARCHITECTURE, QUICK, causal_lm, digits, masked_lm, save_books, save_text_model
 

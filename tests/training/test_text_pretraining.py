@@ -121,8 +121,8 @@ def test_accumulated_steps_equal_one_step_of_the_joined_batch(tmp_path, name):
 
 def test_xlnet_predicts_every_label_that_it_is_given(tmp_path):
     """Its loss shifts nothing, so that the first label of a row counts too."""
-    assert not trainer(tmp_path, "permuted").transfer_model.shifts_labels
-    assert trainer(tmp_path, "packed").transfer_model.shifts_labels
+    assert not trainer(tmp_path, "permuted").transfer_model.loss_items.shifts_labels
+    assert trainer(tmp_path, "packed").transfer_model.loss_items.shifts_labels
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerState, TrainingArguments
 
-from hf_transfer.training.trainer import TransferCallback
+from hf_transfer.training.transfer_callback import TransferCallback
 
 
 class Recorder:
@@ -42,7 +42,7 @@ class Recorder:
 )
 def test_what_a_resumed_run_of_another_length_may_be(tmp_path, monkeypatch, kind, objectives, schedules, is_constant):
     asked = []
-    monkeypatch.setattr("hf_transfer.training.trainer.check_length", lambda *given: asked.append(given))
+    monkeypatch.setattr("hf_transfer.training.transfer_callback.check_length", lambda *given: asked.append(given))
     args = TrainingArguments(str(tmp_path), lr_scheduler_type=kind, use_cpu=True)
     state = TrainerState(max_steps=7)
     TransferCallback(Recorder(objectives, schedules, "checkpoint-3")).on_train_begin(args, state, None)

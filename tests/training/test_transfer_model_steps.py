@@ -85,9 +85,9 @@ def test_labels_of_the_whole_batch_divide_the_summed_loss(batch):
     model = TransferModel(tiny.bert())
     batch["labels"][1] = IGNORED_LABEL
     plain = model(**batch).loss
-    torch.testing.assert_close(model(**batch, labels_per_batch=torch.tensor(10.0)).loss, plain * 5 / 10)
+    torch.testing.assert_close(model(**batch, items_per_batch=torch.tensor(10.0)).loss, plain * 5 / 10)
     batch["labels"][:] = IGNORED_LABEL
-    assert model(**batch, labels_per_batch=torch.tensor(0.0)).loss == 0
+    assert model(**batch, items_per_batch=torch.tensor(0.0)).loss == 0
 
 
 def test_only_models_that_predict_the_next_token_have_no_use_for_the_first_label():
@@ -100,11 +100,11 @@ def test_only_models_that_predict_the_next_token_have_no_use_for_the_first_label
         (BertForMaskedLM(tiny.bert().config), 5),
         (bart, 5),
     ):
-        assert TransferModel(inner, task_loss=FromModel()).label_count(labels) == count
+        assert TransferModel(inner, task_loss=FromModel()).loss_items.count({"labels": labels}) == count
     other = GPT2LMHeadModel(tiny.gpt2().config)
     other.loss_type = "ForMaskedLM"
-    assert TransferModel(other, task_loss=FromModel()).label_count(labels) == 5
-    assert TransferModel(tiny.gpt2()).label_count(labels[:, 0]) == 2
+    assert TransferModel(other, task_loss=FromModel()).loss_items.count({"labels": labels}) == 5
+    assert TransferModel(tiny.gpt2()).loss_items.count({"labels": labels[:, 0]}) == 2
 
 
 def test_class_numbers_of_any_integer_type(batch):

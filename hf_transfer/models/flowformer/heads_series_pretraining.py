@@ -79,6 +79,17 @@ class FlowformerForTimeSeriesPretraining(FlowformerPreTrainedModel):
             attentions=outputs.attentions,
         )
 
+    def loss_items(
+        self,
+        past_values: Tensor,
+        attention_mask: Tensor | None = None,
+        hidden_steps: Tensor | None = None,
+        **_: Tensor,
+    ) -> Tensor:
+        """Number of steps of a batch whose errors the loss is the mean of, a scalar."""
+        real = real_steps(past_values, attention_mask)
+        return (with_next(real) if hidden_steps is None else hidden_steps.bool() & real).sum()
+
     def _loss(
         self, prediction: Tensor, values: Tensor, real: Tensor | None, hidden_steps: Tensor | None
     ) -> Tensor | None:
@@ -87,15 +98,16 @@ class FlowformerForTimeSeriesPretraining(FlowformerPreTrainedModel):
             return mean_squared_error(prediction, values, counted)
         if not self.config.is_causal:
             return None
-        return next_step_error(prediction, values, real)
+        return next_step_error(prediction, values, real_steps(values, real))
 
 
 class FlowformerForTrajectoryPretraining(DecisionFlowformer):
     """Predicts each action from the steps before and the present state, and each next state from the action too.
 
-        loss = mean over real steps of |a_t - ahat_t|^2 + mean over real steps t + 1 of |s_t+1 - shat_t|^2 / S
+        loss = mean over real steps t of |a_t - ahat_t|^2 / A + |s_t+1 - shat_t|^2 / S
 
-    Cross-entropy takes the place of the first term for discrete actions. `DecisionFlowformer` loads such a folder.
+    The second term of a step without a next one is 0. Cross-entropy takes the place of the first for discrete actions.
+    `DecisionFlowformer` loads such a folder.
 
     Papers: the model as in Chen et al., NeurIPS 2021, https://huggingface.co/papers/2106.01345; next states beside
     actions as in Janner et al., NeurIPS 2021, https://huggingface.co/papers/2106.02039, there token by token.
@@ -126,18 +138,29 @@ class FlowformerForTrajectoryPretraining(DecisionFlowformer):
             prediction = prediction.tanh()
         loss = None
         if labels is not None:
-            real = None if attention_mask is None else attention_mask.bool()
+            real = real_steps(states, attention_mask)
             next_states = self.predict_state(outputs.last_hidden_state[:, 2::3])
-            loss = self._loss(prediction, labels, attention_mask) + next_step_error(next_states, states, real)
+            # both terms are means over the same steps, so that batches are joined by one number
+            share = with_next(real).sum() / real.sum().clamp(min=1)
+            loss = self._loss(prediction, labels, attention_mask) + share * next_step_error(next_states, states, real)
         return DecisionFlowformerOutput(
             loss=loss, action_preds=prediction, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
-def next_step_error(prediction: Tensor, values: Tensor, real: Tensor | None) -> Tensor:
+def real_steps(values: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Which steps of values [B, T, C] are no padding, [B, T] bool."""
+    return values.new_ones(values.shape[:2], dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+
+
+def with_next(real: Tensor) -> Tensor:
+    """Of real steps [B, T] those that are followed by one, [B, T - 1]."""
+    return real[:, 1:] & real[:, :-1]
+
+
+def next_step_error(prediction: Tensor, values: Tensor, real: Tensor) -> Tensor:
     """Mean squared error of each step's prediction [B, T, C] of the values [B, T, C] behind it, a scalar."""
-    follows = values.new_ones(values.shape[:2], dtype=torch.bool) if real is None else real
-    return mean_squared_error(prediction[:, :-1], values[:, 1:], follows[:, 1:] & follows[:, :-1])
+    return mean_squared_error(prediction[:, :-1], values[:, 1:], with_next(real))
 
 
 def mean_squared_error(prediction: Tensor, values: Tensor, counted: Tensor) -> Tensor:

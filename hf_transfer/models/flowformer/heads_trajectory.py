@@ -69,6 +69,10 @@ class DecisionFlowformer(FlowformerPreTrainedModel):
             loss=loss, action_preds=prediction, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
+    def loss_items(self, states: Tensor, attention_mask: Tensor | None = None, **_: Tensor) -> Tensor:
+        """Number of real steps of a batch, over which the loss is a mean, a scalar."""
+        return states.new_ones(states.shape[:2]).sum() if attention_mask is None else attention_mask.sum()
+
     def _loss(self, prediction: Tensor, labels: Tensor, attention_mask: Tensor | None) -> Tensor:
         if labels.shape != prediction.shape:
             raise ValueError(f"`labels` should be of shape {tuple(prediction.shape)}, got {tuple(labels.shape)}.")

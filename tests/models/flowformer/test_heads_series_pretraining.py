@@ -91,4 +91,5 @@ def test_trajectories_learn_actions_and_next_states(tmp_path):
         for row, steps in enumerate((7, 5))
         for step in range(steps - 1)
     ]
-    torch.testing.assert_close(output.loss, actions.loss + sum(errors) / len(errors))
+    torch.testing.assert_close(output.loss, actions.loss + sum(errors) / 12)
+    assert model.loss_items(**inputs, attention_mask=MASK) == 12 == model.loss_items(**inputs) - 2
