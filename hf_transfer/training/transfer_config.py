@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from hf_transfer.task_adaptation.schedule import make_schedules
 from hf_transfer.training.muon import NAME as MUON
 from hf_transfer.training.muon import MuonWithAdamW
+from hf_transfer.training.trackers import check_trackers
 
 HYPER_RULES = {"bit": "bit_hyper_rule"}
 """What `hyper_rule` may be, and the schedule that it brings."""
@@ -133,6 +134,7 @@ class TransferConfig(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        check_trackers(self.report_to)
         if self.objectives is not None and not isinstance(self.objectives, Mapping):
             raise ValueError(
                 "`objectives` should map names to keywords, such as "
