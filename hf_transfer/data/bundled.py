@@ -20,6 +20,7 @@ from sklearn.datasets import load_digits
 
 from hf_transfer.data.bible import VERSIONS, bible
 from hf_transfer.data.bible_names import bible_names
+from hf_transfer.data.bible_questions import bible_questions
 from hf_transfer.data.coco import coco_rows, read_coco
 from hf_transfer.data.conll import SUFFIXES as CONLL_SUFFIXES
 from hf_transfer.data.conll import load_conll
@@ -31,6 +32,7 @@ from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.mask_folders import load_masks, mask_folders
 from hf_transfer.data.photographs import on_photographs
 from hf_transfer.data.picture_paths import with_pictures
+from hf_transfer.data.questions import read_squad
 from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, rotated
 from hf_transfer.data.sounds import holds_sounds, load_sounds
 from hf_transfer.data.spoken_digits import spoken_digits
@@ -154,6 +156,7 @@ def _optical() -> tuple[np.ndarray, np.ndarray]:
 
 BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
     "bible_names": bible_names,
+    "bible_questions": bible_questions,
     "power_demand": power_demand,
     "spoken_digits": spoken_digits,
     "coloured_mnist": coloured_mnist,
@@ -272,6 +275,8 @@ def _load_file(path: Path) -> Dataset:
         return load_conll(path)
     if path.suffix == ".json" and (parts := read_coco(path)) is not None:
         return coco_rows(parts, path)
+    if path.suffix == ".json" and (questions := read_squad(path)) is not None:
+        return Dataset.from_list(questions)
     is_text = path.suffix in SEPARATORS
     loaded = load_table(path) if is_text else load_dataset(FILE_FORMATS[path.suffix], data_files=str(path))
     return with_pictures(loaded["train"], path.parent)

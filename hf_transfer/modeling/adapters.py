@@ -19,8 +19,16 @@ TASK_CLASSES = {
     "QUESTION_ANS": "AutoModelForQuestionAnswering",
     "FEATURE_EXTRACTION": "AutoModel",
 }
+ADAPTED_CLASSES = (
+    "ForImageClassification",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForCausalLM",
+)
+"""Ends of the names of the classes that an adapter without a task type may have been trained on."""
 WEIGHTS = "adapter_model.safetensors"
-HEADS = (".classifier.weight", ".score.weight", ".classifier.out_proj.weight")
+HEADS = (".classifier.weight", ".score.weight", ".classifier.out_proj.weight", ".qa_outputs.weight")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -62,7 +70,7 @@ def base_class(config: PeftConfig) -> type:
     named = (config.auto_mapping or {}).get("base_model_class", "")
     if config.task_type in TASK_CLASSES:
         return getattr(transformers, TASK_CLASSES[config.task_type])
-    for ending in ("ForImageClassification", "ForSequenceClassification", "ForTokenClassification", "ForCausalLM"):
+    for ending in ADAPTED_CLASSES:
         if named.endswith(ending):
             return getattr(transformers, f"AutoModel{ending}")
     return transformers.AutoModel

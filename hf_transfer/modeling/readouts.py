@@ -7,6 +7,7 @@ pooled   a backbone without a head: its pooled output, or the mean of its last s
 queries  the queries of a detector
 pictures the pictures of a detector: the mean of the encoder's state, and the largest score of each class
 heat_maps the pictures of a model of key points, with the places that its maps tell
+spans    the questions of a model that answers them by a part of a context; no logits
 nothing  no features and no logits
 """
 
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.readout import Named, Nothing, Readout, Units, rows_of
-from hf_transfer.core.supervision import FromModel
+from hf_transfer.core.supervision import FromModel, FromSpans, span_scores
+from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.modeling.anatomy import HeadInput, base_layer, is_backbone, linear_heads, unwrap_peft, width_of
 from hf_transfer.modeling.detection_readouts import Pictures, Queries
 from hf_transfer.modeling.heat_map_readout import KEYPOINT_HEADS, HeatMaps
@@ -28,6 +30,7 @@ from hf_transfer.modeling.label_forms import DENSE_HEADS, DETECTION_HEADS, ignor
 from hf_transfer.modeling.masks import state_mask
 
 TOKEN_HEADS = ("ForTokenClassification",)
+SPAN_HEADS = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
 
 
 LOGITS = ("logits", "regression_outputs", "prediction_logits")
@@ -104,6 +107,31 @@ class Dense(HeadReadout):
         return Units(by_pixel(features), by_pixel(logits), labels, row)
 
 
+class Spans(HeadReadout):
+    """Units are windows of questions and contexts: features [B, D] are the mean of the head's input; no logits.
+
+    Labels [B, 2] are the first and the last token of the answer.
+    """
+
+    units_are_rows = False
+    ignored_part = IGNORED_LABEL
+    problem_type = REGRESSION
+    own_task_loss = FromSpans
+
+    def find(self, model: nn.Module) -> None:
+        super().find(model)
+        self.num_outputs = None  # the scores of tokens are no classes of a row
+
+    def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
+        features, mask = self.head.take_all()[0], batch.get("attention_mask")
+        features = features if mask is None else features[:, -mask.shape[1] :]
+        return Units(mean_state(features.float(), mask), None, batch.get("labels"), rows_of(batch))
+
+    def told(self, outputs: Mapping[str, Any]) -> Tensor:
+        """Scores of every token as the first and as the last one of the answer, [B, T, 2]."""
+        return span_scores(outputs).float()
+
+
 class Pooled(Readout):
     """Features [B, D] of a backbone without a head: its pooled output, or the mean of its last state's real places."""
 
@@ -130,6 +158,7 @@ READOUTS: dict[str, type[Readout]] = {
     "queries": Queries,
     "pictures": Pictures,
     "heat_maps": HeatMaps,
+    "spans": Spans,
     "nothing": Nothing,
 }
 """Short name -> readout. Any other name is that of an output of the model, read by `Named`."""
@@ -159,8 +188,10 @@ def usual_readout(model: nn.Module) -> Readout:
         return Queries()
     if name.endswith(KEYPOINT_HEADS):
         return HeatMaps()
-    if any(name.endswith(ending) for ending in TOKEN_HEADS):
+    if name.endswith(TOKEN_HEADS):
         return Token()
+    if name.endswith(SPAN_HEADS):
+        return Spans()
     try:
         linear_heads(model)
     except ValueError:

@@ -107,7 +107,7 @@ def run_evaluation(
     processor = load_processor(arguments, loaded.config)
     ready = reader.prepare(rows, loaded.config, processor, **reading)
     collator = reader.collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
-    measured = Remembering(reader.label_metrics(loaded.config))
+    measured = Remembering(reader.metrics_of_rows(loaded.config, rows, ready))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         config.include_for_metrics = ["inputs"] if reader.metrics_read_inputs else []

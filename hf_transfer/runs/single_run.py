@@ -64,7 +64,7 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     common: dict[str, Any] = {
         "train_dataset": data.train,
         "eval_dataset": data.test,
-        "compute_metrics": task.label_metrics(model.config),
+        "compute_metrics": task.metrics_of_rows(model.config, raw.test, data.test),
         "preprocess_logits_for_metrics": task.reduced,
         "processing_class": processor,
         "data_collator": task.collator(processor, data.known, getattr(model.config, "pad_token_id", 0)),
@@ -73,7 +73,7 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         trainer: TransferTrainer = DomainAdaptationTrainer(model, config, target_dataset=data.target, **common)
     else:
         trainer = TaskAdaptationTrainer(model, config, **common)
-    if not trainer.transfer_model.reads_head:
+    if not trainer.transfer_model.reads_head and trainer.transfer_model.readout.own_task_loss is None:
         raise ValueError(
             f"a {type(unwrap_peft(model)).__name__} has no linear head whose outputs the labels could be: name "
             "another `task`, or train it with its own loss by `hf-transfer pretrain`."

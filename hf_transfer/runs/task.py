@@ -78,6 +78,8 @@ def find_task(
         kinds = kinds & kinds_of_rows(data) or kinds - {"words"}  # a model of text reads sentences, unless told
     if kinds <= {"image"} and not pretraining and (parts := task_of_parts(config, rows)):
         return parts
+    if kinds == {"text"} and not pretraining and data is not None and (asked := task_of_questions(config, data)):
+        return asked
     if len(kinds) != 1:
         raise ValueError(
             f"`task` cannot be told from {model_args.model or model_args.architecture} and the data: give one of "
@@ -100,6 +102,12 @@ def task_of_parts(config: PreTrainedConfig | None, rows: Callable[[], Dataset]) 
     able = [task for task in TASKS.values() if task.labels_parts_of_images and task.can_load(config)]
     data = rows() if able else None
     return next((task.name for task in able if task.claims(data)), None)
+
+
+def task_of_questions(config: PreTrainedConfig | None, rows: Dataset) -> str | None:
+    """The task of texts whose labels are parts of them, where a model of this configuration can have it."""
+    able = [task for task in TASKS.values() if task.reads == "text" and task.can_load(config)]
+    return next((task.name for task in able if task.claims(rows)), None)
 
 
 def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]) -> str:

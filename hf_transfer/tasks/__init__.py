@@ -12,6 +12,7 @@ from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
 from hf_transfer.tasks.object_detection import ObjectDetection
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
 from hf_transfer.tasks.pixels import CausalImageModeling, MaskedPixelModeling
+from hf_transfer.tasks.question_answering import QuestionAnswering
 from hf_transfer.tasks.task import Task
 from hf_transfer.tasks.text2text_generation import Text2TextGeneration
 from hf_transfer.tasks.text_classification import TextClassification
@@ -33,6 +34,7 @@ TASKS: dict[str, Task] = {
         ImageClassification(),
         TextClassification(),
         TokenClassification(),
+        QuestionAnswering(),
         ImageSegmentation(),
         ObjectDetection(),
         KeypointDetection(),
@@ -57,6 +59,22 @@ TASKS: dict[str, Task] = {
 """Name -> task."""
 MAIN_TASKS: dict[str, Task] = {}
 """Kind of input -> the first task of rows that have labels; of trajectories, their only one."""
+OTHER_NAMES = {
+    "masked-language-modeling": "fill-mask",
+    "masked-lm": "fill-mask",
+    "mlm": "fill-mask",
+    "causal-language-modeling": "text-generation",
+    "language-modeling": "text-generation",
+    "causal-lm": "text-generation",
+    "clm": "text-generation",
+    "sequence-to-sequence-language-modeling": "text2text-generation",
+    "seq2seq-lm": "text2text-generation",
+    "sequence-classification": "text-classification",
+    "named-entity-recognition": "token-classification",
+    "ner": "token-classification",
+    "semantic-segmentation": "image-segmentation",
+}
+"""What transformers' documentation and classes call tasks -> what the Hub and `TASKS` call them."""
 for _task in TASKS.values():
     if _task.reads_labels or _task.reads == "trajectory":
         MAIN_TASKS.setdefault(_task.reads, _task)
@@ -68,6 +86,8 @@ def task_named(name: str) -> Task:
     Raises:
         ValueError: there is none.
     """
+    if name in OTHER_NAMES:
+        raise ValueError(f"the task {name} is called {OTHER_NAMES[name]}, as on the Hub: write that name.")
     if name not in TASKS:
         raise ValueError(f"unknown task `{name}`, accepted: {sorted(TASKS)}.")
     return TASKS[name]

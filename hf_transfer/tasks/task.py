@@ -151,6 +151,18 @@ class Task:
         """
         return metrics_of(config)
 
+    def metrics_of_rows(
+        self, config: PreTrainedConfig, rows: Dataset | None, ready: Dataset | None
+    ) -> Callable[[EvalPrediction], Metrics]:
+        """`label_metrics`, where these read more of the rows than their labels.
+
+        Args:
+            config: of the model.
+            rows: to evaluate on, as they were arranged; None where there are none.
+            ready: the same as inputs of the model.
+        """
+        return self.label_metrics(config)
+
     def metric_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
         """The metrics of `label_metrics`, the usual one first."""
         return METRICS[config.problem_type]

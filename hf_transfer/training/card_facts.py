@@ -31,6 +31,8 @@ HEADS = {
     "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
     "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
     "ForTokenClassification": ("token-classification", "AutoModelForTokenClassification"),
+    "ForQuestionAnswering": ("question-answering", "AutoModelForQuestionAnswering"),
+    "ForQuestionAnsweringSimple": ("question-answering", "AutoModelForQuestionAnswering"),
     "ForAudioClassification": ("audio-classification", "AutoModelForAudioClassification"),
     "ForVideoClassification": ("video-classification", "AutoModelForVideoClassification"),
     "ForSemanticSegmentation": ("image-segmentation", "AutoModelForSemanticSegmentation"),

@@ -134,7 +134,7 @@ class TransferModel(nn.Module):
             backbone_of(model)  # says how to load a head
         check_readout(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
         check_views(self.objectives, self.readout, type(unwrap_peft(model)).__name__)
-        if self.reads_head and not self.readout.units_are_rows:
+        if not self.readout.units_are_rows:
             check_tasks(self.objectives, self.readout.problem_type)
         if self.reads_labels and (declared := declared_problem_type(self.config)) is not None:
             check_tasks(self.objectives, declared)
@@ -480,7 +480,7 @@ def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
     if readout.own_task_loss is not None:
         if label_smoothing:
             raise ValueError(
-                "`label_smoothing_factor`: masks, boxes and key points have a loss of their own: leave it out."
+                "`label_smoothing_factor`: masks, boxes, key points and spans have a loss of their own: leave it out."
             )
         return readout.own_task_loss()
     if readout.num_outputs is not None:

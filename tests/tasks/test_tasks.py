@@ -32,6 +32,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "image-classification",
         "text-classification",
         "token-classification",
+        "question-answering",
         "image-segmentation",
         "object-detection",
         "keypoint-detection",
@@ -65,6 +66,7 @@ def test_only_pretraining_on_text_reads_blocks_and_only_trajectories_their_setti
     assert readers["tokenizer"] == [
         "text-classification",
         "token-classification",
+        "question-answering",
         *LANGUAGE,
         "zero-shot-image-classification",
     ]
