@@ -7,9 +7,9 @@
     NAME king of OTHER               Of what was NAME king?     OTHER
     went (came) to, into PLACE       Where did they go?         PLACE
 
-Names and places are those of `hf_transfer.data.bible_names`. Where a pattern stands twice, the first place counts. The
-context is the verse between the one before it and the one behind it. A share of the rows asks who spoke, or where they went, of a
-context without any word of speech or of going, and has no answer.
+Names and places are those of `hf_transfer.data.bible_names`. Where a pattern stands twice, the first place counts. A
+context is three verses of a chapter. A share of the rows asks who spoke, or where they went, of a context without any
+word of speech or of going, and has no answer.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def bible_questions(version: str = "kjv", unanswered: float = 0.25, seed: int = 
 
 
 def contexts_of(version: str) -> list[tuple[str, str]]:
-    """Every third verse with its neighbours in the chapter, and the split of the chapter."""
+    """Three verses of a chapter after the other, with the split of the chapter."""
     chapters: dict[int, list[str]] = {}
     for number, text in read_translation(version).items():
         chapters.setdefault(number // 1000, []).append(text)
