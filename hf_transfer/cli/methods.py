@@ -16,9 +16,10 @@ def methods(
 ) -> None:
     """List all methods with family and paper, or show one: formula, keywords, defaults and a first YAML file."""
     from hf_transfer.runs.method_index import all_methods, methods_named
-    from hf_transfer.runs.method_page import page_of
 
     if name is not None:
+        from hf_transfer.runs.method_page import page_of
+
         pages = [page_of(method) for method in methods_named(name)]
         typer.echo(json.dumps(pages, indent=2)) if as_json else [_show(page) for page in pages]
         return

@@ -20,11 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SINGLE_LABEL = "single_label_classification"
-MULTI_LABEL = "multi_label_classification"
-REGRESSION = "regression"
-PROBLEM_TYPES = (SINGLE_LABEL, MULTI_LABEL, REGRESSION)
-ANY_PROBLEM = frozenset(PROBLEM_TYPES)
+from hf_transfer.core.problem_types import (
+    ANY_PROBLEM,  # noqa: F401  what reads problem types imports their names from here
+    MULTI_LABEL,
+    PROBLEM_TYPES,
+    REGRESSION,
+    SINGLE_LABEL,
+)
+
 IGNORED_LABEL = -100
 """The label of a row whose class is unknown or must not be read (unlabelled target rows in domain adaptation)."""
 

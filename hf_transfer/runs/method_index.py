@@ -1,6 +1,7 @@
 """Every registered method: name, kind, family, paper, formula, keywords, and a YAML to start from.
 
-Read from the families' registries, signatures and docstrings, so that adding a method needs no further line here.
+Read from the families' registries, signatures and docstrings, so that adding a method needs no further line here. What
+the list shows is read from the source; a method is imported for its keywords alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_transfer.core.task_loss import ANY_PROBLEM
+from hf_transfer.core.problem_types import ANY_PROBLEM
+from hf_transfer.runs.source_constants import class_constant, problem_types_in, registry_in, tree_of
 from hf_transfer.validators import WORKING
 
 PACKAGE = Path(__file__).parents[1]
@@ -91,7 +93,7 @@ class Method:
     @cached_property
     def docstring(self) -> str:
         """Of its file: what is computed, formula, paper."""
-        return ast.get_docstring(ast.parse((PACKAGE / self.file).read_text(encoding="utf-8"))) or ""
+        return ast.get_docstring(tree_of(self.target.split(":")[0])) or ""
 
     @property
     def summary(self) -> str:
@@ -107,8 +109,8 @@ class Method:
     @property
     def paper(self) -> str:
         """Address of the paper."""
-        paper = getattr(self.object, "paper", None)
-        paper = paper if isinstance(paper, str) else _paper_in(self.docstring)
+        paper = self._constant("paper")
+        paper = _paper_in(self.docstring) if paper is None else ast.literal_eval(paper)
         if re.fullmatch(r"\d{4}\.\d{4,5}", paper):
             return f"https://huggingface.co/papers/{paper}"
         return f"https://doi.org/{paper}" if paper.startswith("10.") else paper
@@ -118,8 +120,13 @@ class Method:
         """Problem types that it is defined for; empty where all are."""
         if self.kind == "validator":
             return [problem for problem, names in WORKING.items() if self.name in names]
-        tasks = getattr(self.object, "tasks", ANY_PROBLEM)
+        value = self._constant("tasks")
+        tasks = ANY_PROBLEM if value is None else problem_types_in(value)
         return [] if tasks == ANY_PROBLEM else sorted(tasks)
+
+    def _constant(self, name: str) -> ast.expr | None:
+        """What its class assigns to a name; None where there is nothing of that name."""
+        return class_constant(*self.target.split(":"), name)
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -157,7 +164,7 @@ def _in_families() -> Iterator[Method]:
 
 
 def _in_registry(family: str, kind: str, module: str, registry: str) -> Iterator[Method]:
-    for name, target in getattr(importlib.import_module(module), registry, {}).items():
+    for name, target in registry_in(module, registry).items():
         yield Method(name, kind, family, target)
 
 

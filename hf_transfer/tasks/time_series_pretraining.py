@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
@@ -47,6 +47,7 @@ class MaskedTimeSeriesModeling(TimeSeriesPretraining):
     """Steps hidden by chance, which the model fills in: `pretraining: {masked_steps: {share: 0.15, span: 3}}`."""
 
     name = "masked-time-series-modeling"
+    makes: ClassVar[Mapping[str, Mapping[str, Any]]] = {MASKED_STEPS: {}}
     own_arguments = frozenset({"pretraining"})
 
     def pretraining_collator(self, processor: Any, data: DataArguments) -> MaskedStepsCollator:

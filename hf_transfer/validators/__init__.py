@@ -8,8 +8,8 @@ Those that measure the task's own loss also take `problem_type`.
 
 from collections.abc import Callable
 
+from hf_transfer.core.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.core.registry import registered
-from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 VALIDATORS = {
     "dd": "hf_transfer.validators.dd:dd",

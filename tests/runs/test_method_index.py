@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
 import yaml
 
+from hf_transfer.core.problem_types import ANY_PROBLEM
 from hf_transfer.runs.arguments import parse_arguments
-from hf_transfer.runs.method_index import FAMILIES, all_methods, methods_named
+from hf_transfer.runs.method_index import ELSEWHERE, FAMILIES, KINDS, all_methods, methods_named
 from hf_transfer.runs.method_page import first_yaml, keyword_rows, page_of
 from hf_transfer.runs.method_tables import BEGIN, END, table_of, usage, with_table
+from hf_transfer.runs.source_constants import registry_in
 from hf_transfer.training.converters import REGISTRY as CONVERTERS
 from hf_transfer.training.objectives import REGISTRY as OBJECTIVES
 from hf_transfer.training.objectives import make_objectives
@@ -73,3 +78,22 @@ def test_a_table_takes_the_place_of_the_old_one_and_the_text_around_it_stays():
     assert with_table(new, "tuners") == new
     assert with_table("", "tuners").startswith(f"# {FAMILIES['tuners']}\n\n{BEGIN}")
     assert "recipes/task_adaptation/digits_residual.yaml" in table_of("tuners")
+
+
+def test_what_is_read_from_the_source_is_what_the_imported_methods_have():
+    for method in all_methods():
+        paper = getattr(method.object, "paper", None)
+        assert not paper or method.paper.endswith(paper), method
+        tasks = getattr(method.object, "tasks", None)
+        if isinstance(tasks, frozenset) and method.kind != "validator":
+            assert method.tasks == ([] if tasks == ANY_PROBLEM else sorted(tasks)), method
+    places = [(f"hf_transfer.{family}", registry) for family in FAMILIES for registry in KINDS]
+    for module, registry in (*places, *(place[2:] for place in ELSEWHERE)):
+        assert registry_in(module, registry) == getattr(importlib.import_module(module), registry, {})
+
+
+def test_the_list_needs_no_torch():
+    program = "import sys; from hf_transfer.runs.method_index import all_methods; "
+    program += "[one.as_row() for one in all_methods()]; print({'torch', 'transformers', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "set()", done.stderr
