@@ -31,13 +31,10 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "hf_transfer", NULL, 
 PyMODINIT_FUNC PyInit_hf_transfer(void) { return PyModule_Create(&module); }
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which("cc") is None or not Path(sysconfig.get_paths()["include"], "Python.h").is_file(),
-        reason="the old package is a compiled module: no C compiler or no Python.h",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    shutil.which("cc") is None or not Path(sysconfig.get_paths()["include"], "Python.h").is_file(),
+    reason="the old package is a compiled module: no C compiler or no Python.h",
+)
 
 
 @pytest.fixture(scope="module")

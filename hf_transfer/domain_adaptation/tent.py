@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_transfer.core.converter import converts
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.functional.entropy import prediction_entropy
 from hf_transfer.functional.processes import process_count
@@ -31,6 +32,7 @@ from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.modeling.surgery import modules_where, reclass
 
 
+@converts()
 def convert(model: nn.Module, *, learning_rate: float = 1e-3, steps: int = 1) -> nn.Module:
     """Let a trained classifier adapt to whatever it predicts from now on, in place.
 

@@ -46,6 +46,8 @@ class TimeSeriesPretraining(TimeSeriesFeatureExtraction):
 class MaskedTimeSeriesModeling(TimeSeriesPretraining):
     """Steps hidden by chance, which the model fills in: `pretraining: {masked_steps: {share: 0.15, span: 3}}`."""
 
+    makes = {MASKED_STEPS: {}}
+
     name = "masked-time-series-modeling"
     makes: ClassVar[Mapping[str, Mapping[str, Any]]] = {MASKED_STEPS: {}}
     own_arguments = frozenset({"pretraining"})

@@ -6,9 +6,12 @@ Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
 
 from .flow_kernels import KERNELS
 from .flow_options import FlowOptions
+
+logger = logging.get_logger(__name__)
 
 SIZES = {
     "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
@@ -244,6 +247,8 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         output = super().to_dict()
         if self.modality != "image":
             output = {name: value for name, value in output.items() if name not in ("out_features", "out_indices")}
+        if output.get("num_key_value_heads") is None:  # PEFT multiplies by whatever stands there
+            output.pop("num_key_value_heads", None)
         given = output.pop("_layer_types", None)
         return output if given is None else {**output, "layer_types": given}
 
@@ -296,10 +301,13 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         if windows and (self.sliding_window is None or self.sliding_window < 1):
             raise ValueError(f"'sliding_attention' needs a `sliding_window` of tokens, got {self.sliding_window}.")
         if self.sliding_window is not None and not windows:
-            raise ValueError(
+            unread = (
                 f"`sliding_window={self.sliding_window}` needs a 'sliding_attention' in `layer_types`: flow and full "
                 "attention read the whole sequence."
             )
+            if self.mixes_layers:
+                raise ValueError(unread)
+            logger.warning_once(unread)
 
     def validate_architecture(self):
         """Part of `@strict` validation: every combination of fields that cannot be built names itself here."""

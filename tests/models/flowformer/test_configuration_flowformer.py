@@ -91,7 +91,6 @@ BAD = [
     ({"num_attention_heads": 4, "num_key_value_heads": 3}, "multiple of `num_key_value_heads`"),
     ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_theta"),
     ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_theta"),
-    ({"sliding_window": 4}, "whole sequence"),
     ({"layer_types": ["flow_attention", "linear_attention"]}, r"got \['linear_attention'\]"),
     ({"layer_types": ["flow_attention"]}, "name 2 layers"),
     ({"layer_types": ["flow_attention", "sliding_attention"]}, "needs a `sliding_window`"),
@@ -111,6 +110,11 @@ BAD = [
 def test_what_cannot_be_built_says_why(fields, message):
     with pytest.raises(ValueError, match=message):
         tiny_config(**fields)
+
+
+def test_a_window_that_no_layer_reads_is_told(caplog):
+    assert tiny_config(sliding_window=5).sliding_window == 5
+    assert "`sliding_window=5` needs a 'sliding_attention'" in caplog.text
 
 
 def test_a_field_of_the_wrong_type_is_refused():
