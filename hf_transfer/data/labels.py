@@ -2,7 +2,8 @@
 
     a class each    words; True and False; whole numbers, also with a point (1.0); a ClassLabel
     a number each   numbers of which one is not whole
-    several each    lists of 0 and 1 (or False and True), one for each label; lists of names or of class numbers
+    several each    lists of 0 and 1 (or False and True), one for each label; lists of names or of class numbers; in
+                    csv files as JSON or Python write them, ["sea", "old"]
     numbers each    lists of other numbers, as many in every row
 
 Whole numbers name their classes: the stars 1 to 5 are the five classes "1" to "5". Numbers from 0 on are numbered as
@@ -31,6 +32,7 @@ from hf_transfer.core.task_loss import (
 from hf_transfer.data.checks import LABEL_COLUMNS, label_column
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import column_of, empty_cells, refuse_rows
+from hf_transfer.data.literal_cells import have_decimal_commas, read_lists
 
 NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "none", "null", "?", "-"})
 """Words that stand for a missing number."""
@@ -242,7 +244,8 @@ def _as_asked(read: Read, problem_type: str | None, where: str) -> Read:
     if problem_type == MULTI_LABEL and is_numeric and ((numbers >= 0) & (numbers <= 1)).all():
         numbers = numbers.reshape(len(numbers), -1).astype(np.float32)
         return Read(LabelKind(MULTI_LABEL, numbers.shape[1]), numbers)
-    raise ValueError(f"{where} holds {read.kind.in_words()}, and these are no labels of {problem_type}.")
+    hint = ' Write several labels of a row as a list, such as ["sea", "old"].' if problem_type == MULTI_LABEL else ""
+    raise ValueError(f"{where} holds {read.kind.in_words()}, and these are no labels of {problem_type}.{hint}")
 
 
 def _of_words(dataset: Dataset, column: str, role: str, words: list[str]) -> Read:
@@ -254,8 +257,19 @@ def _of_words(dataset: Dataset, column: str, role: str, words: list[str]) -> Rea
             empty = np.flatnonzero(missing)
     if len(empty):
         refuse_rows(dataset, column, empty, role, f"has no label (a row without one has {IGNORED_LABEL})")
-    names = sorted(set(words))
     where = f"column `{column}` of the {role} dataset"
+    try:
+        lists = read_lists(words)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from None
+    if lists is not None:
+        return _of_lists(lists, None, where)
+    if have_decimal_commas(words):
+        raise ValueError(
+            f"{where} holds numbers with a comma such as {next(word for word in words if ',' in word)!r}: write "
+            "numbers to predict with a point, and several labels a row as a list in brackets."
+        )
+    names = sorted(set(words))
     _check_count(len(names), len(words), where)
     number = {name: index for index, name in enumerate(names)}
     return Read(_classes(names), np.array([number[word] for word in words]))

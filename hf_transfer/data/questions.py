@@ -8,7 +8,6 @@ that the context has none. Rajpurkar et al. 2018, https://huggingface.co/papers/
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.holes import column_of, refuse_empty_cells, row_name
 from hf_transfer.data.labels import LabelKind
+from hf_transfer.data.literal_cells import read_literal
 
 logger = logging.get_logger(__name__)
 
@@ -148,7 +148,7 @@ def read_answers(cell: Any, context: str) -> dict[str, list]:
     Raises:
         ValueError: another form, or an answer that stands elsewhere or nowhere.
     """
-    cell = parsed(cell) if isinstance(cell, str) else cell
+    cell = read_literal(cell) if isinstance(cell, str) else cell
     if isinstance(cell, list) and all(isinstance(one, Mapping) and {*ANSWER_LISTS} <= {*one} for one in cell):
         cell = {name: [one[name] for one in cell] for name in ANSWER_LISTS}
     if not isinstance(cell, Mapping) or not {*ANSWER_LISTS} <= {*cell}:
@@ -159,16 +159,6 @@ def read_answers(cell: Any, context: str) -> dict[str, list]:
     for text, start in zip(texts, starts, strict=True):
         check_answer(text, start, context)
     return {"text": texts, "answer_start": [int(start) for start in starts]}
-
-
-def parsed(cell: str) -> Any:
-    """What a cell of a csv file says; None where it is neither json nor Python."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-    return None
 
 
 def check_answer(text: Any, start: Any, context: str) -> None:

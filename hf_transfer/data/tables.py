@@ -79,10 +79,12 @@ def check_encoding(path: Path) -> str:
                 start = number
                 line.decode("utf-8")
     except UnicodeDecodeError as error:
+        with path.open("rb") as file:
+            likely = "UTF-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
         # `load` tells an error's cause in its place, and this one would not say the line.
         raise ValueError(
             f"line {start} is not UTF-8 text (byte {error.object[error.start]:#04x}): save the file as UTF-8, for "
-            f"example by `iconv -f WINDOWS-1252 -t UTF-8 {path.name}`"
+            f"example by `iconv -f {likely} -t UTF-8 {path.name}`"
         ) from None
     with path.open("rb") as file:
         return "utf-8-sig" if file.read(3) == b"\xef\xbb\xbf" else "utf-8"

@@ -6,10 +6,6 @@ notation of JSON or Python, or words between spaces.
 
 from __future__ import annotations
 
-import ast
-import io
-import json
-import tokenize
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +19,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.holes import column_of, refuse_empty_cells, row_name
 from hf_transfer.data.labels import LabelKind
+from hf_transfer.data.literal_cells import read_literal
 
 logger = logging.get_logger(__name__)
 
@@ -155,20 +152,10 @@ def split_cell(cell: str) -> list[str]:
     cell = cell.strip()
     if not (cell.startswith("[") and cell.endswith("]")):
         return cell.split()
-    for read in (json.loads, ast.literal_eval):
-        try:
-            items = read(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        if read is ast.literal_eval and _count_strings(cell) != sum(isinstance(item, str) for item in items):
-            raise ValueError("holds a list without commas between its items: save the rows as json or parquet.")
-        return [item if isinstance(item, str) else str(item) for item in items]
-    return cell.split()
-
-
-def _count_strings(cell: str) -> int:
-    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(cell).readline)]
-    return kinds.count(tokenize.STRING)
+    items = read_literal(cell)
+    if not isinstance(items, list):
+        return cell.split()
+    return [item if isinstance(item, str) else str(item) for item in items]
 
 
 def _refuse_empty(dataset: Dataset, rows: list[list], column: str, role: str) -> None:

@@ -38,6 +38,10 @@ def rows(labels, feature=None, column="label"):
         ([[0.5, 1.5], [1.0, 0.0]], REGRESSION, None, [[0.5, 1.5], [1, 0]]),
         ([["b", "a"], ["a"], []], MULTI_LABEL, ("a", "b"), [[1, 1], [1, 0], [0, 0]]),
         ([[2], [0, 1], []], MULTI_LABEL, None, [[0, 0, 1], [1, 1, 0], [0, 0, 0]]),
+        (["['b', 'a']", '["a"]', " [] "], MULTI_LABEL, ("a", "b"), [[1, 1], [1, 0], [0, 0]]),
+        (["[1, 0]", "[True, True]"], MULTI_LABEL, None, [[1, 0], [1, 1]]),
+        (["[0.5, 1]", "[2, -1.5]"], REGRESSION, None, [[0.5, 1], [2, -1.5]]),
+        (["[INFO]", "[WARN]"], SINGLE_LABEL, ("[INFO]", "[WARN]"), [0, 1]),
     ],
 )
 def test_what_a_column_of_labels_is(labels, problem_type, names, values):
@@ -92,6 +96,10 @@ def test_an_empty_label_is_refused_with_its_row(labels, places):
         ([[0, 1, 1], [1]], "lists of 1 to 3 numbers"),
         ([[], []], "empty lists"),
         ([[[1]], [[0]]], "lists of lists"),
+        (["[1 0]", "[0 1]"], r"holds '\[1 0\]', which is no list as JSON or Python write it"),
+        (["['a' 'b']", "['a']"], "a list without commas between its items"),
+        (["[1, null]", "[0, 1]"], "of words and of numbers, or with empty items"),
+        (["1,5", "2", "-0,25"], "numbers with a comma such as '1,5': write numbers to predict with a point"),
     ],
 )
 def test_labels_of_no_known_form(labels, message):
@@ -120,6 +128,8 @@ def test_the_problem_type_is_checked():
         read_labels(rows(["a", "b"]), "training", problem_type=REGRESSION)
     with pytest.raises(ValueError, match="these are no labels of single_label"):
         read_labels(rows([0.5, 1.5]), "training", problem_type=SINGLE_LABEL)
+    with pytest.raises(ValueError, match=r'Write several labels of a row as a list, such as \["sea", "old"\]'):
+        read_labels(rows(["a,b", "b"]), "training", problem_type=MULTI_LABEL)
     with pytest.raises(ValueError, match="`problem_type` should be one of"):
         read_labels(rows([0, 1]), "training", problem_type="classes")
 

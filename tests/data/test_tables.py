@@ -63,7 +63,7 @@ def test_words_for_nothing_are_words_and_empty_cells_are_missing(tmp_path):
     ("text", "encoding", "message"),
     [
         ("text,label\na,0\ncaf\u00e9,1\n", "latin-1", r"line 3 is not UTF-8 text \(byte 0xe9\)"),
-        ("text,label\na,0\n", "utf-16", "line 1 is not UTF-8 text"),
+        ("text,label\na,0\n", "utf-16", "line 1 is not UTF-8 text .* `iconv -f UTF-16 -t UTF-8"),
         ("text,text,label\na,b,0\n", "utf-8", r"the header names the columns \['text'\] more than once"),
         ("text,label\na,0\nb, c,1\n", "utf-8", "line 3 has 3 fields separated by ',', and the header 2"),
         ("text,label\na,0\nb\n", "utf-8", "line 3 has 1 fields"),
