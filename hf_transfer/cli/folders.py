@@ -81,7 +81,8 @@ def card(
     measured = [[one.dataset, one.split, one.name, f"{one.value:.4f}"] for one in facts.metrics]
     if measured:
         _print(["dataset", "split", "metric", "value"], measured)
-    typer.echo(f"Saved: {path}.\nNext:\n  hf-transfer push {folder} ORG/NAME")
+    typer.echo(f"Saved: {path}.")
+    tell_next("hf-transfer", "push", folder, "ORG/NAME")
 
 
 def pull(
@@ -109,7 +110,8 @@ def pull(
         typer.echo(json.dumps({"folder": str(folder)}))
         return
     _print(["file", "bytes"], [[path.name, str(path.stat().st_size)] for path in sorted(folder.iterdir())])
-    typer.echo(f"Saved: {folder}.\nNext:\n  hf-transfer evaluate {folder} --dataset LABELLED_ROWS")
+    typer.echo(f"Saved: {folder}.")
+    tell_next("hf-transfer", "evaluate", folder, "LABELLED_ROWS")
 
 
 def export(
@@ -128,5 +130,6 @@ def export(
         typer.echo(json.dumps({"folder": str(written)}))
         return
     _print(["file", "bytes"], [[path.name, str(path.stat().st_size)] for path in sorted(written.iterdir())])
-    following = "" if onnx else f"\nNext:\n  hf-transfer push {written} ORG/NAME"
-    typer.echo(f"Saved: {written}.{following}")
+    typer.echo(f"Saved: {written}.")
+    if not onnx:
+        tell_next("hf-transfer", "push", written, "ORG/NAME")

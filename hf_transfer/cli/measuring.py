@@ -92,8 +92,9 @@ def evaluate(
     typer.echo(f"{found.task}, {found.rows} rows of {dataset}", err=True)
     tell_classes(found.per_class, found.confusion)
     typer.echo(json.dumps(found, indent=2))
-    saved = "" if output is None else f"Saved: {output}.\n"
-    typer.echo(f"{saved}Next:\n  hf-transfer predict {model} ROWS_WITHOUT_LABELS", err=True)
+    if output is not None:
+        typer.echo(f"Saved: {output}.", err=True)
+    tell_next("hf-transfer", "predict", model, "ROWS_WITHOUT_LABELS")
 
 
 def predict(
@@ -135,7 +136,7 @@ def predict(
     for name, rows in counts[:30]:
         typer.echo(f"  {name}: {rows}", err=True)
     typer.echo(f"Saved {found.rows} predictions to {output}.")
-    typer.echo(f"Next:\n  hf-transfer evaluate {model} LABELLED_ROWS", err=True)
+    tell_next("hf-transfer", "evaluate", model, "LABELLED_ROWS")
 
 
 def divergence(

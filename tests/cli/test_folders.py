@@ -42,7 +42,9 @@ def test_compare_prints_a_table_and_writes_it(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_run(Path("a"), 0, 0.5)
     save_run(Path("b"), 1, 0.7)
-    code, out, _ = run("compare", "a", "b", "--by", "accuracy", "--output", "table.md")
+    code, out, error = run("compare", "a", "b", "--by", "accuracy", "--output", "table.md")
+    assert "hf-transfer push a/model ORG/NAME" in error
+    assert "hf-transfer compare a b --by accuracy" in run("compare", "a", "b")[2]
     assert code == 0 and "fine-tuning  0, 1   0.6000 ± 0.1414" in out
     assert "| fine-tuning | 0, 1 | 0.6000 ± 0.1414 |" in Path("table.md").read_text()
     assert json.loads(run("compare", "a", "b", "--json")[1])[0]["mean"] == {"accuracy": pytest.approx(0.6)}
@@ -55,8 +57,8 @@ def test_compare_prints_a_table_and_writes_it(run, tmp_path, monkeypatch):
 def test_card_is_written_again_with_what_is_given(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_run(Path("a"), 0, 0.5)
-    code, out, _ = run("card", "a/model", "--license", "apache-2.0", "--summary", "Of reviews.")
-    assert code == 0 and "hf-transfer push a/model ORG/NAME" in out and "0.5000" in out
+    code, out, error = run("card", "a/model", "--license", "apache-2.0", "--summary", "Of reviews.")
+    assert code == 0 and "hf-transfer push a/model ORG/NAME" in error and "0.5000" in out
     card = ModelCard.load("a/model/README.md")
     assert card.data.license == "apache-2.0" and "Of reviews." in card.text
     assert json.loads(run("card", "a/model", "--json")[1])["license"] == "apache-2.0", "what was given is kept"
@@ -92,7 +94,7 @@ def test_pull_and_export(run, here, hub):
     folder = json.loads(run("pull", "lab/mine", "--json")[1])["folder"]
     assert (Path(folder) / "config.json").is_file()
     tiny.with_lora(AutoModelForImageClassification.from_pretrained("vit")).save_pretrained("lora")
-    code, out, _ = run("export", "lora", "--output-dir", "merged")
-    assert code == 0 and "hf-transfer push merged ORG/NAME" in out
+    code, out, error = run("export", "lora", "--output-dir", "merged")
+    assert code == 0 and "hf-transfer push merged ORG/NAME" in error
     code, _, error = run("export", "vit", "--output-dir", "x")
     assert code == 2 and "ordinary model folder" in error

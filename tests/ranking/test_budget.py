@@ -71,6 +71,7 @@ def test_the_command(tmp_path):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "Keep a, b: 40 parameters of 40." in done.output
+    assert "hf-transfer adapt --model a --dataset LABELLED_ROWS" in done.output
 
 
 def test_bad_input_raises():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +84,10 @@ class Outcome:
             f"Model: {self.folder}",
             f"Report: {self.report}",
         ]
-        lines.append(f"Next: hf-transfer predict {self.folder} --dataset NEW_ROWS")
+        folder = shlex.quote(str(self.folder))
+        lines.append(f"Next: hf-transfer predict {folder} --dataset NEW_ROWS")
         if self.published is None:
-            lines.append(f"      hf-transfer push {self.folder} ORG/NAME")
+            lines.append(f"      hf-transfer push {folder} ORG/NAME")
         return "\n".join(lines)
 
     def table(self) -> list[dict[str, Any]]:
