@@ -8,13 +8,14 @@ Pictures are looked for beside the file, in `images` there, and in the folder ab
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from transformers.utils import logging
+
+from hf_transfer.data.json_objects import read_object
 
 logger = logging.get_logger(__name__)
 
@@ -24,15 +25,8 @@ PLACES = (".", "images", "..", "../images")
 
 def read_coco(path: Path) -> dict[str, Any] | None:
     """The parts of a COCO-style file; None where the file is something else."""
-    with path.open(encoding="utf-8-sig") as file:
-        if file.read(1) != "{":
-            return None
-        file.seek(0)
-        try:
-            found = json.load(file)
-        except json.JSONDecodeError:
-            return None  # a row on each line
-    return found if isinstance(found, dict) and all(isinstance(found.get(part), list) for part in PARTS) else None
+    found = read_object(path)
+    return found if found is not None and all(isinstance(found.get(part), list) for part in PARTS) else None
 
 
 def coco_rows(parts: dict[str, Any], path: Path) -> Dataset:

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.holes import column_of, refuse_empty_cells, row_name
+from hf_transfer.data.json_objects import read_object
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.literal_cells import read_literal
 
@@ -47,15 +48,8 @@ def read_squad(path: Path) -> list[dict[str, Any]] | None:
     Raises:
         ValueError: a question that lacks a part; which, is named.
     """
-    with path.open(encoding="utf-8-sig") as file:
-        if file.read(1) != "{":
-            return None
-        file.seek(0)
-        try:
-            found = json.load(file)
-        except json.JSONDecodeError:
-            return None  # a row on each line
-    articles = found.get("data") if isinstance(found, dict) else None
+    found = read_object(path)
+    articles = None if found is None else found.get("data")
     if not isinstance(articles, list) or not all(isinstance(one, dict) and "paragraphs" in one for one in articles):
         return None
     rows = []
