@@ -8,7 +8,6 @@ that the context has none. Rajpurkar et al. 2018, https://huggingface.co/papers/
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
