@@ -26,6 +26,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
 from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import read_image, undecoded
 from hf_transfer.data.labels import read_labels
+from hf_transfer.data.questions import ANSWERS
 from hf_transfer.data.sounds import read_sound, sound_batch, sound_columns
 from hf_transfer.data.tagged_words import (
     LABEL_COLUMN,
@@ -171,9 +172,16 @@ def labels_every_token(row: dict[str, Any], label: str) -> bool:
 
 def choose_label(row: dict[str, Any], label_column: str | None) -> str:
     names = LABEL_COLUMNS + TOKEN_LABEL_COLUMNS + SCENE_COLUMNS if label_column is None else (label_column,)
-    for name in names:
-        if name in row:
-            return name
+    label = next((name for name in names if name in row), None)
+    answers = row.get(ANSWERS)
+    parts = answers if isinstance(answers, list) else [answers]
+    if any(isinstance(one, dict) for one in parts) and label in (None, ANSWERS):
+        raise ValueError(
+            f"column `{ANSWERS}` holds parts of contexts, which are no classes, and models are not ranked on them: "
+            "name a column of classes or numbers by `label_column`, or compare models by `hf-transfer adapt`."
+        )
+    if label is not None:
+        return label
     raise ValueError(f"No label column: expected one of {list(names)}, found {list(row)}. Name it by `label_column`.")
 
 

@@ -114,7 +114,7 @@ def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]
     """The task of a saved model: by its head, where that tells it; of two towers without a head by these; of others as
     `find_task`."""
     config = configuration_of(model_args)
-    saved_as = (getattr(config, "architectures", None) or [""])[0]
+    saved_as = adapted_class(model_args) or (getattr(config, "architectures", None) or [""])[0]
     if has_two_towers(config) and saved_as.endswith("Model"):
         return ZeroShotImageClassification.name
     if config is not None and language_task(config) == "text-generation":
@@ -128,6 +128,13 @@ def head_task(config: PreTrainedConfig | None, saved_as: str) -> str | None:
     # the heads of Wav2Vec2 and BERT have the same name
     known = [task.name for task in tasks if type(config) in getattr(task.model_class(), "_model_mapping", ())]
     return known[0] if len(known) == 1 else None
+
+
+def adapted_class(model_args: ModelArguments) -> str | None:
+    """The class of the model that an adapter was trained on, where `model` is one that says it."""
+    if model_args.model is None or not is_adapter(Path(model_args.model)):
+        return None
+    return (PeftConfig.from_pretrained(model_args.model).auto_mapping or {}).get("base_model_class")
 
 
 def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:

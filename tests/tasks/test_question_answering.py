@@ -15,6 +15,7 @@ from transformers import AutoModelForQuestionAnswering, BertForQuestionAnswering
 from hf_transfer.core.objective import View
 from hf_transfer.core.supervision import FromSpans
 from hf_transfer.data.bundled import load
+from hf_transfer.ranking import rank_models
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
@@ -100,7 +101,7 @@ def test_answers_are_learned_also_by_lora_and_l2_sp(place):
     torch.manual_seed(0)
     metrics = adapt(*argv, "--peft", LORA, "--learning_rate", "5e-2", "--output_dir", "out")
     assert metrics["f1"] > 0.7
-    assert run_evaluation("out/model", "rows.json", task="question-answering")["f1"] == pytest.approx(metrics["f1"])
+    assert run_evaluation("out/model", "rows.json")["f1"] == pytest.approx(metrics["f1"])
 
 
 @pytest.mark.parametrize("suffix", ["json", "parquet", "csv"])
@@ -200,6 +201,11 @@ def test_methods_that_read_classes_are_refused_and_weights_are_not():
         input_ids=torch.randint(2, 100, (4, 6)), labels=torch.zeros(4, 2, dtype=torch.long)
     )
     assert output.losses.keys() == {"task", "bss"} and output.logits.shape == (4, 6, 2)
+
+
+def test_models_are_not_ranked_on_answers(place):
+    with pytest.raises(ValueError, match="parts of contexts, which are no classes, and models are not ranked on them"):
+        rank_models(["bert"], Dataset.from_list(questions()), progress=False)
 
 
 def test_a_nested_file_that_lacks_a_part_is_refused(place):
