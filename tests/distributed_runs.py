@@ -93,6 +93,12 @@ def half_labelled(rows: Dataset) -> Dataset:
     return tiny.with_column(rows, "labels", known)
 
 
+def with_parity(rows: Dataset) -> Dataset:
+    """A further label column, known of the rows of which `half_labelled` knows the digit."""
+    digits = half_labelled(rows).with_format(None)["labels"]
+    return tiny.with_column(rows, "parity", [one if one == IGNORED_LABEL else one % 2 for one in digits])
+
+
 def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
     """The runs by name."""
     rows = tiny.digit_rows(0, 64)
@@ -136,6 +142,7 @@ def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
         "streamed": streamed_trainer(folder, batch_size, rows),
         "maml": make("maml", rows, {"maml": episodes | {"episodes_per_batch": batch_size // 8}}, task_loss_weight=0.0),
         "alternating": alternating,
+        "label_sets": make("label_sets", with_parity(rows), {"label_sets": {"columns": {"parity": 2}}}),
         "cross_entropy": make("cross_entropy", rows, {}),
         "adversarial": make("adversarial", tiny.two_domains(rows), ADVERSARIAL),
         "thawing": make("thawing", rows, {}, schedules={"ulmfit": {"unfreeze_until": 0.75, "decay": 1.0}}),

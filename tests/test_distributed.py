@@ -14,7 +14,7 @@ from tests import distributed_runs
 
 TUNED = list(distributed_runs.TUNED)
 NAMES = ["cross_entropy", "adversarial", "whole_batch", "accumulated", "alternating", "thawing", "measured"]
-NAMES += ["bi_tuning", "taught", "zoo_tuning", "pathways", "streamed", "maml"]
+NAMES += ["bi_tuning", "taught", "zoo_tuning", "pathways", "streamed", "maml", "label_sets"]
 NAMES += [*TUNED, *distributed_runs.SELF_SUPERVISED, *distributed_runs.TEXTS, *distributed_runs.PARTS]
 NAMES += distributed_runs.SERIES
 

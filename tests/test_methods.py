@@ -53,6 +53,8 @@ def problem_of(cls) -> str:
 def rows_for(digits):
     """24 real digits (three batches) as an objective needs them, by its class and the problem type."""
     rows = digits.select(range(24))
+    for column in ("parity", "size"):
+        rows = tiny.with_column(rows, column, [digit % 2 for digit in rows.with_format(None)["labels"]])
 
     def choose(cls, problem_type):
         labels = [LABELS[problem_type](digit) for digit in rows.with_format(None)["labels"]]
@@ -75,7 +77,7 @@ def keywords_for(name: str, base: str, problem_type: str | None = None) -> dict:
     accepted = inspect.signature(objective_class(name)).parameters
     small = {"hidden_size": 8, "samples": 4, "source_head": base, "width": 4, "blocks": 1, "buffer_size": 4}
     small |= {"ways": 2 if problem_type == MULTI_LABEL else 4, "shots": 1, "queries": 1, "episodes_per_batch": 1}
-    small |= {"queue_size": 16, "projection_dim": 8, "directions": 8}
+    small |= {"columns": {"parity": 2, "size": "regression"}, "queue_size": 16, "projection_dim": 8, "directions": 8}
     given = {keyword: value for keyword, value in small.items() if keyword in accepted}
     if "ranking" in accepted or ("teacher" in accepted and accepted["teacher"].default is inspect.Parameter.empty):
         is_alike = problem_type in (None, SINGLE_LABEL)

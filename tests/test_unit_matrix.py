@@ -17,7 +17,7 @@ OF_ROWS = {
     *("co_tuning", "delta", "mldg", "siatl"),
     *("maml", "matching", "prototypical", "reptile"),
     *("bi_tuning", "fixmatch", "flexmatch", "mean_teacher", "self_ensembling"),
-    *("lejepa", "moco", "moco_v3", "simclr", "simsiam"),
+    *("label_sets", "lejepa", "moco", "moco_v3", "simclr", "simsiam"),
 }
 """They compare whole rows."""
 OTHERS = {"clip", "siglip", "pathways", "knowledge_flow", "cyclegan", "cycada", "dd", "regda"}

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hf_transfer.core.label_sets import LabelSet
 from hf_transfer.core.readout import Readout
 from hf_transfer.core.task_loss import IGNORED_LABEL as IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
@@ -89,6 +90,8 @@ class View:
     """[N], the row of the batch that each unit is of; None where units are the rows."""
     outputs: Mapping[str, Tensor] = field(default_factory=dict)
     """The tensors that the model returned for the B rows, when an objective needs them."""
+    label_sets: Mapping[str, Tensor] = field(default_factory=dict)
+    """[B, ...], the B rows' labels of each column that objectives name as `label_sets`."""
     row_numbers: Tensor | None = None
     """[B], the numbers of the B rows in the training set, when an objective needs them and rows never change."""
 
@@ -114,6 +117,7 @@ class View:
             teacher=None if self.teacher is None else self.teacher.rows(keep),
             views=tuple(view.rows(keep) for view in self.views),
             row=row,
+            label_sets={name: of_rows(value) for name, value in self.label_sets.items()},
             row_numbers=None if self.row_numbers is None else of_rows(self.row_numbers),
         )
 
@@ -230,6 +234,10 @@ class Objective(nn.Module):
     usual_views: ClassVar[str | None] = None
     """With the need `views`: the preset of `hf_transfer.data.image_views` that images get when the run names no
     `augmentation`; other rows are then changed strongly in both views."""
+    label_sets: Mapping[str, LabelSet] = {}
+    """Further label columns of the training set that it reads, as `view.label_sets`."""
+    parts: Mapping[str, Tensor] = {}
+    """Terms of the last loss by name, detached, which the log tells beside their sum."""
     label_space: ClassVar[str] = "closed"
     """Which target classes the method is made for: those of the source, "partial" (only some of them) or "open" (also
     others)."""

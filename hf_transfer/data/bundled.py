@@ -107,16 +107,18 @@ def coloured_mnist(
 def mnist_angles(largest: float = 60, seed: int = 0) -> Dataset:
     """The digits of `mnist5k`, each turned by a random angle, which is the label: a regression.
 
+    The column `digit` holds the class, for the objective `label_sets`.
+
     Args:
         largest: the angles are drawn from -largest to largest degrees; the label is the angle over it.
         seed: of the angles.
     """
-    return _angle_dataset(_mnist()[0], largest, seed)
+    return _angle_dataset(*_mnist(), largest, seed)
 
 
 def optical_angles(largest: float = 60, seed: int = 0) -> Dataset:
     """As `mnist_angles`, with the pictures of `optical_digits`."""
-    return _angle_dataset(_optical()[0], largest, seed)
+    return _angle_dataset(*_optical(), largest, seed)
 
 
 def mnist_on_photos(seed: int = 0) -> Dataset:
@@ -329,9 +331,10 @@ def _digit_dataset(
     return _image_dataset(images[kept], labels[kept], ClassLabel(names=[*DIGITS[:known_digits], UNKNOWN]))
 
 
-def _angle_dataset(images: np.ndarray, largest: float, seed: int) -> Dataset:
+def _angle_dataset(images: np.ndarray, digits: np.ndarray, largest: float, seed: int) -> Dataset:
     shares = np.random.default_rng(seed).uniform(-1, 1, len(images))
-    return _image_dataset(rotated(images, shares * largest), shares, Value("float32"))
+    rows = _image_dataset(rotated(images, shares * largest), shares, Value("float32"))
+    return rows.add_column("digit", digits.astype(np.int64).tolist())
 
 
 def _image_dataset(images: np.ndarray, labels: np.ndarray, label: ClassLabel | Value | None = None) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ def prepare(
     block_size: int | None = None,
     keep_labels: bool = True,
     collator: TextCollator | None = None,
+    keep_columns: Collection[str] = (),
 ) -> Dataset:
     """The dataset as model inputs with a `labels` column; a dataset that already holds them comes back as it is.
 
@@ -57,6 +58,7 @@ def prepare(
         block_size: join the texts and cut them into blocks of so many tokens instead, see `language_blocks`.
         keep_labels: False drops the label.
         collator: makes rows of texts that may be longer or shorter than these.
+        keep_columns: beside what the model reads; blocks of joined texts have none.
 
     Raises:
         ValueError: no column that the model could read, a text column that is not there, no tokenizer for text, or
@@ -77,7 +79,7 @@ def prepare(
         return pixel_tokens(dataset, images[0], config, processor)
     check_modality(dataset, config)
     if isinstance(processor, ProcessorMixin):
-        return _prepare_pairs(dataset, config, processor, text_columns, max_length)
+        return _prepare_pairs(dataset, config, processor, text_columns, max_length, keep_columns)
     if images:
         return _prepare_images(dataset, images[0], config, processor)
     columns = list(text_columns) or find_text_columns(labelled)
@@ -92,7 +94,7 @@ def prepare(
     longest = longest_text(config, processor, max_length)
     if longest is not None and collator is not None:
         longest = collator.raw_length(longest)
-    ready = _with_tokens(dataset, processor, columns, longest)
+    ready = _with_tokens(dataset, processor, columns, longest, keep_columns)
     check_vocabulary(_largest(ready), processor, config)
     return ready
 
@@ -188,7 +190,12 @@ def _prepare_images(dataset: Dataset, column: str, config: PreTrainedConfig, pro
 
 
 def _prepare_pairs(
-    dataset: Dataset, config: PreTrainedConfig, processor: Any, text_columns: Sequence[str], max_length: int | None
+    dataset: Dataset,
+    config: PreTrainedConfig,
+    processor: Any,
+    text_columns: Sequence[str],
+    max_length: int | None,
+    keep_columns: Collection[str],
 ) -> Dataset:
     """Pixels and tokens of every row, and its label where it has one."""
     images = _image_columns(dataset)
@@ -198,7 +205,7 @@ def _prepare_pairs(
             'others out, or make paths a column of pictures, dataset.cast_column("path", datasets.Image()).'
         )
     column = caption_column(dataset, text_columns)
-    rest = [name for name in dataset.column_names if name not in (*images, *LABEL_COLUMNS)]
+    rest = [name for name in dataset.column_names if name not in (*images, *LABEL_COLUMNS, *keep_columns)]
 
     def tokenize(rows: dict) -> dict:
         return caption_tokens(rows[column], processor.tokenizer, config, max_length)
@@ -230,8 +237,10 @@ def texts_of(dataset: Dataset, text_columns: Sequence[str] = ()) -> Iterator[str
         yield from dataset[column]
 
 
-def _with_tokens(dataset: Dataset, tokenizer: Any, columns: list[str], max_length: int | None) -> Dataset:
-    rest = [name for name in dataset.column_names if name not in LABEL_COLUMNS]
+def _with_tokens(
+    dataset: Dataset, tokenizer: Any, columns: list[str], max_length: int | None, keep_columns: Collection[str]
+) -> Dataset:
+    rest = [name for name in dataset.column_names if name not in (*LABEL_COLUMNS, *keep_columns)]
 
     def tokenize(rows: dict) -> dict:
         return tokenizer(*(rows[name] for name in columns), truncation=True, max_length=max_length)

@@ -6,6 +6,7 @@ from hf_transfer.pretraining.lejepa import sigreg
 
 OBJECTIVES: dict[str, str] = {
     "clip": "hf_transfer.pretraining.clip:CLIP",
+    "label_sets": "hf_transfer.pretraining.label_sets:LabelSets",
     "lejepa": "hf_transfer.pretraining.lejepa:LeJEPA",
     "moco": "hf_transfer.pretraining.moco:MoCo",
     "moco_v3": "hf_transfer.pretraining.moco_v3:MoCoV3",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from datasets import Dataset
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from hf_transfer.core.label_sets import LabelSet
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.bundled import load, load_splits
 from hf_transfer.data.checks import check_not_empty
 from hf_transfer.data.columns import without_labels
+from hf_transfer.data.label_sets import with_class_numbers, without_known_labels
 from hf_transfer.data.labels import (
     LabelKind,
     are_hidden,
@@ -87,6 +89,18 @@ class RunData:
         """How many numbers a row's label is where these have no names; None for classes. Raises as `kind`."""
         return self.kind.outputs if self.kind.class_names is None else None
 
+    def with_label_sets(self, sets: Mapping[str, LabelSet]) -> RunData:
+        """The same with numbers for the classes of further label columns; those of a target are not read.
+
+        Raises:
+            ValueError: a column is missing, or its labels are none of its set.
+        """
+        if not sets or not isinstance(self.train, Dataset):  # a trainer refuses streams
+            return self
+        train = with_class_numbers(self.train, sets)
+        target = None if self.target is None else without_known_labels(first_of(self.target), sets, train)
+        return replace(self, train=train, target=target)
+
     def prepared(
         self,
         config: PreTrainedConfig,
@@ -95,11 +109,13 @@ class RunData:
         keep_labels: bool = True,
         collator: TextCollator | None = None,
         reader: Callable[..., Dataset] = prepare,
+        keep_columns: Collection[str] = (),
     ) -> RunData:
         """The same datasets as inputs of a model; arguments as `prepare` takes them.
 
         Args:
             reader: `prepare`, or that of the run's task.
+            keep_columns: beside what the model reads.
         """
         keywords = {
             "text_columns": arguments.text_columns or (),
@@ -107,6 +123,7 @@ class RunData:
             "block_size": arguments.block_size,
             "keep_labels": keep_labels,
             "collator": collator,
+            "keep_columns": tuple(keep_columns),
         }
         return RunData(
             *(

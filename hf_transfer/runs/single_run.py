@@ -32,6 +32,7 @@ from hf_transfer.runs.stream_data import load_streams
 from hf_transfer.runs.task import with_task
 from hf_transfer.tasks import task_named
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer
+from hf_transfer.training.objectives import label_sets_of, make_objectives
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import label_spaces
 
@@ -50,11 +51,13 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         raw = load_streams(data_args, config.seed)
     else:
         raw = load_data(data_args, config.seed, label_spaces(config.objectives), task=task)
+    sets = label_sets_of(make_objectives(config.objectives))
+    raw = raw.with_label_sets(sets)
     if raw.test is not None:
         label_column(raw.test, "test")
     set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
     model, processor = set_up(model_args, data_args, raw, raw.class_names, raw.outputs, raw.kind.problem_type)
-    data = raw.prepared(model.config, processor, data_args, reader=task.prepare)
+    data = raw.prepared(model.config, processor, data_args, reader=task.prepare, keep_columns=sets)
     if data_args.dat is not None:
         data = drawn_by_importance(raw, data, model_args.task, data_args, config.per_device_eval_batch_size)
     if config.load_best_model_at_end and data.test is None and data.target is None:
@@ -93,11 +96,15 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     check_nothing_is_ignored(experiment)
     check_output(run_args, config)
     raw = (load_streams if data_args.streaming else load_data)(data_args, config.seed, reads_labels=False)
+    sets = label_sets_of(make_objectives(config.objectives))
+    raw = raw.with_label_sets(sets)
     set_seed(config.seed)
     model, processor = set_up(model_args, data_args, raw)
     collator = task.pretraining_collator(processor, data_args)
     # so that a model's own loss has nothing to confuse with its targets
-    data = raw.prepared(model.config, processor, data_args, keep_labels=task.keeps_labels, collator=collator)
+    data = raw.prepared(
+        model.config, processor, data_args, keep_labels=task.keeps_labels, collator=collator, keep_columns=sets
+    )
     if task.keeps_columns:
         config.remove_unused_columns = False
     probes = make_probes(data_args.transfer_probes, task, model, processor, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hf_transfer.core.label_sets import LabelSet
 from hf_transfer.core.objective import Objective, alternating_name, needs_of
 from hf_transfer.core.readout import Readout
 from hf_transfer.core.registry import registered
@@ -81,6 +82,11 @@ def check_tasks(objectives: Mapping[str, Objective], problem_type: str) -> None:
 def label_spaces(spec: Mapping[str, Any] | None) -> set[str]:
     """Which target classes these objectives are made for: "closed", "partial", "open"."""
     return {objective.label_space for objective in make_objectives(spec).values()}
+
+
+def label_sets_of(objectives: Mapping[str, Objective]) -> dict[str, LabelSet]:
+    """The further label columns that these objectives read."""
+    return {column: labels for one in objectives.values() for column, labels in one.label_sets.items()}
 
 
 def check_views(objectives: Mapping[str, Objective], readout: Readout, model_class: str) -> None:

@@ -36,6 +36,7 @@ from hf_transfer.data.checks import (
 from hf_transfer.data.conversion import as_dataset, evaluation_rows
 from hf_transfer.data.episodes import episodes_for
 from hf_transfer.data.fourier import FourierCollator, TargetLight
+from hf_transfer.data.label_sets import LabelSetCollator, label_tables
 from hf_transfer.data.masked_patches import with_patch_masks
 from hf_transfer.data.masking import repeatable
 from hf_transfer.data.samplers import WEIGHT_COLUMN, DomainBalancedSampler, ShuffleSampler, WeightedSampler
@@ -59,6 +60,7 @@ from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
 from hf_transfer.training.muon import NAME as MUON
 from hf_transfer.training.muon import muon_groups
+from hf_transfer.training.objectives import label_sets_of
 from hf_transfer.training.publishing_trainer import PublishingTrainer
 from hf_transfer.training.steps import steps_for
 from hf_transfer.training.transfer_callback import TransferCallback
@@ -150,7 +152,7 @@ class TransferTrainer(PublishingTrainer):
         self.check_processors()
         for objective in model.objectives.values() if train_dataset is not None else ():
             objective.check_batch(self._train_batch_size * args.world_size)
-        self.train_collator = self._choose_train_collator()
+        self.train_collator = self._with_label_sets(self._choose_train_collator())
         self.resumed_from: str | None = None
         if args.push_to_hub:
             self.check_publishable()
@@ -185,6 +187,7 @@ class TransferTrainer(PublishingTrainer):
             check_two_domains(column_values(dataset, "domain"))
         if "environments" in model.needs:
             check_environments(dataset)
+        label_tables(dataset, label_sets_of(model.objectives))
         if model.reads_labels:
             self._check_labels(model, dataset, "training")
 
@@ -274,6 +277,17 @@ class TransferTrainer(PublishingTrainer):
         beta = self.args.fourier_adaptation
         return FourierCollator(collator, TargetLight.of(self.known_rows, beta), beta, self.data_seed)
 
+    def _with_label_sets(self, collator: Callable) -> Callable:
+        """The collator, with the further labels that objectives read."""
+        sets = label_sets_of(self.transfer_model.objectives)
+        if not sets or self.train_dataset is None:
+            return collator
+        if isinstance(self.train_dataset, RowStream):
+            raise ValueError("`label_sets` find further labels by the number of a row, which a stream has not.")
+        if self.args.train_sampling_strategy == "batch_rebalance":
+            raise ValueError("`label_sets` read rows one by one: leave `train_sampling_strategy` out.")
+        return LabelSetCollator(collator, label_tables(self.known_rows, sets))
+
     def _numbering(self, collator: Callable) -> Callable:
         """The collator, with the numbers of the rows where an objective asks for them and no row ever changes."""
         if "row_numbers" not in self.transfer_model.needs or self.train_dataset is None:
@@ -345,8 +359,10 @@ class TransferTrainer(PublishingTrainer):
         """
         rows = self._remove_unused_columns(self.train_dataset)
         sampler, collator = ShuffleSampler(len(self.train_dataset), self.data_seed), self.data_collator
-        if numbered and isinstance(self.train_collator, NumberingCollator):
-            rows, sampler, collator = VisitedRows(rows), VisitSampler(sampler), self.train_collator
+        trains = self.train_collator
+        trains = trains.collator if isinstance(trains, LabelSetCollator) else trains
+        if numbered and isinstance(trains, NumberingCollator):
+            rows, sampler, collator = VisitedRows(rows), VisitSampler(sampler), trains
         return DataLoader(
             rows,
             batch_size=self._train_batch_size,

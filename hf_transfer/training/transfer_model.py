@@ -32,6 +32,7 @@ from hf_transfer.core.objective import (
 from hf_transfer.core.readout import Readout
 from hf_transfer.core.supervision import FromLabels, FromModel, NoTask, TaskLoss
 from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, problem_type_of
+from hf_transfer.data.label_sets import split_label_sets
 from hf_transfer.data.visits import seed_of
 from hf_transfer.hub import complete_adapter
 from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unwrap_peft
@@ -209,7 +210,7 @@ class TransferModel(nn.Module):
             row_numbers: [B], the numbers of the rows in the training set.
             inputs: what the Hugging Face model takes.
         """
-        inputs = {name: value for name, value in inputs.items() if value is not None}
+        inputs, label_sets = split_label_sets({name: one for name, one in inputs.items() if one is not None})
         if self.training and self.phase is not None and not self.phase.joins_task:
             return self._phase_output(inputs, labels, domain)
         working = self.training and len(self.objectives) > 0
@@ -226,13 +227,18 @@ class TransferModel(nn.Module):
             return self._evaluated(task_loss, view, outputs)
         terms = {} if task_loss is None else {"task": task_loss}
         if working:
-            terms |= self._objective_losses(replace(view, row_numbers=row_numbers))
+            terms |= self._objective_losses(replace(view, row_numbers=row_numbers, label_sets=label_sets))
         ramp = 1.0 if self.progress >= self.objective_warmup else self.progress / self.objective_warmup
         weights = {name: ramp * objective.weight for name, objective in self.objectives.items()}
         weights |= {} if self.alternating is None else {self.alternating: 1.0}
         weights["task"] = self.task_loss_weight
         total = sum(weights[name] * value for name, value in terms.items()) if terms else None
         losses = {self._logged_name(name): value.detach() for name, value in terms.items()}
+        if working:
+            told = (
+                (f"{name}_{part}", value) for name, one in self.objectives.items() for part, value in one.parts.items()
+            )
+            losses |= dict(told)
         return TransferOutput(loss=total, logits=self._told_logits(view, outputs), losses=losses)
 
     def _evaluated(self, task_loss: Tensor | None, view: View, outputs: ModelOutput) -> TransferOutput:

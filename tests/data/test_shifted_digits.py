@@ -89,8 +89,9 @@ def test_coloured_mnist_by_its_options(few_mnist):
 
 
 def test_the_label_of_a_turned_digit_is_its_angle(few_mnist):
-    images, _ = few_mnist
+    images, digits = few_mnist
     rows = load("mnist_angles", options={"largest": 40})
+    assert rows["digit"][:] == digits.tolist()
     assert len(rows) == 200 and rows.features["label"].dtype == "float32"
     for place in (0, 77, 199):
         label = rows[place]["label"]
