@@ -166,7 +166,7 @@ def rank(
     free_disk: Annotated[bool, typer.Option(help="Remove each model after use, if it was not there before.")] = False,
     seed: Annotated[int, typer.Option(help="Draws the rows when there are more than max_samples.")] = 0,
     parallel: Annotated[
-        str, typer.Option(help='What several processes share: "data", "models", or what is faster, "auto".')
+        str, typer.Option(help='What several processes share: "data", "models", or by their numbers, "auto".')
     ] = "auto",
     output_dir: Annotated[Path | None, typer.Option(help="Keep finished rows, table, JSON and chart here.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the ranking in output_dir.")] = False,

@@ -4,8 +4,8 @@
     models:  process p runs the models p, p + P, p + 2P, ... on all rows; finished rows are gathered at the end
     auto:    models, where there are at least P candidates, at most 10,000 rows, and no model is removed after use
 
-Both give the ranking of one process. Of many small models loading takes the most time, and `models` loads each once.
-The bound of `auto` is a choice of ours: on more rows a model runs so long that the slowest one decides.
+Both give the ranking of one process. `models` loads each model on one process alone and merges no statistics; the
+process with the slowest models decides when it ends. The bound on the rows is a choice of ours, not a measured one.
 """
 
 from __future__ import annotations
