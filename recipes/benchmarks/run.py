@@ -213,7 +213,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     full = arguments.suite == "full"
     arguments.runs_dir = arguments.runs_dir or Path("outputs" if full else "outputs/quick_benchmarks")
-    arguments.output_dir = arguments.output_dir or (HERE / "results" if full else arguments.runs_dir / "results")
+    arguments.output_dir = arguments.output_dir or (
+        Path(os.path.relpath(HERE / "results")) if full else arguments.runs_dir / "results"
+    )
     return arguments
 
 

@@ -90,6 +90,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "ratio: median over rounds in turn",
         "--seconds 2",
     ),
+    "peers": Benchmark(
+        "losses beside those of other libraries, each in an environment of its own",
+        "median over turns; no spread",
+        "--rounds 1",
+        folders="--runs_dir {runs}/peers",
+    ),
     "step_costs": Benchmark("a training step of two checkouts", MEDIAN, hindrance=two_checkouts),
     "ranking": Benchmark(
         "ranking beside other implementations and beside fine-tuning",

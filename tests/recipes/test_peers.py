@@ -1,0 +1,58 @@
+"""The comparison with other libraries: gaps are those of the tensors, and a library that cannot be had has a row."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def peers():
+    """They import each other as scripts do."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module("peers")
+    sys.path.remove(str(BENCHMARKS))
+
+
+def found(value: float, gradient: list[float], ms: float, name: str = "first") -> dict:
+    return {"MCC": {"value": value, "gradients": {name: torch.tensor(gradient)}, "ms": ms}}
+
+
+def test_gaps_and_times(peers, monkeypatch):
+    made = {"hf_transfer": found(2.0, [1.0, -4.0], 1.0), "lightly": found(1.5, [1.0, -3.0], 3.0)}
+    monkeypatch.setattr(peers, "environment_of", lambda library, folder: "python")
+    monkeypatch.setattr(peers, "measured", lambda library, python: made[library])
+    (row,) = peers.compare("lightly", Path("unused"), rounds=2)
+    assert row["value_gap"] == 0.25 and row["gradient_gap"] == 0.25  # 0.5 of 2, 1 of 4
+    assert (row["ms"], row["their_ms"], row["ratio"]) == (1.0, 3.0, 3.0)
+    made["lightly"] = found(1.5, [1.0, -3.0], 3.0, name="second")
+    with pytest.raises(RuntimeError, match="gradients of"):
+        peers.compare("lightly", Path("unused"), rounds=1)
+
+
+def test_a_library_that_cannot_be_installed_has_a_row(peers, monkeypatch, tmp_path):
+    monkeypatch.setattr(peers.venv, "create", lambda folder, with_pip: folder.mkdir(parents=True))
+    monkeypatch.setattr(sys, "argv", ["peers.py", "--runs_dir", str(tmp_path / "runs"), "--output_dir", str(tmp_path)])
+    (tmp_path / "peers.json").write_text('{"rows": [{"library": "kept==1", "error": "was not there"}]}')
+    peers.main()  # the environments have no interpreter
+    rows = [line for line in (tmp_path / "peers.md").read_text().splitlines() if "not measured" in line]
+    assert [row.split("|")[1].strip().split("==")[0] for row in rows] == ["kept", "pytorch-adapt", "lightly"]
+
+
+def test_every_loss_here_has_a_value_and_gradients(peers):
+    losses = importlib.import_module("peers_losses")
+    own = losses.LIBRARIES["hf_transfer"]()
+    given = losses.inputs(torch.float64)
+    own["BSP"](given).backward()
+    source = given["source"].detach()
+    largest = torch.linalg.eigvalsh(source @ source.T)[-1]
+    direction = torch.linalg.svd(source)[2][0]
+    torch.testing.assert_close(given["source"].grad, 2 * torch.outer(source @ direction, direction))
+    assert largest < own["BSP"](given) < 3 * largest
+    for name, loss in own.items():
+        made = losses.measure(loss)
+        assert torch.isfinite(torch.tensor(made["value"])) and made["gradients"] and made["ms"] > 0, name
