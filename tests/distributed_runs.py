@@ -57,7 +57,7 @@ SELF_SUPERVISED = {
     "lejepa": {"gaussian_share": 0.5, "projection_dim": 8, "hidden_size": 8, "directions": 16},
 }
 PARTS = {
-    **{f"{units}_{name}": (units, (name,)) for units in ("tokens", "pixels") for name in ("adda", "mcd")},
+    **{f"tokens_{name}": ("tokens", (name,)) for name in ("adda", "mcd")},
     "tokens": ("tokens", tuple(name for name in test_unit_matrix.PLAIN if name not in test_unit_matrix.OF_MAPS)),
     "pixels": ("pixels", tuple(name for name in test_unit_matrix.PLAIN if name != "dacs")),
     "maps": ("pixels", ()),

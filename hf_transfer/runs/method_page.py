@@ -20,7 +20,12 @@ START: dict[str, dict[str, Any]] = {
     "validators": {**LABELLED, "target_dataset": "UNLABELLED", "objectives": {"cdan": {}}},
 }
 """Family -> what an experiment is told besides the method, `LABELLED` for the others."""
-PLACEHOLDERS = {"teacher": "FOLDER", "checkpoints": ["FOLDER", "FOLDER"], "source_head": "FOLDER"}
+PLACEHOLDERS = {
+    "teacher": "FOLDER",
+    "checkpoints": ["FOLDER", "FOLDER"],
+    "source_head": "FOLDER",
+    "columns": {"COLUMN": 2},
+}
 """Keywords without a default -> what shows their kind."""
 BESIDE = {
     "b_tuning": {"objectives": {"b_tuning": {"ranking": "RANKING"}}},

@@ -119,7 +119,7 @@ def test_it_trains_where_some_pictures_are_unlabelled(kind, labels):
 
 
 def test_label_smoothing_would_be_passed_over_and_is_refused():
-    with pytest.raises(ValueError, match="masks, boxes and key points have a loss of their own"):
+    with pytest.raises(ValueError, match="masks, boxes, key points and spans have a loss of their own"):
         TransferModel(make("yolos"), label_smoothing=0.1)
 
 

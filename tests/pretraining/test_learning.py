@@ -45,6 +45,7 @@ def probe(model, rows) -> float:
     return ((features[TRAINED:] @ weights).argmax(dim=1) == labels[TRAINED:]).float().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_features_become_better_than_those_of_random_weights(name, rows, tmp_path):
     model = backbone()

@@ -30,9 +30,16 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"rank_{rank}.pt") for rank in (0, 1)]
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """What one process found with all rows."""
+    return pair_processes.run_all(None)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip_even", "clip_uneven", "siglip_even", "siglip_uneven"])
-def test_two_processes_equal_one_of_the_joined_batch(two, name):
-    alone = pair_processes.run_all(None)[name]
+def test_two_processes_equal_one_of_the_joined_batch(two, alone, name):
+    alone = alone[name]
     assert len(alone) > 30
     for found in two:
         assert found[name].keys() == alone.keys()

@@ -398,6 +398,7 @@ def test_compiles_without_graph_breaks(form):
     assert_all_close(gradients(compiled, inputs), gradients(run, inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ on a CPU")
 def test_the_code_torch_compile_generates_is_right():
     inputs = make_inputs(20)
