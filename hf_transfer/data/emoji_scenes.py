@@ -9,7 +9,7 @@ emoji differently, so that the same names of classes hold in both domains; layou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def emoji_masks(
         return {"image": scene.image, "mask": PILImage.fromarray(scene.mask), "classes": shown}
 
     made = _scenes(vendor, folder, categories, settings, {"train": rows, "test": test_rows}, seed)
-    return DatasetDict({s: Dataset.from_list([row(one) for one in scenes], features) for s, scenes in made.items()})
+    return _tables(made, features, row)
 
 
 def emoji_boxes(
@@ -112,7 +112,7 @@ def emoji_boxes(
         return {"image": scene.image, "objects": {"bbox": scene.boxes, "category": scene.classes}}
 
     made = _scenes(vendor, folder, categories, settings, {"train": rows, "test": test_rows}, seed)
-    return DatasetDict({s: Dataset.from_list([row(one) for one in scenes], features) for s, scenes in made.items()})
+    return _tables(made, features, row)
 
 
 def emoji_points(
@@ -132,12 +132,7 @@ def emoji_points(
     settings = SceneSettings(size=size, most=1, smallest=0.45, largest=0.6, background=background)
     features = Features({"image": Image(), "keypoints": List(List(Value("float32")))})
     made = _scenes(vendor, folder, categories, settings, {"train": rows, "test": test_rows}, seed, LARGEST_TURN)
-    return DatasetDict(
-        {
-            split: Dataset.from_list([{"image": one.image, "keypoints": one.points} for one in scenes], features)
-            for split, scenes in made.items()
-        }
-    )
+    return _tables(made, features, lambda scene: {"image": scene.image, "keypoints": scene.points})
 
 
 @dataclass
@@ -175,6 +170,11 @@ def _scenes(
         generator = np.random.default_rng([seed, place, *vendor.encode()])
         made[split] = [scene(drawings, photographs, settings, generator, turn) for _ in range(rows[split])]
     return made
+
+
+def _tables(made: dict[str, list[Scene]], features: Features, row: Callable[[Scene], dict[str, Any]]) -> DatasetDict:
+    """The scenes of every split as rows."""
+    return DatasetDict({split: Dataset.from_list(list(map(row, scenes)), features) for split, scenes in made.items()})
 
 
 def drawings_by_class(pictures: Dataset, categories: Sequence[str]) -> list[list[PILImage.Image]]:

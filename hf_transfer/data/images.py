@@ -121,6 +121,18 @@ def _as_tensor(values: list) -> torch.Tensor | list:
     return torch.tensor(values)
 
 
+def only_picture_column(rows: Dataset, role: str) -> str:
+    """The name of the column of pictures.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    images = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
+    if len(images) != 1:
+        raise ValueError(f"the {role} rows need one column of pictures, got {images} in {rows.column_names}.")
+    return images[0]
+
+
 def image_processor(size: int, num_channels: int) -> ViTImageProcessorPil:
     """The image processor that does what `to_pixel_values` does, to be saved with a model so that raw images can be
     read.

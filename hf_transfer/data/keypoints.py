@@ -16,7 +16,7 @@ from hf_transfer.core.task_loss import IGNORED_LABEL, REGRESSION
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
-from hf_transfer.data.images import undecoded
+from hf_transfer.data.images import only_picture_column, undecoded
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
 
@@ -51,13 +51,11 @@ def arranged_points(rows: Dataset, role: str, column: str | None = None) -> Data
     Raises:
         ValueError: none or several columns of pictures, or a column of points that is not there.
     """
-    images = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
-    if len(images) != 1:
-        raise ValueError(f"the {role} rows need one column of pictures, got {images} in {rows.column_names}.")
+    pictures = only_picture_column(rows, role)
     found = point_column(rows, column)
     if found is None and column is not None:
         raise ValueError(f"the {role} rows have no column `{column}` of key points; they have {rows.features}.")
-    kept = [images[0], *([found] if found else []), *({"domain"} & set(rows.column_names))]
+    kept = [pictures, *([found] if found else []), *({"domain"} & set(rows.column_names))]
     rows = rows.select_columns(kept)
     return rows.rename_column(found, "labels") if found not in (None, "labels") else rows
 

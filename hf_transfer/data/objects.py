@@ -19,7 +19,7 @@ from hf_transfer.core.task_loss import IGNORED_LABEL, MULTI_LABEL
 from hf_transfer.data.class_names import check_names
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
-from hf_transfer.data.images import undecoded
+from hf_transfer.data.images import only_picture_column, undecoded
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
 
@@ -51,23 +51,21 @@ def arranged_objects(rows: Dataset, role: str, column: str | None = None) -> Dat
     Raises:
         ValueError: none or several columns of pictures, or a column of objects that is not there.
     """
-    images = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
-    if len(images) != 1:
-        raise ValueError(f"the {role} rows need one column of pictures, got {images} in {rows.column_names}.")
+    pictures = only_picture_column(rows, role)
     found = object_column(rows, column)
     if found is None:
         if column is not None:
             raise ValueError(
                 f"the {role} rows have no column `{column}` of boxes and categories; they have {rows.features}."
             )
-        return rows.select_columns([images[0], *({"domain"} & set(rows.column_names))])
+        return rows.select_columns([pictures, *({"domain"} & set(rows.column_names))])
     feature = rows.features[found]
     boxes, categories = _key(feature, BOX_KEYS), _key(feature, CATEGORY_KEYS)
     wanted = {"bbox": feature[boxes], "category": feature[categories]}
-    kept = rows.select_columns([images[0], found, *({"domain"} & set(rows.column_names))])
+    kept = rows.select_columns([pictures, found, *({"domain"} & set(rows.column_names))])
     if found == "labels" and set(feature) == set(wanted):
         return kept
-    plain = undecoded(kept.with_format(None), images[0])
+    plain = undecoded(kept.with_format(None), pictures)
     others = {name: one for name, one in plain.features.items() if name != found}
 
     def pick(cell: dict[str, Any] | None) -> dict[str, Any]:
@@ -75,7 +73,7 @@ def arranged_objects(rows: Dataset, role: str, column: str | None = None) -> Dat
 
     features = Features({**others, "labels": wanted})
     picked = plain.map(pick, input_columns=found, remove_columns=[found], features=features, desc="Reading boxes")
-    return picked.cast_column(images[0], rows.features[images[0]]).with_format(**format_of(rows))
+    return picked.cast_column(pictures, rows.features[pictures]).with_format(**format_of(rows))
 
 
 def category_names(rows: Dataset) -> tuple[str, ...]:

@@ -441,12 +441,12 @@ class TransferModel(nn.Module):
         """
         path = Path(path)
         self.load_model_weights(path)
-        own = {name for name in self.state_dict() if _is_own(name)}
+        state = self.state_dict()
+        own = {name for name in state if _is_own(name)}
         if own:
             if not (path / OBJECTIVES_FILE).is_file():
                 raise FileNotFoundError(f"{path} has no {OBJECTIVES_FILE}: it was saved without these objectives.")
             stored = load_file(path / OBJECTIVES_FILE)
-            state = self.state_dict()
             present = {name: state[name] for name in constant_names(self)}
             stored = with_constants(stored, present, path / OBJECTIVES_FILE)
             if stored.keys() != own:

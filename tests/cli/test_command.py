@@ -19,21 +19,6 @@ from hf_transfer.runs.report import print_confusion
 from hf_transfer.runs.values import read_names
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hf-transfer", *words])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
-
-
 def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(here, run):
     Path("rank.yaml").write_text("models: [vit]\ndataset: digits\nmax_samples: 50\nscore: [h_score]\nlayers: last\n")
     assert run("rank", "rank.yaml", "--max-samples=40", "--output_dir", "r")[0] == 0

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModelForImageClassification
 
-from hf_transfer.cli import app as cli
 from hf_transfer.hub import MetricFact, RunFacts, push_folder, write_card
 from tests import tiny
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hf-transfer", *words])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def save_run(folder: Path, seed: int, accuracy: float) -> None:
