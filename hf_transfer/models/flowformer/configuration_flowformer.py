@@ -109,8 +109,9 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         norm_type, norm_position: `"layer_norm"` or `"batch_norm"`, before or after each branch. The UEA recipe names
             batch norm, but its released code has layer norms after each branch and one at the end (`final_norm`).
         final_norm: a norm after the last layer; `None` means where norms come before each branch.
-        scale_embeddings: projected time steps times sqrt(width), as the released UEA code does. That code also attends
-            to padding, so that its outputs depend on how far a series was padded: ours never do.
+        scale_embeddings: word embeddings, or projected time steps, times sqrt(width), as the released language model
+            and UEA code have them. The latter also attends to padding, so that its outputs depend on how far a series
+            was padded: ours never do.
         position_embedding_type: `"learned"`, `"sinusoidal"`, `"rotary"` or `"none"`.
         layer_scale_init_value, scale_attention_branch: learned scale of the MLP branch (ImageNet: 1e-3 in the paper,
             1e-5 in the released training), and of the attention branch too if asked; `None` switches it off.
@@ -168,6 +169,7 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
     position_embedding_type: str = "learned"
     rope_theta: float | int = 10000.0
     max_position_embeddings: int = 512
+    scale_embeddings: bool = False
     pooling: str = "mean"
     class_token: bool = False
     classifier_hidden_size: int | None = None
@@ -194,7 +196,6 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
     num_input_channels: int = 1
     prediction_length: int = 24
     scale_inputs: bool = True
-    scale_embeddings: bool = False
 
     state_dim: int = 17
     act_dim: int = 4
@@ -338,6 +339,10 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         if self.pooling == "flatten" and self.modality != "time_series":
             raise ValueError(f"`pooling='flatten'` needs `modality='time_series'`, got {self.modality!r}.")
+        if self.scale_embeddings and self.modality not in ("text", "time_series"):
+            raise ValueError(
+                f"`scale_embeddings=True` needs `modality` 'text' or 'time_series', got {self.modality!r}."
+            )
         if self.class_token and (self.modality != "text" or self.pooling != "first"):
             raise ValueError("`class_token=True` needs `modality='text'` and `pooling='first'`, which reads it.")
         if self.pooling == "first" and self.is_causal:

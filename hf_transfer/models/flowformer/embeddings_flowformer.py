@@ -44,8 +44,19 @@ class FlowformerPositions(nn.Module):
         return hidden_states
 
 
+class FlowformerScaledWordEmbeddings(nn.Embedding):
+    """Word embeddings times `embed_scale`, the name by which PEFT finds the factor."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, padding_idx: int | None, embed_scale: float):
+        super().__init__(vocab_size, hidden_size, padding_idx=padding_idx)
+        self.embed_scale = embed_scale
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return super().forward(input_ids) * self.embed_scale
+
+
 class FlowformerTextEmbeddings(nn.Module):
-    """word(id) + position + token type (if `type_vocab_size > 0`)."""
+    """word(id) + position + token type (if `type_vocab_size > 0`); words times sqrt(D) with `scale_embeddings`."""
 
     input_names = ("input_ids", "inputs_embeds", "token_type_ids")
     main_input_name = "input_ids"
@@ -54,7 +65,9 @@ class FlowformerTextEmbeddings(nn.Module):
     def __init__(self, config):
         super().__init__()
         size = config.stages[0]["hidden_size"]
-        self.word_embeddings = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        words = (config.vocab_size, size, config.pad_token_id)
+        scale = config.scale_embeddings
+        self.word_embeddings = FlowformerScaledWordEmbeddings(*words, size**0.5) if scale else nn.Embedding(*words)
         self.positions = FlowformerPositions(config, config.max_position_embeddings, size)
         self.token_types = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)

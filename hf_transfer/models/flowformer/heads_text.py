@@ -41,7 +41,7 @@ class FlowformerForSequenceClassification(FlowformerPreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if module is self and self.class_token is not None:
-            init.normal_(self.class_token, std=self.config.initializer_range)
+            init.zeros_(self.class_token)
 
     @can_return_tuple
     def forward(

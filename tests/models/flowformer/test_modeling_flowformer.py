@@ -416,3 +416,13 @@ def test_projected_steps_are_scaled_by_the_root_of_the_width():
     values = tiny_inputs(tiny_config("time_series"))["past_values"]
     plain, scaled = (model_of("time_series", scale_embeddings=scale).embeddings for scale in (False, True))
     torch.testing.assert_close(scaled.project(values, None), plain.project(values, None) * 4)
+
+
+def test_words_are_scaled_by_the_root_of_the_width():
+    ids = tiny_inputs(tiny_config())["input_ids"]
+    plain, scaled = (model_of(scale_embeddings=scale) for scale in (False, True))
+    torch.testing.assert_close(scaled.get_input_embeddings()(ids), plain.get_input_embeddings()(ids) * 4)
+    scaled.resize_token_embeddings(40)
+    torch.testing.assert_close(scaled.get_input_embeddings()(ids), plain.get_input_embeddings()(ids) * 4)
+    with pytest.raises(ValueError, match="scale_embeddings"):
+        tiny_config("image", scale_embeddings=True)
