@@ -155,6 +155,10 @@ def rank(
         list[str] | None,
         typer.Option("--input-column", "--text-column", "--text-columns", help="Where the names leave a doubt."),
     ] = None,
+    forecasting: Annotated[
+        str | None,
+        typer.Option(help="Rows are steps of series: rank on windows, '{context_length: 96, prediction_length: 24}'."),
+    ] = None,
     batch_size: Annotated[str, typer.Option(help='Rows at once, or "auto"; halved when memory runs out.')] = "auto",
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")] = None,
     max_samples: Annotated[int | None, typer.Option(help="Rank on at most so many rows.")] = None,
@@ -180,8 +184,9 @@ def rank(
 
     from hf_transfer.ranking.ranking import NothingScoredError
     from hf_transfer.runs.rank import run_ranking
-    from hf_transfer.runs.values import read_names
+    from hf_transfer.runs.values import read_mapping, read_names
 
+    options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
     query = {name: options.pop(name) for name in ("filter", "author", "search", "limit")}
     # What is too large is found and shown with that reason, so that `max_params` is no part of the query.
     options |= {"models": models or [], "layers": _numbers(layers)}
@@ -209,7 +214,8 @@ def rank(
         typer.echo(f"Saved to {output_dir}.")
     if ranking.candidates:
         start = ("--model", ranking.best.model) if output_dir is None else ("--from-ranking", output_dir)
-        tell_next("hf-transfer", "adapt", *start, "--dataset", dataset)
+        further = () if forecasting is None else ("--forecasting", forecasting)
+        tell_next("hf-transfer", "adapt", *start, "--dataset", dataset, *further)
 
 
 @app.command()

@@ -23,6 +23,10 @@ TEXT_COLUMN = Annotated[
 ]
 MAX_SAMPLES = Annotated[int | None, typer.Option(min=1, help="At most so many random rows.")]
 SEED = Annotated[int, typer.Option(help="Draws the rows when there are more than max_samples.")]
+FORECASTING = Annotated[
+    str | None,
+    typer.Option(help="Windows of a table of steps: '{context_length: 96, prediction_length: 24}'; as the model's."),
+]
 OVERWRITE = Annotated[bool, typer.Option(help="Replace what is there.")]
 JSON = Annotated[bool, typer.Option("--json", help="Everything that was measured as JSON, and no tables.")]
 
@@ -60,6 +64,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="For an image and a text tower: 'a photo of a {}.', once or several times."),
     ] = None,
+    forecasting: FORECASTING = None,
     output: Annotated[Path | None, typer.Option(help="Write everything that was measured to this JSON file.")] = None,
     overwrite: OVERWRITE = False,
     as_json: JSON = False,
@@ -78,6 +83,7 @@ def evaluate(
     options = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size, "seed": seed}
     options["few_shot"] = None if few_shot is None else read_mapping(few_shot, "few_shot")
     options["converters"] = None if converters is None else read_mapping(converters, "converters")
+    options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
     columns = {"label_column": label_column, "text_columns": read_names(text_column), "max_samples": max_samples}
     found = run_evaluation(model, dataset, split=split, task=task, prompts=prompt or (), **options, **columns)
     if not PartialState().is_main_process:
@@ -111,6 +117,7 @@ def predict(
     all_probabilities: Annotated[bool, typer.Option(help="Of every class, not of the predicted one alone.")] = False,
     batch_size: BATCH_SIZE = 64,
     max_length: MAX_LENGTH = None,
+    forecasting: FORECASTING = None,
     overwrite: OVERWRITE = False,
     as_json: Annotated[bool, typer.Option("--json", help="How often each class was predicted, as JSON.")] = False,
 ) -> None:
@@ -122,8 +129,9 @@ def predict(
     from collections import Counter
 
     from hf_transfer.runs.predict import check_output, predict_rows, save_predictions
-    from hf_transfer.runs.values import read_names
+    from hf_transfer.runs.values import read_mapping, read_names
 
+    options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
     check_output(output, overwrite)
     options["text_columns"] = read_names(options.pop("text_column"))
     found = predict_rows(pictures=None if overwrite else output.with_suffix(""), **options)

@@ -5,6 +5,7 @@ past_values  [L, C]      labels  [H * C], the H future steps one after the other
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,18 @@ import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from hf_transfer.data.checks import LABEL_COLUMNS
-from hf_transfer.data.holes import refuse_empty_cells, row_name
+from hf_transfer.data.holes import row_name
 from hf_transfer.data.optional import import_optional
-from hf_transfer.data.time_series import SERIES
+from hf_transfer.data.step_tables import check_long_enough, series_of
+from hf_transfer.data.time_series import SERIES, series_shape
 
 PAST, FUTURE, LABELS = "past_values", "future_values", "labels"
-ACCEPTED = ("context_length", "prediction_length", "stride", "columns")
+WHOLE_NUMBERS = ("context_length", "prediction_length", "stride")
+ACCEPTED = (*WHOLE_NUMBERS, "columns", "id_column", "time_column", "standardise")
+SERIES_NAME = "series"
+"""Column of the name of a window's series, where a table has several."""
+CHANNELS = "_channels_of_the_table"
+"""Column of the names of the table's columns that are channels, one JSON list in every row."""
 HOURS_READ = 16
 """Of a day of ItalyPowerDemand; the other 8 are to be told."""
 SEASONS = {"winter": 0, "summer": 1}
@@ -35,56 +42,99 @@ def checked_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
             "a table of steps is cut into windows by `forecasting: {context_length: 96, prediction_length: 24}`, and "
             f"possibly {list(ACCEPTED[2:])}; got {given}."
         )
-    found = {"stride": 1, "columns": None, **given}
-    for name in ACCEPTED[:3]:
-        if not isinstance(found[name], int) or found[name] < 1:
+    found = {"stride": 1, "columns": None, "id_column": None, "time_column": None, "standardise": True, **given}
+    for name in WHOLE_NUMBERS:
+        if isinstance(found[name], bool) or not isinstance(found[name], int) or found[name] < 1:
             raise ValueError(f"`forecasting`: `{name}` should be a whole number from 1 on, got {found[name]!r}.")
+    if not isinstance(found["standardise"], bool):
+        raise ValueError(f"`forecasting`: `standardise` should be true or false, got {found['standardise']!r}.")
+    if found["columns"] is not None and (isinstance(found["columns"], str) or not found["columns"]):
+        raise ValueError(f"`forecasting`: `columns` should be a list of names, got {found['columns']!r}.")
     return found
-
-
-def number_columns(rows: Dataset, named: Sequence[str] | None) -> list[str]:
-    """The columns of numbers, one for each channel.
-
-    Raises:
-        ValueError: none, or one that was named and holds no numbers.
-    """
-    kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in rows.features.items()}
-    found = [name for name, kind in kinds.items() if kind.startswith(("int", "float", "double"))]
-    missing = [name for name in named or () if name not in found]
-    if missing or not found:
-        raise ValueError(f"`forecasting`: {missing or 'no columns'} hold numbers, which {found} of {list(kinds)} do.")
-    return list(named or found)
 
 
 def windows_of(rows: Dataset, settings: Mapping[str, Any] | None, role: str) -> Dataset:
     """Windows of a table whose rows are steps in the order of time.
 
     Args:
-        rows: of numbers.
-        settings: context_length L, prediction_length H, stride between windows, columns.
+        rows: of numbers, see `hf_transfer.data.step_tables`.
+        settings: context_length L, prediction_length H, stride between windows, columns, id_column, time_column.
         role: of the rows, for messages.
 
     Raises:
-        ValueError: as `checked_settings` and `number_columns`; an empty cell; fewer steps than one window.
+        ValueError: as `checked_settings` and `series_of`; a series with fewer steps than one window.
     """
     found = checked_settings(settings)
-    columns = number_columns(rows, found["columns"])
-    refuse_empty_cells(rows, columns, role)
-    values = np.stack([np.asarray(rows.with_format(None)[name][:], dtype=np.float32) for name in columns], axis=1)
+    series, channels = series_of(rows, found, role)
     past, future = found["context_length"], found["prediction_length"]
-    if len(values) < past + future:
-        raise ValueError(
-            f"the {role} dataset has {len(values)} steps, fewer than the {past} + {future} of one window: give more, "
-            "or a smaller `context_length`."
-        )
-    starts = range(0, len(values) - past - future + 1, found["stride"])
-    return Dataset.from_dict(
-        {
-            PAST: [values[start : start + past].tolist() for start in starts],
-            LABELS: [values[start + past : start + past + future].flatten().tolist() for start in starts],
-        },
-        features=Features({PAST: List(List(Value("float32"))), LABELS: List(Value("float32"))}),
-    )
+    check_long_enough(series, past + future, f"the {past} + {future} of one window", role)
+    cuts = [
+        (one.name, one.values[start : start + past + future])
+        for one in series
+        for start in range(0, len(one.values) - past - future + 1, found["stride"])
+    ]
+    values = [values for _, values in cuts]
+    labels = [one[past:].flatten().tolist() for one in values]
+    windows = _named_windows([name for name, _ in cuts], [one[:past] for one in values], channels)
+    return windows.add_column(LABELS, labels, feature=List(Value("float32")))
+
+
+def last_windows(rows: Dataset, settings: Mapping[str, Any] | None, role: str) -> Dataset:
+    """The last past of every series, whose future is not known. Arguments and errors as of `windows_of`."""
+    found = checked_settings(settings)
+    series, channels = series_of(rows, found, role)
+    past = found["context_length"]
+    check_long_enough(series, past, f"the {past} that the model reads", role)
+    return _named_windows([one.name for one in series], [one.values[-past:] for one in series], channels)
+
+
+def _named_windows(names: Sequence[str | None], past: Sequence[np.ndarray], channels: Sequence[str]) -> Dataset:
+    rows: dict[str, list] = {PAST: [one.tolist() for one in past], CHANNELS: [json.dumps(channels)] * len(past)}
+    features = Features({PAST: List(List(Value("float32"))), CHANNELS: Value("string")})
+    if None not in names:
+        rows[SERIES_NAME], features[SERIES_NAME] = list(names), Value("string")
+    return Dataset.from_dict(rows, features=features)
+
+
+def channel_names(windows: Dataset) -> list[str] | None:
+    """The names of the channels of a table's windows; None of other windows."""
+    return json.loads(windows[0][CHANNELS]) if CHANNELS in windows.column_names else None
+
+
+def scale_of(windows: Dataset) -> dict[str, list[float]]:
+    """The mean and the deviation of every channel over all steps of the windows of `windows_of`."""
+    past = np.asarray(windows.with_format(None)[PAST][:], dtype=np.float64)
+    future = np.asarray(windows.with_format(None)[LABELS][:], dtype=np.float64).reshape(len(past), -1, past.shape[2])
+    steps = np.concatenate([past, future], axis=1)
+    deviation = steps.std(axis=(0, 1))
+    return {"mean": steps.mean(axis=(0, 1)).tolist(), "deviation": np.where(deviation > 0, deviation, 1.0).tolist()}
+
+
+def standardised(windows: Dataset, scale: Mapping[str, Sequence[float]]) -> Dataset:
+    """Windows in deviations from the mean, past and future alike.
+
+        x = (x - mean) / deviation
+
+    Args:
+        windows: with `past_values`, and `labels` where they have any.
+        scale: of every channel, see `scale_of`.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    mean, deviation = np.asarray(scale["mean"]), np.asarray(scale["deviation"])
+    channels = series_shape(windows)[0]
+    if channels != len(mean):
+        raise ValueError(f"the rows have {channels} channels, and the model was trained on {len(mean)}.")
+
+    def scaled(batch: dict[str, list]) -> dict[str, list]:
+        found = {PAST: [((np.asarray(one) - mean) / deviation).tolist() for one in batch[PAST]]}
+        if LABELS in batch:
+            rows = [np.asarray(one).reshape(-1, channels) for one in batch[LABELS]]
+            found[LABELS] = [((one - mean) / deviation).flatten().tolist() for one in rows]
+        return found
+
+    return windows.with_format(None).map(scaled, batched=True, features=windows.features, desc="Standardising")
 
 
 def with_flat_future(rows: Dataset, role: str) -> Dataset:

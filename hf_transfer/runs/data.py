@@ -176,6 +176,7 @@ def load_data(
     train = load(arguments.dataset, arguments.split, **own)
     check_not_empty(train, "training")
     train = task.arranged(train, arguments, f"training (`{arguments.dataset}`)")
+    arguments = task.settled(arguments, train)
     label_column, kind = task.label_column(arguments), None
     if reads_labels and has_labels(train, label_column):
         train, kind = task.read_labels(train, "training", arguments)

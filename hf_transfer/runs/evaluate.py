@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
@@ -24,7 +25,7 @@ from hf_transfer.runs.evaluate_pairs import evaluate_pairs
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.report import Remembering
 from hf_transfer.runs.results import Measured
-from hf_transfer.runs.task import find_evaluation_task
+from hf_transfer.runs.task import find_evaluation_task, told_or_remembered
 from hf_transfer.tasks import Task, task_named
 from hf_transfer.tasks.text_generation import check_next_token
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
@@ -48,6 +49,7 @@ def run_evaluation(
     seed: int = 0,
     prompts: Sequence[str] = (),
     converters: Mapping[str, Any] | None = None,
+    forecasting: Mapping[str, Any] | None = None,
 ) -> Measured:
     """Measure a model on rows.
 
@@ -73,6 +75,7 @@ def run_evaluation(
         seed: of these rows.
         prompts: for zero-shot-image-classification, texts with a `{}` for the name of a class.
         converters: changes of the model by name with their keywords, as {"tent": {}}, which adapts to the rows.
+        forecasting: how windows are cut of a table of steps; as the model was trained when left out.
 
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
@@ -95,6 +98,7 @@ def run_evaluation(
         return Measured(evaluate_pairs(arguments, rows, batch_size, reading, prompts), task, len(rows))
     reader = task_named(task)
     columns = DataArguments(dataset, label_column=label_column, text_columns=list(text_columns) or None)
+    columns = replace(columns, **told_or_remembered(arguments, reader, {"forecasting": forecasting}))
     rows = reader.arranged(rows, columns, f"evaluation (`{dataset}`)")
     rows = with_one_label_column(rows, "evaluation", reader.label_column(columns))[0]
     rows = some_rows(rows, max_samples, seed)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hf_transfer.hub import atomic_folder
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import some_rows
 from hf_transfer.runs.models import load_model, load_processor
-from hf_transfer.runs.task import find_evaluation_task
+from hf_transfer.runs.task import find_evaluation_task, told_or_remembered
 from hf_transfer.tasks import task_named, tasks_with_labels
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
@@ -122,6 +122,7 @@ def predict_rows(
     pictures: Path | None = None,
     batch_size: int = 64,
     max_length: int | None = None,
+    forecasting: Mapping[str, Any] | None = None,
 ) -> Predictions:
     """A table of the row's number, its text where it has any, the prediction and how probable it is; and pictures.
 
@@ -140,6 +141,8 @@ def predict_rows(
         pictures: folder for predicted pictures, which may not be there yet.
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
+        forecasting: how windows are cut of a table of steps, whose last one is read of every series; as the model was
+            trained when left out.
 
     Raises:
         ValueError: not a model, no such dataset or column, or another kind of task.
@@ -156,6 +159,8 @@ def predict_rows(
     loaded = load_model(ModelArguments(model=model, task=task), allow_new_weights=False)
     arguments = DataArguments(dataset, text_columns=list(text_columns) or None, max_length=max_length)
     reader = task_named(task)
+    own = told_or_remembered(ModelArguments(model=model, task=task), reader, {"forecasting": forecasting})
+    arguments = replace(arguments, **own)
     rows = without_labels(reader.arranged(without_labels(rows), arguments, f"prediction (`{dataset}`)"))
     numbers = list(some_rows(Dataset.from_dict({"row": range(len(rows))}), max_samples, seed)["row"])
     rows = some_rows(rows, max_samples, seed)

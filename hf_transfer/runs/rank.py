@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_transfer.data.bundled import load
+from hf_transfer.data.forecasts import LABELS, PAST, checked_settings, scale_of, standardised, windows_of
 from hf_transfer.hub import check_can_write
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.ranking import Ranking, find_models, rank_models
@@ -23,6 +24,7 @@ def run_ranking(
     output_dir: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    forecasting: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Ranking:
     """Rank; with an `output_dir` finished rows are kept there while running, and the table, JSON and chart at the end.
@@ -35,6 +37,8 @@ def run_ranking(
         output_dir: a new or empty folder.
         resume: go on in an `output_dir` that holds a ranking; what is unchanged is not scored again.
         overwrite: start over there.
+        forecasting: rank on windows of a table whose rows are steps, as {context_length: 96, prediction_length: 24},
+            standardised by their own mean and deviation.
         options: keywords of `rank_models`.
 
     Raises:
@@ -46,6 +50,9 @@ def run_ranking(
     if output_dir is not None:
         check_ranking_folder(output_dir, resume, overwrite)
     rows = load(dataset, split)
+    if forecasting is not None:
+        rows = windows_of(rows, forecasting, "ranking").select_columns([PAST, LABELS])
+        rows = standardised(rows, scale_of(rows)) if checked_settings(forecasting)["standardise"] else rows
     names = [model_folder(name) for word in models for name in read_models(word)]
     if query is not None:
         found = find_models(**query)

@@ -57,6 +57,7 @@ def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         label_column(raw.test, "test")
     set_seed(config.seed)  # new heads, discriminators and random weights are drawn before the trainer seeds anything
     model, processor = set_up(model_args, data_args, raw, raw.class_names, raw.outputs, raw.kind.problem_type)
+    task.remember(model, data_args, raw.known)
     data = raw.prepared(model.config, processor, data_args, reader=task.prepare, keep_columns=sets)
     if data_args.dat is not None:
         data = drawn_by_importance(raw, data, model_args.task, data_args, config.per_device_eval_batch_size)

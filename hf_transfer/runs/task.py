@@ -5,9 +5,10 @@ A BERT folder reads text and a ViT images, whatever the rows are; rows that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Audio, Dataset, Image, Value
 from peft import PeftConfig
@@ -28,7 +29,8 @@ from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
 from hf_transfer.runs.models import new_config
 from hf_transfer.runs.stream_data import check_streaming
-from hf_transfer.tasks import MAIN_TASKS, TASKS
+from hf_transfer.tasks import MAIN_TASKS, TASKS, Task
+from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
 logger = logging.get_logger(__name__)
@@ -68,6 +70,8 @@ def find_task(
 ) -> str:
     """The task, a key of `TASKS`. Arguments and errors as `with_task`; `rows` is asked in doubt only."""
     config = configuration_of(model_args)
+    if data_args is not None and data_args.forecasting is not None:
+        return TimeSeriesForecasting.name
     if pretraining and has_two_towers(config) and are_pairs(rows()):
         return ZeroShotImageClassification.name
     kinds = set(MAIN_TASKS) if config is None else kinds_of(config)
@@ -114,12 +118,36 @@ def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]
     """The task of a saved model: by its head, where that tells it; of two towers without a head by these; of others as
     `find_task`."""
     config = configuration_of(model_args)
+    remembering = next((name for name, task in TASKS.items() if task.remembered(config)), None)
+    if remembering is not None:
+        return remembering
     saved_as = adapted_class(model_args) or (getattr(config, "architectures", None) or [""])[0]
     if has_two_towers(config) and saved_as.endswith("Model"):
         return ZeroShotImageClassification.name
     if config is not None and language_task(config) == "text-generation":
         return "text-generation"
     return head_task(config, saved_as) or find_task(model_args, rows)
+
+
+def told_or_remembered(
+    model_args: ModelArguments, task: Task, told: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, Any]:
+    """Arguments of the data that one task reads, as the user gives them or as the saved model remembers them.
+
+    Args:
+        model_args: of the saved model.
+        task: of the rows.
+        told: argument -> its value, None where it is not given; of a mapping only keys that are to differ.
+
+    Raises:
+        ValueError: one is given that the task does not read.
+    """
+    given = {name: value for name, value in told.items() if value is not None}
+    for name, value in given.items():
+        if name not in task.own_arguments:
+            raise ValueError(f"`{name}` = {value!r} would be ignored: this task is {task.name}. Leave it out.")
+    kept = task.remembered(configuration_of(model_args))
+    return {**kept, **{name: {**kept.get(name, {}), **value} for name, value in given.items()}}
 
 
 def head_task(config: PreTrainedConfig | None, saved_as: str) -> str | None:

@@ -216,7 +216,9 @@ class DataArguments:
         default=None,
         metadata={
             "help": "For time-series-forecasting of a table whose rows are steps: {context_length: 96, "
-            "prediction_length: 24}, and possibly stride (1) and columns (all of numbers)."
+            "prediction_length: 24}, and possibly stride (1), columns (all of numbers), id_column (of several "
+            "series), time_column (false to read none) and standardise (true: each channel by its training mean and "
+            "deviation)."
         },
     )
 

@@ -91,6 +91,26 @@ class Task:
         """
         return {}
 
+    def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
+        """Write into a model's configuration what reading further rows needs to know of the training rows.
+
+        Args:
+            model: before training.
+            data: arguments of the data.
+            rows: arranged, for training.
+
+        Raises:
+            ValueError: the model's folder has no place for it.
+        """
+
+    def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
+        """The arguments by which test and target rows are read, which may follow from the arranged training rows."""
+        return data
+
+    def remembered(self, config: PreTrainedConfig | None) -> dict[str, Any]:
+        """The arguments of the data that a saved model's configuration tells, by name."""
+        return {}
+
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         """Rows as they were read, in the columns that the other methods of this task expect.
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from peft import PeftModel
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedConfig
 
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.data.collators import PaddingCollator
-from hf_transfer.data.forecasts import FUTURE, PAST, windows_of, with_flat_future
+from hf_transfer.data.forecasts import (
+    FUTURE,
+    PAST,
+    SERIES_NAME,
+    channel_names,
+    last_windows,
+    scale_of,
+    standardised,
+    windows_of,
+    with_flat_future,
+)
 from hf_transfer.data.labels import LabelKind, read_labels
 from hf_transfer.data.time_series import series_shape
 from hf_transfer.evaluation.forecasts import forecast_metrics
@@ -21,9 +32,16 @@ from hf_transfer.modeling.series_models import AutoModelForSeries
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.task import Metrics, Task
 
+SETTINGS = "forecasting"
+"""Of the arguments of the data, and of the configuration of a model that was trained on a table."""
+SCALE = ("mean", "deviation")
+
 
 class TimeSeriesForecasting(Task):
-    """H steps of C channels, H * C numbers of a row, trained by the squared error as a regression is."""
+    """H steps of C channels, H * C numbers of a row, trained by the squared error as a regression is.
+
+    A model that was trained on a table knows how it was cut into windows, and tells values as tables have them.
+    """
 
     name = "time-series-forecasting"
     reads = "time_series"
@@ -36,11 +54,36 @@ class TimeSeriesForecasting(Task):
     def model_class(self) -> Any:
         return AutoModelForSeries
 
+    def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
+        """How windows were cut of a table, and the mean and deviation that standardise each channel."""
+        if channel_names(rows) is None:
+            return
+        settings = dict(self.settled(data, rows).forecasting or {})
+        kept = {**settings, **(scale_of(rows) if settings.get("standardise", True) else {})}
+        if isinstance(model, PeftModel):
+            if getattr(model.config, SETTINGS, None) is None and "mean" in kept:
+                raise ValueError(
+                    "an adapter has no place for the mean and deviation of a table's channels: adapt the whole model "
+                    "first, or read the values as they are by `forecasting: {standardise: false}`."
+                )
+            return
+        model.config.forecasting = kept
+
+    def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
+        names = channel_names(rows)
+        return data if names is None else replace(data, forecasting={**(data.forecasting or {}), "columns": names})
+
+    def remembered(self, config: PreTrainedConfig | None) -> dict[str, Any]:
+        kept = getattr(config, SETTINGS, None)
+        return {} if kept is None else {SETTINGS: {key: kept[key] for key in kept if key not in SCALE}}
+
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         if FUTURE in rows.column_names and PAST in rows.column_names:
             return with_flat_future(rows, role)
         if PAST in rows.column_names:
             return rows
+        if role.startswith("prediction"):
+            return last_windows(rows, arguments.forecasting, role)
         if arguments.test_rows and role.startswith("training"):
             raise ValueError(
                 "windows of one table overlap, so that random ones of them are no test: leave `test_rows` out and "
@@ -62,6 +105,8 @@ class TimeSeriesForecasting(Task):
         return {**sizes, "max_position_embeddings": longest} if architecture.get("pooling") == "flatten" else sizes
 
     def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
+        scale = getattr(config, SETTINGS, None) or {}
+        rows = standardised(rows, scale) if "mean" in scale else rows
         ready = super().prepare(rows, config, processor, **reading)
         lengths = sorted({len(series) for series in ready.with_format(None)[PAST]})
         wanted = config.context_length if config.model_type == "patchtst" else lengths[0]
@@ -88,11 +133,18 @@ class TimeSeriesForecasting(Task):
         """A line for every step and channel of every row."""
         values = np.asarray(outputs, dtype=np.float32)
         channels = getattr(config, "num_input_channels", 1)
+        kept = getattr(config, SETTINGS, None) or {}
+        if "mean" in kept:
+            values = values.reshape(len(values), -1, channels) * np.asarray(kept["deviation"]) + kept["mean"]
+            values = values.reshape(len(values), -1)
         row, number = (index.flatten() for index in np.indices(values.shape))
+        names = channel_names(rows) or range(channels)
+        series = rows[SERIES_NAME][:] if SERIES_NAME in rows.column_names else None
         return {
             "row": row.tolist(),
+            **({} if series is None else {SERIES_NAME: [series[index] for index in row]}),
             "step": (number // channels).tolist(),
-            "channel": (number % channels).tolist(),
+            "channel": [names[index] for index in number % channels],
             "prediction": values.flatten().tolist(),
         }
 

@@ -4,18 +4,21 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from datasets import Dataset
+import torch
+from datasets import Dataset, concatenate_datasets
 from transformers import PatchTSTForRegression
 
 from hf_transfer.data.bundled import load_splits
-from hf_transfer.data.forecasts import windows_of, with_flat_future
+from hf_transfer.data.forecasts import last_windows, windows_of, with_flat_future
 from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
 from hf_transfer.ranking import rank_models
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.predict import run_prediction
+from hf_transfer.runs.rank import run_ranking
 from tests.runs.folders import QUICK
 
 FLOWFORMER = "{model_type: flowformer, modality: time_series, hidden_size: 16, num_hidden_layers: 1, "
@@ -34,7 +37,7 @@ def table(steps: int = 40, phase: float = 0.0) -> Dataset:
 def windows(count: int = 16, phase: float = 0.0) -> Dataset:
     made = windows_of(table(count + 11, phase), {"context_length": 8, "prediction_length": 4}, "given")
     future = [np.reshape(row, (4, 2)).tolist() for row in made["labels"]]
-    return made.remove_columns("labels").add_column("future_values", future)
+    return made.select_columns("past_values").add_column("future_values", future)
 
 
 @pytest.fixture
@@ -112,6 +115,97 @@ def test_a_table_of_steps_is_cut_into_windows(place):
 def test_what_is_no_forecast_is_said(place, argv, message):
     with pytest.raises(ValueError, match=message):
         adapt("--architecture", FLOWFORMER, "--dataset", "steps.csv", *argv)
+
+
+STEPS = "{context_length: 8, prediction_length: 4}"
+
+
+def dated(first: str, steps: int = 24, step: str = "D", **further) -> Dataset:
+    times = pd.date_range(first, periods=steps, freq=step).astype(str).tolist()
+    numbers = np.arange(steps, dtype=float)
+    return Dataset.from_dict({"date": times, "a": 1000 + 10 * np.sin(numbers), "b": numbers, **further})
+
+
+def test_a_model_of_a_table_reads_and_tells_its_values(place):
+    dated("2020-01-01").to_csv("dated.csv", index=False)
+    adapt("--architecture", PATCHTST, "--dataset", "dated.csv", "--forecasting", STEPS)
+    kept = PatchTSTForRegression.from_pretrained("out/model").config.forecasting
+    assert kept["columns"] == ["a", "b"] and kept["context_length"] == 8
+    shops = {name: dated("2021-01-01", 12) for name in ("north", "south")}
+    rows = concatenate_datasets([one.add_column("id", [name] * 12) for name, one in shops.items()])
+    rows.select_columns(["b", "a", "id", "date"]).to_csv("shops.csv", index=False)
+    windows = windows_of(dated("2021-01-01", 12), {"context_length": 8, "prediction_length": 4}, "given")
+    assert run_prediction("out/model", "shops.csv", output=Path("out.csv")) == 2
+    lines = pd.read_csv("out.csv")
+    assert lines["series"].tolist() == ["north"] * 8 + ["south"] * 8 and lines["channel"].tolist() == ["a", "b"] * 8
+    assert lines["step"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3] * 2
+    # What follows the last eight steps is told of these, in the values of the table.
+    model = PatchTSTForRegression.from_pretrained("out/model").eval()
+    past = np.stack([dated("2021-01-01", 12)[name][-8:] for name in "ab"], axis=1)
+    scaled = torch.tensor((past - kept["mean"]) / kept["deviation"], dtype=torch.float32)
+    told = model(past_values=scaled[None]).regression_outputs.detach().numpy().reshape(4, 2)
+    expected = told * kept["deviation"] + kept["mean"]
+    np.testing.assert_allclose(lines["prediction"][:8], expected.flatten(), rtol=1e-4)
+    assert run_evaluation("out/model", "shops.csv").keys() == METRICS and len(windows) == 1
+
+
+def test_tables_are_ranked_on_standardised_windows(place):
+    adapt("--architecture", PATCHTST, "--dataset", "windows.parquet")
+    settings = {"context_length": 8, "prediction_length": 4}
+    found = run_ranking(["out/model"], "steps.csv", forecasting=settings, score="logme", progress=False)
+    table_of_thousands = Dataset.from_dict({name: np.asarray(table()[name]) * 1000 for name in "ab"})
+    table_of_thousands.to_csv("thousands.csv", index=False)
+    other = run_ranking(["out/model"], "thousands.csv", forecasting=settings, score="logme", progress=False)
+    assert found.best.score == pytest.approx(other.best.score, rel=1e-4)
+
+
+def test_steps_are_even_in_days_months_and_whole_numbers():
+    settings = {"context_length": 8, "prediction_length": 4}
+    for step in ("D", "h", "MS", "ME", "7D", "YS"):
+        assert len(windows_of(dated("2020-01-31", step=step), settings, "given")) == 13
+    numbered = dated("2020-01-01").remove_columns("date").add_column("time", list(range(0, 48, 2)))
+    assert np.shape(windows_of(numbered, settings, "given")["past_values"][0]) == (8, 2)
+    days_first = [f"{day:02d}/03/2020" for day in range(1, 25)]
+    assert (
+        len(windows_of(dated("2020-01-01").remove_columns("date").add_column("date", days_first), settings, "x")) == 13
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"a": (3, None)}, "column `a` of the test dataset is empty in row 3"),
+        ({"a": (3, float("inf"))}, "column `a` of the test dataset holds no finite number in row 3"),
+        ({"a": (3, "n/a")}, "column `a` of the test dataset holds numbers and the text 'n/a' in row 3"),
+        ({"date": (23, "2020-01-30")}, "row 23 of column `date` .* comes 7 days .* and most rows 1 day"),
+        ({"date": (3, "2020-01-03")}, "row 3 of column `date` .* is no later than the row before"),
+        ({"date": (3, "soon")}, "column `date` .* holds 'soon', which is no time, in row 3"),
+        ({"date": (3, None)}, "column `date` of the test dataset is empty in row 3"),
+        ({"settings": ("id_column", "shop")}, r"`id_column` names 'shop', and the table has \['date', 'a', 'b'\]"),
+        ({"settings": ("columns", "a")}, "`columns` should be a list of names, got 'a'"),
+        ({"settings": ("standardise", 1)}, "`standardise` should be true or false, got 1"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(changed, message):
+    settings, rows = {"context_length": 8, "prediction_length": 4}, dated("2020-01-01").to_dict()
+    ((column, (place, value)),) = changed.items()
+    if column == "settings":
+        settings[place] = value
+    else:
+        rows[column][place] = value
+        rows[column] = [str(one) for one in rows[column]] if isinstance(value, str) else rows[column]
+    with pytest.raises(ValueError, match=message):
+        windows_of(Dataset.from_dict(rows), settings, "test")
+
+
+def test_a_series_that_is_too_short_is_named():
+    rows = concatenate_datasets(
+        [dated("2020-01-01", steps).add_column("id", [steps] * steps) for steps in (20, 11, 10)]
+    )
+    settings = {"context_length": 8, "prediction_length": 4}
+    with pytest.raises(ValueError, match=r"has 11 steps in the series `11`, fewer than the 8 \+ 4 .*2 of 3 series"):
+        windows_of(rows, settings, "test")
+    assert len(last_windows(rows, settings, "test")) == 3
 
 
 def test_rows_of_other_sizes_are_named():
