@@ -94,6 +94,8 @@ class View:
     """[B, ...], the B rows' labels of each column that objectives name as `label_sets`."""
     row_numbers: Tensor | None = None
     """[B], the numbers of the B rows in the training set, when an objective needs them and rows never change."""
+    class_weights: Tensor | None = None
+    """[C], how much source rows of each class count where class shares differ between the domains; None for alike."""
 
     def rows(self, keep: Tensor) -> View:
         """The view restricted to the units where `keep` ([N], bool) is true, and to the rows that these are of."""
@@ -135,6 +137,16 @@ class View:
         keep[torch.randperm(count, generator=generator)[:units]] = True
         device = next(value.device for value in (self.features, self.logits, self.labels) if value is not None)
         return self.rows(keep.to(device))
+
+    @property
+    def unit_weights(self) -> Tensor | None:
+        """[N], of every source unit the weight of its class, and 1 of all others and of those without a label; None
+        where all classes count alike."""
+        if self.class_weights is None or self.labels is None:
+            return None
+        is_known = self.labels != IGNORED_LABEL
+        is_known = is_known if self.domain is None else is_known & (self.domain == SOURCE)
+        return torch.where(is_known, self.class_weights[self.labels.clamp(min=0)], 1.0)
 
     @property
     def source(self) -> View:
@@ -238,6 +250,8 @@ class Objective(nn.Module):
     """Further label columns of the training set that it reads, as `view.label_sets`."""
     parts: Mapping[str, Tensor] = {}
     """Terms of the last loss by name, detached, which the log tells beside their sum."""
+    weighs_source: ClassVar[bool] = False
+    """Whether it gives source rows the weights of their classes where class shares differ between the domains."""
     label_space: ClassVar[str] = "closed"
     """Which target classes the method is made for: those of the source, "partial" (only some of them) or "open" (also
     others)."""

@@ -46,7 +46,8 @@ class FromLabels(TaskLoss):
     def __call__(self, view: Any, outputs: Mapping[str, Any], config: Any) -> Tensor | None:
         if view.labels is None:
             return None
-        return task_loss(view.logits, view.labels, problem_type_of(config, view.labels), self.label_smoothing)
+        problem_type = problem_type_of(config, view.labels)
+        return task_loss(view.logits, view.labels, problem_type, self.label_smoothing, view.unit_weights)
 
 
 class FromModel(TaskLoss):

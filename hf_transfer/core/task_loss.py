@@ -145,10 +145,19 @@ def row_losses(logits: Tensor, labels: Tensor, problem_type: str, label_smoothin
     return losses.mean(dim=1).where(known_rows(labels), 0.0)
 
 
-def task_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:
-    """Mean loss of the rows that have a label; a zero with a graph where none has. Arguments as `row_losses`."""
+def task_loss(
+    logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Mean loss of the rows that have a label, each times its weight; a zero with a graph where none has a label.
+
+    Args:
+        logits, labels, problem_type, label_smoothing: as of `row_losses`.
+        weights: [B], or None for all ones.
+    """
+    losses = row_losses(logits, labels, problem_type, label_smoothing)
+    losses = losses if weights is None else losses * weights
     # Not the mean of the known rows, which would not be a number where there is none.
-    return row_losses(logits, labels, problem_type, label_smoothing).sum() / known_rows(labels).sum().clamp(min=1)
+    return losses.sum() / known_rows(labels).sum().clamp(min=1)
 
 
 def probabilities(logits: Tensor, problem_type: str) -> Tensor:

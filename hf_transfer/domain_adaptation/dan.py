@@ -4,6 +4,8 @@
 
 s^2 is the batch's mean squared distance, alpha = 1/8 .. 2. The estimate is unbiased: the quadratic form over all
 pairs, or the linear-time form over disjoint quadruples. It is around 0, on either side, where the domains are alike.
+With `label_shift: correct` source rows are weighted by their class (Yan et al. 2017,
+https://huggingface.co/papers/1705.00609).
 
 Paper: Long et al., "Learning Transferable Features with Deep Adaptation Networks", ICML 2015,
 https://huggingface.co/papers/1502.02791. Kernels as in its released code.
@@ -32,7 +34,11 @@ from hf_transfer.functional.keyword_checks import require_positive
 
 
 def multi_kernel_mmd(
-    source: Tensor, target: Tensor, scales: Sequence[float] = MEAN_DISTANCE_SCALES, linear: bool = False
+    source: Tensor,
+    target: Tensor,
+    scales: Sequence[float] = MEAN_DISTANCE_SCALES,
+    linear: bool = False,
+    source_weights: Tensor | None = None,
 ) -> Tensor:
     """Unbiased estimate of the squared multi-kernel MMD, a scalar.
 
@@ -41,12 +47,13 @@ def multi_kernel_mmd(
         target: [m, D], m >= 2.
         scales: alpha of every kernel, relative to the mean squared distance of all rows.
         linear: use disjoint quadruples in linear time instead of all pairs.
+        source_weights: [n] or None for all ones.
     """
     rows = torch.cat([source, target])
     bandwidths = mean_squared_distance(rows) * rows.new_tensor(scales)
     if linear:
-        return linear_mmd(gaussian_mixture(quadruple_squared_distances(source, target), bandwidths))
-    return quadratic_mmd(gaussian_mixture(pairwise_squared_distances(rows), bandwidths), len(source))
+        return linear_mmd(gaussian_mixture(quadruple_squared_distances(source, target), bandwidths), source_weights)
+    return quadratic_mmd(gaussian_mixture(pairwise_squared_distances(rows), bandwidths), len(source), source_weights)
 
 
 class DAN(Objective):
@@ -64,6 +71,7 @@ class DAN(Objective):
     paper = "1502.02791"
     tasks = ANY_PROBLEM
     needs = frozenset({"features", "domain", "global_batch"})
+    weighs_source = True
     rows_per_domain = 2
     is_quadratic = True
 
@@ -78,4 +86,5 @@ class DAN(Objective):
     def forward(self, view: View) -> Tensor:
         if not has_both_domains(view, at_least=self.rows_per_domain):
             return no_loss(view)
-        return multi_kernel_mmd(view.source.features, view.target.features, self.scales, self.linear)
+        source = view.source
+        return multi_kernel_mmd(source.features, view.target.features, self.scales, self.linear, source.unit_weights)

@@ -3,7 +3,8 @@
     loss = 1/2 E_source[-log D(R(f))] + 1/2 E_target[-log(1 - D(R(f)))]
 
 R is the gradient reversal layer: the discriminator D descends this loss, the features ascend it, with a coefficient
-that grows from 0 to `max_reversal` over the training.
+that grows from 0 to `max_reversal` over the training. With `label_shift: correct` a source row counts as often as its
+class is more frequent in the target (IWDAN, https://huggingface.co/papers/2003.04475).
 
 Paper: Ganin et al., "Domain-Adversarial Training of Neural Networks", JMLR 2016,
 https://huggingface.co/papers/1505.07818. `hidden_size`, `max_reversal` and `warm_start` as its released code.
@@ -37,6 +38,7 @@ class DANN(Objective):
     paper = "1505.07818"
     tasks = ANY_PROBLEM
     needs = frozenset({"features", "domain", "global_batch"})
+    weighs_source = True
 
     def __init__(
         self, hidden_size: int = 1024, max_reversal: float = 1.0, warm_start: float = 10.0, weight: float = 1.0
@@ -55,4 +57,4 @@ class DANN(Objective):
             return no_loss(view)
         coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)
         domain_logits = self.discriminator(gradient_reversal(view.features, coefficient))
-        return domain_discrimination_loss(domain_logits, view.domain)
+        return domain_discrimination_loss(domain_logits, view.domain, view.unit_weights)

@@ -3,7 +3,8 @@
     loss = MMD^2 under k((f, p), (f', p')) = k_F(f, f') * k_P(p, p'),   p = softmax(logits)
 
 k_F is the multi-kernel of DAN (alpha = 1/8 .. 2 times the mean squared distance), k_P one Gaussian of width
-`prediction_width`. A product of kernels compares the joint distributions, not only the marginals.
+`prediction_width`. A product of kernels compares the joint distributions, not only the marginals. With `label_shift:
+correct` source rows are weighted by their class (IWJAN, https://huggingface.co/papers/2003.04475).
 
 Paper: Long et al., "Deep Transfer Learning with Joint Adaptation Networks", ICML 2017,
 https://huggingface.co/papers/1605.06636. Width .92 as in its released code.
@@ -37,6 +38,7 @@ def joint_mmd(
     scales: Sequence[float] = MEAN_DISTANCE_SCALES,
     prediction_width: float = 0.92,
     linear: bool = False,
+    source_weights: Tensor | None = None,
 ) -> Tensor:
     """Unbiased estimate of the squared MMD of (features, predictions), a scalar.
 
@@ -46,6 +48,7 @@ def joint_mmd(
         scales: alpha of every feature kernel.
         prediction_width: sigma of the prediction kernel.
         linear: use disjoint quadruples in linear time instead of all pairs.
+        source_weights: [n] or None for all ones.
     """
     feature_bandwidths = mean_squared_distance(torch.cat([source[0], target[0]])) * source[0].new_tensor(scales)
 
@@ -55,9 +58,10 @@ def joint_mmd(
         )
 
     if linear:
-        return linear_mmd(joint_kernel(lambda part: quadruple_squared_distances(source[part], target[part])))
+        quadruples = joint_kernel(lambda part: quadruple_squared_distances(source[part], target[part]))
+        return linear_mmd(quadruples, source_weights)
     kernel = joint_kernel(lambda part: pairwise_squared_distances(torch.cat([source[part], target[part]])))
-    return quadratic_mmd(kernel, len(source[0]))
+    return quadratic_mmd(kernel, len(source[0]), source_weights)
 
 
 class JAN(Objective):
@@ -76,6 +80,7 @@ class JAN(Objective):
     paper = "1605.06636"
     tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"features", "logits", "domain", "global_batch"})
+    weighs_source = True
     rows_per_domain = 2
     is_quadratic = True
 
@@ -99,4 +104,4 @@ class JAN(Objective):
         if not has_both_domains(view, at_least=self.rows_per_domain):
             return no_loss(view)
         source, target = ((domain.features, domain.logits.softmax(dim=1)) for domain in (view.source, view.target))
-        return joint_mmd(source, target, self.scales, self.prediction_width, self.linear)
+        return joint_mmd(source, target, self.scales, self.prediction_width, self.linear, view.source.unit_weights)

@@ -57,13 +57,16 @@ class ClassShares:
         """Of the target's predictions from the source's labels, in [0, 1]."""
         return distance_of_shares(self.source, self.target)
 
-    def warnings(self, names: Sequence[str], label_spaces: Collection[str] = ()) -> list[str]:
+    def warnings(
+        self, names: Sequence[str], label_spaces: Collection[str] = (), expected: Tensor | None = None
+    ) -> list[str]:
         """What looks wrong, a sentence each.
 
         Args:
             names: of the classes.
             label_spaces: of the run's objectives; a target with only some classes, or with others, is expected to
                 differ.
+            expected: [C], shares of the target that were estimated and trained by, where they were.
         """
         top, share = int(self.target.argmax()), float(self.target.max())
         has_collapsed = share >= COLLAPSED and share - float(self.source[top]) >= MORE_THAN_SOURCE
@@ -79,12 +82,20 @@ class ClassShares:
         if missed.any():
             listed = [f"`{names[c]}` ({self.source[c]:.0%} of the source)" for c in missed.nonzero().flatten()[:10]]
             found.append(f"Never predicted on the target: {', '.join(listed)}.")
-        if self.distance >= FAR:
+        apart = self.distance if expected is None else distance_of_shares(expected, self.target)
+        if apart >= FAR and expected is not None:
+            found.append(
+                "The class shares predicted on the target are far from those that were estimated before the training "
+                f"(distance {apart:.2f} of 1): one of both is wrong. Check on some labelled target rows "
+                "(`test_dataset`)."
+            )
+        elif apart >= FAR:
             found.append(
                 "The class shares predicted on the target are far from those of the source (distance "
                 f"{self.distance:.2f} of 1). If the classes are as frequent in both domains, predictions are wrong; "
                 "if they are not, methods that align whole domains and validators that ask for certain or even "
-                "predictions may prefer the worse model: check on some labelled target rows (`test_dataset`)."
+                "predictions may prefer the worse model: `label_shift: correct` estimates the target's shares and "
+                "trains by them; check on some labelled target rows (`test_dataset`)."
             )
         return found
 

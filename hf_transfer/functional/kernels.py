@@ -41,7 +41,7 @@ def pairwise_squared_distances(rows: Tensor) -> Tensor:
     return (squares.unsqueeze(1) + squares.unsqueeze(0) - 2.0 * centred @ centred.T).clamp_min(0.0)
 
 
-def quadratic_mmd(kernel: Tensor, num_source: int) -> Tensor:
+def quadratic_mmd(kernel: Tensor, num_source: int, source_weights: Tensor | None = None) -> Tensor:
     """Unbiased estimate of MMD^2 from all pairs; may be slightly negative, and is 0 in expectation where P = Q.
 
         1/(n(n-1)) sum_{i != j} k(s_i, s_j) + 1/(m(m-1)) sum_{i != j} k(t_i, t_j) - 2 mean k(s_i, t_j)
@@ -52,7 +52,11 @@ def quadratic_mmd(kernel: Tensor, num_source: int) -> Tensor:
     Args:
         kernel: [n + m, n + m] between all rows, source rows first.
         num_source: n. Both n and m should be at least 2.
+        source_weights: [n] or None for all ones; they are scaled to a mean of 1, and k(a, b) counts w_a w_b times.
     """
+    if source_weights is not None:
+        weights = torch.cat([with_mean_one(source_weights), kernel.new_ones(len(kernel) - num_source)])
+        kernel = kernel * weights.outer(weights)
     within_source, within_target = kernel[:num_source, :num_source], kernel[num_source:, num_source:]
     between = kernel[:num_source, num_source:]
     source, target = _mean_off_diagonal(within_source), _mean_off_diagonal(within_target)
@@ -65,12 +69,21 @@ def _mean_off_diagonal(kernel: Tensor) -> Tensor:
     return (kernel.sum() - kernel.diagonal().sum()) / (size * (size - 1))
 
 
-def linear_mmd(kernel_quadruples: Tensor) -> Tensor:
+def with_mean_one(weights: Tensor) -> Tensor:
+    """Weights [n] >= 0 over their mean; zeros where all are 0."""
+    return weights / weights.mean().clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def linear_mmd(kernel_quadruples: Tensor, source_weights: Tensor | None = None) -> Tensor:
     """Unbiased estimate of MMD^2 in linear time: the mean of k(s, s') + k(t, t') - k(s, t') - k(s', t).
 
     Args:
         kernel_quadruples: [P, 4], the four kernel values of P disjoint quadruples (s, s', t, t') in that order.
+        source_weights: [n] or None, as of `quadratic_mmd`, of the rows that the quadruples are made of.
     """
+    if source_weights is not None:
+        first, second = with_mean_one(source_weights)[: 2 * len(kernel_quadruples)].reshape(-1, 2).unbind(dim=1)
+        kernel_quadruples = kernel_quadruples * torch.stack([first * second, torch.ones_like(first), first, second], 1)
     signs = kernel_quadruples.new_tensor([1.0, 1.0, -1.0, -1.0])
     return (kernel_quadruples @ signs).mean()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hf_transfer.runs.arguments import Experiment
+from hf_transfer.runs.label_shift import corrects, estimated_shift, with_held_out_source
 from hf_transfer.runs.reference import is_guarded, reference_folder
 from hf_transfer.runs.results import Result
 from hf_transfer.runs.rounds import run_rounds
@@ -26,15 +27,19 @@ def run_adaptation(experiment: Experiment) -> Result:
         ValueError: unusable data, model or arguments; all before any training.
         FileExistsError: `output_dir/model` exists and neither `resume` nor `overwrite` was given.
     """
-    experiment = with_task(experiment)
+    experiment = with_held_out_source(with_task(experiment))
     if experiment.run.student_rounds:
         check_output(experiment.run, experiment.config)
         return run_rounds(experiment)
     trainer, data = make_adaptation(experiment)
-    if not is_guarded(experiment.run):
+    if corrects(experiment):
+        trainer.check_label_shift()
+    elif not is_guarded(experiment.run):
         return finish(trainer, experiment, data)
     clear_checkpoints(experiment)  # the reference may take long, and be interrupted
-    return finish(trainer, experiment, data, reference_folder(trainer, experiment))
+    reference = reference_folder(trainer, experiment) if is_guarded(experiment.run) else None
+    shift = estimated_shift(trainer, experiment, reference)
+    return finish(trainer, experiment, data, reference, shift)
 
 
 def run_pretraining(experiment: Experiment) -> Result:

@@ -15,6 +15,9 @@ from hf_transfer.runs.values import check_types, read_value
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.training.trainer import TransferConfig
 
+IGNORE, CORRECT = LABEL_SHIFTS = ("ignore", "correct")
+"""What a run does where class shares differ between the domains."""
+
 
 @dataclass
 class RunArguments:
@@ -58,6 +61,14 @@ class RunArguments:
     keep_adapted: bool = field(
         default=False, metadata={"help": "With guard or source_only: tell the scores and keep the adapted model."}
     )
+    label_shift: str = field(
+        default=IGNORE,
+        metadata={
+            "help": "Domain adaptation: correct estimates the target's class shares by a short source-only training, "
+            "or the guard's, without target labels, weighs source rows by class and has validators ask for these "
+            "shares; ignore takes them to be those of the source."
+        },
+    )
     diagnostics: bool = field(
         default=True,
         metadata={"help": "Domain adaptation: draw losses, both domains in two dimensions and confusion matrices."},
@@ -71,6 +82,10 @@ class RunArguments:
             raise ValueError("`keep_adapted` overrules `guard` or `source_only`: give one of them too.")
         if self.student_rounds and (self.guard or self.source_only is not None):
             raise ValueError("`guard` and `source_only` compare one training, not the rounds of `student_rounds`.")
+        if self.label_shift not in LABEL_SHIFTS:
+            raise ValueError(f"`label_shift` should be one of {list(LABEL_SHIFTS)}, got {self.label_shift!r}.")
+        if self.student_rounds and self.label_shift == CORRECT:
+            raise ValueError("`label_shift: correct` estimates for one training, not for rounds: leave one out.")
         if self.student_rounds < 0:
             raise ValueError(f"`student_rounds` should be at least 0, got {self.student_rounds}.")
         if self.student_rounds and self.model_folder is not None:

@@ -12,13 +12,14 @@ from typing import Any
 from datasets import Dataset
 
 from hf_transfer.data.fingerprint import fingerprint
+from hf_transfer.domain_adaptation.rlls import rlls_weights
 from hf_transfer.evaluation.plots import plot_losses
 from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, PlotFact, RunFacts, TableFact
 from hf_transfer.modeling.two_towers import TOWERS, named_towers
 from hf_transfer.models.short_names import packaged_name
 from hf_transfer.pretraining.dat import PAPER
 from hf_transfer.ranking import Ranking
-from hf_transfer.runs.arguments import DataArguments, Experiment
+from hf_transfer.runs.arguments import CORRECT, DataArguments, Experiment
 from hf_transfer.runs.data import RunData
 from hf_transfer.runs.probes import measured_on as probe_rows
 from hf_transfer.runs.saving import dataset_fact
@@ -63,6 +64,8 @@ def run_card(
     if data_args.dat is not None:
         keywords = {"target": data_args.dat["target"], "max_weight": data_args.dat.get("max_weight")}
         facts["methods"] = [*facts["methods"], MethodFact("DAT", PAPER, keywords)]
+    if run_args.label_shift == CORRECT and source_only is None:
+        facts["methods"] = [*facts["methods"], MethodFact("RLLS", rlls_weights.paper, {})]
     if source_only is not None:
         facts |= facts_of_source_only(source_only, facts, Path(config.output_dir))
     name = test_name(data_args)

@@ -11,6 +11,7 @@ from transformers import EvalPrediction
 from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.domain_adaptation.label_shift import LabelShift
 from hf_transfer.evaluation.class_shares import ClassShares
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import RunArguments
@@ -26,6 +27,8 @@ NOT_COMPARED = (
     "`guard: true` trains source only first and compares, `source_only: FOLDER` compares with one that is trained."
 )
 
+SHARE_COLUMNS = ["class", "source", "target, estimated", "standard error", "weight"]
+
 
 class DomainReport:
     """Made before the training, asked afterwards; of a run without two domains it says nothing.
@@ -34,12 +37,20 @@ class DomainReport:
         trainer: ready to train.
         run_args: what the run asks for.
         reference: folder of the source-only model that the guard compares with, if there is one.
+        shift: class shares of both domains, where they were estimated.
     """
 
-    def __init__(self, trainer: TransferTrainer, run_args: RunArguments, reference: Path | None):
+    def __init__(
+        self,
+        trainer: TransferTrainer,
+        run_args: RunArguments,
+        reference: Path | None,
+        shift: LabelShift | None = None,
+    ):
         self.trainer = trainer
         self.has_domains = isinstance(trainer, DomainAdaptationTrainer)
         self.reference = reference
+        self.shift = shift
         self.keep_adapted = run_args.keep_adapted
         self.verdict: GuardVerdict | None = None
         self.scores: dict[str, float] = {}
@@ -67,12 +78,13 @@ class DomainReport:
         if self.verdict is None and model.objectives:
             self.warnings.append(NOT_COMPARED)
         if self.trainer.problem_type == SINGLE_LABEL:
-            names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+            names = class_names(self.trainer)
             shares = ClassShares.of(*outputs[1:])
             self.class_shares = dict(
                 zip(names, ([p, q] for p, q in zip(shares.source.tolist(), shares.target.tolist())))
             )
-            self.warnings += shares.warnings(names, {one.label_space for one in model.objectives.values()})
+            expected = None if self.trainer.label_shift is None else self.trainer.label_shift.target
+            self.warnings += shares.warnings(names, {one.label_space for one in model.objectives.values()}, expected)
         for warning in self.warnings:
             logger.warning(warning)
 
@@ -81,6 +93,9 @@ class DomainReport:
         found: dict[str, Any] = {"validators": self.scores} if self.scores else {}
         if self.class_shares:
             found["class_shares"] = {"of": ["source labels", "target predictions"], **self.class_shares}
+        if self.shift is not None:
+            found["label_shift"] = self.shift.to_dict(class_names(self.trainer))
+            found["label_shift"]["is_corrected"] = self.trainer.label_shift is not None
         if self.warnings:
             found["warnings"] = self.warnings
         if self.verdict is not None:
@@ -94,6 +109,8 @@ class DomainReport:
             test: outputs and labels of the test rows, where there are any.
         """
         tables = [] if self.verdict is None else [self.verdict.table()]
+        if self.shift is not None:
+            tables.append(shares_table(self.shift, class_names(self.trainer), self.trainer.label_shift is not None))
         if self.scores:
             rows = [[name, score] for name, score in self.scores.items()]
             chosen = self.trainer.args.validator
@@ -106,3 +123,28 @@ class DomainReport:
         if self.verdict is not None and self.verdict.kept == SOURCE_ONLY:
             facts |= {"methods": [], "summary": "Source only: " + self.verdict.in_words()}
         return facts
+
+
+def class_names(trainer: DomainAdaptationTrainer) -> list[str]:
+    """Of the model's classes, in their order."""
+    config = trainer.transfer_model.config
+    return [str(config.id2label[index]) for index in range(config.num_labels)]
+
+
+def shares_table(shift: LabelShift, names: list[str], is_corrected: bool) -> TableFact:
+    """Class shares of both domains, for the card.
+
+    Args:
+        shift: that was estimated.
+        names: of the classes.
+        is_corrected: whether the training uses it.
+    """
+    columns = (shift.source, shift.target, shift.errors, shift.weights)
+    rows = [[name, *row] for name, *row in zip(names, *(values.tolist() for values in columns))]
+    use = "The training does not use them (`label_shift: ignore`)."
+    if is_corrected:
+        use = "Source rows are weighted by class, and validators ask for the estimated shares."
+    caption = (
+        f"From {shift.source_rows} held-out source rows and {shift.target_rows} target rows; no target label is read."
+    )
+    return TableFact("Class shares", SHARE_COLUMNS, rows, " ".join([caption, use, *shift.warnings(names)]))

@@ -56,6 +56,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "validation_rows": (is_task_run, DOMAIN),
     "target_split": (is_task_run, DOMAIN),
     "target_options": (is_task_run, DOMAIN),
+    "label_shift": (is_task_run, DOMAIN),
     "embedding": (draws_nothing, f"the pictures (`diagnostics: true`) of a {DOMAIN}"),
     "stop_on_collapse": (cannot_collapse, SELF_SUPERVISED),
     "tokenizer": (is_not_read("tokenizer"), TEXT),

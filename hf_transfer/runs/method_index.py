@@ -57,7 +57,7 @@ NOT_SETTINGS = {
     "schedule": {"rows"},
     "score": {"shards"},
     "sampler": {"target_probabilities", "source_labels"},
-    "validator": {"features", "logits", "domain", "labels", "problem_type"},
+    "validator": {"features", "logits", "domain", "labels", "problem_type", "prior"},
 }
 """Kind -> parameters that a run gives, not the user."""
 

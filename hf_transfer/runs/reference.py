@@ -1,4 +1,4 @@
-"""The source-only model that the guard compares an adaptation with: named by the user, or trained first."""
+"""The source-only model of an adaptation, which guard and estimates ask for: named by the user, or trained first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from hf_transfer.runs.arguments import Experiment, RunArguments
+from hf_transfer.runs.arguments import IGNORE, Experiment, RunArguments
 from hf_transfer.runs.guard import check_reference
 from hf_transfer.runs.random_state import kept_random_state
 from hf_transfer.runs.saving import read_results
@@ -32,8 +32,11 @@ def reference_folder(trainer: DomainAdaptationTrainer, experiment: Experiment) -
         ValueError: the run adapts to no domain, has no objectives or predicts what no validator can score, or the
             folder's model is of another kind.
     """
-    run_args, config = experiment.run, experiment.config
-    if not isinstance(trainer, DomainAdaptationTrainer) or not trainer.transfer_model.objectives:
+    run_args = experiment.run
+    has_method = isinstance(trainer, DomainAdaptationTrainer) and (
+        trainer.transfer_model.objectives or run_args.label_shift != IGNORE
+    )
+    if not has_method:
         raise ValueError(
             "`guard` and `source_only` compare an adaptation with source only: give a `target_dataset` and objectives."
         )
@@ -43,12 +46,34 @@ def reference_folder(trainer: DomainAdaptationTrainer, experiment: Experiment) -
         folder = Path(run_args.source_only)
         check_reference(trainer, folder)
         return folder
+    return source_only_folder(experiment, REFERENCE_FOLDER)
+
+
+def source_only_folder(experiment: Experiment, name: str, share: float = 1.0) -> Path:
+    """The folder of a source-only model of an adaptation, which is trained now unless a resumed run did so.
+
+    Args:
+        experiment: of the adaptation.
+        name: of the run's folder, inside that of the adaptation.
+        share: of the adaptation's steps.
+    """
+    run_args, config = experiment.run, experiment.config
     plain = copy.deepcopy(config)
     plain.objectives, plain.push_to_hub = None, False
-    plain.output_dir = str(Path(config.output_dir) / REFERENCE_FOLDER)
+    plain.output_dir = str(Path(config.output_dir) / name)
+    if share < 1:
+        plain.load_best_model_at_end = False  # there may be no evaluation in so few steps
+        plain.max_steps = max(1, round(share * config.max_steps)) if config.max_steps > 0 else config.max_steps
+        plain.num_train_epochs = share * config.num_train_epochs
     folder = Path(plain.output_dir) / "model"
     plain_run = replace(
-        run_args, guard=False, keep_adapted=False, diagnostics=False, embedding="pca", model_folder=None
+        run_args,
+        guard=False,
+        keep_adapted=False,
+        label_shift=IGNORE,
+        diagnostics=False,
+        embedding="pca",
+        model_folder=None,
     )
     if not (run_args.resume and read_results(folder) is not None):
         with kept_random_state():

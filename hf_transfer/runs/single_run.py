@@ -11,6 +11,7 @@ from transformers import set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_transfer.data.checks import label_column
+from hf_transfer.domain_adaptation.label_shift import LabelShift
 from hf_transfer.hub import HubError, check_can_push, check_can_write, push_command, push_folder
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.runs.arguments import Experiment, RunArguments
@@ -183,7 +184,13 @@ def single_run(experiment: Experiment) -> Result:
     return finish(trainer, experiment, data)
 
 
-def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, reference: Path | None = None) -> Result:
+def finish(
+    trainer: TransferTrainer,
+    experiment: Experiment,
+    data: RunData,
+    reference: Path | None = None,
+    shift: LabelShift | None = None,
+) -> Result:
     """Train (or go on), evaluate, save with a card, and push when the configuration says so.
 
     Args:
@@ -191,13 +198,14 @@ def finish(trainer: TransferTrainer, experiment: Experiment, data: RunData, refe
         experiment: that it was made of.
         data: prepared rows.
         reference: folder of the source-only model that the guard compares with.
+        shift: class shares of both domains, where they were estimated.
     """
     config, run_args = trainer.args, experiment.run
     further = task_named(experiment.model.task).further_metrics(
         trainer.adapted_model, trainer.processing_class, experiment.data, config.seed
     )
     clear_checkpoints(experiment)
-    report = DomainReport(trainer, run_args, reference)
+    report = DomainReport(trainer, run_args, reference, shift)
     trainer.train(resume_from_checkpoint=True if run_args.resume else None)
     report.conclude()
     measured = Remembering(trainer.compute_metrics or (lambda prediction: {}))

@@ -184,6 +184,7 @@ def settings_of(trainer: Trainer) -> dict[str, Any]:
         "train_batch_size": trainer.get_total_train_batch_size(args),
         "weight_decay": args.weight_decay,
         "seed": args.seed,
+        **({"source_holdout": args.source_holdout} if args.source_holdout else {}),
         "num_processes": args.world_size,
         "trained_parameters": f"{trained} of {sum(one.numel() for one in model.parameters())}",
     }

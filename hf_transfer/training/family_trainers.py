@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from hf_transfer.core.objective import SOURCE, TARGET, Objective
 from hf_transfer.core.supervision import FromModel, NoTask
-from hf_transfer.core.task_loss import REGRESSION, problem_type_of
+from hf_transfer.core.task_loss import REGRESSION, SINGLE_LABEL, problem_type_of
 from hf_transfer.data.checks import check_domain_sizes, column_values, label_column, label_numbers
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.conversion import as_dataset
@@ -27,6 +27,7 @@ from hf_transfer.data.domain_rows import hold_out_source, join_domains
 from hf_transfer.data.packing import PackingCollator
 from hf_transfer.data.streams import DomainStream, is_stream
 from hf_transfer.data.text_collator import TextCollator
+from hf_transfer.domain_adaptation.label_shift import LabelShift
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.packing import check_packing
 from hf_transfer.modeling.readouts import choose_readout
@@ -207,6 +208,7 @@ class DomainAdaptationTrainer(TransferTrainer):
             kwargs["eval_dataset"] = {}  # evaluation is then the validator alone
         super().__init__(model, args, train_dataset=dataset, objectives=objectives, **kwargs)
         self.validation_dataset = self._validation_rows(validation, limit)
+        self.label_shift: LabelShift | None = None
         self.keeps_outputs = False
         self.kept_outputs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         """Those of `validation_outputs` while `keeps_outputs`: from when on the model no longer changes."""
@@ -252,9 +254,50 @@ class DomainAdaptationTrainer(TransferTrainer):
             output.metrics[self.validator_metric(self.args)] = self.validate()
         return output
 
+    def correct_label_shift(self, shift: LabelShift) -> None:
+        """Weigh source rows by their class, in the task loss and in objectives that say so, and have validators ask
+        for the estimated class shares in place of even ones. Before the training.
+
+        Args:
+            shift: of these classes.
+
+        Raises:
+            ValueError: as `check_label_shift`, or other classes.
+        """
+        self.check_label_shift()
+        if len(shift.weights) != self.transfer_model.config.num_labels:
+            raise ValueError(
+                f"class shares of {len(shift.weights)} classes, and the model has "
+                f"{self.transfer_model.config.num_labels}."
+            )
+        self.label_shift = shift
+        self.transfer_model.class_weights = shift.weights.float().to(self.transfer_model.device)
+
+    def check_label_shift(self) -> None:
+        """Raises ValueError where class shares have no meaning, or an objective is made for other shares."""
+        model = self.transfer_model
+        if self.problem_type != SINGLE_LABEL or not model.readout.units_are_rows or not model.reads_labels:
+            what = "parts of rows" if not model.readout.units_are_rows else self.problem_type
+            raise ValueError(
+                f"`label_shift: correct` estimates how many rows are of each class, and this task is {what}: it is "
+                "for rows with one class each. Leave it out."
+            )
+        other = sorted(name for name, one in model.objectives.items() if one.label_space != "closed")
+        if other:
+            raise ValueError(
+                f"`label_shift: correct` is for a target with the source's classes, and {other} "
+                f"{'are' if len(other) > 1 else 'is'} made for one that lacks some or has others: leave one of both "
+                "out."
+            )
+
+    @property
+    def prior(self) -> Tensor | None:
+        """[C], the class shares that predictions on the target should have; None for even ones."""
+        return None if self.label_shift is None else self.label_shift.prior
+
     def validate(self) -> float:
         """The validator's score of the present model; no target label is read. Higher is better."""
-        return score(self.validator, self.validation_outputs(), self.problem_type)
+        return score(self.validator, self.validation_outputs(), self.problem_type, self.prior)
 
     def validate_by_all(self, outputs: tuple[Tensor, Tensor, Tensor, Tensor] | None = None) -> dict[str, float]:
         """The score of every validator that is defined for the problem type, of one pass over the rows; those that the
@@ -266,7 +309,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         outputs, scores = self.validation_outputs() if outputs is None else outputs, {}
         for name in sorted(WORKING[self.problem_type]):
             try:
-                scores[name] = score(find_validator(name), outputs, self.problem_type)
+                scores[name] = score(find_validator(name), outputs, self.problem_type, self.prior)
             except ValueError as error:
                 logger.info(f"the validator `{name}` cannot be computed: {error}")
         return scores
@@ -346,7 +389,10 @@ def what_is_predicted(model: PreTrainedModel | PeftModel | TransferModel, labels
 
 
 def score(
-    validator: Callable[..., float], outputs: tuple[Tensor, Tensor, Tensor, Tensor], problem_type: str | None = None
+    validator: Callable[..., float],
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor],
+    problem_type: str | None = None,
+    prior: Tensor | None = None,
 ) -> float:
     """What the validator says of a model's outputs; minus infinity where training has diverged.
 
@@ -357,8 +403,9 @@ def score(
     ruled_out = logits == -math.inf
     if not features.isfinite().all() or not (logits.isfinite() | ruled_out).all() or ruled_out.all(dim=1).any():
         return -math.inf
-    reads_kind = "problem_type" in inspect.signature(validator).parameters
-    value = float(validator(*outputs, **({"problem_type": problem_type} if reads_kind else {})))
+    known = {"problem_type": problem_type, "prior": prior}
+    read = {name: value for name, value in known.items() if name in inspect.signature(validator).parameters}
+    value = float(validator(*outputs, **read))
     return -math.inf if math.isnan(value) else value
 
 

@@ -124,6 +124,9 @@ class TransferModel(nn.Module):
         self.returns_features = False
         self.constants_checksum: str | None = None
         """Of the file beside the checkpoints with the copies that never change; None: each checkpoint has them."""
+        self.register_buffer(
+            "class_weights", None
+        )  # of the source, [C], where class shares differ: it is trained with
         self.objectives = nn.ModuleDict(objectives or {})
         self.sidecars = nn.ModuleDict(sidecars_of(model))
         self.needs = check_needs(self.objectives).union(*(state.needs for state in self.sidecars.values()))
@@ -371,6 +374,7 @@ class TransferModel(nn.Module):
             problem_type=declared_problem_type(self.config) if self.reads_labels else None,
             row=None if readout.units_are_rows else units.row,
             outputs=told,
+            class_weights=self.class_weights if self.training else None,
         )
         if len(batches) == 1:
             return [replace(view, inputs=batches[0])]

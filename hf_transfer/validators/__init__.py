@@ -3,7 +3,7 @@
 Every validator is a pure function `(features, logits, domain, labels=None) -> float` of one evaluation set:
 features [N, D], logits [N, C], domain [N] (0 = source, 1 = target; None where all rows are target rows) and the labels
 ([N] classes, or [N] or [N, C] of a regression or of several labels), of which only those of source rows are ever read.
-Those that measure the task's own loss also take `problem_type`.
+Those that measure the task's own loss also take `problem_type`, those that ask for class shares `prior`.
 """
 
 from collections.abc import Callable

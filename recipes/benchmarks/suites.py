@@ -126,6 +126,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         SEEDS,
         "--runs_dir {runs}/domain_adaptation",
     ),
+    "label_shift": Benchmark(
+        "class shares that differ between the domains, ignored and estimated",
+        MEAN,
+        "--variants low --methods dann --seeds 0 --steps 40",
+        SEEDS,
+        "--runs_dir {runs}/label_shift",
+    ),
     "photos_by_brightness": Benchmark(
         "MNIST on photographs by brightness, of the models of domain_adaptation",
         "mean over the seeds",

@@ -3,7 +3,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from hf_transfer.data.bundled import BUNDLED, load
-from hf_transfer.data.shifted_digits import coloured, environments, flipped, known_classes, rotated
+from hf_transfer.data.shifted_digits import coloured, environments, flipped, known_classes, of_shares, rotated
 
 
 @pytest.fixture
@@ -129,3 +129,16 @@ def test_only_some_digits_of_ten_classes():
 def test_some_digits_are_at_least_two_and_not_all(options):
     with pytest.raises(ValueError, match="`only_below` should be from 2 to 9 and without `known_digits`"):
         load("mnist5k", options=options)
+
+
+@pytest.mark.parametrize("times, low, high", [(5, 180, 36), (0.2, 36, 180)])
+def test_class_shares_that_differ(times, low, high):
+    labels = np.array(load("optical_digits", options={"low_over_high": times})["label"])
+    counts = np.bincount(labels, minlength=10)
+    assert counts[:5] == pytest.approx(low, abs=4) and counts[5:] == pytest.approx(high, abs=4)
+
+
+@pytest.mark.parametrize("times, message", [(0, "should be positive, got 0"), (1000, "leaves no row of the digit 5")])
+def test_shares_that_leave_nothing_are_refused(times, message):
+    with pytest.raises(ValueError, match=f"`low_over_high`.*{message}"):
+        of_shares(np.arange(10).repeat(50), times)

@@ -49,3 +49,10 @@ def test_shares_far_from_the_source_are_said():
 def test_a_target_that_is_said_to_differ_may(space):
     assert shares(50, 90).warnings(NAMES, {space}) == []
     assert len(shares(50, 100).warnings(NAMES, {space})) == 1
+
+
+def test_shares_that_were_estimated_are_what_predictions_are_compared_with():
+    expected = torch.tensor([0.3, 0.7])
+    assert shares(17, 70).warnings(NAMES, expected=expected) == []
+    (only,) = shares(17, 20).warnings(NAMES, expected=expected)
+    assert "far from those that were estimated before the training (distance 0.50 of 1)" in only
