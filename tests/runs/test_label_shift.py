@@ -82,6 +82,7 @@ def test_the_trainer_weighs_by_the_estimate_and_its_validator_asks_for_it(here, 
     torch.testing.assert_close(model.eval()(**batch).loss, losses.mean(), msg="evaluation is unweighted")
 
 
+@pytest.mark.slow  # three trainings
 def test_ignoring_a_shift_changes_no_bit_and_the_guard_tells_it(here):
     adapt("--objectives", "{mcc: {}}", "--output_dir", "plain")
     adapt("--objectives", "{mcc: {}}", "--guard", "--keep_adapted", "--label_shift", "ignore")
@@ -103,6 +104,7 @@ def test_the_guards_model_estimates_and_source_only_may_be_corrected(here, caplo
     assert "was not trained with this `source_holdout` and `seed`: it may have seen" in caplog.text
 
 
+@pytest.mark.slow
 def test_it_resumes_as_a_straight_run(here):
     words = [
         "--objectives",
