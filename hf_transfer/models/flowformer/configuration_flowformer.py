@@ -6,6 +6,7 @@ Paper: Wu et al., ICML 2022, https://huggingface.co/papers/2202.06258
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, RopeParameters
 from transformers.utils import logging
 
 from .flow_kernels import KERNELS
@@ -59,11 +60,25 @@ PROBABILITIES = (
     "mask_ratio",
 )
 
+# what only these modalities read: a saved configuration has the fields of its own
+MODALITY_FIELDS = {
+    **dict.fromkeys(("vocab_size", "type_vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"), ("text",)),
+    **dict.fromkeys(("tie_word_embeddings", "class_token", "classifier_hidden_size", "use_cache"), ("text",)),
+    **dict.fromkeys(("max_position_embeddings", "is_causal"), ("text", "time_series", "trajectory")),
+    "sliding_window": ("text", "time_series", "trajectory"),
+    "scale_embeddings": ("text", "time_series"),
+    **dict.fromkeys(("image_size", "patch_size", "num_channels", "stem", "mask_ratio", "norm_pix_loss"), ("image",)),
+    **dict.fromkeys(("hidden_sizes", "depths", "downsample_norm", "out_features", "out_indices"), ("image",)),
+    **dict.fromkeys(("decoder_hidden_size", "decoder_num_hidden_layers"), ("image",)),
+    **dict.fromkeys(("decoder_num_attention_heads", "decoder_intermediate_size"), ("image",)),
+    **dict.fromkeys(("num_input_channels", "prediction_length", "scale_inputs"), ("time_series",)),
+    **dict.fromkeys(("state_dim", "act_dim", "max_episode_length", "action_tanh"), ("trajectory",)),
+    "discrete_actions": ("trajectory",),
+}
+
 # fields of other architectures that change the computation: kept as attributes here, they would change nothing
 FOREIGN = {
     "head_dim": "the width of a head follows from `attention_size` or `hidden_size`, and `num_attention_heads`",
-    "rope_scaling": "rotary positions have `rope_theta` alone",
-    "rope_parameters": "rotary positions have `rope_theta` alone",
     "partial_rotary_factor": "rotary positions turn whole heads",
     "attention_bias": "biases are `qkv_bias` and `out_bias`",
     "mlp_bias": "the MLP has biases",
@@ -113,6 +128,9 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
             and UEA code have them. The latter also attends to padding, so that its outputs depend on how far a series
             was padded: ours never do.
         position_embedding_type: `"learned"`, `"sinusoidal"`, `"rotary"` or `"none"`.
+        rope_parameters: of rotary positions, as in transformers: `rope_theta` (10,000 by default), `rope_type` and what
+            that type needs, e.g. `{"rope_type": "linear", "factor": 2.0}`. Two axes (images) have "default" alone. The
+            older `rope_theta=...` and `rope_scaling=...` are taken too.
         layer_scale_init_value, scale_attention_branch: learned scale of the MLP branch (ImageNet: 1e-3 in the paper,
             1e-5 in the released training), and of the attention branch too if asked; `None` switches it off.
         initializer_range, linear_initializer_range: deviation of the initial tables (words, positions, tokens), and of
@@ -167,7 +185,7 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
     initializer_range: float = 0.02
     linear_initializer_range: float | None = None
     position_embedding_type: str = "learned"
-    rope_theta: float | int = 10000.0
+    rope_parameters: RopeParameters | dict | None = None
     max_position_embeddings: int = 512
     scale_embeddings: bool = False
     pooling: str = "mean"
@@ -214,11 +232,22 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         foreign = [f"`{name}`: {why}" for name, why in FOREIGN.items() if kwargs.get(name)]
         if foreign:
             raise ValueError(f"FlowformerConfig has no {'; '.join(foreign)}.")
+        kwargs = {name: value for name, value in kwargs.items() if name not in FOREIGN}
+        rope = kwargs.pop("rope_scaling", None) or self.rope_parameters
+        rotates = self.position_embedding_type == "rotary"
+        if rope and not rotates:
+            raise ValueError(
+                f"`rope_parameters` (`rope_scaling`) needs `position_embedding_type='rotary'`, got "
+                f"{self.position_embedding_type!r}."
+            )
+        self.rope_parameters = dict(rope or {})
         if self.hidden_sizes is not None and self.depths is not None and self.hidden_sizes and self.depths:
             self.hidden_size = self.hidden_sizes[-1]
             self.num_hidden_layers = sum(self.depths)
         maps = {name: kwargs.pop(name, None) for name in ("out_features", "out_indices")}
         super().__post_init__(**kwargs)
+        # the base class fills them in for every model that could rotate
+        self.rope_parameters = self.rope_parameters if rotates else None
         if self.modality == "image":
             self.set_output_features_output_indices(**maps)
         elif any(maps.values()):
@@ -244,14 +273,29 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         return getattr(self, "_layer_types", None) is not None
 
     def to_dict(self) -> dict:
-        """As in transformers; `layer_types` only where they were given, stages of feature maps only for images."""
+        """As in transformers, with the fields of the own modality; `layer_types` only where they were given."""
         output = super().to_dict()
-        if self.modality != "image":
-            output = {name: value for name, value in output.items() if name not in ("out_features", "out_indices")}
-        if output.get("num_key_value_heads") is None:  # PEFT multiplies by whatever stands there
-            output.pop("num_key_value_heads", None)
+        mine = {name for name in output if self.modality in MODALITY_FIELDS.get(name, (self.modality,))}
+        output = {name: value for name, value in output.items() if name in mine}
+        for name in ("num_key_value_heads", "rope_parameters"):  # PEFT multiplies by whatever the former says
+            if output.get(name) is None:
+                output.pop(name, None)
         given = output.pop("_layer_types", None)
         return output if given is None else {**output, "layer_types": given}
+
+    @property
+    def head_dim(self) -> int:
+        """The width of a head, of the last stage in a pyramid."""
+        return (self.attention_size or self.hidden_size) // self.stages[-1]["num_heads"]
+
+    @property
+    def rope_theta(self) -> float:
+        """Of `rope_parameters`, whose field it was before."""
+        return (self.rope_parameters or {}).get("rope_theta", self.default_theta)
+
+    @rope_theta.setter
+    def rope_theta(self, value: float):
+        self.rope_parameters = {**(self.rope_parameters or {}), "rope_theta": value}
 
     @property
     def stage_names(self) -> list[str]:
@@ -385,9 +429,22 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         if self.position_embedding_type == "rotary":
             if self.is_pyramid:
                 raise ValueError("A pyramid has positions at its first stage only: use learned or sinusoidal ones.")
-            head_dim = (self.attention_size or self.hidden_size) // self.stages[0]["num_heads"]
-            if head_dim % (2 * axes):
-                raise ValueError(f"Rotary positions need a head width divisible by {2 * axes}, got {head_dim}.")
+            if self.head_dim % (2 * axes):
+                raise ValueError(f"Rotary positions need a head width divisible by {2 * axes}, got {self.head_dim}.")
+            self._validate_rotation(["default"] if axes == 2 else ["default", *ROPE_INIT_FUNCTIONS])
+
+    def _validate_rotation(self, types: list[str]):
+        given = self.rope_parameters
+        if given.get("rope_type") not in types:
+            raise ValueError(f"`rope_type` should be one of {types}, got `rope_parameters={given}`.")
+        if given.get("partial_rotary_factor", 1.0) != 1.0:
+            raise ValueError("Rotary positions turn whole heads: leave `partial_rotary_factor` out.")
+        if any(isinstance(value, dict) for value in given.values()):
+            raise ValueError(f"All layers rotate alike: `rope_parameters` should be one rotation, got {given}.")
+        try:
+            self.validate_rope()
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"`rope_parameters={given}` is no {given['rope_type']!r} rotation: {error}") from error
 
     def _validate_text(self):
         if self.type_vocab_size < 0:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .positions_flowformer import grid_coordinates, rotary_embedding, sinusoidal_embedding
+from .positions_flowformer import grid_coordinates, sinusoidal_embedding
 
 
 def look_up(table: nn.Embedding, indices: Tensor, name: str, size_name: str) -> Tensor:
@@ -336,11 +336,3 @@ EMBEDDINGS = {
     "time_series": FlowformerTimeSeriesEmbeddings,
     "trajectory": FlowformerTrajectoryEmbeddings,
 }
-
-
-def rotary_of(config, coordinates: Tensor) -> tuple[Tensor, Tensor] | None:
-    """What attention turns queries and keys by, for `position_embedding_type="rotary"`; coordinates [B or 1, L, K]."""
-    if config.position_embedding_type != "rotary":
-        return None
-    width = config.attention_size or config.hidden_size
-    return rotary_embedding(coordinates, width // config.stages[0]["num_heads"], config.rope_theta)

@@ -23,12 +23,12 @@ from transformers.utils.output_capturing import capture_outputs
 from .attention_flowformer import FlowformerAttention
 from .cache_flowformer import cached_rows, is_flow
 from .configuration_flowformer import FlowformerConfig
-from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings, rotary_of
+from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings
 from .flow_compatibility import tell_of_no_weights
 from .flow_packing import Packing
 from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm, normalize
 from .packing_flowformer import find_documents, positions_in_documents
-from .positions_flowformer import grid_coordinates
+from .positions_flowformer import FlowformerRotaryEmbedding, grid_coordinates
 
 logger = logging.get_logger(__name__)
 
@@ -147,6 +147,8 @@ class FlowformerModel(FlowformerPreTrainedModel):
         super().__init__(config)
         self.embeddings = EMBEDDINGS[config.modality](config)
         self.main_input_name = self.embeddings.main_input_name
+        rotates = config.position_embedding_type == "rotary"
+        self.rotary_emb = FlowformerRotaryEmbedding(config) if rotates else None
         rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu").tolist()
         layers, downsamples, self.stage_starts = [], [], []
         for stage, previous in zip(config.stages, [None, *config.stages]):
@@ -249,10 +251,10 @@ class FlowformerModel(FlowformerPreTrainedModel):
         grid = self.embeddings.grid_of(inputs["pixel_values"], interpolate)
         hidden_states = self.embeddings(**inputs)
         rotary = None
-        if self.config.position_embedding_type == "rotary":
+        if self.rotary_emb is not None:
             coordinates = grid_coordinates(*grid, device=hidden_states.device)
             coordinates = coordinates if ids_keep is None else coordinates[0][ids_keep]
-            rotary = rotary_of(self.config, coordinates)
+            rotary = self.rotary_emb(coordinates)
         return self._run_layers(hidden_states, {}, None, rotary, None, grid=grid, **kwargs)
 
     def _forward_sequence(
@@ -277,7 +279,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
         masks = made
         if masks is None:
             masks = layer_masks(self.config, hidden_states, attention_mask, padding_mask, past_key_values, documents)
-        rotary = rotary_of(self.config, position_ids[..., None])
+        rotary = None if self.rotary_emb is None else self.rotary_emb(position_ids[..., None])
         return self._run_layers(hidden_states, masks, padding_mask, rotary, past_key_values, **kwargs)
 
     def _run_layers(

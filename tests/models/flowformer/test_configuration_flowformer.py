@@ -1,5 +1,8 @@
 """Every field combination that cannot be built says so; everything else survives a save."""
 
+import copy
+import json
+
 import pytest
 from transformers import AutoConfig
 
@@ -54,6 +57,7 @@ def test_layer_types_follow_the_attention():
     assert set(tiny_config(attn_implementation="sdpa").layer_types) == {"full_attention"}
 
 
+ROTARY = {"position_embedding_type": "rotary"}
 BAD = [
     ({"modality": "smell"}, "modality"),
     ({"hidden_size": 10, "num_attention_heads": 3}, "multiple of `num_attention_heads`"),
@@ -89,8 +93,15 @@ BAD = [
     ({"position_embedding_type": "rotary", "num_attention_heads": 16}, "Rotary"),
     ({"num_key_value_heads": 0}, "num_key_value_heads"),
     ({"num_attention_heads": 4, "num_key_value_heads": 3}, "multiple of `num_key_value_heads`"),
-    ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rope_theta"),
-    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_theta"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "position_embedding_type='rotary'"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "position_embedding_type='rotary'"),
+    (ROTARY | {"rope_parameters": {"rope_type": "linear"}}, "no 'linear' rotation.*factor"),
+    (ROTARY | {"rope_parameters": {"rope_type": "spiral"}}, "`rope_type` should be one of"),
+    (ROTARY | {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "All layers rotate alike"),
+    (ROTARY | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "whole heads"),
+    (ROTARY | {"partial_rotary_factor": 0.5}, "whole heads"),
+    (ROTARY | {"modality": "image", "rope_scaling": {"rope_type": "linear", "factor": 2.0}}, r"one of \['default'\]"),
+    (ROTARY | {"head_dim": 32}, "width of a head"),
     ({"layer_types": ["flow_attention", "linear_attention"]}, r"got \['linear_attention'\]"),
     ({"layer_types": ["flow_attention"]}, "name 2 layers"),
     ({"layer_types": ["flow_attention", "sliding_attention"]}, "needs a `sliding_window`"),
@@ -120,3 +131,57 @@ def test_a_window_that_no_layer_reads_is_told(caplog):
 def test_a_field_of_the_wrong_type_is_refused():
     with pytest.raises(Exception, match="hidden_size"):
         FlowformerConfig(hidden_size="wide")
+
+
+def saved(config: FlowformerConfig, folder) -> dict:
+    config.save_pretrained(folder)
+    return json.loads((folder / "config.json").read_text())
+
+
+# fields that one modality alone reads, at values that are no defaults
+OWN = {
+    "text": {"vocab_size": 77, "type_vocab_size": 2, "eos_token_id": 5, "tie_word_embeddings": False},
+    "image": {"image_size": 32, "num_channels": 4, "hidden_sizes": [8, 16], "depths": [1, 1], "norm_pix_loss": False},
+    "time_series": {"num_input_channels": 6, "prediction_length": 9, "scale_inputs": False},
+    "trajectory": {"state_dim": 8, "act_dim": 7, "discrete_actions": True, "max_episode_length": 33},
+}
+
+
+@pytest.mark.parametrize("modality", OWN)
+def test_a_saved_configuration_has_the_fields_of_its_modality(modality, tmp_path):
+    shared = {"hidden_size": 16, "num_attention_heads": 2, "competition_clamp": 7.0}
+    everything = {name: value for fields in OWN.values() for name, value in fields.items()}
+    everything = {k: v for k, v in everything.items() if modality == "image" or k not in ("hidden_sizes", "depths")}
+    config = FlowformerConfig(modality=modality, **{**everything, **shared})
+    found = saved(config, tmp_path)
+    foreign = {name for other, fields in OWN.items() if other != modality for name in fields}
+    assert not foreign & (set(found) | set(config.to_dict()))
+    loaded = FlowformerConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert {name: getattr(loaded, name) for name in OWN[modality]} == OWN[modality]
+
+
+def test_a_folder_of_an_earlier_version_loads(tmp_path):
+    """It has the fields of all modalities, and `rope_theta` beside them."""
+    old = {"model_type": "flowformer", "modality": "text", "hidden_size": 16, "num_attention_heads": 2}
+    old |= {"image_size": 224, "num_input_channels": 1, "state_dim": 17, "decoder_hidden_size": 512, "vocab_size": 9}
+    for positions, theta in (("learned", None), ("rotary", {"rope_theta": 5e5, "rope_type": "default"})):
+        fields = old | {"rope_theta": 5e5, "position_embedding_type": positions}
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        config = FlowformerConfig.from_pretrained(tmp_path)
+        assert (config.vocab_size, config.rope_parameters) == (9, theta)
+        assert "rope_theta" not in saved(config, tmp_path) and "image_size" not in saved(config, tmp_path)
+
+
+def test_rotary_parameters_are_those_of_transformers(tmp_path):
+    linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}
+    given = ({"rope_parameters": linear}, {"rope_theta": 100.0, "rope_scaling": {"type": "linear", "factor": 4.0}})
+    for fields in given:
+        before = copy.deepcopy(fields)
+        config = tiny_config(position_embedding_type="rotary", **fields)
+        assert fields == before
+        assert linear.items() <= config.rope_parameters.items() and config.rope_theta == 100.0
+        assert linear.items() <= saved(config, tmp_path)["rope_parameters"].items()
+        assert FlowformerConfig.from_pretrained(tmp_path).rope_parameters == config.rope_parameters
+    config.rope_theta = 50.0
+    assert config.rope_parameters["rope_theta"] == 50.0
