@@ -66,3 +66,6 @@ class FlowformerBackbone(BackboneMixin, FlowformerPreTrainedModel):
         return BackboneOutput(
             feature_maps=tuple(maps), hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+
+__all__ = ["FlowformerBackbone"]

@@ -2,9 +2,13 @@
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING, STATIC_LAYER_TYPE_MAPPING, Cache, CacheLayerMixin
+from transformers import cache_utils
+from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.utils import logging
 
 from .flow_state import FlowState
+
+logger = logging.get_logger(__name__)
 
 
 class FlowAttentionCacheLayer(CacheLayerMixin):
@@ -110,9 +114,11 @@ class StaticFlowAttentionCacheLayer(FlowAttentionCacheLayer):
         self.state, self.device = state, state.memory.device
         self.num_seen = self.num_seen.to(self.device)
         self.is_initialized = True
-        if not torch.compiler.is_compiling():
+        # private to PyTorch: without it a graph is right, and is captured anew for other addresses
+        mark = getattr(torch._dynamo, "mark_static_address", None)
+        if mark is not None and not torch.compiler.is_compiling():
             for tensor in (*state, self.num_seen):
-                torch._dynamo.mark_static_address(tensor)
+                mark(tensor)
 
     def get_seq_length(self) -> int | Tensor:
         return self.num_seen if self.is_initialized else 0
@@ -133,9 +139,30 @@ class StaticFlowAttentionCacheLayer(FlowAttentionCacheLayer):
             self._hold(self.state.select_rows(indices))
 
 
-# CacheLayerMixin registers each class that is made under its name, the static one for DynamicCache too
-DYNAMIC_LAYER_TYPE_MAPPING[FlowAttentionCacheLayer._layer_type] = FlowAttentionCacheLayer
-STATIC_LAYER_TYPE_MAPPING[FlowAttentionCacheLayer._layer_type] = StaticFlowAttentionCacheLayer
+# transformers' tables of layers by their type, private to it
+LAYER_TABLES = {
+    "DYNAMIC_LAYER_TYPE_MAPPING": FlowAttentionCacheLayer,
+    "STATIC_LAYER_TYPE_MAPPING": StaticFlowAttentionCacheLayer,
+}
+
+
+def register_cache_layers() -> None:
+    """DynamicCache and StaticCache then find a layer by its name; a version without their tables is told.
+
+    CacheLayerMixin registers each class that is made under its name, the static one for DynamicCache too.
+    """
+    for name, layer in LAYER_TABLES.items():
+        table = getattr(cache_utils, name, None)
+        if table is None:
+            logger.warning_once(
+                f"This version of transformers has no `cache_utils.{name}`, so its caches know no flow attention: "
+                "generate with `use_cache=False`, or install transformers 5.23, with which Flowformer was tested."
+            )
+        else:
+            table[layer._layer_type] = layer
+
+
+register_cache_layers()
 
 
 def is_flow(layer) -> bool:

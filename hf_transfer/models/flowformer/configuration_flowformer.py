@@ -128,9 +128,9 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
             and UEA code have them. The latter also attends to padding, so that its outputs depend on how far a series
             was padded: ours never do.
         position_embedding_type: `"learned"`, `"sinusoidal"`, `"rotary"` or `"none"`.
-        rope_parameters: of rotary positions, as in transformers: `rope_theta` (10,000 by default), `rope_type` and what
-            that type needs, e.g. `{"rope_type": "linear", "factor": 2.0}`. Two axes (images) have "default" alone. The
-            older `rope_theta=...` and `rope_scaling=...` are taken too.
+        rope_parameters: of rotary positions, as in transformers: `rope_theta` (10,000 by default), `rope_type` and
+            what that type needs, e.g. `{"rope_type": "linear", "factor": 2.0}`. Two axes (images) have "default"
+            alone. The older `rope_theta=...` and `rope_scaling=...` are taken too.
         layer_scale_init_value, scale_attention_branch: learned scale of the MLP branch (ImageNet: 1e-3 in the paper,
             1e-5 in the released training), and of the attention branch too if asked; `None` switches it off.
         initializer_range, linear_initializer_range: deviation of the initial tables (words, positions, tokens), and of
@@ -477,3 +477,6 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"`decoder_hidden_size` should be a multiple of `decoder_num_attention_heads`, got "
                 f"{self.decoder_hidden_size} and {self.decoder_num_attention_heads}."
             )
+
+
+__all__ = ["FlowformerConfig"]

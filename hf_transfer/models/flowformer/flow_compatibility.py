@@ -25,9 +25,23 @@ PACKED_ERROR = (
 )
 
 
+# methods of transformers that are wrapped, and the arguments they are called with beside the model
+WRAPPED = {"get_correct_attn_implementation": ("requested_attention", "is_init_check"), "post_init": ()}
+
+
 def guard_flow_attention() -> None:
-    """Make every `PreTrainedModel` ask before it takes "flow"; calling it again changes nothing."""
+    """Make every `PreTrainedModel` ask before it takes "flow"; calling it again changes nothing.
+
+    The methods that ask are private to transformers: a version where they have another form is left as it is.
+    """
     if getattr(PreTrainedModel, "_asks_before_flow_attention", False):
+        return
+    changed = [name for name, arguments in WRAPPED.items() if _arguments_of(name) != arguments]
+    if changed:
+        logger.warning_once(
+            f"This version of transformers has another {' and '.join(changed)}: a model that does not call the "
+            "attention interface is not refused under `attn_implementation='flow'`. Flowformer itself is not affected."
+        )
         return
     PreTrainedModel._asks_before_flow_attention = True
     choose, finish = PreTrainedModel.get_correct_attn_implementation, PreTrainedModel.post_init
@@ -49,6 +63,11 @@ def guard_flow_attention() -> None:
 
     PreTrainedModel.get_correct_attn_implementation = get_correct_attn_implementation
     PreTrainedModel.post_init = post_init
+
+
+def _arguments_of(name: str) -> tuple[str, ...] | None:
+    method = getattr(PreTrainedModel, name, None)
+    return None if method is None else tuple(inspect.signature(method).parameters)[1:]
 
 
 def refuse_class(model_class: type) -> None:

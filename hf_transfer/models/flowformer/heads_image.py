@@ -207,3 +207,6 @@ class FlowformerForMaskedImageModeling(FlowformerPreTrainedModel):
             target = (target - mean) / (variance + 1e-6).sqrt()
         error = ((logits - target) ** 2).mean(-1)
         return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+__all__ = ["FlowformerForImageClassification", "FlowformerForMaskedImageModeling"]

@@ -133,3 +133,6 @@ class FlowformerForCausalLM(FlowformerPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+__all__ = ["FlowformerForCausalLM", "FlowformerForMaskedLM"]

@@ -168,3 +168,6 @@ def mean_squared_error(prediction: Tensor, values: Tensor, counted: Tensor) -> T
     # what does not count may hold anything, and 0 times NaN would be NaN
     difference = (prediction - values.to(prediction.dtype)).masked_fill(~counted[..., None], 0)
     return difference.square().sum() / (counted.sum() * values.shape[-1]).clamp(min=1)
+
+
+__all__ = ["FlowformerForTimeSeriesPretraining", "FlowformerForTrajectoryPretraining"]

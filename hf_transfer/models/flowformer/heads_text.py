@@ -222,3 +222,11 @@ class FlowformerForMultipleChoice(FlowformerPreTrainedModel):
         return MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+
+__all__ = [
+    "FlowformerForMultipleChoice",
+    "FlowformerForQuestionAnswering",
+    "FlowformerForSequenceClassification",
+    "FlowformerForTokenClassification",
+]

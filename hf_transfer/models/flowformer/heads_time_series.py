@@ -153,3 +153,6 @@ class FlowformerForTimeSeriesPrediction(FlowformerPreTrainedModel):
         location = (values * weight).sum(1, keepdim=True)
         variance = ((values - location) ** 2 * weight).sum(1, keepdim=True)
         return location, (variance + 1e-5).sqrt()
+
+
+__all__ = ["FlowformerForTimeSeriesClassification", "FlowformerForTimeSeriesPrediction"]

@@ -85,3 +85,6 @@ class DecisionFlowformer(FlowformerPreTrainedModel):
             return error.mean()
         weight = attention_mask.to(error.dtype)
         return (error * weight).sum() / weight.sum().clamp(min=1)
+
+
+__all__ = ["DecisionFlowformer"]

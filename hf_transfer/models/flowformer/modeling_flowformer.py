@@ -381,3 +381,6 @@ class FlowformerModel(FlowformerPreTrainedModel):
         if padding_mask is None:
             return torch.arange(length, device=device)[None] + past
         return ((padding_mask.long().cumsum(1) - 1) + past).clamp(min=0)
+
+
+__all__ = ["FlowformerModel", "FlowformerPreTrainedModel"]

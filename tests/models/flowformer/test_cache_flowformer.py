@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, StaticCache
 
-from hf_transfer.models.flowformer import FlowAttentionCacheLayer, FlowformerForCausalLM
+from hf_transfer.models.flowformer import FlowAttentionCacheLayer, FlowformerForCausalLM, cache_flowformer
 from hf_transfer.models.flowformer.cache_flowformer import StaticFlowAttentionCacheLayer
 from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 
@@ -125,3 +125,15 @@ def test_a_bidirectional_model_has_no_cache():
     assert model(**tiny_inputs(model.config), use_cache=True).past_key_values is None
     with pytest.raises(ValueError, match="causal"):
         model(**tiny_inputs(model.config), past_key_values=DynamicCache(config=model.config))
+
+
+def test_a_version_without_tables_of_cache_layers_is_told(monkeypatch, caplog):
+    for name in cache_flowformer.LAYER_TABLES:
+        monkeypatch.delattr(cache_flowformer.cache_utils, name)
+    monkeypatch.delattr(torch._dynamo, "mark_static_address")
+    cache_flowformer.logger.warning_once.cache_clear()
+    cache_flowformer.register_cache_layers()
+    assert all(f"no `cache_utils.{name}`" in caplog.text for name in cache_flowformer.LAYER_TABLES)
+    layer = cache_flowformer.StaticFlowAttentionCacheLayer()
+    layer.lazy_initialization(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
+    assert layer.state.memory.shape == (1, 2, 4, 4)

@@ -158,3 +158,28 @@ def test_attention_weights_are_told_to_be_missing(switched, monkeypatch):
         model.set_attn_implementation("flow")
     model(IDS, output_attentions=True, use_cache=False)
     assert "GPT2Model has no attention weights" in told[0]
+
+
+def other_choice(self, requested_attention, extra, is_init_check=False):
+    return "sdpa"
+
+
+@pytest.mark.parametrize("change", [{"get_correct_attn_implementation": other_choice}, {"post_init": None}])
+def test_another_form_of_transformers_private_methods_is_left_alone(change, monkeypatch, caplog):
+    (name, method), *_ = change.items()
+    if method is None:
+        monkeypatch.delattr(PreTrainedModel, name)
+    else:
+        monkeypatch.setattr(PreTrainedModel, name, method)
+    monkeypatch.setattr(PreTrainedModel, "_asks_before_flow_attention", False)
+    flow_compatibility.logger.warning_once.cache_clear()
+    flow_compatibility.guard_flow_attention()
+    assert f"another {name}" in caplog.text
+    assert PreTrainedModel._asks_before_flow_attention is False
+    assert getattr(PreTrainedModel, name, None) is method
+
+
+def test_the_private_methods_have_the_form_that_is_wrapped():
+    assert {name: flow_compatibility._arguments_of(name) for name in flow_compatibility.WRAPPED} == (
+        flow_compatibility.WRAPPED
+    )
