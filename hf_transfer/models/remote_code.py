@@ -44,7 +44,8 @@ def _auto_map(modality: str, architectures: list[str]) -> dict[str, str]:
     """Auto class -> module and class; a head without an Auto class of its own answers to AutoModel if it was saved."""
     auto_map = {"AutoConfig": _module_of(FlowformerConfig)}
     for auto_class, model_class in {**AUTO_CLASSES, **BACKBONES}.items():
-        if model_class.required_modality in (None, modality):
+        needed = model_class.required_modality
+        if needed is None or modality in ((needed,) if isinstance(needed, str) else needed):
             auto_map[auto_class.__name__] = _module_of(model_class)
     for model_class in HEADS_WITHOUT_AUTO_CLASS:
         if model_class.__name__ in architectures:

@@ -60,6 +60,9 @@ PROBABILITIES = (
     "mask_ratio",
 )
 
+# those of which `FlowformerBackbone` gives maps: a token has a place of its own there
+MAPPED_MODALITIES = ("image", "time_series")
+
 # what only these modalities read: a saved configuration has the fields of its own
 MODALITY_FIELDS = {
     **dict.fromkeys(("vocab_size", "type_vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"), ("text",)),
@@ -68,7 +71,8 @@ MODALITY_FIELDS = {
     "sliding_window": ("text", "time_series", "trajectory"),
     "scale_embeddings": ("text", "time_series"),
     **dict.fromkeys(("image_size", "patch_size", "num_channels", "stem", "mask_ratio", "norm_pix_loss"), ("image",)),
-    **dict.fromkeys(("hidden_sizes", "depths", "downsample_norm", "out_features", "out_indices"), ("image",)),
+    **dict.fromkeys(("hidden_sizes", "depths", "downsample_norm"), ("image",)),
+    **dict.fromkeys(("out_features", "out_indices"), MAPPED_MODALITIES),
     **dict.fromkeys(("decoder_hidden_size", "decoder_num_hidden_layers"), ("image",)),
     **dict.fromkeys(("decoder_num_attention_heads", "decoder_intermediate_size"), ("image",)),
     **dict.fromkeys(("num_input_channels", "prediction_length", "scale_inputs"), ("time_series",)),
@@ -248,10 +252,12 @@ class FlowformerConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
         # the base class fills them in for every model that could rotate
         self.rope_parameters = self.rope_parameters if rotates else None
-        if self.modality == "image":
+        if self.modality in MAPPED_MODALITIES:
             self.set_output_features_output_indices(**maps)
         elif any(maps.values()):
-            raise ValueError(f"`out_features` and `out_indices` need `modality='image'`, got {self.modality!r}.")
+            raise ValueError(
+                f"`out_features` and `out_indices` need `modality` 'image' or 'time_series', got {self.modality!r}."
+            )
         # Raised here too, because the strict validation that follows wraps the ValueError in an error of its own.
         self.validate_architecture()
 

@@ -70,13 +70,14 @@ class FlowformerPreTrainedModel(PreTrainedModel):
     _is_stateful = True
     _can_record_outputs = {"hidden_states": FlowformerLayer, "attentions": FlowformerAttention}
 
-    required_modality: str | None = None
+    required_modality: str | tuple[str, ...] | None = None
     always_causal = False
 
     def __init__(self, config: FlowformerConfig, *inputs, **kwargs):
-        if self.required_modality is not None and config.modality != self.required_modality:
+        needed = (self.required_modality,) if isinstance(self.required_modality, str) else self.required_modality
+        if needed is not None and config.modality not in needed:
             raise ValueError(
-                f"`{type(self).__name__}` needs a configuration with `modality={self.required_modality!r}`, got "
+                f"`{type(self).__name__}` needs a configuration with `modality={' or '.join(map(repr, needed))}`, got "
                 f"{config.modality!r}."
             )
         if self.always_causal and not config.is_causal:

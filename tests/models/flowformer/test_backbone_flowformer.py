@@ -14,7 +14,7 @@ from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
 import hf_transfer  # noqa: F401  registers the backbone
 from hf_transfer.models.flowformer import FlowformerBackbone, FlowformerForImageClassification
-from tests.models.flowformer.tiny import tiny_config
+from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 
 PYRAMID = {"hidden_sizes": [8, 16], "depths": [1, 2], "image_size": 16}
 STAGES = {"out_features": ["stage1", "stage2"]}
@@ -104,7 +104,8 @@ def test_upernet_detr_and_segformer_heads_train_on_it():
     ("modality", "fields", "message"),
     [
         ("image", {"out_features": ["stage9"]}, "subset of stage_names"),
-        ("text", {"out_features": ["stage1"]}, "modality='image'"),
+        ("text", {"out_features": ["stage1"]}, "'image' or 'time_series'"),
+        ("trajectory", {"out_indices": [1]}, "'image' or 'time_series'"),
     ],
 )
 def test_maps_that_are_not_there_are_refused(modality, fields, message):
@@ -115,3 +116,33 @@ def test_maps_that_are_not_there_are_refused(modality, fields, message):
 def test_sizes_off_the_grid_are_refused():
     with pytest.raises(ValueError, match="multiples of 4"):
         backbone_of(**PYRAMID)(images(18, 16))
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "batch_norm"])
+def test_maps_of_series_are_its_layers(norm, tmp_path):
+    torch.manual_seed(0)
+    config = tiny_config("time_series", norm_type=norm, out_features=["stem", "stage1", "stage2"])
+    model = AutoBackbone.from_config(config).eval()
+    assert isinstance(model, FlowformerBackbone) and model.main_input_name == "past_values"
+    assert model.channels == [16, 16, 16]
+    inputs = tiny_inputs(config)
+    maps = model(**inputs).feature_maps
+    assert [tuple(x.shape) for x in maps] == [(2, 16, 7)] * 3
+    plain = model.flowformer(**inputs, output_hidden_states=True)
+    torch.testing.assert_close(maps[1].mT, model.norms["stage1"](plain.hidden_states[1]))
+    torch.testing.assert_close(maps[2].mT, plain.last_hidden_state)
+    # padding is 0 in the maps and changes no real step
+    padded = torch.nn.functional.pad(inputs["past_values"], (0, 0, 0, 3), value=torch.nan)
+    mask = torch.ones(2, 10).index_fill(1, torch.arange(7, 10), 0)
+    for wanted, found in zip(maps, model(past_values=padded, attention_mask=mask).feature_maps):
+        torch.testing.assert_close(found[..., :7], wanted, atol=1e-5, rtol=1e-4)
+        assert not found[..., 7:].any()
+    model.save_pretrained(tmp_path)
+    again = FlowformerBackbone.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(**inputs).feature_maps, maps)
+    model.train()(**inputs).feature_maps[0].square().sum().backward()
+
+
+def test_a_backbone_of_words_is_refused():
+    with pytest.raises(ValueError, match="modality='image' or 'time_series'"):
+        FlowformerBackbone(tiny_config())
