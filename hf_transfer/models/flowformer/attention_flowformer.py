@@ -120,8 +120,8 @@ def _check_terms(module: nn.Module, terms: dict) -> None:
 
 def _options_of(module: nn.Module) -> dict:
     config = getattr(module, "config", None)
-    names = {"feature_map": "feature_map", "competition_clamp": "competition_clamp", "flow_eps": "eps"}
-    names["attn_kernel"] = "kernel"
+    names = {"feature_map": "feature_map", "competition_clamp": "competition_clamp"}
+    names |= {"flow_eps": "eps", "attn_kernel": "kernel"}
     return {argument: getattr(config, field) for field, argument in names.items() if hasattr(config, field)}
 
 

@@ -7,6 +7,9 @@ With a = phi(q), b = phi(k), sums over all sinks i or all sources j:
     p_j  = softmax_j(clamp(O^))                         w_j  = v_j S p_j
     R_i  = sigmoid(I^_i L / S) / I_i * a_i (sum b_j^T w_j)
 
+In bfloat16 on a GPU nothing as large as q, k and v is ever held in float32: the two products b^T w and a (b^T w) are
+those of bfloat16, and every sum over tokens or features is taken in float32. float16 could not hold b^T w.
+
 Heads do not meet, so rows and heads go in blocks that fit the cache, in the backward pass too: it keeps the inputs and
 recomputes the rest. Fresh large tensors cost a CPU more in page faults than in arithmetic.
 
@@ -24,6 +27,8 @@ from .flow_options import FlowOptions, nonzero
 # elements of one [b, h, L, D] temporary: 1 MiB in float32 stays in a CPU's cache; a GPU takes all heads at once
 CPU_BLOCK_ELEMENTS = 2**18
 GPU_BLOCK_ELEMENTS = 2**26
+# where bfloat16 stays as it is: a CPU computes faster in float32, which its blocks hold in the cache
+BFLOAT16_DEVICES = ("cuda",)
 
 
 class _Flows(NamedTuple):
@@ -51,7 +56,7 @@ def bidirectional_flow_attention(
     query_mask: Tensor | None,  # [B, L] bool
     options: FlowOptions,
 ) -> Tensor:
-    """Output [B, H, L, M] in the dtype of `value`, computed in float32 at least."""
+    """Output [B, H, L, M] in the dtype of `value`; sums, flows and competition in float32 at least."""
     if torch.compiler.is_compiling():
         return _forward(query, key, value, key_mask, query_mask, options)[0].to(value.dtype)
     return _BidirectionalFlow.apply(query, key, value, key_mask, query_mask, options)
@@ -71,19 +76,27 @@ def _blocks(query: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[slice, 
 
 def _weigh(weights: Tensor, matrix: Tensor, eps: float = 0.0) -> Tensor:
     """sum_i weights_i (matrix_i + eps): [..., L] x [..., L, D] -> [..., 1, D]."""
-    total = weights.unsqueeze(-2) @ matrix
+    if matrix.dtype == weights.dtype:
+        total = weights.unsqueeze(-2) @ matrix
+    else:
+        total = (weights[..., None].to(matrix.dtype) * matrix).sum(-2, keepdim=True, dtype=weights.dtype)
     return total + eps * weights.sum(-1)[..., None, None] if eps else total
 
 
 def _project(features: Tensor, vector: Tensor, eps: float = 0.0) -> Tensor:
     """(features_i + eps) . vector: [..., L, D] x [..., 1, D] -> [..., L]."""
-    product = (vector @ features.mT).squeeze(-2)
+    if features.dtype == vector.dtype:
+        product = (vector @ features.mT).squeeze(-2)
+    else:
+        product = (features * vector.to(features.dtype)).sum(-1, dtype=vector.dtype)
     return product + eps * vector.sum(-1) if eps else product
 
 
 def _forward(query, key, value, key_mask, query_mask, options: FlowOptions) -> tuple[Tensor, _Flows]:
     dtype, eps = torch.promote_types(value.dtype, torch.float32), options.eps
-    a, b, value = options.features(query.to(dtype)), options.features(key.to(dtype)), value.to(dtype)
+    # of the large tensors; `dtype` is that of sums
+    held = value.dtype if value.dtype == torch.bfloat16 and value.device.type in BFLOAT16_DEVICES else dtype
+    a, b, value = options.features(query.to(held)), options.features(key.to(held)), value.to(held)
     num_queries, num_keys, keep = query.shape[2], key.shape[2], None
     if query_mask is not None:
         a = a.masked_fill(~query_mask[:, None, :, None], 0)
@@ -93,7 +106,7 @@ def _forward(query, key, value, key_mask, query_mask, options: FlowOptions) -> t
         # filled, not multiplied: padding may hold anything, NaN included
         b, value = (x.masked_fill(~keep[..., None], 0) for x in (b, value))
         num_keys = keep.sum(-1, keepdim=True).clamp(min=1).to(dtype)
-    total_k, total_q = b.sum(-2, keepdim=True) + eps, a.sum(-2, keepdim=True) + eps
+    total_k, total_q = (x.sum(-2, keepdim=True, dtype=dtype) + eps for x in (b, a))
     incoming, outgoing = _project(a, total_k, eps), _project(b, total_q, eps)
     flow_k, flow_q = _weigh(outgoing.reciprocal(), b) + eps, _weigh(incoming.reciprocal(), a) + eps
     ratio = num_queries / num_keys
@@ -102,9 +115,9 @@ def _forward(query, key, value, key_mask, query_mask, options: FlowOptions) -> t
     strength = options.strength(sent, keep)
     probability = strength / nonzero(strength.sum(-1, keepdim=True))
     share = probability * num_keys
-    competed = value * share[..., None]
+    competed = value * share[..., None].to(held)
     memory = b.mT @ competed
-    output = (a @ memory) * (allocation / incoming)[..., None]
+    output = (a @ memory) * (allocation / incoming)[..., None].to(held)
     sources = total_k, total_q, flow_k, flow_q
     flows = incoming, outgoing, allocation, sent, probability, share, sources, competed, memory, ratio
     return output, _Flows(a, b, *flows)
@@ -113,12 +126,13 @@ def _forward(query, key, value, key_mask, query_mask, options: FlowOptions) -> t
 def _backward(grad_output: Tensor, output: Tensor, flows: _Flows, options: FlowOptions):
     a, b, incoming, outgoing, allocation, sent, probability, share, sources, competed, memory, ratio = flows
     (total_k, total_q, flow_k, flow_q), eps = sources, options.eps
+    held, dtype = a.dtype, share.dtype
     # aggregation, and competition as a softmax: grad_share is d / d log share
-    grad_sum = grad_output * (allocation / incoming)[..., None]
-    grad_log = (grad_output * output).sum(-1)
+    grad_sum = grad_output * (allocation / incoming)[..., None].to(held)
+    grad_log = (grad_output * output).sum(-1, dtype=dtype)
     grad_memory = a.mT @ grad_sum
     grad_competed = b @ grad_memory
-    grad_share = (competed * grad_competed).sum(-1)
+    grad_share = (competed * grad_competed).sum(-1, dtype=dtype)
     grad_sent = options.strength_gradient(grad_share - probability * grad_share.sum(-1, keepdim=True), sent)
     grad_kept = grad_log * (1 - allocation) * ratio
     # conserved flows, then plain ones
@@ -131,14 +145,14 @@ def _backward(grad_output: Tensor, output: Tensor, flows: _Flows, options: FlowO
     vectors_q, vectors_k = [flow_k, total_k, grad_flow_q, grad_total_q], [flow_q, total_q, grad_flow_k, grad_total_k]
     grad_a = _combine([grad_kept, grad_in, r, torch.ones_like(r)], vectors_q, grad_sum, memory)
     grad_b = _combine([grad_sent, grad_out, s, torch.ones_like(s)], vectors_k, competed, grad_memory)
-    grad_value = grad_competed * share[..., None]
+    grad_value = grad_competed * share[..., None].to(held)
     return options.feature_gradient(grad_a, a), options.feature_gradient(grad_b, b), grad_value
 
 
 def _combine(weights: list[Tensor], vectors: list[Tensor], left: Tensor, right: Tensor) -> Tensor:
     """sum_t weights_t (outer) vectors_t + left right^T."""
     total, outer = left @ right.mT, (torch.stack(weights, -1), torch.cat(vectors, -2))
-    total.flatten(0, 1).baddbmm_(*(x.flatten(0, 1) for x in outer))
+    total.flatten(0, 1).baddbmm_(*(x.flatten(0, 1).to(total.dtype) for x in outer))
     return total
 
 
