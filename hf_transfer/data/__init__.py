@@ -1,11 +1,9 @@
 """Data sets, what makes model inputs of them, and the collators of text pre-training."""
 
-from hf_transfer.data.denoising import DenoisingCollator
-from hf_transfer.data.masked_language import MaskedLanguageCollator
-from hf_transfer.data.masked_steps import MaskedStepsCollator
-from hf_transfer.data.packing import PackingCollator
-from hf_transfer.data.permuted_language import PermutationCollator
-from hf_transfer.data.span_corruption import SpanCorruptionCollator
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 TEXT_PRETRAINING: dict[str, str] = {
     "masked_language": "hf_transfer.data.masked_language:MaskedLanguageCollator",
@@ -21,13 +19,13 @@ SERIES_PRETRAINING: dict[str, str] = {
 }
 """Likewise of a series."""
 
-__all__ = [
-    "SERIES_PRETRAINING",
-    "TEXT_PRETRAINING",
-    "DenoisingCollator",
-    "MaskedLanguageCollator",
-    "MaskedStepsCollator",
-    "PackingCollator",
-    "PermutationCollator",
-    "SpanCorruptionCollator",
-]
+_CLASSES = dict(reversed(entry.split(":")) for entry in (*TEXT_PRETRAINING.values(), *SERIES_PRETRAINING.values()))
+"""Class name -> module, imported when the class is first named: whoever imports transformers imports this package."""
+
+__all__ = ["SERIES_PRETRAINING", "TEXT_PRETRAINING", *_CLASSES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    raise AttributeError(f"{__name__} has no `{name}`; it has {__all__}.")

@@ -130,8 +130,9 @@ def derived_config(plain: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
 def heads_of(plain: type[PreTrainedConfig]) -> list[tuple[Any, type[PreTrainedModel]]]:
     """Every Auto class that makes a model of this configuration, and that model's class."""
     auto_classes = [one for one in vars(modeling_auto).values() if isinstance(one, type)]
-    mappings = [(one, getattr(one, "_model_mapping", None) or {}) for one in auto_classes]
-    found = [(one, mapping[plain]) for one, mapping in mappings if plain in mapping]
+    mappings = [(one, getattr(one, "_model_mapping", None)) for one in auto_classes]
+    # whether a mapping is empty is not asked: it would import every model of transformers
+    found = [(one, mapping[plain]) for one, mapping in mappings if mapping is not None and plain in mapping]
     return [(one, model_class) for one, model_class in found if isinstance(model_class, type)]
 
 

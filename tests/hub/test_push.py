@@ -13,12 +13,17 @@ from peft import AutoPeftModel, LoraConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification
 
 from hf_transfer.hub import HubError, check_can_push, push_command, push_folder, retry
+from hf_transfer.models.flowformer import FlowformerForSequenceClassification
+from tests.models.flowformer.tiny import tiny_config
 
 RELOAD = """
-import hf_transfer, torch
+import hf_transfer, sys, torch
 from transformers import AutoModelForSequenceClassification
-model = AutoModelForSequenceClassification.from_pretrained("lab/tiny")
-print(model(torch.arange(6).reshape(1, 6)).logits.flatten().tolist())
+heavy = {"datasets", "pandas", "peft", "sklearn"} & set(sys.modules)
+for name in ("lab/tiny", "lab/flow"):
+    model = AutoModelForSequenceClassification.from_pretrained(name)
+    print(model(torch.arange(6).reshape(1, 6)).logits.flatten().tolist())
+print(sorted(heavy))
 """
 
 
@@ -37,20 +42,29 @@ def sent(hub, method: str, part: str) -> list[str]:
     return [asked["path"] for asked in hub.requests if asked["method"] == method and part in asked["path"]]
 
 
-def test_a_model_arrives_and_loads_in_a_fresh_process(hub, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_model_and_one_of_our_architecture_arrive_and_load_in_a_fresh_process(
+    hub, tiny_model: Path, tmp_path: Path
+) -> None:
     commit = push_folder(tiny_model, "lab/tiny")
     assert commit.commit_url == f"{hub.endpoint}/lab/tiny/commit/{commit.oid}"
     assert hub.files("lab/tiny").items() >= contents(tiny_model).items()
     info = HfApi().model_info("lab/tiny")
     assert (info.pipeline_tag, info.library_name, info.private) == ("text-classification", "transformers", False)
     assert info.card_data.eval_results[0].metric_value == 0.75
+    flow = tmp_path / "flow"
+    FlowformerForSequenceClassification(tiny_config()).save_pretrained(flow)
+    shutil.copy(tiny_model / "README.md", flow)
+    push_folder(flow, "lab/flow")
 
     environment = hub.environment(tmp_path / "home")
     fresh = subprocess.run([sys.executable, "-c", RELOAD], env=environment, capture_output=True, text=True)
     assert fresh.returncode == 0, fresh.stderr
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_model)
-    expected = model(torch.arange(6).reshape(1, 6)).logits.flatten().tolist()
-    assert eval(fresh.stdout) == pytest.approx(expected, abs=1e-6)
+    *printed, heavy = fresh.stdout.strip().splitlines()
+    for folder, line in zip((tiny_model, flow), printed, strict=True):
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        expected = model(torch.arange(6).reshape(1, 6)).logits.flatten().tolist()
+        assert eval(line) == pytest.approx(expected, abs=1e-6)
+    assert heavy == "[]", "registering our architectures imports more than they need"
 
 
 def test_small_files_go_regular_and_30_megabytes_through_lfs(hub, large_model: Path) -> None:

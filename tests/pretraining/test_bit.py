@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForImageClassification,
     ResNetForImageClassification,
 )
+from transformers.models.auto.auto_factory import _LazyAutoMapping
 from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 
 from hf_transfer.models.group_normed import Standardised, change_norms, largest_divisor
@@ -88,6 +89,11 @@ def test_a_row_does_not_depend_on_the_rest_of_the_batch():
     torch.testing.assert_close(model(rows).logits[:1], model(rows[:1]).logits)
     plain = tiny.resnet().train()
     assert not torch.allclose(plain(rows).logits[:1], plain(rows[:2]).logits[:1])
+
+
+def test_a_conversion_imports_no_other_models(monkeypatch):
+    monkeypatch.setattr(_LazyAutoMapping, "keys", lambda mapping: pytest.fail("all of transformers is imported"))
+    convert(tiny.resnet())
 
 
 def test_scale_and_shift_of_a_filter_change_nothing():
