@@ -1,6 +1,6 @@
 """Short trainings that come out alike on one process and on two. `test_distributed.py` runs them both ways.
 
-ACCELERATE_USE_CPU=true torchrun --standalone --nproc_per_node 2 -m tests.distributed_runs OUTPUT_FOLDER
+ACCELERATE_USE_CPU=true python -m tests.distributed_runs OUTPUT_FOLDER
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import contextlib
 import io
 import json
 import sys
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
+from accelerate import PartialState, debug_launcher
 from datasets import Dataset, concatenate_datasets
 
 from hf_transfer.cli import app as cli
@@ -36,6 +38,10 @@ from tests.tuners.conftest import adapted_model
 ADVERSARIAL = {"cdan": {"hidden_size": 8}, "mcc": {}, "dann": {"hidden_size": 8}}
 STEPS, STOP = 4, 2
 RESUMED = ("cross_entropy", "adversarial", "difference", "moco", "spans", "pathways")
+SAVED = (*RESUMED, "reopened")
+"""Runs with checkpoints, which save their model in the end."""
+LONG = (*SAVED, "maps", "thawing", "whole_batch", "bi_tuning", "side", "residual")
+"""Runs of all steps, as what they keep of earlier ones matters late; the others end at `STOP`."""
 TEXTS = ("masked", "permuted", "spans", "packed")
 """Cases of `tests.training.test_text_pretraining`; processes get different numbers of labels, and packed rows."""
 SERIES = ("masked_steps", "next_step", "trajectories")
@@ -69,12 +75,13 @@ EPISODES = "{ways: 3, shots: 1, queries: 2, episodes: 21}"
 
 
 def config(folder: Path, batch_size: int, **changes) -> TransferConfig:
+    """Of the run that the folder is named by."""
     return TransferConfig(
         output_dir=str(folder),
         per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=batch_size,
-        max_steps=STEPS,
-        save_strategy="steps",
+        max_steps=STEPS if folder.name in LONG else STOP,
+        save_strategy="steps" if folder.name in SAVED else "no",
         save_steps=STOP,
         logging_steps=1,
         optim="sgd",  # Adam would blow rounding errors of tiny gradients up to whole steps
@@ -99,59 +106,77 @@ def with_parity(rows: Dataset) -> Dataset:
     return tiny.with_column(rows, "parity", [one if one == IGNORED_LABEL else one % 2 for one in digits])
 
 
-def trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
-    """The runs by name."""
-    rows = tiny.digit_rows(0, 64)
+@cache
+def digits() -> Dataset:
+    return tiny.digit_rows(0, 64)
 
-    def make(name: str, rows: Dataset, objectives: dict, **changes) -> TransferTrainer:
-        torch.manual_seed(0)
-        args = config(folder / name, batch_size, **changes)
-        return TransferTrainer(tiny.vit(), args, train_dataset=rows, objectives=objectives)
 
+def makers() -> dict[str, Callable[[Path, int], TransferTrainer]]:
+    """What makes the trainer of each run, by name, of its folder and the size of a process's batches."""
     weights = {"l2_sp": {}, "bss": {}}
+    keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
+    two, half = tiny.two_domains(digits()), half_labelled(digits())
+    thawing = {"schedules": {"ulmfit": {"unfreeze_until": 0.75, "decay": 1.0}}}
+    return {
+        **{name: partial(tuned_trainer, kind) for name, kind in TUNED.items()},
+        **{name: partial(self_supervised_trainer, name) for name in SELF_SUPERVISED},
+        **{name: partial(text_trainer, name) for name in TEXTS},
+        **{name: partial(series_trainer, name) for name in SERIES},
+        **{name: partial(trainer_of_parts, *PARTS[name]) for name in PARTS},
+        "measured": partial(image_trainer, half, measured),
+        "bi_tuning": partial(image_trainer, half, keys),
+        "taught": partial(image_trainer, half, taught),
+        "zoo_tuning": zoo_trainer,
+        "pathways": pathways_trainer,
+        "streamed": streamed_trainer,
+        "maml": maml_trainer,
+        "alternating": partial(image_trainer, two, {"mcd": {}}, trainer=AlternatingTrainer),
+        "label_sets": partial(image_trainer, with_parity(digits()), {"label_sets": {"columns": {"parity": 2}}}),
+        "cross_entropy": partial(image_trainer, digits(), {}),
+        "adversarial": partial(image_trainer, two, ADVERSARIAL, seed=1),
+        "thawing": partial(image_trainer, digits(), {}, **thawing),
+        "whole_batch": partial(image_trainer, two, OF_THE_WHOLE_BATCH, spread=0.3),
+        "accumulated": partial(image_trainer, half, weights, gradient_accumulation_steps=2),
+    }
+
+
+def image_trainer(
+    rows: Dataset,
+    objectives: dict | Callable[[], dict],
+    folder: Path,
+    batch_size: int,
+    *,
+    trainer: type[TransferTrainer] = TransferTrainer,
+    spread: float = 0.02,
+    **changes,
+) -> TransferTrainer:
+    """A run of a small image classifier; with a `spread` of 0.3 its answers to two digits differ."""
     torch.manual_seed(0)
-    measured = {
+    model, args = tiny.vit(initializer_range=spread), config(folder, batch_size, **changes)
+    objectives = objectives() if callable(objectives) else objectives
+    return trainer(model, args, train_dataset=rows, objectives=objectives)
+
+
+def measured() -> dict[str, dict]:
+    return {
         "co_tuning": {"source_head": torch.nn.Linear(16, RELATED_CLASSES)},
         "ewc": {"samples": 20, "strength": 10.0},
         "delta": {"samples": 20},
     }
-    args = config(folder / "alternating", batch_size)
-    alternating = AlternatingTrainer(tiny.vit(), args, train_dataset=tiny.two_domains(rows), objectives={"mcd": {}})
-    torch.manual_seed(0)
-    # weights at which its answers to two digits differ
-    model, args = tiny.vit(initializer_range=0.3), config(folder / "whole_batch", batch_size)
-    domains = tiny.two_domains(rows)
-    whole_batch = TransferTrainer(model, args, train_dataset=domains, objectives=OF_THE_WHOLE_BATCH)
-    torch.manual_seed(3)
-    teacher = tiny.vit(initializer_range=0.3)
-    taught = {"distillation": {"teacher": teacher}, "feature_distillation": {"teacher": teacher}}
-    taught["b_tuning"] = {"teacher": [teacher, tiny.vit(initializer_range=0.3)], "weight": 1.0}
-    episodes = {"ways": 4, "shots": 1, "queries": 1, "inner_steps": 2}
-    keys = {"bi_tuning": {"queue_size": QUEUE_SIZE, "momentum": 0.9, "projection_dim": 8}}
-    return {
-        **tuned_trainers(folder, batch_size, rows),
-        **self_supervised_trainers(folder, batch_size, rows),
-        **text_trainers(folder, batch_size),
-        **series_trainers(folder, batch_size),
-        **{name: trainer_of_parts(folder / name, batch_size, *PARTS[name]) for name in PARTS},
-        "measured": make("measured", half_labelled(rows), measured),
-        "bi_tuning": make("bi_tuning", half_labelled(rows), keys),
-        "taught": make("taught", half_labelled(rows), taught),
-        "zoo_tuning": zoo_trainer(folder, batch_size, rows),
-        "pathways": pathways_trainer(folder, batch_size, half_labelled(rows)),
-        "streamed": streamed_trainer(folder, batch_size, rows),
-        "maml": make("maml", rows, {"maml": episodes | {"episodes_per_batch": batch_size // 8}}, task_loss_weight=0.0),
-        "alternating": alternating,
-        "label_sets": make("label_sets", with_parity(rows), {"label_sets": {"columns": {"parity": 2}}}),
-        "cross_entropy": make("cross_entropy", rows, {}),
-        "adversarial": make("adversarial", tiny.two_domains(rows), ADVERSARIAL),
-        "thawing": make("thawing", rows, {}, schedules={"ulmfit": {"unfreeze_until": 0.75, "decay": 1.0}}),
-        "whole_batch": whole_batch,
-        "accumulated": make("accumulated", half_labelled(rows), weights, gradient_accumulation_steps=2),
-    }
 
 
-def trainer_of_parts(folder: Path, batch_size: int, units: str, names: tuple[str, ...]) -> TransferTrainer:
+def taught() -> dict[str, dict]:
+    teacher, other = (tiny.vit(initializer_range=0.3) for _ in range(2))
+    distilled = {"distillation": {"teacher": teacher}, "feature_distillation": {"teacher": teacher}}
+    return {**distilled, "b_tuning": {"teacher": [teacher, other], "weight": 1.0}}
+
+
+def maml_trainer(folder: Path, batch_size: int) -> TransferTrainer:
+    episodes = {"ways": 4, "shots": 1, "queries": 1, "inner_steps": 2, "episodes_per_batch": batch_size // 8}
+    return image_trainer(digits(), {"maml": episodes}, folder, batch_size, task_loss_weight=0.0)
+
+
+def trainer_of_parts(units: str, names: tuple[str, ...], folder: Path, batch_size: int) -> TransferTrainer:
     """A tagger or a SegFormer with these objectives, and without what is drawn or counted for each process alone."""
     torch.manual_seed(0)
     model, rows, more = test_units.setting(units, None)
@@ -176,21 +201,21 @@ def without_batch_norm(model: torch.nn.Module) -> None:
                 setattr(module, name, torch.nn.GroupNorm(2, child.num_features))
 
 
-def streamed_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:
+def streamed_trainer(folder: Path, batch_size: int) -> TransferTrainer:
     """A domain adaptation whose rows are read as they come, by the first process for both."""
-    columns = {name: [torch.as_tensor(row[name]).tolist() for row in rows] for name in ("pixel_values", "labels")}
+    columns = {name: [torch.as_tensor(row[name]).tolist() for row in digits()] for name in ("pixel_values", "labels")}
     stream = Dataset.from_dict(columns).to_iterable_dataset().shuffle(seed=0, buffer_size=16)
     torch.manual_seed(0)
-    args = config(folder / "streamed", batch_size)
+    args = config(folder, batch_size)
     objectives = {"coral": {}}
     return DomainAdaptationTrainer(
         tiny.vit(), args, train_dataset=stream, target_dataset=stream, objectives=objectives, validation_rows=16
     )
 
 
-def zoo_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:
+def zoo_trainer(folder: Path, batch_size: int) -> TransferTrainer:
     """A run whose layers mix the kernels of two models by gates of the whole batch."""
-    state, sources = PartialState(), [folder / "source_0", folder / "source_1"]
+    state, sources = PartialState(), [folder.with_name(f"source_{index}") for index in range(2)]
     for seed, source in enumerate(sources):
         torch.manual_seed(seed)
         model = tiny.vit(initializer_range=0.3)
@@ -203,63 +228,62 @@ def zoo_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer
     with torch.no_grad():
         for experts in sidecars_of(model)["zoo_tuning"].layers.values():
             experts.gates.expand.weight.normal_(std=0.3)  # gates that differ from row to row
-    return TransferTrainer(model, config(folder / "zoo_tuning", batch_size), train_dataset=rows)
+    return TransferTrainer(model, config(folder, batch_size), train_dataset=digits())
 
 
-def pathways_trainer(folder: Path, batch_size: int, rows: Dataset) -> TransferTrainer:
+def pathways_trainer(folder: Path, batch_size: int) -> TransferTrainer:
     """A run of a hub with one model a row: processes leave models out, and draw noise for the choice."""
     torch.manual_seed(2)
     model = HubPathway.of([tiny.vit(initializer_range=0.3) for _ in range(3)], top=1)
-    args = config(folder / "pathways", batch_size)
-    return TransferTrainer(model, args, train_dataset=rows, objectives={"pathways": {"exploration": 1.0}})
+    args, objectives = config(folder, batch_size), {"pathways": {"exploration": 1.0}}
+    return TransferTrainer(model, args, train_dataset=half_labelled(digits()), objectives=objectives)
 
 
-def text_trainers(folder: Path, batch_size: int) -> dict[str, TransferTrainer]:
-    """A run of pre-training on text with each of some collators."""
+def text_trainer(name: str, folder: Path, batch_size: int) -> PretrainingTrainer:
+    """A run of pre-training on text with one of some collators."""
     rows = concatenate_datasets([text_pretraining.rows()] * 3).select(range(64))
-    made = {}
-    for name in TEXTS:
-        model, collator = text_pretraining.CASES[name]
-        torch.manual_seed(0)
-        args = config(folder / name, batch_size)
-        made[name] = PretrainingTrainer(model(0.0), args, train_dataset=rows, data_collator=collator())
-    return made
+    model, collator = text_pretraining.CASES[name]
+    torch.manual_seed(0)
+    return PretrainingTrainer(model(0.0), config(folder, batch_size), train_dataset=rows, data_collator=collator())
 
 
-def series_trainers(folder: Path, batch_size: int) -> dict[str, PretrainingTrainer]:
-    """A run of pre-training on series and on trajectories of 2 to 12 steps, with each loss."""
+def series_trainer(name: str, folder: Path, batch_size: int) -> PretrainingTrainer:
+    """A run of pre-training on series or on trajectories of 2 to 12 steps, with one loss."""
+    torch.manual_seed(0)
+    fields = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
+    if name == "trajectories":
+        model = FlowformerForTrajectoryPretraining(tiny_config("trajectory", **fields))
+        rows, collator = trajectory_rows(), None
+    else:
+        fields |= {"is_causal": True} if name == "next_step" else {}
+        model = FlowformerForTimeSeriesPretraining(tiny_config("time_series", **fields))
+        rows = series_rows()
+        collator = PaddingCollator("past_values") if name == "next_step" else MaskedStepsCollator(0.3, 2.0)
+    return PretrainingTrainer(model, config(folder, batch_size), train_dataset=rows, data_collator=collator)
+
+
+def lengths_of_series(generator: torch.Generator) -> list[int]:
+    return torch.randint(2, 13, (64,), generator=generator).tolist()
+
+
+def series_rows() -> Dataset:
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(2, 13, (64,), generator=generator).tolist()
-    series = Dataset.from_dict({"past_values": [torch.randn(n, 3, generator=generator).tolist() for n in lengths]})
+    lengths = lengths_of_series(generator)
+    return Dataset.from_dict({"past_values": [torch.randn(n, 3, generator=generator).tolist() for n in lengths]})
+
+
+def trajectory_rows() -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    lengths = lengths_of_series(generator)
     sizes = {"states": 5, "actions": 2, "returns_to_go": 1}
     columns = {name: torch.randn(64, 12, size, generator=generator) for name, size in sizes.items()}
     mask = (torch.arange(12) < torch.tensor(lengths)[:, None]).long()
     columns |= {"labels": columns["actions"], "timesteps": torch.arange(12).expand(64, 12), "attention_mask": mask}
-    windows = Dataset.from_dict({name: value.tolist() for name, value in columns.items()}).with_format("torch")
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.3}
-    causal = {"is_causal": True}
-    cases = {
-        "masked_steps": (FlowformerForTimeSeriesPretraining, "time_series", {}, series, MaskedStepsCollator(0.3, 2.0)),
-        "next_step": (
-            FlowformerForTimeSeriesPretraining,
-            "time_series",
-            causal,
-            series,
-            PaddingCollator("past_values"),
-        ),
-        "trajectories": (FlowformerForTrajectoryPretraining, "trajectory", {}, windows, None),
-    }
-    made = {}
-    for name, (head, modality, fields, rows, collator) in cases.items():
-        torch.manual_seed(0)
-        model = head(tiny_config(modality, **fields, **still))
-        args = config(folder / name, batch_size)
-        made[name] = PretrainingTrainer(model, args, train_dataset=rows, data_collator=collator)
-    return made
+    return Dataset.from_dict({name: value.tolist() for name, value in columns.items()}).with_format("torch")
 
 
-def tuned_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, TransferTrainer]:
-    """A run with each of our tuners.
+def tuned_trainer(kind: str, folder: Path, batch_size: int) -> TransferTrainer:
+    """A run with one of our tuners.
 
     `difference` is projected before its checkpoint; `reopened` after the checkpoint that it loads at its end, so that
     it is projected once more.
@@ -267,31 +291,25 @@ def tuned_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, Tr
     adapters = {"difference": {"project_at": STOP / STEPS}, "reopened": {"project_at": 0.7}}
     youngest = {"load_best_model_at_end": True, "metric_for_best_model": "age", "greater_is_better": False}
     changes = {"reopened": {"eval_strategy": "steps", "eval_steps": STOP, **youngest}}
-    made = {}
-    for name, kind in TUNED.items():
-        model = adapted_model("vit", kind, **adapters.get(name, {}))
-        args = config(folder / name, batch_size, **changes.get(name, {}))
-        made[name] = TransferTrainer(model, args, train_dataset=rows, eval_dataset=rows.select(range(16)))
-        made[name].compute_metrics = lambda _, trainer=made[name]: {"age": trainer.state.global_step}
+    model = adapted_model("vit", kind, **adapters.get(folder.name, {}))
+    args = config(folder, batch_size, **changes.get(folder.name, {}))
+    made = TransferTrainer(model, args, train_dataset=digits(), eval_dataset=digits().select(range(16)))
+    made.compute_metrics = lambda _: {"age": made.state.global_step}
     return made
 
 
-def self_supervised_trainers(folder: Path, batch_size: int, rows: Dataset) -> dict[str, PretrainingTrainer]:
-    """A backbone pre-trained by each objective that compares two views."""
-    made = {}
-    for name, keywords in SELF_SUPERVISED.items():
-        torch.manual_seed(0)
-        model = tiny.flowformer(initializer_range=0.3).flowformer  # weights at which two digits differ
-        args = config(folder / name, batch_size, augmentation={"views": "small"})
-        made[name] = PretrainingTrainer(
-            model, args, train_dataset=rows, eval_dataset=rows.select(range(63)), objectives={name: keywords}
-        )
-    return made
+def self_supervised_trainer(name: str, folder: Path, batch_size: int) -> PretrainingTrainer:
+    """A backbone pre-trained by an objective that compares two views."""
+    torch.manual_seed(0)
+    model = tiny.flowformer(initializer_range=0.3).flowformer  # weights at which two digits differ
+    args, evaluated = config(folder, batch_size, augmentation={"views": "small"}), digits().select(range(63))
+    objectives = {name: SELF_SUPERVISED[name]}
+    return PretrainingTrainer(model, args, train_dataset=digits(), eval_dataset=evaluated, objectives=objectives)
 
 
 def validation_score(folder: Path, batch_size: int) -> float:
     """The validator's score over an odd number of rows."""
-    rows = tiny.digit_rows(0, 64)
+    rows = digits()
     torch.manual_seed(0)
     trainer = DomainAdaptationTrainer(
         tiny.vit(),
@@ -313,8 +331,7 @@ def validation_score_of_tokens(folder: Path, batch_size: int) -> float:
 
 def collapse_gauges(folder: Path, batch_size: int) -> list[float]:
     """Those of an odd number of rows."""
-    rows = tiny.digit_rows(0, 64)
-    metrics = self_supervised_trainers(folder / "gauges", batch_size, rows)["simclr"].evaluate()
+    metrics = self_supervised_trainer("simclr", folder / "gauges", batch_size).evaluate()
     return [metrics["eval_rank_me"], metrics["eval_channel_spread"]]
 
 
@@ -331,23 +348,26 @@ def print_few_shot(folder: Path, batch_size: int) -> None:
     (folder / f"printed_by_{state.process_index}").write_text(printed.getvalue())
 
 
-def run(folder: Path, batch_size: int) -> dict[str, dict[str, torch.Tensor]]:
+def run(folder: Path, batch_size: int, resumed: tuple[str, ...] = ()) -> dict[str, dict[str, torch.Tensor]]:
     """The final state of every run, and that of some of them resumed from their middle as well."""
     ends, losses, moved, reopened = {}, {}, {}, None
-    for name, trainer in trainers(folder, batch_size).items():
+    made = makers()
+    for name, make in made.items():
+        trainer = make(folder / name, batch_size)
         start = backbone_in_training(trainer)
         trainer.train()
         ends[name] = {key: value.clone() for key, value in trainer.transfer_model.state_dict().items()}
         losses[name] = [log["loss"] for log in trainer.state.log_history if "loss" in log]
         moved[name] = max((ends[name][key] - value).abs().max().item() for key, value in start.items())
         reopened = reopened or trainer.state.best_model_checkpoint
-        trainer.save_model(str(folder / f"saved_by_{trainer.args.process_index}" / name))
-    for name, trainer in trainers(folder, batch_size).items():
-        if name in RESUMED:
-            for key in backbone_in_training(trainer):
-                torch.nn.init.zeros_(trainer.transfer_model.get_parameter(key))
-            trainer.train(resume_from_checkpoint=str(folder / name / f"checkpoint-{STOP}"))
-            ends[f"{name}_resumed"] = dict(trainer.transfer_model.state_dict())
+        if name in SAVED or name in TUNED:
+            trainer.save_model(str(folder / f"saved_by_{trainer.args.process_index}" / name))
+    for name in resumed:
+        trainer = made[name](folder / name, batch_size)
+        for key in backbone_in_training(trainer):
+            torch.nn.init.zeros_(trainer.transfer_model.get_parameter(key))
+        trainer.train(resume_from_checkpoint=str(folder / name / f"checkpoint-{STOP}"))
+        ends[f"{name}_resumed"] = dict(trainer.transfer_model.state_dict())
     print_few_shot(folder, batch_size)
     facts = {"score": validation_score(folder, batch_size), "tokens": validation_score_of_tokens(folder, batch_size)}
     facts |= {"gauges": collapse_gauges(folder, batch_size)}
@@ -367,14 +387,14 @@ def backbone_in_training(trainer: TransferTrainer) -> dict[str, torch.Tensor]:
     }
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    ends = run(folder, batch_size=8)
+def run_as_one_of_two(folder: Path) -> None:
+    ends = run(folder, batch_size=8, resumed=RESUMED)
     torch.save(ends, folder / f"rank_{dist.get_rank()}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    # two copies of this process: what it imported is imported once
+    debug_launcher(run_as_one_of_two, (Path(sys.argv[1]),), num_processes=2)
