@@ -99,6 +99,15 @@ def frozen_heap():
     gc.unfreeze()
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rankings are saved without figures, which take longer to draw than tiny models to rank."""
+    from hf_transfer.ranking import ranking
+
+    for name in ("plot_ranking", "plot_layers"):
+        monkeypatch.setattr(ranking, name, lambda rows, score, path: None)
+
+
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tiny saved models and data. Models: `vit` and `flow` (10 classes), `three` (a ViT of 3 classes),

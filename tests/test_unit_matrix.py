@@ -50,7 +50,7 @@ def make(name: str, units: str, folder, *, lora: bool = False, **changes) -> Tra
     keywords = keywords_of(name, model)
     if lora:
         model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", modules_to_save=["classifier"]))
-    args = config(folder, logging_steps=1, disable_tqdm=True, max_steps=3, **changes)
+    args = config(folder, logging_steps=1, disable_tqdm=True, **changes)
     return TransferTrainer(model, args, objectives={name: keywords}, train_dataset=rows, **more)
 
 
@@ -60,7 +60,7 @@ def losses_of(trainer: TransferTrainer) -> list[float]:
 
 @pytest.mark.parametrize(("name", "units"), ROWS)
 def test_it_trains_and_a_resumed_run_equals_a_straight_one(name, units, tmp_path):
-    straight = make(name, units, tmp_path, save_strategy="steps", save_steps=2)
+    straight = make(name, units, tmp_path, save_strategy="steps", save_steps=1)
     start = state_of(straight)
     straight.train()
     assert losses_of(straight) and all(map(math.isfinite, losses_of(straight)))
@@ -69,13 +69,13 @@ def test_it_trains_and_a_resumed_run_equals_a_straight_one(name, units, tmp_path
     with torch.no_grad():
         for parameter in resumed.transfer_model.parameters():
             parameter.add_(1.0)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
     assert_same(state_of(resumed), state_of(straight), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("name", "units"), ROWS)
 def test_it_composes_with_lora(name, units, tmp_path):
-    trainer = make(name, units, tmp_path, lora=True)
+    trainer = make(name, units, tmp_path, lora=True, max_steps=1)
     start = {key: value.clone() for key, value in trainer.adapted_model.named_parameters()}
     trainer.train()
     assert all(map(math.isfinite, losses_of(trainer)))

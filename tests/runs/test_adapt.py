@@ -221,7 +221,7 @@ def test_supervised_pretraining_is_adaptation(here):
 
 def test_a_killed_run_goes_on_to_the_same_metrics_and_weights(here, one_thread):
     steps = ["--max_steps", "7", "--save_steps", "2", "--learning_rate", "0.01", "--logging_steps", "1"]
-    rest = ["--per_device_train_batch_size", "8", "--report_to", "[]", "--use_cpu", "true"]
+    rest = ["--per_device_train_batch_size", "8", "--report_to", "[]", "--use_cpu", "true", "--diagnostics", "false"]
     arguments = [*DOMAIN, *steps, *rest, "--objectives", "{cdan: {}, mcc: {}}", "--objective_warmup", "0.5"]
     straight = adapt(*arguments, "--output_dir", "straight")
     assert killed_at_step(5, *arguments, "--output_dir", "killed") == signal.SIGKILL

@@ -27,7 +27,8 @@ from hf_transfer.models.flowformer import (
 from tests.models.flowformer.tiny import BATCH, LENGTH, head_inputs, tiny_config, tiny_labels
 from tests.models.flowformer.transformers_tests import Unavailable, load_model_tester_mixin
 
-MODALITIES = ("text", "image", "time_series")
+SLOW = ("image", "time_series")
+MODALITIES = ["text", *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
 
 
 class Tester:
