@@ -26,7 +26,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.self_training import confident_cross_entropy, target_view_pair
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.modeling.anatomy import unwrap_peft
-from hf_transfer.modeling.loading import head_class
+from hf_transfer.modeling.loading import head_class, load_complete
 
 MODEL_FOLDER = "model"
 
@@ -111,10 +111,14 @@ def confident_soft_cross_entropy(logits: Tensor, teacher_logits: Tensor, thresho
 
 
 def load_teacher(folder: str, student: PreTrainedModel) -> PreTrainedModel:
-    """The classifier in a folder or on the Hub: of the student's class where it is of the same kind, of any size."""
+    """The classifier in a folder or on the Hub: of the student's class where it is of the same kind, of any size.
+
+    Raises:
+        ValueError: it lacks weights, which would teach at random.
+    """
     config = AutoConfig.from_pretrained(folder)
     loader = type(student) if config.model_type == student.config.model_type else head_class(config)
-    return loader.from_pretrained(folder)
+    return load_complete(loader, folder)
 
 
 def noisy_student(

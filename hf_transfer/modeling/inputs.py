@@ -1,7 +1,12 @@
-"""From rows of a `datasets.Dataset` to a model's input tensors and label tensors.
+"""From rows of a `datasets.Dataset` to a model's input tensors and label tensors, in one pass.
 
 A dataset may already hold what the model's forward takes (`pixel_values`, `input_ids`, ...), or raw columns (images,
 text, words) that the model's own processor turns into inputs.
+
+A run prepares its rows before training (`hf_transfer.data.prepare`): it reads them many times, by one processor, and
+keeps them in the cache of `datasets`. A ranking reads them once for each model, by another processor every time: here
+they become inputs batch by batch, and nothing is kept. Both read a picture, a sound, a length of text, and the token
+of a word by the same functions of `hf_transfer.data`.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ from hf_transfer.data.tagged_words import (
 )
 from hf_transfer.data.text_columns import check_pair
 from hf_transfer.data.text_length import check_vocabulary, longest_text
+from hf_transfer.data.word_tokens import check_tokenizer, first_tokens, labels_at
 from hf_transfer.modeling.scene_labels import SCENE_COLUMNS, scene_column, with_picture_labels
 
 logger = logging.get_logger(__name__)
@@ -373,17 +379,14 @@ def align_words(
     max_length: int | None,
 ) -> Batch:
     """Inputs of split words and labels [B, T]: the first token of a word carries its label, others the ignored one."""
+    check_tokenizer(tokenizer)
     words = [row[columns.inputs[0]] for row in rows]
     encoded = tokenizer(
         words, is_split_into_words=True, padding=True, truncation=True, max_length=max_length, return_tensors="pt"
     )
     check_vocabulary([int(encoded["input_ids"].max())], tokenizer, model.config)
-    aligned = torch.full(encoded["input_ids"].shape, IGNORED_LABEL)
-    for row in range(len(rows)):
-        previous = None
-        for index, word in enumerate(encoded.word_ids(row)):
-            if word is not None and word != previous:
-                aligned[row, index] = int(labels[row][word])
-            previous = word
+    length = encoded["input_ids"].shape[1]
+    firsts = [first_tokens(encoded.word_ids(row), len(one)) for row, one in enumerate(words)]
+    aligned = torch.tensor([labels_at(*one, length) for one in zip(firsts, labels, strict=True)])
     accepted = forward_arguments(model)
     return {name: value for name, value in encoded.items() if name in accepted}, aligned

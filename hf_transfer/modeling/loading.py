@@ -1,4 +1,9 @@
-"""Load one candidate for ranking: its backbone or head, its processor, and what there is to say about it."""
+"""Load a model as it was saved, whole: to rank it, or for a method that draws on it.
+
+What is missing in the folder is refused, for features of random weights would look like any others. A run that trains
+a model loads it by `hf_transfer.runs.models.load_model` instead: its task says which head the model gets, weights of
+that head may be new, and an adapter stays one.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +16,13 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoImageProcessor,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import logging
 
 from hf_transfer.data.prepare import TIMM
 from hf_transfer.modeling.adapters import is_adapter, load_adapted
 from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
 
-PROCESSORS = {
-    "image": AutoImageProcessor,
-    "audio": AutoFeatureExtractor,
-    "text": AutoTokenizer,
-    "words": AutoTokenizer,
-}
-NAMES = {"image": "image processor", "audio": "feature extractor", "text": "tokenizer", "words": "tokenizer"}
 HEADS = (
     "ForImageClassification",
     "ForSequenceClassification",
@@ -65,31 +56,56 @@ def load_model(
         OSError: no weights, or only pickled ones while `allow_pickle` is False.
     """
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True, "dtype": dtype}
-    with quiet_loading():
-        if is_adapter(folder):
+    if is_adapter(folder):
+        with quiet_loading():
             model = load_adapted(folder, fetch_base, **options)
-            model = model if with_head else model.base_model
-        else:
-            options["use_safetensors"] = None if allow_pickle else True
-            model = load_whole(folder, with_head, options)
+        model = model if with_head else model.base_model
+    else:
+        config = saved_config(folder, trust_remote_code)
+        options["use_safetensors"] = None if allow_pickle else True
+        model = load_complete(loader_of(config, with_head), folder, config=config, **options)
     if with_head and getattr(model.config, "problem_type", None) == "multi_label_classification":
         raise ValueError("Its head predicts labels that do not exclude each other; LEEP and NCE read classes.")
+    return frozen(model, with_head)
+
+
+def load_complete(loader: Any, source: str | Path, **options: Any) -> nn.Module:
+    """What a class of models, or an Auto class, loads from a folder or the Hub, quietly.
+
+    Args:
+        loader: the class.
+        source: folder or Hub id.
+        options: of its `from_pretrained`.
+
+    Raises:
+        ValueError: weights are missing.
+        OSError: no model is there.
+    """
+    with quiet_loading():
+        model, report = loader.from_pretrained(source, output_loading_info=True, **options)
+    check_complete(model, report["missing_keys"])
+    return model
+
+
+def saved_config(folder: Path, trust_remote_code: bool) -> PreTrainedConfig:
+    """The configuration of a folder, by which a model of masked images sees the whole image."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    # such a model hides patches in its own forward
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0
+    return config
+
+
+def loader_of(config: PreTrainedConfig, with_head: bool) -> Any:
+    """The Auto class of the backbone, or of the head that the checkpoint was saved with. Raises as `head_class`."""
+    return head_class(config) if with_head else AutoModel
+
+
+def frozen(model: nn.Module, with_head: bool) -> nn.Module:
+    """The model, or without its head the encoder of one that has a decoder, as it is ranked."""
     if not with_head and getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     return model.eval().requires_grad_(False)
-
-
-def load_whole(folder: Path, with_head: bool, options: dict[str, Any]) -> nn.Module:
-    config = AutoConfig.from_pretrained(
-        folder, trust_remote_code=options["trust_remote_code"], local_files_only=options["local_files_only"]
-    )
-    # A masked-image model hides patches in its own forward; features are wanted of the whole image.
-    if hasattr(config, "mask_ratio"):
-        config.mask_ratio = 0.0
-    loader = head_class(config) if with_head else AutoModel
-    model, report = loader.from_pretrained(folder, config=config, output_loading_info=True, **options)
-    check_complete(model, report["missing_keys"])
-    return model
 
 
 def head_class(config: Any) -> type:
@@ -134,46 +150,6 @@ def tower_of(model: nn.Module, inputs: set[str], kind: str) -> nn.Module:
     if not (hasattr(model, "vision_model") and hasattr(model, "text_model")):
         return model
     return model.vision_model if kind == "image" or "pixel_values" in inputs else model.text_model
-
-
-def load_processor(folder: Path, kind: str, trust_remote_code: bool = False) -> Any:
-    """The processor for raw columns of `kind`; None when no processor is needed.
-
-    Raises:
-        ValueError: the folder has none.
-    """
-    if kind not in PROCESSORS:
-        return None
-    try:
-        return stored_processor(
-            PROCESSORS[kind], str(folder), trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except ValueError as error:
-        raise ValueError(f"The model has no {NAMES[kind]} for the {kind} column: {error}") from error
-
-
-def stored_processor(loader: type, source: str, **options: Any) -> Any:
-    """The image processor, or the tokenizer with a padding token, that a model was saved with.
-
-    Args:
-        loader: AutoImageProcessor, AutoTokenizer or another Auto class of processors.
-        source: folder or Hub id of the model.
-        options: of its `from_pretrained`.
-
-    Raises:
-        ValueError: it was saved without one.
-    """
-    try:
-        processor = loader.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ValueError(first_line(error)) from error
-    if isinstance(processor, PreTrainedTokenizerBase):
-        # transformers makes an empty tokenizer up for a folder without any: every word would be unknown to it.
-        if len(processor) <= len(processor.all_special_ids):
-            raise ValueError("it was saved without a vocabulary, and every word would be unknown.")
-        if processor.pad_token is None:
-            processor.pad_token = processor.eos_token or processor.unk_token
-    return processor
 
 
 def revision_of(folder: Path) -> str:

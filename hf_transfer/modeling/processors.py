@@ -1,14 +1,36 @@
-"""Whether models that read the same batch were saved with processors that make it alike."""
+"""The processors that models were saved with, for every command, and whether two of them make the same inputs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
-from hf_transfer.modeling.loading import quiet_loading, stored_processor
+from hf_transfer.modeling.loading import first_line, quiet_loading
 from hf_transfer.models.short_names import model_folder
 
+PROCESSORS = {
+    "image": AutoImageProcessor,
+    "audio": AutoFeatureExtractor,
+    "text": AutoTokenizer,
+    "words": AutoTokenizer,
+    "image_text": AutoProcessor,
+}
+"""What reads raw columns of each kind; of other kinds rows are inputs already."""
+NAMES = {
+    "image": "image processor",
+    "audio": "feature extractor",
+    "text": "tokenizer",
+    "words": "tokenizer",
+    "image_text": "processor",
+}
 IMAGE_SETTINGS = (
     "do_resize",
     "size",
@@ -21,6 +43,44 @@ IMAGE_SETTINGS = (
     "image_std",
 )
 """What of an image processor changes the pixels that a model reads."""
+
+
+def stored_processor(kind: str, source: str | Path, **options: Any) -> Any:
+    """The processor that a model was saved with; a tokenizer has a padding token.
+
+    Args:
+        kind: of PROCESSORS.
+        source: folder or Hub id of the model.
+        options: of its `from_pretrained`.
+
+    Raises:
+        ValueError: it was saved without one.
+    """
+    try:
+        processor = PROCESSORS[kind].from_pretrained(str(source), **options)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ValueError(first_line(error)) from error
+    if isinstance(processor, PreTrainedTokenizerBase):
+        # transformers makes an empty tokenizer up for a folder without any: every word would be unknown to it.
+        if len(processor) <= len(processor.all_special_ids):
+            raise ValueError("it was saved without a vocabulary, and every word would be unknown.")
+        if processor.pad_token is None:
+            processor.pad_token = processor.eos_token or processor.unk_token
+    return processor
+
+
+def load_processor(folder: Path, kind: str, trust_remote_code: bool = False) -> Any:
+    """The processor of a local folder for raw columns of `kind`; None when no processor is needed.
+
+    Raises:
+        ValueError: the folder has none.
+    """
+    if kind not in PROCESSORS:
+        return None
+    try:
+        return stored_processor(kind, folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except ValueError as error:
+        raise ValueError(f"The model has no {NAMES[kind]} for the {kind} column: {error}") from error
 
 
 def check_same_processor(source: str, processor: Any) -> None:
@@ -36,14 +96,14 @@ def check_same_processor(source: str, processor: Any) -> None:
         ValueError: the two differ.
     """
     if isinstance(processor, PreTrainedTokenizerBase):
-        theirs = _saved(AutoTokenizer, source)
+        theirs = _saved("text", source)
         if theirs is not None and theirs.get_vocab() != processor.get_vocab():
             raise ValueError(
                 f"`{source}` was saved with another tokenizer ({len(theirs)} tokens) than the model in training reads "
                 f"({len(processor)}): the same ids are other words. Take models with the same tokenizer."
             )
     elif hasattr(processor, "image_mean") or hasattr(processor, "do_resize"):
-        theirs = _saved(AutoImageProcessor, source)
+        theirs = _saved("image", source)
         if theirs is None:
             return
         for name in IMAGE_SETTINGS:
@@ -58,14 +118,14 @@ def check_same_processor(source: str, processor: Any) -> None:
 
 def saved_processor(source: str) -> Any:
     """The image processor or the tokenizer that a model was saved with, or None."""
-    images = _saved(AutoImageProcessor, source)
-    return images if images is not None else _saved(AutoTokenizer, source)
+    images = _saved("image", source)
+    return images if images is not None else _saved("text", source)
 
 
-def _saved(loader: type, source: str) -> Any:
+def _saved(kind: str, source: str) -> Any:
     try:
         with quiet_loading():
-            return stored_processor(loader, model_folder(source))
+            return stored_processor(kind, model_folder(source))
     except ValueError:  # whether the model itself is there is seen when it is loaded
         return None
 

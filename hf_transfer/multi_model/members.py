@@ -18,7 +18,7 @@ from hf_transfer.core.task_loss import probabilities as as_probabilities
 from hf_transfer.hub.adapter import are_made_up
 from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.head_order import order_head
-from hf_transfer.modeling.loading import check_complete, first_line, head_class, quiet_loading
+from hf_transfer.modeling.loading import first_line, head_class, load_complete
 from hf_transfer.modeling.processors import check_same_processor, saved_processor
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.multi_model.composite import accepted_inputs
@@ -48,9 +48,7 @@ def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrained
             if with_head:
                 raise
             loader = AutoModel
-        with quiet_loading():
-            model, report = loader.from_pretrained(folder, dtype="float32", output_loading_info=True)
-        check_complete(model, report["missing_keys"])
+        model = load_complete(loader, folder, dtype="float32")
         check_finite(model)
     return model
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from peft import PeftConfig
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from hf_transfer.modeling.adapters import is_adapter
-from hf_transfer.modeling.loading import head_class
+from hf_transfer.modeling.loading import frozen, loader_of, saved_config
 
 # What a configuration says of a checkpoint and not of an architecture.
 CHECKPOINT_FIELDS = {
@@ -48,15 +48,11 @@ def random_model(
     """
     if is_adapter(folder):
         folder = fetch_base(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    if hasattr(config, "mask_ratio"):
-        config.mask_ratio = 0.0
-    loader = head_class(config) if with_head else AutoModel
+    config = saved_config(folder, trust_remote_code)
+    loader = loader_of(config, with_head)
     # transformers has no public name for it outside its Auto classes.
     make = loader.from_config if hasattr(loader, "from_config") else loader._from_config
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make(config, dtype=getattr(torch, dtype))
-    if not with_head and getattr(config, "is_encoder_decoder", False):
-        model = model.get_encoder()
-    return model.eval().requires_grad_(False)
+    return frozen(model, with_head)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.hub import explain_hub_error
 from hf_transfer.modeling.inputs import choose_columns, longest_first, make_batches
-from hf_transfer.modeling.loading import first_line, load_model, load_processor, tower_of
+from hf_transfer.modeling.loading import first_line, load_model, tower_of
 from hf_transfer.modeling.padding import plan_batches, planned
+from hf_transfer.modeling.processors import load_processor
 from hf_transfer.ranking.accumulators import Accumulators, compute_scores
 from hf_transfer.ranking.baseline import architecture_of, baseline_name, random_model
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, remove

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig
 
 from hf_transfer.modeling.anatomy import linear_heads
-from hf_transfer.modeling.loading import head_class
+from hf_transfer.modeling.loading import head_class, load_complete
 
 
 def copy_source_head(source: nn.Linear | str, feature_dim: int) -> nn.Linear:
@@ -19,11 +19,12 @@ def copy_source_head(source: nn.Linear | str, feature_dim: int) -> nn.Linear:
         feature_dim: D, the width of the features it should read.
 
     Raises:
-        ValueError: the model was saved without a classification head, or the head reads features of another width.
+        ValueError: the model was saved without a classification head, lacks weights, or its head reads features of
+            another width.
     """
     if isinstance(source, str):
         loader = head_class(AutoConfig.from_pretrained(source))
-        source = linear_heads(loader.from_pretrained(source))[-1]
+        source = linear_heads(load_complete(loader, source))[-1]
     if source.in_features != feature_dim:
         raise ValueError(
             f"`source_head` should read features of width {feature_dim}, the width of this model's features, got "

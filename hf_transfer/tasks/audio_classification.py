@@ -9,12 +9,13 @@ from typing import Any
 
 import transformers
 from datasets import Dataset
-from transformers import AutoFeatureExtractor, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 from transformers.utils import logging
 
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.sounds import VALUES, SoundCollator, least_samples, sound_columns, with_samples
+from hf_transfer.modeling.processors import stored_processor
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.task import Task
 
@@ -39,8 +40,8 @@ class AudioClassification(Task):
         """The stored feature extractor, or one of the sizes of the configuration; None for a kind that has none."""
         try:
             if model.model is not None:
-                return AutoFeatureExtractor.from_pretrained(model.model, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+                return stored_processor("audio", model.model, trust_remote_code=model.trust_remote_code)
+        except ValueError as error:
             logger.info(f"{model.model} has no feature extractor: {error}")
         name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(config.model_type)
         if name is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from transformers import AutoImageProcessor, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from hf_transfer.data.images import image_processor
-from hf_transfer.modeling.loading import stored_processor
+from hf_transfer.modeling.processors import stored_processor
 from hf_transfer.tasks.arguments import ModelArguments
 from hf_transfer.tasks.task import Task
 
@@ -24,8 +24,7 @@ class ImageTask(Task):
         """The stored image processor, or a plain one of the model's size; None where the size is not known."""
         try:
             if model.model is not None:
-                options = {"trust_remote_code": model.trust_remote_code}
-                return stored_processor(AutoImageProcessor, model.model, **options)
+                return stored_processor("image", model.model, trust_remote_code=model.trust_remote_code)
         except ValueError as error:
             logger.info(f"{model.model} has no image processor: {error}")
         backbone = getattr(config, "backbone_config", None)

@@ -14,11 +14,11 @@ from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.questions import ANSWERS, CONTEXT, ID_COLUMN, LABEL_COLUMN, QUESTION, SpanKind, with_answers
 from hf_transfer.data.text_length import check_vocabulary, longest_text
+from hf_transfer.data.word_tokens import check_tokenizer
 from hf_transfer.evaluation.spans import SPAN_METRICS, Answer, best_answers, span_metrics
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.task import Metrics
 from hf_transfer.tasks.text import TextTask
-from hf_transfer.tasks.token_classification import check_tokenizer
 
 
 class QuestionAnswering(TextTask):

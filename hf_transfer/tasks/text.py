@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.prepare import texts_of
 from hf_transfer.data.prepared_streams import PreparedStream, texts_of_stream
-from hf_transfer.modeling.loading import stored_processor
+from hf_transfer.modeling.processors import stored_processor
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.task import Task
 
@@ -38,7 +38,7 @@ class TextTask(Task):
         if model.tokenizer is None:
             return None
         try:
-            return stored_processor(AutoTokenizer, model.tokenizer, trust_remote_code=model.trust_remote_code)
+            return stored_processor("text", model.tokenizer, trust_remote_code=model.trust_remote_code)
         except ValueError as error:
             raise ValueError(f"cannot load the tokenizer `{model.tokenizer}`: {error}") from error
 
@@ -47,7 +47,7 @@ class TextTask(Task):
         if model.model is None:
             return None
         try:
-            tokenizer = stored_processor(AutoTokenizer, model.model, trust_remote_code=model.trust_remote_code)
+            tokenizer = stored_processor("text", model.model, trust_remote_code=model.trust_remote_code)
         except ValueError as error:
             logger.info(f"{model.model} has no tokenizer: {error}")
             return None
@@ -63,9 +63,7 @@ class TextTask(Task):
 
 
 def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer with a padding token, which `config` knows too."""
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    """The tokenizer, whose padding token `config` knows too."""
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = tokenizer.pad_token_id
     return tokenizer

@@ -13,7 +13,6 @@ from transformers import (
     EvalPrediction,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
@@ -24,6 +23,7 @@ from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.tagged_words import LABEL_COLUMN, WORD_COLUMN, read_tags, with_word_lists
 from hf_transfer.data.text_length import check_vocabulary, longest_text
+from hf_transfer.data.word_tokens import check_tokenizer, first_tokens, labels_at
 from hf_transfer.evaluation.answers import answers_of, labelled_units
 from hf_transfer.evaluation.entities import entity_metrics, name_entities
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
@@ -152,35 +152,6 @@ class TokenCollator(DataCollatorForTokenClassification):
 
     def torch_call(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         return super().torch_call([{k: v for k, v in row.items() if k != FIRST_TOKENS} for row in features])
-
-
-def check_tokenizer(processor: Any) -> None:
-    """Raises ValueError for what reads no words, or does not say which token is of which word."""
-    if not isinstance(processor, PreTrainedTokenizerBase):
-        raise ValueError("the rows hold words, and the model's folder has no tokenizer to read them.")
-    if not isinstance(processor, PreTrainedTokenizerFast):
-        raise ValueError(
-            f"a {type(processor).__name__} does not say which token is of which word: use a model whose tokenizer is "
-            "a fast one (with a tokenizer.json)."
-        )
-
-
-def first_tokens(word_ids: list[int | None], words: int) -> list[int]:
-    """The index of the first token of every word, -1 for one without any."""
-    found = [-1] * words
-    for index, word in enumerate(word_ids):
-        if word is not None and found[word] < 0:
-            found[word] = index
-    return found
-
-
-def labels_at(firsts: list[int], tags: list[int], length: int) -> list[int]:
-    """The labels of `length` tokens, of which the first of every word has its tag."""
-    labels = [IGNORED_LABEL] * length
-    for index, tag in zip(firsts, tags, strict=True):
-        if index >= 0:
-            labels[index] = tag
-    return labels
 
 
 def tell_lost_words(ready: Dataset, longest: int | None) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 from datasets import ClassLabel, Dataset
 from transformers import (
     AutoConfig,
-    AutoProcessor,
-    AutoTokenizer,
     EvalPrediction,
     PreTrainedConfig,
     VisionTextDualEncoderProcessor,
@@ -22,7 +20,7 @@ from hf_transfer.data.captions import caption_column, ending_texts
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.collators import PairCollator
 from hf_transfer.evaluation.image_text import PROMPTS, PairMetrics, check_prompts
-from hf_transfer.modeling.loading import stored_processor
+from hf_transfer.modeling.processors import stored_processor
 from hf_transfer.modeling.two_towers import named_towers, tower_config
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.image import ImageTask
@@ -65,7 +63,7 @@ class ZeroShotImageClassification(Task):
             )
         if tokenizer is None:
             try:
-                tokenizer = stored_processor(AutoTokenizer, towers["text_config"])
+                tokenizer = stored_processor("text", towers["text_config"])
             except ValueError as error:
                 raise ValueError(
                     f"`{towers['text_config']}` has no tokenizer ({error}): give `tokenizer`, a name or "
@@ -100,8 +98,8 @@ class ZeroShotImageClassification(Task):
             ValueError: the folder has none.
         """
         try:
-            stored = AutoProcessor.from_pretrained(model.model, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            stored = stored_processor("image_text", model.model, trust_remote_code=model.trust_remote_code)
+        except ValueError as error:
             raise ValueError(f"cannot load the processor of `{model.model}`: {error}") from error
         if not isinstance(stored, ProcessorMixin):
             raise ValueError(f"`{model.model}` has no processor for images and texts, only a {type(stored).__name__}.")

@@ -25,7 +25,8 @@ from ranking_models import candidate
 from scipy.stats import pearsonr, weightedtau
 
 from hf_transfer.modeling.inputs import choose_columns, make_batches
-from hf_transfer.modeling.loading import load_model, load_processor
+from hf_transfer.modeling.loading import load_model
+from hf_transfer.modeling.processors import load_processor
 from hf_transfer.ranking import SCORES, FeatureExtractor
 from hf_transfer.ranking.features import HeadExtractor
 from hf_transfer.ranking.registry import score_class

@@ -14,7 +14,8 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from hf_transfer.modeling.loading import load_model, load_processor, revision_of, tower_of
+from hf_transfer.modeling.loading import load_model, revision_of, tower_of
+from hf_transfer.modeling.processors import load_processor
 from hf_transfer.models.flowformer import (
     FlowformerConfig,
     FlowformerForMaskedImageModeling,
