@@ -1,11 +1,13 @@
 """Time of one generated token by context: the constant flow state beside the softmax twin's cache of keys and values.
 
-    python recipes/benchmarks/flow_decoding.py --contexts 256 4096 16384 --batch_sizes 1 8
+    python recipes/benchmarks/flow_decoding.py --contexts 256 4096 16384 --batch_sizes 1 8 64
+    python recipes/benchmarks/flow_decoding.py --compile     # a step of flow as one graph too
 
-Both models have 4 layers of width 256 and 4 heads, in float32. A cache is filled by one pass over the context, then
-tokens are taken one at a time, in turn; medians are reported, and the MiB of each cache. The twin has transformers'
-dynamic cache, which copies keys and values as it grows, and the static one; the ratio is to the faster. Writes
-`flow_decoding.json` and `flow_decoding.md`.
+Both models have 4 layers of width 256 and 4 heads, in float32. Keys and values of the context are random numbers, and
+the flow state, whose size does not depend on it, is that of a short one; then tokens are taken one at a time, in turn.
+Medians are reported, and the MiB of each cache. The twin has transformers' dynamic cache, which copies keys and values
+as it grows, and the static one; the ratio is to the faster. A cache above `--max_cache_mib` is not built: its size
+alone is told. Writes `flow_decoding.json` and `flow_decoding.md`.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from hf_transfer.models.flowformer import FlowformerConfig, FlowformerForCausalL
 
 SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 1024}
 TWINS = ("flow", "sdpa")
+FORMS = ("flow", "flow_compiled", "softmax_dynamic", "softmax_static")
 
 
 def make_model(attention: str, longest: int) -> FlowformerForCausalLM:
@@ -39,37 +42,60 @@ def num_bytes(cache: Cache) -> int:
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
+def num_bytes_of_keys(context: int, batch_size: int) -> int:
+    """Of the keys and values of a context, in float32."""
+    return 2 * 4 * SIZES["num_hidden_layers"] * batch_size * context * SIZES["hidden_size"]
+
+
+def fill(model: FlowformerForCausalLM, cache: Cache, context: int, batch_size: int) -> None:
+    """As a pass over the context leaves it, in size."""
+    if model.config._attn_implementation == "flow":
+        model(torch.ones(batch_size, min(context, 64), dtype=torch.long), past_key_values=cache, logits_to_keep=1)
+        return
+    heads = SIZES["num_attention_heads"]
+    for layer in range(SIZES["num_hidden_layers"]):
+        keys = torch.randn(batch_size, heads, context, SIZES["hidden_size"] // heads)
+        cache.update(keys, keys.clone(), layer)
+
+
 @torch.no_grad()
-def measure(models: dict, context: int, batch_size: int, rounds: int) -> dict:
-    """Milliseconds a step and MiB of the cache, of each form."""
-    ids = torch.randint(1, 1000, (batch_size, context), generator=torch.Generator().manual_seed(0))
-    room = context + rounds + 4
-    forms = {
-        "flow": (models["flow"], StaticCache(config=models["flow"].config, max_cache_len=room)),
-        "softmax_dynamic": (models["sdpa"], DynamicCache(config=models["sdpa"].config)),
-        "softmax_static": (models["sdpa"], StaticCache(config=models["sdpa"].config, max_cache_len=room)),
-    }
+def measure(models: dict, context: int, batch_size: int, arguments: argparse.Namespace) -> dict:
+    """Milliseconds a step and MiB of the cache, of each form; None for what would not fit."""
+    ids = torch.randint(1, 1000, (batch_size, 1), generator=torch.Generator().manual_seed(0))
+    room, flow, softmax = context + arguments.rounds + 4, models["flow"], models["sdpa"]
+    forms = {"flow": (flow, flow.forward, StaticCache(config=flow.config, max_cache_len=room))}
+    if arguments.compile:
+        step = torch.compile(flow.forward, fullgraph=True, dynamic=False)
+        forms["flow_compiled"] = (flow, step, StaticCache(config=flow.config, max_cache_len=room))
+    if num_bytes_of_keys(room, batch_size) / 2**20 <= arguments.max_cache_mib:
+        forms["softmax_dynamic"] = (softmax, softmax.forward, DynamicCache(config=softmax.config))
+        forms["softmax_static"] = (softmax, softmax.forward, StaticCache(config=softmax.config, max_cache_len=room))
     times: dict[str, list[float]] = {name: [] for name in forms}
-    for model, cache in forms.values():
-        model(ids, past_key_values=cache, logits_to_keep=1)
-    for index in range(rounds + 3):
-        for name, (model, cache) in forms.items():
+    for model, _, cache in forms.values():
+        fill(model, cache, context, batch_size)
+    for index in range(arguments.rounds + 3):
+        for name, (_, step, cache) in forms.items():
             start = time.perf_counter()
-            model(ids[:, :1], past_key_values=cache)
+            step(ids, past_key_values=cache)
             if index >= 3:
                 times[name].append(1e3 * (time.perf_counter() - start))
-    row = {"context": context, "batch_size": batch_size}
-    row |= {f"{name}_ms": round(statistics.median(measured), 2) for name, measured in times.items()}
-    row["ratio"] = round(min(row["softmax_dynamic_ms"], row["softmax_static_ms"]) / row["flow_ms"], 2)
-    return row | {f"{name}_mib": round(num_bytes(cache) / 2**20, 2) for name, (_, cache) in forms.items()}
+    medians = {name: round(statistics.median(measured), 2) for name, measured in times.items()}
+    row = {"context": context, "batch_size": batch_size} | {f"{name}_ms": medians.get(name) for name in FORMS}
+    twin = [medians[name] for name in ("softmax_dynamic", "softmax_static") if name in medians]
+    fastest = min(medians[name] for name in ("flow", "flow_compiled") if name in medians)
+    row["ratio"] = round(min(twin) / fastest, 2) if twin else None
+    row["flow_mib"] = round(num_bytes(forms["flow"][2]) / 2**20, 2)
+    return row | {"softmax_mib": round(num_bytes_of_keys(room, batch_size) / 2**20, 2)}
 
 
 def markdown(machine: str, rows: list[dict]) -> str:
     lines = ["# Decoding: flow state beside keys and values", "", machine, ""]
-    heads = ["context", "batch size", "flow, ms a token", "softmax, dynamic cache", "softmax, static cache"]
-    heads += ["faster softmax / flow", "flow cache, MiB", "dynamic cache", "static cache"]
+    heads = ["context", "batch size", "flow, ms a token", "flow, one graph"]
+    heads += ["softmax, dynamic cache", "softmax, static cache"]
+    heads += ["faster softmax / faster flow", "flow cache, MiB", "keys and values, MiB"]
     lines += ["| " + " | ".join(heads) + " |", "|" + "--:|" * len(heads)]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
+    cells = [["—" if value is None else str(value) for value in row.values()] for row in rows]
+    lines += ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join(lines) + "\n"
 
 
@@ -78,6 +104,8 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=[256, 4096])
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--compile", action="store_true", help="also a step of flow as one compiled graph")
+    parser.add_argument("--max_cache_mib", type=int, default=3072, help="of keys and values that are built")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
@@ -87,7 +115,7 @@ def main() -> None:
     rows = []
     for context in arguments.contexts:
         for batch_size in arguments.batch_sizes:
-            rows.append(measure(models, context, batch_size, arguments.rounds))
+            rows.append(measure(models, context, batch_size, arguments))
             print(rows[-1], flush=True)
     names = processor_names()
     machine = f"{names[0]}, {arguments.threads} threads of {len(names)} cores, torch {torch.__version__}; "

@@ -1,7 +1,10 @@
 """generate() with the constant-size state equals generate() without a cache, in every mode."""
 
+import shutil
+
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import DynamicCache, StaticCache
 from transformers.generation.streamers import BaseStreamer
 
@@ -156,3 +159,27 @@ def test_only_the_last_logits_are_computed_when_asked():
     logits = model(prompt()).logits
     torch.testing.assert_close(model(prompt(), logits_to_keep=2).logits, logits[:, -2:])
     torch.testing.assert_close(model(prompt(), logits_to_keep=torch.tensor([0, 3])).logits, logits[:, [0, 3]])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile generates C++ on a CPU")
+def test_the_code_generated_for_a_decoding_step_is_right():
+    """One graph for all steps, which writes the state where it stands."""
+    torch.manual_seed(0)
+    model = FlowformerForCausalLM(tiny_config(num_hidden_layers=1)).eval()
+    ids = torch.randint(1, 31, (2, 9))
+    plain, compiled = (StaticCache(config=model.config, max_cache_len=32) for _ in range(2))
+    torch.compiler.reset()
+    graphs = CompileCounterWithBackend("inductor")
+    step = torch.compile(model.forward, fullgraph=True, backend=graphs)
+    with torch.no_grad():
+        for cache in (plain, compiled):
+            model(ids, past_key_values=cache)
+        addresses = [tensor.data_ptr() for tensor in compiled.layers[0].state]
+        for token in ids.T[:4, :, None]:
+            expected = model(token, past_key_values=plain).logits
+            torch.testing.assert_close(step(token, past_key_values=compiled).logits, expected, atol=1e-5, rtol=1e-4)
+    assert graphs.frame_count == 1
+    assert [tensor.data_ptr() for tensor in compiled.layers[0].state] == addresses
+    assert compiled.get_seq_length() == plain.get_seq_length() == 13
+    torch.compiler.reset()
