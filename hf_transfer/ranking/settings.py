@@ -41,6 +41,10 @@ class RankSettings:
     seed: int = 0
 
     def __post_init__(self):
+        if not isinstance(self.scores, tuple | list) or not all(isinstance(name, str) for name in self.scores):
+            raise ValueError(f"`score` should be a name or a list of names, got {self.score!r}.")
+        if not isinstance(self.score_options, Mapping):
+            raise ValueError(f"`score_options` should be a mapping, got {self.score_options!r}.")
         if not self.scores or len(set(self.scores)) < len(self.scores):
             raise ValueError(f"`score` should be a name or a list of different names, got {self.score!r}.")
         kinds = {name: score_class(name).reads for name in self.scores}

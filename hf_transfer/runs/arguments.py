@@ -125,7 +125,7 @@ def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Experime
     values = with_text_columns(values) | {**with_text_columns(read_overrides(argv)), **fixed}
     parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments, TransferConfig))
     known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(map(str, set(values) - known))
     if unknown:
         advice = "".join(nearest(name, known) for name in unknown)
         raise ValueError(f"unknown arguments {unknown}; `hf-transfer adapt --explain` lists those accepted.{advice}")

@@ -7,7 +7,7 @@ from dataclasses import MISSING
 from typing import Any
 
 from hf_transfer.runs.arguments import Experiment
-from hf_transfer.tasks import TASKS
+from hf_transfer.tasks import task_named
 from hf_transfer.training.objectives import make_objectives
 
 
@@ -17,7 +17,7 @@ def is_task_run(experiment: Experiment) -> bool:
 
 def is_not_read(name: str) -> Callable[[Experiment], bool]:
     """Whether the task of a run does not read this argument."""
-    return lambda experiment: name not in TASKS[experiment.model.task].own_arguments
+    return lambda experiment: name not in task_named(experiment.model.task).own_arguments
 
 
 def draws_nothing(experiment: Experiment) -> bool:
@@ -25,11 +25,11 @@ def draws_nothing(experiment: Experiment) -> bool:
 
 
 def reads_no_single_source(experiment: Experiment) -> bool:
-    return not is_task_run(experiment) or not TASKS[experiment.model.task].reads_labels
+    return not is_task_run(experiment) or not task_named(experiment.model.task).reads_labels
 
 
 def reads_labels_or_domains(experiment: Experiment) -> bool:
-    return not is_task_run(experiment) or TASKS[experiment.model.task].reads_labels
+    return not is_task_run(experiment) or task_named(experiment.model.task).reads_labels
 
 
 def cannot_collapse(experiment: Experiment) -> bool:
@@ -40,7 +40,7 @@ def cannot_collapse(experiment: Experiment) -> bool:
 
 def reads_all_rows_first(experiment: Experiment) -> bool:
     """Whether the task reads all rows before training, such as returns and lengths of episodes."""
-    task = TASKS[experiment.model.task]
+    task = task_named(experiment.model.task)
     return task.reads == "trajectory" or not task.streams
 
 

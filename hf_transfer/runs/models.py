@@ -205,7 +205,7 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     """
     kind = settings.pop("model_type", None)
     attention = settings.pop("attn_implementation", None)
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         close = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING), n=5)
         raise ValueError(f"`architecture` should name a `model_type` of transformers, got {kind!r}; close: {close}.")
     # A configuration keeps whatever it is given, so that a misspelt size would be passed over in silence.
@@ -214,7 +214,7 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     known = {"image_size"} if hasattr(plain, "num_channels") or hasattr(plain, "backbone_config") else set()
     # T5's has no default for the token that the decoder starts with, and cannot be trained without one
     known |= {"decoder_start_token_id", "bos_token_id"} if plain.is_encoder_decoder else set()
-    unknown = sorted(name for name in settings if not hasattr(plain, name) and name not in known)
+    unknown = sorted(name for name in map(str, settings) if not hasattr(plain, name) and name not in known)
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
     named_towers(settings)  # refuses what is neither a name nor fields
@@ -281,7 +281,10 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any]) -> peft.PeftM
         raise ValueError(f"`peft` should name a `peft_type` of {kinds} and its keywords: {error!r}") from error
     if hasattr(config, "modules_to_save") and config.modules_to_save is None:
         config.modules_to_save = head_names(model) or None
-    return peft.get_peft_model(model, config)
+    try:
+        return peft.get_peft_model(model, config)
+    except (AttributeError, TypeError) as error:  # PEFT looks at no types
+        raise ValueError(f"`peft`: a keyword of {type(config).__name__} has a wrong value: {error}") from error
 
 
 def head_names(model: PreTrainedModel) -> list[str]:

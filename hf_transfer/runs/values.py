@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 
-PLAIN_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
-PLAIN_TYPES |= {dict: "a mapping", list: "a list", type(None): "null"}
+from hf_transfer.core.plain_types import PLAIN_TYPES, accepted_types, fits, in_words
 
 
 class PlainLoader(yaml.SafeLoader):
@@ -75,19 +73,4 @@ def check_types(values: Mapping[str, Any], classes: list[type]) -> None:
     for name, value in values.items():
         accepted = accepted_types(hints[name])
         if accepted is not None and not fits(value, accepted):
-            expected = " or ".join(PLAIN_TYPES[kind] for kind in accepted)
-            raise ValueError(f"`{name}` should be {expected}, got {value!r}.")
-
-
-def accepted_types(hint: Any) -> list[type] | None:
-    """The plain types of a field's hint, or None where it has others too, such as an enumeration."""
-    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    plain = [get_origin(member) or member for member in members]
-    return plain if all(kind in PLAIN_TYPES for kind in plain) else None
-
-
-def fits(value: Any, accepted: list[type]) -> bool:
-    """Whether a value has one of the types; a whole number is a number, true and false are not."""
-    if isinstance(value, bool):
-        return bool in accepted
-    return isinstance(value, (*accepted, int) if float in accepted else tuple(accepted))
+            raise ValueError(f"`{name}` should be {in_words(accepted)}, got {value!r}.")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from hf_transfer.core.keywords import checked_keywords
 from hf_transfer.core.registry import registered
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.task_adaptation import SCHEDULES
@@ -103,8 +104,9 @@ def make_schedules(
             made.append(keywords)
             continue
         schedule = registered(SCHEDULES, name, "schedule")
+        checked = checked_keywords(schedule, keywords, f"schedule `{name}`")
         try:
-            made.append(schedule(**(keywords or {})))
+            made.append(schedule(**checked))
         except TypeError as error:
             raise TypeError(f"schedule `{name}`: {error}") from error
     timed = [type(one).__name__ for one in made if one.sets_rate_over_time]

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from hf_transfer.core.converter import Converter
+from hf_transfer.core.keywords import checked_keywords
 from hf_transfer.core.registry import registered
 from hf_transfer.domain_adaptation import CONVERTERS as DOMAIN_ADAPTATION
 from hf_transfer.domain_generalization import CONVERTERS as DOMAIN_GENERALIZATION
@@ -54,13 +55,12 @@ def convert_model(model: nn.Module, spec: Mapping[str, Any] | None) -> nn.Module
     """
     for name, keywords in (spec or {}).items():
         change = converter(name)
-        if not isinstance(keywords or {}, Mapping):
-            raise TypeError(f"converter `{name}`: keywords should be a mapping, such as {{}}, got {keywords!r}.")
+        checked = checked_keywords(change, keywords, f"converter `{name}`")
         try:
-            model = change(model, **(keywords or {}))
+            model = change(model, **checked)
         except TypeError as error:
             raise TypeError(f"converter `{name}`: {error}") from error
-        unwrap_peft(model).__dict__.setdefault(_CONVERSIONS, {})[name] = dict(keywords or {})
+        unwrap_peft(model).__dict__.setdefault(_CONVERSIONS, {})[name] = checked
     return model
 
 

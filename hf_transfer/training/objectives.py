@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hf_transfer.core.keywords import checked_keywords
 from hf_transfer.core.label_sets import LabelSet
 from hf_transfer.core.objective import Objective, alternating_name, needs_of
 from hf_transfer.core.readout import Readout
@@ -51,12 +52,9 @@ def make_objectives(spec: Mapping[str, Any] | None) -> dict[str, Objective]:
             made[name] = keywords
             continue
         cls = objective_class(name)
-        if not isinstance(keywords or {}, Mapping):
-            raise TypeError(
-                f"objective `{name}`: keywords should be a mapping, such as {{weight: 1.0}}, got {keywords!r}."
-            )
+        checked = checked_keywords(cls, keywords, f"objective `{name}`")
         try:
-            made[name] = cls(**(keywords or {}))
+            made[name] = cls(**checked)
         except TypeError as error:
             raise TypeError(f"objective `{name}`: {error}") from error
     return made

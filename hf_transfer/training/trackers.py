@@ -24,7 +24,7 @@ def check_trackers(names: Iterable[str]) -> None:
         ValueError: transformers does not know it, or it is not installed.
     """
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
+        if name not in list(INTEGRATION_TO_CALLBACK):  # a list, as what is given may be no name at all
             raise ValueError(
                 f"`report_to` should be all, none, or among {sorted(INTEGRATION_TO_CALLBACK)}, got `{name}`."
                 f"{nearest(name, INTEGRATION_TO_CALLBACK)}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -17,6 +18,23 @@ from hf_transfer.training.trackers import check_trackers
 
 HYPER_RULES = {"bit": "bit_hyper_rule"}
 """What `hyper_rule` may be, and the schedule that it brings."""
+SEEDS = ("seed", "data_seed")
+LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "max_steps": -1,
+    "num_train_epochs": 0,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "adam_beta1": 0,
+    "adam_beta2": 0,
+    "adam_epsilon": 0,
+    "max_grad_norm": 0,
+    "warmup_steps": 0,
+    "dataloader_num_workers": 0,
+}
+"""The least value of arguments of every training."""
 
 
 @dataclass
@@ -133,6 +151,7 @@ class TransferConfig(TrainingArguments):
     )
 
     def __post_init__(self):
+        check_numbers(self)
         super().__post_init__()
         check_trackers(self.report_to)
         if self.objectives is not None and not isinstance(self.objectives, Mapping):
@@ -171,6 +190,23 @@ class TransferConfig(TrainingArguments):
             raise ValueError(
                 f"`head_learning_rate_multiplier` should be positive, got {self.head_learning_rate_multiplier}."
             )
+
+
+def check_numbers(args: TransferConfig) -> None:
+    """Refuse numbers that no training could use; TrainingArguments takes a weight decay that is not a number.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    for item in fields(args):
+        value = getattr(args, item.name, None)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"`{item.name}` should be a finite number, got {value}.")
+        least = LEAST.get(item.name)
+        if least is not None and isinstance(value, int | float) and value < least:
+            raise ValueError(f"`{item.name}` should be at least {least}, got {value}.")
+        if item.name in SEEDS and value is not None and not 0 <= value < 2**32:
+            raise ValueError(f"`{item.name}` should be a whole number from 0 to 2**32 - 1, got {value}.")
 
 
 def torch_optimizer(args: TransferConfig) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:

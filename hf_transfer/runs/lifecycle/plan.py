@@ -13,13 +13,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from hf_transfer.ranking.settings import RankSettings
 from hf_transfer.runs.arguments import DataArguments, parse_arguments, read_yaml
 from hf_transfer.runs.combine import METHODS as COMBINING
 from hf_transfer.runs.lifecycle.methods import ARGUMENTS, Method, nearest, read_method, settings_of
 from hf_transfer.runs.models import new_config
+from hf_transfer.runs.values import check_types
 from hf_transfer.training.objectives import make_objectives
 from hf_transfer.validators import VALIDATORS
 
@@ -47,6 +48,14 @@ SECTIONS: dict[str, set[str]] = {
 TRIALS, ARCHITECTURE = "trials", "architecture"
 DEFAULT_TASK, DEFAULT_DOMAIN = {"methods": ["fine_tuning"]}, {"methods": [{"cdan": {}, "mcc": {}}], "guard": True}
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+class PublishTypes(TypedDict):
+    """Of the values of `publish`."""
+
+    output_dir: str | None
+    hub_model_id: str | None
+    private: bool | None
 
 
 @dataclass(frozen=True)
@@ -145,11 +154,12 @@ def check_sections(given: Mapping[str, Any]) -> None:
             continue
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"`{section}` in the plan should be a mapping, got {value!r}.")
-        for key in value or {}:
+        for key in map(str, value or {}):
             if key not in SECTIONS[section]:
                 keys = sorted(SECTIONS[section])
                 listed = "" if section == "training" else f"; accepted: {keys}"
                 raise ValueError(f"`{section}` in the plan has no key `{key}`{nearest(key, keys)}{listed}.")
+    check_types(given.get("publish") or {}, [PublishTypes])
     if not (given.get("data") or {}).get("train"):
         raise ValueError("the plan says no training data: data: {train: my.csv}.")
     if not given.get("candidates"):
@@ -188,16 +198,15 @@ def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
     methods = methods if isinstance(methods, list) else [methods]
     if not methods:
         raise ValueError(f"`{name}` in the plan names no methods: {name}: {{methods: [...]}}.")
-    search = dict(given.get("search") or {})
+    search, training = (dict(mapping(given.get(key), f"{name}.{key}")) for key in ("search", "training"))
     trials = search.pop(TRIALS, None)
     for key, values in search.items():
-        if not isinstance(values, list) or not values:
+        if not isinstance(key, str) or not isinstance(values, list) or not values:
             raise ValueError(f"`{name}.search.{key}` should list values, such as [1e-4, 1e-3], got {values!r}.")
         if "." not in key and key not in ARGUMENTS:
             raise ValueError(f"`{name}.search.{key}` is no argument of a training{nearest(key, ARGUMENTS)}.")
-    training = given.get("training") or {}
     validator = given.get("validator")
-    if validator is not None and validator not in VALIDATORS:
+    if validator is not None and validator not in list(VALIDATORS):
         raise ValueError(
             f"`domain.validator` should be one of {sorted(VALIDATORS)}, got {validator!r}"
             f"{nearest(validator, VALIDATORS)}."
@@ -212,11 +221,13 @@ def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
         raise ValueError(f"`domain.guard` should be true or false, got {guard!r}.")
     top = whole(given.get("top", 3), "combine.top", least=2)
     trials = None if trials is None else whole(trials, f"{name}.search.trials")
-    return Stage(read, search, trials, dict(training), validator, guard, top)
+    return Stage(read, search, trials, training, validator, guard, top)
 
 
 def combining(given: Any) -> Method:
     """A method that draws on several models; its keywords go to its objective or converter."""
+    if not isinstance(given, str) and not (isinstance(given, Mapping) and len(given) == 1):
+        raise ValueError(f"`combine.methods` should list names, or a name with its keywords, got {given!r}.")
     name, keywords = (given, {}) if isinstance(given, str) else next(iter(given.items()))
     if name not in COMBINING:
         raise ValueError(
@@ -224,7 +235,9 @@ def combining(given: Any) -> Method:
         )
     parts = COMBINING[name]
     group = "objectives" if "objectives" in parts else "converters"
-    return Method(name, {group: {parts[group]: dict(keywords or {})}} if keywords else {})
+    return Method(
+        name, {group: {parts[group]: dict(mapping(keywords, f"combine.methods.{name}"))}} if keywords else {}
+    )
 
 
 def check_arguments(plan: Plan) -> None:
@@ -248,6 +261,12 @@ def as_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(arguments.get("text_columns"), str):
         arguments["text_columns"] = [arguments["text_columns"]]
     return arguments
+
+
+def mapping(value: Any, name: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ValueError(f"`{name}` should be a mapping, got {value!r}.")
+    return value or {}
 
 
 def whole(value: Any, name: str, least: int = 1) -> int:

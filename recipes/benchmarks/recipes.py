@@ -1,0 +1,244 @@
+"""Every recipe over seeds: what a run of it measures and how long it takes, told in a line of the recipe itself.
+
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipes.py
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipes.py --folders domain_adaptation --only mnist_to_digits_dann
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipes.py --write      # also renew the line `# Measured, ...` of each
+
+A run that finished is kept in --runs_dir and in the report, and is not trained again while its recipe stays the same.
+The first seed of each recipe is run before the second of any. Recipes that start from the quickstart's models read
+`quickstart/` of --runs_dir, which is made there where it is missing; those that start from another recipe's model read
+that of the first seed. Minutes are processor time of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cells import end_by, mean_and_deviation, train_all, write_report
+
+from hf_transfer.runs.adapt import run_adaptation, run_pretraining
+from hf_transfer.runs.arguments import parse_arguments, read_yaml
+
+RECIPES = Path(__file__).resolve().parent.parent
+FOLDERS = ("pretraining", "task_adaptation", "multi_model", "domain_adaptation", "tasks", "flowformer")
+RUNS = {"adapt": run_adaptation, "pretrain": run_pretraining}
+LARGE = re.compile(r"_paper$|^flowformer_(small|base)_|^streamed_")
+"""Names of recipes of a size that is not run here, or of data that are not bundled."""
+SHOWN = (
+    "few_shot_accuracy",
+    "accuracy",
+    "mean_iou",
+    "map",
+    "pck",
+    "f1",
+    "normalized_score",
+    "r2",
+    "mse",
+    "perplexity",
+    "loss",
+)
+"""The metrics of a recipe's line, the first that it has; a probe's accuracies stand before `loss`."""
+PERCENT = ("accuracy", "mean_iou", "map", "pck", "f1", "knn", "linear_probe", "ridge", "score")
+WIDTH = 120
+MARK = "# Measured, "
+Cell = tuple[str, int]
+"""Folder and name of a recipe, and its seed."""
+
+
+def script_of(recipe: Path) -> str | None:
+    """`adapt` or `pretrain`, as its first line says; None where the file is not run by itself."""
+    found = re.match(r"# accelerate launch recipes/(\w+)\.py ", recipe.read_text())
+    return found[1] if found and found[1] in RUNS else None
+
+
+def recipes_of(folders: Iterable[str], only: Sequence[str]) -> dict[str, Path]:
+    """Folder/name -> file, those that can be run here."""
+    files = [file for folder in folders for file in sorted((RECIPES / folder).glob("*.yaml"))]
+    chosen = [file for file in files if script_of(file) and not LARGE.search(file.stem)]
+    found = {f"{file.parent.name}/{file.stem}": file for file in chosen if not only or file.stem in only}
+    if unknown := set(only) - {file.stem for file in found.values()}:
+        raise SystemExit(f"no recipes to run: {', '.join(sorted(unknown))}")
+    return found
+
+
+def folders_read(recipe: Path) -> set[str]:
+    """Output folders of other recipes that this one starts from."""
+    lines = [line for line in recipe.read_text().splitlines() if not line.startswith(("#", "output_dir:"))]
+    return set(re.findall(r"outputs/(\w+)/", "\n".join(lines)))
+
+
+def in_waves(recipes: Mapping[str, Path]) -> list[list[str]]:
+    """Names of recipes, each after those whose models it reads."""
+    left, waves = dict(recipes), []
+    while left:
+        waiting = {file.stem for file in left.values()}
+        wave = [name for name, file in left.items() if not (folders_read(file) & waiting) - {file.stem}]
+        waves.append(wave or list(left))
+        left = {name: file for name, file in left.items() if name not in waves[-1]}
+    return waves
+
+
+def digest_of(recipe: Path) -> str:
+    """Of what a recipe sets, its `base` included; another one where its figures no longer count."""
+    settings = {name: value for name, value in read_yaml(recipe).items() if name not in ("seed", "output_dir")}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def known_runs(recipes: Mapping[str, Path], report: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """Recipe -> seed -> what the report in the folder of results knows of runs of the same settings."""
+    rows = json.loads(report.read_text()) if report.exists() else {}
+    current = {name for name, file in recipes.items() if rows.get(name, {}).get("digest") == digest_of(file)}
+    return {
+        name: {int(seed): run for seed, run in rows[name]["runs"].items()} if name in current else {}
+        for name in recipes
+    }
+
+
+def train(cell: Cell, runs_dir: Path) -> dict[str, Any] | None:
+    """Metrics and processor seconds of one run; None where it failed, which is told."""
+    name, seed = cell
+    file = RECIPES / f"{name}.yaml"
+    kept = runs_dir / "figures" / f"{name.replace('/', '-')}-{seed}-{digest_of(file)}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    os.chdir(runs_dir)
+    folder = f"outputs/{file.stem}" if seed == 0 else f"outputs-{seed}/{file.stem}"
+    words = [str(file), "--seed", str(seed), "--output_dir", folder, "--overwrite", "--disable_tqdm", "--use_cpu"]
+    started = time.process_time()
+    try:
+        metrics = RUNS[script_of(file)](parse_arguments(words))
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        print(f"{name}, seed {seed}: {error}", flush=True)
+        return None
+    seconds = time.process_time() - started
+    numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float)}
+    made = {"seconds": round(seconds, 1), "metrics": numbers}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(made))
+    print(f"{name}, seed {seed}: {seconds:.0f} s, {numbers}", flush=True)
+    return made
+
+
+def shown_metrics(metrics: Mapping[str, float]) -> list[str]:
+    """Those that a recipe's line tells."""
+    probes = [name for name in metrics if name.endswith(("_linear_probe", "_knn"))]
+    first = [name for name in SHOWN if name in metrics][:1]
+    return [*(first if first not in ([], ["loss"]) else []), *probes] or first
+
+
+def told(name: str, values: Sequence[float]) -> str:
+    """A metric with its spread: accuracies in percent."""
+    said = name.replace("_", " ")
+    if name.endswith(PERCENT) and max(map(abs, values)) <= 1:
+        return f"{said} {mean_and_deviation([100 * value for value in values])} %"
+    return f"{said} {mean_and_deviation(values, 3)}"
+
+
+def line_of(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """What stands in the recipe: metrics over the seeds, and the minutes of one."""
+    metrics = [run["metrics"] for run in runs.values()]
+    names = [name for name in shown_metrics(metrics[0]) if all(name in one for one in metrics)]
+    figures = "; ".join(told(name, [one[name] for one in metrics]) for name in names) or "nothing on held-out rows"
+    seeds = f"seed {next(iter(runs))}" if len(runs) == 1 else f"seeds {', '.join(map(str, runs))}"
+    minutes = statistics.median(run["seconds"] for run in runs.values()) / 60
+    return f"{MARK}{seeds}: {figures}; {minutes:.1f} min of a CPU thread each (recipes/benchmarks/recipes.py)."
+
+
+def wrapped(line: str) -> list[str]:
+    """Comment lines of at most `WIDTH` characters."""
+    lines, rest = [], line
+    while len(rest) > WIDTH:
+        end = rest.rindex(" ", 0, WIDTH + 1)
+        lines.append(rest[:end])
+        rest = "#   " + rest[end + 1 :]
+    return [*lines, rest]
+
+
+def write_line(file: Path, line: str) -> None:
+    """Renew the line of a recipe, which is the last of its header."""
+    lines = file.read_text().splitlines()
+    end = next(place for place, one in enumerate(lines) if not one.startswith("#"))
+    header = lines[:end]
+    marked = [place for place, one in enumerate(header) if one.startswith(MARK) and "seed" in one.split(":")[0]]
+    is_ours = [place for place in marked if "recipes/benchmarks/recipes.py" in " ".join(header[place : place + 4])]
+    if is_ours:
+        after = is_ours[0] + 1
+        while after < end and header[after].startswith("#   "):
+            after += 1
+        header[is_ours[0] : after] = []
+    file.write_text("\n".join([*header, *wrapped(line), *lines[end:]]) + "\n")
+
+
+def make_quickstart(runs_dir: Path) -> None:
+    """The models and the ranking that recipes of the digits start from."""
+    if (runs_dir / "quickstart" / "ranking").exists():
+        return
+    command = [sys.executable, str(RECIPES / "quickstart.py"), "--seed", "0"]
+    subprocess.run(command, cwd=runs_dir, check=True)
+
+
+def report(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
+    """A table: a recipe a row."""
+    lines = [
+        "# Recipes, as they are",
+        "",
+        "Mean ± standard deviation over the seeds; processor time of one thread, median. Methods are compared by the "
+        "other tables of this folder, under settings of their own.",
+        "",
+        "| recipe | seeds | measured | minutes |",
+        "|---|--:|---|--:|",
+    ]
+    for name, by_seed in runs.items():
+        figures = line_of(by_seed).split(": ", 1)[1].split("; ")
+        minutes = statistics.median(run["seconds"] for run in by_seed.values()) / 60
+        lines.append(f"| [{name}](../../{name}.yaml) | {len(by_seed)} | {'; '.join(figures[:-1])} | {minutes:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folders", nargs="+", default=FOLDERS, choices=FOLDERS, help="of recipes")
+    parser.add_argument("--only", nargs="+", default=(), help="names of recipes")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    parser.add_argument("--runs_dir", type=Path, default=Path("outputs/recipes"), help="trainings and their figures")
+    parser.add_argument("--output_dir", type=Path, default=RECIPES / "benchmarks" / "results", help="of the report")
+    parser.add_argument("--write", action="store_true", help="renew the line of each recipe that was run")
+    arguments = parser.parse_args()
+    runs_dir = arguments.runs_dir.resolve()
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    recipes = recipes_of(arguments.folders, arguments.only)
+    if any("quickstart/" in file.read_text() for file in recipes.values()):
+        make_quickstart(runs_dir)
+    runs = known_runs(recipes, arguments.output_dir / "recipes.json")
+    for seed in arguments.seeds:
+        for wave in in_waves(recipes):
+            cells = [(name, seed) for name in wave if seed not in runs[name]]
+            for (name, _), made in train_all(train, cells, arguments.workers, runs_dir).items():
+                runs[name] |= {seed: made} if made else {}
+    done = {name: by_seed for name, by_seed in runs.items() if by_seed}
+    if arguments.write:
+        for name, by_seed in done.items():
+            write_line(recipes[name], line_of(by_seed))
+    every = known_runs(recipes_of(FOLDERS, ()), arguments.output_dir / "recipes.json") | done
+    every = {name: dict(sorted(by_seed.items())) for name, by_seed in sorted(every.items()) if by_seed}
+    rows = {name: {"digest": digest_of(RECIPES / f"{name}.yaml"), "runs": every[name]} for name in every}
+    write_report(arguments.output_dir, "recipes", rows, report(every))
+    end_by(sum(seed not in by_seed for by_seed in runs.values() for seed in arguments.seeds))
+
+
+if __name__ == "__main__":
+    main()
