@@ -138,6 +138,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "mean over the seeds",
         folders="--runs_dir {runs}/domain_adaptation",
     ),
+    "recipes": Benchmark(
+        "every recipe as it is, and how long it takes",
+        MEAN,
+        "--only mnist_digits --seeds 0",
+        SEEDS,
+        "--runs_dir {runs}/recipes",
+    ),
     "tasks": Benchmark(
         "methods on taggers and sounds",
         MEAN,
