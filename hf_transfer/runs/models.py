@@ -222,7 +222,7 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     settings |= {part: new_tower(settings[part], getattr(plain, part), part, kind) for part in parts}
     try:
         config = AutoConfig.for_model(kind, **settings)
-    except (StrictDataclassError, TypeError, ValueError) as error:
+    except (StrictDataclassError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`architecture`: {error}") from error
     check_patches(config)
     if attention is not None:

@@ -282,7 +282,8 @@ def test_a_mistake_found_late_destroys_nothing(here):
 )
 def test_bad_input_is_refused_before_any_training(here, monkeypatch, changes, error, message):
     no_training(monkeypatch)
-    digits().select(range(0)).save_to_disk("no_rows")
+    if "no_rows" in changes:  # datasets 4 cannot write it
+        digits().select(range(0)).save_to_disk("no_rows")
     digits().select(range(5)).remove_columns("label").save_to_disk("unlabelled")
     with pytest.raises(error, match=message):
         adapt(*DIGITS, "--output_dir", "out", *changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -64,7 +65,8 @@ def test_what_is_saved_comes_back(name, kind, tmp_path):
     expected = logits(model, inputs)
     assert not torch.equal(expected, logits(base_model(name), inputs))
     model.save_pretrained(tmp_path)
-    with pytest.warns() as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         loaded = PeftModel.from_pretrained(base_model(name), tmp_path, adapter_name="other")
     assert not [str(one.message) for one in caught if "adapter keys" in str(one.message)]
     assert torch.equal(logits(loaded, inputs), expected)
