@@ -106,13 +106,18 @@ def known_runs(recipes: Mapping[str, Path], report: Path) -> dict[str, dict[int,
     }
 
 
-def train(cell: Cell, runs_dir: Path) -> dict[str, Any] | None:
-    """Metrics and processor seconds of one run; None where it failed, which is told."""
+def kept_run(cell: Cell, runs_dir: Path) -> Path:
+    """The file of what a finished run measured."""
     name, seed = cell
-    file = RECIPES / f"{name}.yaml"
-    kept = runs_dir / "figures" / f"{name.replace('/', '-')}-{seed}-{digest_of(file)}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
+    return runs_dir / "figures" / f"{name.replace('/', '-')}-{seed}-{digest_of(RECIPES / f'{name}.yaml')}.json"
+
+
+def train(cell: Cell, runs_dir: Path, report_only: bool = False) -> dict[str, Any] | None:
+    """Metrics and processor seconds of one run; None where it failed, which is told, or was not to be trained."""
+    name, seed = cell
+    file, kept = RECIPES / f"{name}.yaml", kept_run(cell, runs_dir)
+    if kept.exists() or report_only:
+        return json.loads(kept.read_text()) if kept.exists() else None
     os.chdir(runs_dir)
     folder = f"outputs/{file.stem}" if seed == 0 else f"outputs-{seed}/{file.stem}"
     words = [str(file), "--seed", str(seed), "--output_dir", folder, "--overwrite", "--disable_tqdm", "--use_cpu"]
@@ -216,18 +221,23 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/recipes"), help="trainings and their figures")
     parser.add_argument("--output_dir", type=Path, default=RECIPES / "benchmarks" / "results", help="of the report")
+    parser.add_argument("--report_only", action="store_true", help="train nothing: report what --runs_dir holds")
     parser.add_argument("--write", action="store_true", help="renew the line of each recipe that was run")
     arguments = parser.parse_args()
     runs_dir = arguments.runs_dir.resolve()
     runs_dir.mkdir(parents=True, exist_ok=True)
     recipes = recipes_of(arguments.folders, arguments.only)
-    if any("quickstart/" in file.read_text() for file in recipes.values()):
+    if not arguments.report_only and any("quickstart/" in file.read_text() for file in recipes.values()):
         make_quickstart(runs_dir)
     runs = known_runs(recipes, arguments.output_dir / "recipes.json")
     for seed in arguments.seeds:
         for wave in in_waves(recipes):
             cells = [(name, seed) for name in wave if seed not in runs[name]]
-            for (name, _), made in train_all(train, cells, arguments.workers, runs_dir).items():
+            known = {cell: train(cell, runs_dir, report_only=True) for cell in cells}
+            missing = [] if arguments.report_only else [cell for cell, made in known.items() if made is None]
+            if missing:
+                known |= train_all(train, missing, arguments.workers, runs_dir)
+            for (name, _), made in known.items():
                 runs[name] |= {seed: made} if made else {}
     done = {name: by_seed for name, by_seed in runs.items() if by_seed}
     if arguments.write:
@@ -237,6 +247,8 @@ def main() -> None:
     every = {name: dict(sorted(by_seed.items())) for name, by_seed in sorted(every.items()) if by_seed}
     rows = {name: {"digest": digest_of(RECIPES / f"{name}.yaml"), "runs": every[name]} for name in every}
     write_report(arguments.output_dir, "recipes", rows, report(every))
+    if arguments.report_only:
+        return
     end_by(sum(seed not in by_seed for by_seed in runs.values() for seed in arguments.seeds))
 
 
