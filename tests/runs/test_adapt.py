@@ -7,11 +7,13 @@ import os
 import signal
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from packaging.version import Version
 from peft import AutoPeftModel
 from safetensors.torch import load_file
 from transformers import (
@@ -282,7 +284,9 @@ def test_a_mistake_found_late_destroys_nothing(here):
 )
 def test_bad_input_is_refused_before_any_training(here, monkeypatch, changes, error, message):
     no_training(monkeypatch)
-    if "no_rows" in changes:  # datasets 4 cannot write it
+    if "no_rows" in changes:
+        if Version(datasets.__version__) < Version("5"):
+            pytest.skip("datasets 4 cannot write a folder without rows")
         digits().select(range(0)).save_to_disk("no_rows")
     digits().select(range(5)).remove_columns("label").save_to_disk("unlabelled")
     with pytest.raises(error, match=message):
