@@ -1,5 +1,6 @@
 """Class shares of a target with their error, and what weights make of the losses."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -81,6 +82,18 @@ def test_doubts_about_the_answers():
     assert "Of the classes owl no source row is held out" in shift.warnings(NAMES)[0] and shift.target[3] == 0
     faint = LabelShift.of(*rows(right=0.05)[:3])
     assert "hardly tells some classes apart" in faint.warnings(NAMES)[0]
+
+
+def test_a_model_that_is_less_sure_on_the_target_than_its_shares_explain():
+    logits, domain, labels, _ = rows()
+    scaled = logits * torch.where(domain == 0, 4.0, 2.0).unsqueeze(1)
+    sure, unsure = (math.exp(scale) / (math.exp(scale) + 3) for scale in (4, 2))
+    assert LabelShift.of(scaled, domain, labels).missing_confidence == pytest.approx(sure - unsure, abs=1e-5)
+    assert (
+        "is 24% less sure than these shares alone explain" in LabelShift.of(scaled, domain, labels).warnings(NAMES)[0]
+    )
+    alike = LabelShift.of(logits * 4, domain, labels)
+    assert alike.missing_confidence == pytest.approx(0, abs=1e-5) and not alike.warnings(NAMES)
 
 
 @pytest.mark.parametrize("domain", [0, 1])
