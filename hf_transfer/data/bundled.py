@@ -61,7 +61,7 @@ def mnist5k(
         low_over_high: for class shares that differ: so many times as frequent as the others are the digits below
             five; some rows of the rarer ones are left out.
     """
-    return _digit_dataset(*_mnist(), known_digits, keep_unknown, only_below, low_over_high)
+    return _digit_dataset(_mnist, known_digits, keep_unknown, only_below, low_over_high)
 
 
 def rotated_mnist(angles: Sequence[float] = (0, 15, 30, 45), held_out: float = 60, seed: int = 0) -> DatasetDict:
@@ -79,8 +79,8 @@ def rotated_mnist(angles: Sequence[float] = (0, 15, 30, 45), held_out: float = 6
     domains = environments(labels, len(angles) + 1, seed)
     turned = rotated(images, np.asarray([*angles, held_out])[domains])
     train = domains < len(angles)
-    rows = _digit_dataset(turned[train], labels[train]).add_column("domain", domains[train].tolist())
-    return DatasetDict(train=rows, test=_digit_dataset(turned[~train], labels[~train]))
+    rows = _image_dataset(turned[train], labels[train]).add_column("domain", domains[train].tolist())
+    return DatasetDict(train=rows, test=_image_dataset(turned[~train], labels[~train]))
 
 
 def coloured_mnist(
@@ -152,7 +152,7 @@ def optical_digits(
         only_below: likewise.
         low_over_high: likewise.
     """
-    return _digit_dataset(*_optical(), known_digits, keep_unknown, only_below, low_over_high)
+    return _digit_dataset(_optical, known_digits, keep_unknown, only_below, low_over_high)
 
 
 def _optical() -> tuple[np.ndarray, np.ndarray]:
@@ -326,19 +326,19 @@ def _mnist() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _digit_dataset(
-    images: np.ndarray,
-    labels: np.ndarray,
+    read: Callable[[], tuple[np.ndarray, np.ndarray]],
     known_digits: int | None = None,
     keep_unknown: bool = True,
     only_below: int | None = None,
     low_over_high: float | None = None,
 ) -> Dataset:
+    if only_below is not None and (known_digits is not None or not 2 <= only_below <= 9):
+        raise ValueError(f"`only_below` should be from 2 to 9 and without `known_digits`, got {only_below}.")
+    images, labels = read()
     if low_over_high is not None:
         kept = of_shares(labels, low_over_high)
         images, labels = images[kept], labels[kept]
     if only_below is not None:
-        if known_digits is not None or not 2 <= only_below <= 9:
-            raise ValueError(f"`only_below` should be from 2 to 9 and without `known_digits`, got {only_below}.")
         images, labels = images[labels < only_below], labels[labels < only_below]
     if known_digits is None:
         return _image_dataset(images, labels)

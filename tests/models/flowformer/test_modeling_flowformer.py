@@ -269,7 +269,12 @@ RIGHT_PADDING = torch.tensor([[1] * LENGTH, [1] * 4 + [0] * (LENGTH - 4)])
 
 @pytest.mark.parametrize(
     ("modality", "fields"),
-    [("text", {"is_causal": True}), ("image", {}), ("time_series", BATCH_NORM), ("trajectory", {"is_causal": True})],
+    [
+        ("text", {"is_causal": True}),
+        ("time_series", BATCH_NORM),
+        pytest.param("image", {}, marks=pytest.mark.slow),
+        pytest.param("trajectory", {"is_causal": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_the_whole_model_is_one_graph(modality, fields):
     """In training, with a padding mask where there is one: no check of the input breaks the graph."""
@@ -284,7 +289,7 @@ def test_the_whole_model_is_one_graph(modality, fields):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("modality", ["text", "image", "time_series"])
+@pytest.mark.parametrize("modality", ["text", "image", pytest.param("time_series", marks=pytest.mark.slow)])
 def test_the_bidirectional_model_exports(modality):
     model, inputs, shapes = model_of(modality), tiny_inputs(tiny_config(modality)), None
     other = tiny_inputs(model.config, batch=3, length=12, seed=1)
