@@ -28,6 +28,8 @@ TAG_COLUMNS = (*LABEL_COLUMNS, "ner_tags", "tags", "upos", "pos_tags", "chunk_ta
 WORD_COLUMNS = ("words", "tokens", "text")
 """The usual names of a column of words; they matter where several columns could be it."""
 WORD_COLUMN, LABEL_COLUMN = "words", "labels"
+LOOKED_AT = 100
+"""Rows by which columns of text are told to hold words and tags."""
 
 
 def is_list_of_words(feature: Any) -> bool:
@@ -36,7 +38,7 @@ def is_list_of_words(feature: Any) -> bool:
 
 
 def holds_tagged_words(dataset: Dataset, tag_column: str | None = None) -> bool:
-    """Whether a column holds lists of words, and where another holds text that of tags lists as long.
+    """Whether a column holds words and another as many tags, as lists or, in csv files, as text.
 
     Args:
         dataset: rows.
@@ -45,13 +47,47 @@ def holds_tagged_words(dataset: Dataset, tag_column: str | None = None) -> bool:
     tags = tag_column or find_tag_column(dataset)
     words = [name for name, one in dataset.features.items() if is_list_of_words(one) and name not in TAG_COLUMNS]
     words = [name for name in words if name != tags]
-    if not words or len(dataset) == 0:
+    if len(dataset) == 0:
         return False
-    if not any(getattr(one, "dtype", None) in WORDS for one in dataset.features.values()):
+    if words and not any(getattr(one, "dtype", None) in WORDS for one in dataset.features.values()):
         return tags is None or hasattr(dataset.features[tags], "feature")
-    row = dataset.with_format(None)[0]
-    is_list = tags is not None and isinstance(row[tags], list)
-    return is_list and any(len(row[name] or ()) == len(row[tags]) for name in words)
+    return tags is not None and has_a_tag_for_every_word(dataset, tags)
+
+
+def has_a_tag_for_every_word(dataset: Dataset, tags: str) -> bool:
+    """Whether the first rows have as many tags as words in some other column, and some row has more than one.
+
+    A column whose name says that it holds tags, or lists of words beside it, may do so in half of the rows only: the
+    others are mistakes, which are named when they are read.
+    """
+    first = dataset.select(range(min(LOOKED_AT, len(dataset))))
+    counts = counts_of_parts(first, tags)
+    if counts is None or max(counts) < 2:
+        return False
+    for name, one in dataset.features.items():
+        is_text = getattr(one, "dtype", None) in WORDS
+        if name == tags or name in TAG_COLUMNS or not (is_text or is_list_of_words(one)):
+            continue
+        others = counts_of_parts(first, name)
+        if others is not None:
+            equal = sum(mine == theirs for mine, theirs in zip(counts, others, strict=True))
+            is_sure = is_list_of_words(one) or tags not in LABEL_COLUMNS
+            if equal and equal >= len(counts) * (0.5 if is_sure else 1.0):
+                return True
+    return False
+
+
+def counts_of_parts(dataset: Dataset, column: str) -> list[int] | None:
+    """How many items every cell of a column has, an empty one 0; None for a column of neither lists nor text."""
+    feature = dataset.features[column]
+    is_text = getattr(feature, "dtype", None) in WORDS
+    if not is_text and not hasattr(getattr(feature, "feature", None), "dtype"):
+        return None
+    cells = column_of(dataset, column).to_pylist()
+    try:
+        return [len(split_cell(cell) if is_text else cell) if cell is not None else 0 for cell in cells]
+    except ValueError:  # a list without commas, which the reader of the column names
+        return None
 
 
 def find_word_column(dataset: Dataset, named: Sequence[str] = (), tag_column: str | None = None) -> str:

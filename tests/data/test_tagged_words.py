@@ -85,11 +85,29 @@ def test_what_cannot_be_read_is_named(data, message):
 def test_columns_are_found_or_named():
     data = rows(lemmas=[["x", "y"], ["z"]], text=["John lives", "Rome"])
     assert find_word_column(data) == "tokens" and find_word_column(data, ["lemmas"]) == "lemmas"
-    assert holds_tagged_words(data) and not holds_tagged_words(data.select_columns(["ner_tags", "text"]))
+    assert holds_tagged_words(data) and holds_tagged_words(data.select_columns(["ner_tags", "text"]))
     with pytest.raises(ValueError, match="should name the one column of words, got .'x'."):
         find_word_column(data, ["x"])
     with pytest.raises(ValueError, match="there is no label column `x`"):
         with_word_lists(data, "training", tag_column="x")
+
+
+@pytest.mark.parametrize(
+    ("data", "holds"),
+    [
+        (rows(["John lives", "Rome"], ["B-PER O", "B-LOC"]), True),
+        (rows(['["John", "lives"]', '["Rome"]'], ["['B-PER', 'O']", "['B-LOC']"]), True),
+        (rows(["John lives", "Rome", "He"], ["B-PER O", "B-LOC", "O O"]), True),  # row 2 is a mistake
+        (rows(["John lives", "Rome", "He"], ["B-PER O", None, "O"]), True),
+        (rows(["John lives in", "Rome is old"], ["world news", "city"]), False),
+        (rows(["John", "Rome"], ["O", "O"]), False),  # as well one class a text
+        (rows(["John lives", "Rome"], ["B-PER O", "B-LOC"]).rename_column("ner_tags", "label"), True),
+        (rows(["John lives", "Rome old"], ["B-PER O", "B-LOC"]).rename_column("ner_tags", "label"), False),
+        (rows([1, 2], ["B-PER O", "B-LOC"]), False),
+    ],
+)
+def test_text_is_words_and_tags_where_there_are_as_many(data, holds):
+    assert holds_tagged_words(data) == holds
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -17,6 +18,7 @@ from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.predict import run_prediction
+from hf_transfer.runs.rank import run_ranking
 from hf_transfer.runs.saving import read_results
 from hf_transfer.tasks import task_named
 from tests import tiny
@@ -109,6 +111,16 @@ def test_ranking_reads_words_with_tags_in_words_or_numbers(place):
     numbers = rows.map(lambda row: {"ner_tags": [int(tag == "O") for tag in row["ner_tags"]]})
     first, second = (rank_models(["bert"], one, progress=False).best for one in (rows, numbers))
     assert first.score == second.score and first.rows == second.rows == sum(map(len, rows["tokens"]))
+    rows.to_parquet("words.parquet")
+    for file in ("words.csv", "words.parquet"):
+        assert run_ranking(["bert"], file, progress=False).best.score == first.score
+    text = pd.read_csv("words.csv")
+    text.loc[7, "tags"] = text.loc[7, "tags"] + " O"
+    text.to_csv("miscounted.csv", index=False)
+    with pytest.raises(
+        ValueError, match="row 7 of the given dataset has .* words in column `sentence` and .* labels in"
+    ):
+        run_ranking(["bert"], "miscounted.csv", progress=False)
 
 
 def test_labels_stand_at_the_first_token_of_a_word_and_lost_words_are_told(caplog):
