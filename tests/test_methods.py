@@ -16,7 +16,7 @@ from hf_transfer.training.transfer_model import REGISTRY, objective_class
 from tests import tiny
 
 STEPS, STOP, BATCH = 2, 1, 8
-OF_MAPS = {"advent", "dacs", "regda"}
+OF_MAPS = {"advent", "dacs", "regda", "unbiased_teacher"}
 IMAGE_METHODS = sorted(set(REGISTRY) - {"siatl", "clip", "siglip", "pathways", "knowledge_flow"} - OF_MAPS)
 """All but those of texts, of maps of pixels, of image-text pairs and of models that a converter makes of several; they
 have rows of their own in their tests."""

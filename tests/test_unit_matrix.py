@@ -20,8 +20,8 @@ OF_ROWS = {
     *("label_sets", "lejepa", "moco", "moco_v3", "simclr", "simsiam"),
 }
 """They compare whole rows."""
-OTHERS = {"clip", "siglip", "pathways", "knowledge_flow", "cyclegan", "cycada", "dd", "regda"}
-"""They need two towers, a hub of models, pictures of a known size, or numbers to predict."""
+OTHERS = {"clip", "siglip", "pathways", "knowledge_flow", "cyclegan", "cycada", "dd", "regda", "unbiased_teacher"}
+"""They need two towers, a hub of models, pictures of a known size, numbers to predict, or boxes."""
 OF_MAPS = {"advent", "dacs"}
 """They need maps of pixels."""
 TOO_FEW = {"rsd"}

@@ -52,6 +52,9 @@ def evaluate(
         str | None,
         typer.Option(help="Classify by a few rows a class over many episodes: '{ways: 5, shots: 5}', or '{}'."),
     ] = None,
+    retrieval: Annotated[
+        bool, typer.Option(help="Let rows find others of their class by features: mAP, rank 1, 5 and 10.")
+    ] = False,
     converters: Annotated[
         str | None,
         typer.Option(help="Changes of the model: '{tent: {}}' adapts it to the rows while they are read, unlabelled."),
@@ -82,6 +85,7 @@ def evaluate(
     dataset = rows_named(data, dataset)
     options = {"batch_size": batch_size, "max_length": max_length, "block_size": block_size, "seed": seed}
     options["few_shot"] = None if few_shot is None else read_mapping(few_shot, "few_shot")
+    options["retrieval"] = retrieval
     options["converters"] = None if converters is None else read_mapping(converters, "converters")
     options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
     columns = {"label_column": label_column, "text_columns": read_names(text_column), "max_samples": max_samples}

