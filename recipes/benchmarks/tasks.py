@@ -49,7 +49,7 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
         return json.loads((folder / "cell.json").read_text())
     settings = {**setting.arguments, **setting.methods[method], "seed": seed, "output_dir": str(folder)}
     started = time.perf_counter()
-    metrics = run_adaptation(parse_arguments([], **settings, overwrite=True, diagnostics=False)).metrics
+    metrics = run_adaptation(parse_arguments([], **settings, overwrite=True, diagnostics=False))
     found = {"metrics": {name: metrics[name] for name in setting.metrics}}
     found["seconds"] = round(time.perf_counter() - started, 1)
     shutil.rmtree(folder / MODEL_FOLDER)

@@ -109,6 +109,27 @@ def test_every_cell_of_other_tasks():
                 raise AssertionError(f"{name} {method}: {error}") from error
 
 
+def test_a_cell_of_other_tasks_is_trained_once(monkeypatch, tmp_path):
+    import tasks
+
+    from hf_transfer.runs.results import Result
+
+    runs = []
+
+    def run(experiment):
+        folder = Path(experiment.config.output_dir) / "model"
+        folder.mkdir(parents=True)
+        runs.append(experiment)
+        return Result({"map": 0.5, "map_50": 0.7, "map_75": 0.4, "loss": 2.0}, folder)
+
+    monkeypatch.setattr(tasks, "run_adaptation", run)
+    cells = [tasks.train(("boxes_google_to_twitter", "dann_mcc", 1), tmp_path) for _ in range(2)]
+    assert cells[0] == cells[1] and cells[0]["metrics"] == {"map": 0.5, "map_50": 0.7, "map_75": 0.4}
+    assert len(runs) == 1 and runs[0].config.seed == 1 and set(runs[0].config.objectives) == {"dann", "mcc"}
+    page = tasks.to_markdown({"machine": "", "settings": tasks.finished(tmp_path)})
+    assert "| dann_mcc | 0.500 | 0.700 | 0.400 | 1 |" in page
+
+
 def test_the_page_of_pretraining_tells_gains_over_random_weights():
     import pretraining_tables as tables
 
