@@ -19,7 +19,6 @@ from functools import wraps
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -74,10 +73,15 @@ convert.paper = "2006.10726"
 
 
 class OfTheBatch:
-    """The forward of a batch norm by the statistics of the batch, always."""
+    """The forward of a batch norm by the statistics of the batch, always; mixed into the norm's own class."""
 
-    def forward(self, values: Tensor) -> Tensor:
-        return F.batch_norm(values, None, None, self.weight, self.bias, True, 0.0, self.eps)
+    def forward(self, values: Tensor, *args: Tensor | None) -> Tensor:
+        was_training, momentum = self.training, self.momentum
+        self.training, self.momentum = True, 0.0  # running statistics stay as they are
+        try:
+            return super().forward(values, *args)
+        finally:
+            self.training, self.momentum = was_training, momentum
 
 
 def adapting(forward: Callable[..., Any], base: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Callable:

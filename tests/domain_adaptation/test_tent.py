@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hf_transfer.domain_adaptation.tent import convert
+from hf_transfer.models.flowformer import FlowformerConfig, FlowformerForTimeSeriesClassification
 from hf_transfer.runs.evaluate import run_evaluation
 from tests import tiny
 from tests.modeling.test_readouts import tagger
@@ -69,6 +70,27 @@ def test_only_real_tokens_count():
     converted = convert(model)
     for answers in expected:
         torch.testing.assert_close(converted(**batch).logits, answers, rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norms_that_read_a_mask_leave_padding_out():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = FlowformerConfig(
+        modality="time_series", num_input_channels=2, norm_type="batch_norm", num_labels=3, **sizes
+    )
+    model = FlowformerForTimeSeriesClassification(config).eval()
+    running = {name: one.clone() for name, one in model.named_buffers() if "running" in name}
+    series, mask = torch.randn(4, 6, 2), torch.ones(4, 6, dtype=torch.long)
+    mask[1:, 4:] = 0
+    other = torch.where(mask.bool().unsqueeze(-1), series, 9.0)
+    answers = [
+        convert(copy.deepcopy(model))(past_values=values, attention_mask=mask).logits for values in (series, other)
+    ]
+    torch.testing.assert_close(*answers)
+    assert not torch.allclose(answers[0], model(past_values=series, attention_mask=mask).logits)
+    converted = convert(model)
+    converted(past_values=series, attention_mask=mask)
+    assert running and all(torch.equal(dict(converted.named_buffers())[name], one) for name, one in running.items())
 
 
 def test_predictions_become_more_certain():
