@@ -138,12 +138,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "mean over the seeds",
         folders="--runs_dir {runs}/domain_adaptation",
     ),
-    "recipes": Benchmark(
+    "recipe_figures": Benchmark(
         "every recipe as it is, and how long it takes",
         MEAN,
         "--only mnist_digits --seeds 0",
         SEEDS,
-        "--runs_dir {runs}/recipes",
+        "--runs_dir {runs}/recipe_figures",
     ),
     "tasks": Benchmark(
         "methods on taggers and sounds",

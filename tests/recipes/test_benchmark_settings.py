@@ -55,6 +55,65 @@ def test_every_cell_of_domain_adaptation(monkeypatch, tmp_path):
             raise AssertionError(f"{cell}: {error}") from error
 
 
+def test_recipes_that_are_rows_of_domain_adaptation_have_its_settings(monkeypatch, tmp_path):
+    """Their figures are those of the table, so that they have to train what was trained there."""
+    import domain_adaptation as benchmark
+    import recipe_figures
+
+    from hf_transfer.runs.arguments import parse_arguments
+
+    monkeypatch.setattr(benchmark, "data_folder", lambda data, name, folder: name)
+    renamed = {"rotated_mnist_test": None, "optical_below_five": "optical_digits", "mnist_below_eight": "mnist5k"}
+    renamed |= {"optical_with_unknown": "optical_digits"}
+    beside = {"output_dir", "overwrite", "diagnostics", "disable_tqdm", "use_cpu", "logging_dir", "logging_steps"}
+    beside |= {"dataloader_pin_memory", "distributed_state"}  # follow from use_cpu
+    beside |= {"dataset_options", "target_options", "test_split", "run_name"}
+    files = recipe_figures.recipes_of(["domain_adaptation"], ())
+    table = benchmark.stored_pairs(BENCHMARKS / "results")
+    rows = {name: recipe_figures.row_of(name) for name in files if recipe_figures.row_of(name) is not None}
+    assert len(rows) > 35 and set(recipe_figures.runs_of_rows(files)) == set(rows)
+    for name, (pair, method) in rows.items():
+        row = (
+            benchmark.settings_of((pair, "source_only", 0, 0), tmp_path, steps=None) | table[pair][method]["settings"]
+        )
+        for key in ("dataset", "target_dataset", "test_dataset"):
+            if row.get(key) in renamed:
+                row[key] = renamed[row[key]]
+        found, expected = parse_arguments([str(files[name])]), parse_arguments([], **row)
+        for group, other in zip(found, expected, strict=True):
+            differing = {
+                key for key, value in vars(group).items() if (value or None) != (vars(other)[key] or None)
+            } - beside
+            assert not {key for key in differing if not key.startswith("_")}, (name, differing)
+
+
+def test_a_recipes_line_is_renewed_and_nothing_else(tmp_path):
+    import recipe_figures
+
+    file = tmp_path / "recipe.yaml"
+    file.write_text("# accelerate launch recipes/adapt.py x\n# What it is.\n# Measured, by hand: 3.\nbase: b.yaml\n")
+    runs = {0: {"seconds": 60.0, "metrics": {"accuracy": 0.5, "loss": 1.0}}}
+    recipe_figures.write_line(file, recipe_figures.line_of("tasks/x", runs))
+    once = file.read_text()
+    assert once.splitlines()[3].startswith("# Measured, seed 0: accuracy 50.0 %; 1.0 min of a CPU thread each")
+    recipe_figures.write_line(file, recipe_figures.line_of("tasks/x", runs))
+    assert file.read_text() == once
+    runs |= {seed: {"seconds": 90.0, "metrics": {"accuracy": 0.5 + seed / 10, "loss": 1.0}} for seed in (1, 2)}
+    recipe_figures.write_line(file, recipe_figures.line_of("tasks/x", runs))
+    assert "seeds 0, 1, 2: accuracy 60.0 ± 10.0 %; 1.5 min" in file.read_text()
+    assert file.read_text().splitlines()[:3] == once.splitlines()[:3] and file.read_text().endswith("\nbase: b.yaml\n")
+
+
+def test_recipes_come_after_those_whose_models_they_read():
+    import recipe_figures
+
+    waves = recipe_figures.in_waves(recipe_figures.recipes_of(recipe_figures.FOLDERS, ()))
+    when = {name: place for place, wave in enumerate(waves) for name in wave}
+    assert when["task_adaptation/bible_dapt_fine_tuning"] > when["task_adaptation/bible_dapt"]
+    assert when["pretraining/emoji_lit"] > when["pretraining/emoji_categories"]
+    assert not any(name.endswith("_paper") for name in when)
+
+
 def test_every_cell_of_task_adaptation(monkeypatch, tmp_path):
     import task_adaptation as benchmark
     import task_adaptation_targets as targets

@@ -1,13 +1,14 @@
 """Every recipe over seeds: what a run of it measures and how long it takes, told in a line of the recipe itself.
 
-    OMP_NUM_THREADS=1 python recipes/benchmarks/recipes.py
-    OMP_NUM_THREADS=1 python recipes/benchmarks/recipes.py --folders domain_adaptation --only mnist_to_digits_dann
-    OMP_NUM_THREADS=1 python recipes/benchmarks/recipes.py --write      # also renew the line `# Measured, ...` of each
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --folders multi_model --only digits_b_tuning
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --write   # renew `# Measured, ...` of each, too
 
 A run that finished is kept in --runs_dir and in the report, and is not trained again while its recipe stays the same.
 The first seed of each recipe is run before the second of any. Recipes that start from the quickstart's models read
 `quickstart/` of --runs_dir, which is made there where it is missing; those that start from another recipe's model read
-that of the first seed. Minutes are processor time of one thread.
+that of the first seed. Minutes are processor time of one thread. Recipes that are rows of domain_adaptation.md take
+their figures from there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import end_by, mean_and_deviation, train_all, write_report
+from domain_adaptation import stored_pairs
 
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
@@ -44,8 +46,9 @@ SHOWN = (
     "pck",
     "f1",
     "normalized_score",
-    "r2",
+    "mean_absolute_error",
     "mse",
+    "r2",
     "perplexity",
     "loss",
 )
@@ -53,6 +56,10 @@ SHOWN = (
 PERCENT = ("accuracy", "mean_iou", "map", "pck", "f1", "knn", "linear_probe", "ridge", "score")
 WIDTH = 120
 MARK = "# Measured, "
+PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")
+OTHER_PAIRS = {"pada": "digits_partial", "iwan": "digits_partial", "osbp": "digits_open"}
+OWN_SETTINGS = ("cdan_mcc", "dsbn", "guarded", "label_shift")
+"""Methods of recipes on these pairs that are no rows of domain_adaptation.md."""
 Cell = tuple[str, int]
 """Folder and name of a recipe, and its seed."""
 
@@ -96,14 +103,36 @@ def digest_of(recipe: Path) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def row_of(recipe: str) -> tuple[str, str] | None:
+    """Pair and method of the row of domain_adaptation.md that a recipe is; None where it is none."""
+    for pair in PAIRS:
+        folder, _, method = recipe.partition(f"/{pair}_")
+        if folder == "domain_adaptation" and method and method not in OWN_SETTINGS:
+            return OTHER_PAIRS.get(method, pair), "source_only" if method == "erm" else method
+    return None
+
+
+def runs_of_rows(recipes: Iterable[str]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Recipe -> seed -> seconds and metrics, of the recipes that are rows of domain_adaptation.md."""
+    pairs, found = stored_pairs(RECIPES / "benchmarks" / "results"), {}
+    for name in recipes:
+        if (row := row_of(name)) is not None:
+            runs = pairs[row[0]][row[1]]["runs"]
+            found[name] = {
+                int(seed): {"seconds": run["seconds"], "metrics": {k: v for k, v in run.items() if k in SHOWN}}
+                for seed, run in runs.items()
+            }
+    return found
+
+
 def known_runs(recipes: Mapping[str, Path], report: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """Recipe -> seed -> what the report in the folder of results knows of runs of the same settings."""
+    """Recipe -> seed -> what the tables in the folder of results know of runs of the same settings."""
     rows = json.loads(report.read_text()) if report.exists() else {}
     current = {name for name, file in recipes.items() if rows.get(name, {}).get("digest") == digest_of(file)}
     return {
         name: {int(seed): run for seed, run in rows[name]["runs"].items()} if name in current else {}
         for name in recipes
-    }
+    } | runs_of_rows(recipes)
 
 
 def kept_run(cell: Cell, runs_dir: Path) -> Path:
@@ -152,14 +181,18 @@ def told(name: str, values: Sequence[float]) -> str:
     return f"{said} {mean_and_deviation(values, 3)}"
 
 
-def line_of(runs: Mapping[int, Mapping[str, Any]]) -> str:
+def line_of(name: str, runs: Mapping[int, Mapping[str, Any]]) -> str:
     """What stands in the recipe: metrics over the seeds, and the minutes of one."""
     metrics = [run["metrics"] for run in runs.values()]
-    names = [name for name in shown_metrics(metrics[0]) if all(name in one for one in metrics)]
-    figures = "; ".join(told(name, [one[name] for one in metrics]) for name in names) or "nothing on held-out rows"
+    names = [one for one in shown_metrics(metrics[0]) if all(one in measured for measured in metrics)]
+    figures = (
+        "; ".join(told(one, [measured[one] for measured in metrics]) for one in names) or "nothing on held-out rows"
+    )
     seeds = f"seed {next(iter(runs))}" if len(runs) == 1 else f"seeds {', '.join(map(str, runs))}"
     minutes = statistics.median(run["seconds"] for run in runs.values()) / 60
-    return f"{MARK}{seeds}: {figures}; {minutes:.1f} min of a CPU thread each (recipes/benchmarks/recipes.py)."
+    script = "recipe_figures" if row_of(name) is None else "domain_adaptation"
+    cost = f"{minutes:.1f} min of a CPU thread each (recipes/benchmarks/{script}.py)."
+    return f"{MARK}{seeds}: {figures or 'nothing on held-out rows'}; {cost}"
 
 
 def wrapped(line: str) -> list[str]:
@@ -178,7 +211,7 @@ def write_line(file: Path, line: str) -> None:
     end = next(place for place, one in enumerate(lines) if not one.startswith("#"))
     header = lines[:end]
     marked = [place for place, one in enumerate(header) if one.startswith(MARK) and "seed" in one.split(":")[0]]
-    is_ours = [place for place in marked if "recipes/benchmarks/recipes.py" in " ".join(header[place : place + 4])]
+    is_ours = [place for place in marked if "min of a CPU thread each (" in " ".join(header[place : place + 4])]
     if is_ours:
         after = is_ours[0] + 1
         while after < end and header[after].startswith("#   "):
@@ -207,7 +240,7 @@ def report(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
         "|---|--:|---|--:|",
     ]
     for name, by_seed in runs.items():
-        figures = line_of(by_seed).split(": ", 1)[1].split("; ")
+        figures = line_of(name, by_seed).split(": ", 1)[1].split("; ")
         minutes = statistics.median(run["seconds"] for run in by_seed.values()) / 60
         lines.append(f"| [{name}](../../{name}.yaml) | {len(by_seed)} | {'; '.join(figures[:-1])} | {minutes:.1f} |")
     return "\n".join(lines) + "\n"
@@ -229,7 +262,7 @@ def main() -> None:
     recipes = recipes_of(arguments.folders, arguments.only)
     if not arguments.report_only and any("quickstart/" in file.read_text() for file in recipes.values()):
         make_quickstart(runs_dir)
-    runs = known_runs(recipes, arguments.output_dir / "recipes.json")
+    runs = known_runs(recipes, arguments.output_dir / "recipe_figures.json")
     for seed in arguments.seeds:
         for wave in in_waves(recipes):
             cells = [(name, seed) for name in wave if seed not in runs[name]]
@@ -242,11 +275,12 @@ def main() -> None:
     done = {name: by_seed for name, by_seed in runs.items() if by_seed}
     if arguments.write:
         for name, by_seed in done.items():
-            write_line(recipes[name], line_of(by_seed))
-    every = known_runs(recipes_of(FOLDERS, ()), arguments.output_dir / "recipes.json") | done
+            write_line(recipes[name], line_of(name, by_seed))
+    every = known_runs(recipes_of(FOLDERS, ()), arguments.output_dir / "recipe_figures.json") | done
     every = {name: dict(sorted(by_seed.items())) for name, by_seed in sorted(every.items()) if by_seed}
-    rows = {name: {"digest": digest_of(RECIPES / f"{name}.yaml"), "runs": every[name]} for name in every}
-    write_report(arguments.output_dir, "recipes", rows, report(every))
+    own = [name for name in every if row_of(name) is None]
+    rows = {name: {"digest": digest_of(RECIPES / f"{name}.yaml"), "runs": every[name]} for name in own}
+    write_report(arguments.output_dir, "recipe_figures", rows, report(every))
     if arguments.report_only:
         return
     end_by(sum(seed not in by_seed for by_seed in runs.values() for seed in arguments.seeds))
