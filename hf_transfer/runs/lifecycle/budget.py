@@ -21,14 +21,15 @@ class Work:
     """What one method on one model costs.
 
     Args:
-        stage: task, domain or combine.
+        stage: pretrain, task, domain or combine.
         model: as tables show it.
-        method: its label.
+        method: its label; empty where the model itself is pre-trained.
         rank: of the model, from 0.
         search: minutes of all trials.
         training: minutes of one seed.
         memory: bytes.
         stays: it is not left out for the minutes.
+        weights: bytes of those of the model, where it is not saved yet.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class Work:
     training: float
     memory: int
     stays: bool = False
+    weights: int | None = None
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -49,7 +51,7 @@ class Work:
         return self.search + seeds * self.training
 
     def in_words(self) -> str:
-        return f"{self.stage}: {self.method} on {self.model}"
+        return f"{self.stage}: " + (f"{self.method} on {self.model}" if self.method else self.model)
 
 
 def fit(
@@ -98,4 +100,7 @@ def with_staying(work: Sequence[Work]) -> list[Work]:
     for place, one in enumerate(work):
         if one.rank == 0 and one.method != SOURCE_ONLY:
             first.setdefault(one.stage, place)
-    return [replace(one, stays=one.method == SOURCE_ONLY or place in first.values()) for place, one in enumerate(work)]
+    return [
+        replace(one, stays=one.stays or one.method == SOURCE_ONLY or place in first.values())
+        for place, one in enumerate(work)
+    ]

@@ -20,29 +20,43 @@ from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.store import Store, from_main
 
 QUERY, CANDIDATE, RANKING = "query", "candidate", "ranking"
+TROUBLE = "trouble"
+"""Of a candidate: why the Hub said nothing of it."""
 RANKING_ROWS = 2000
 """Training rows that are ranked on at most, where the plan says nothing."""
 
 
-def find_candidates(plan: Plan, store: Store) -> list[dict[str, Any]]:
+def find_candidates(plan: Plan, store: Store, tolerant: bool = False) -> list[dict[str, Any]]:
     """Every candidate with `name`, `shown` (in tables), `revision`, and `bytes` of its weights where they are known;
     of random weights the `architecture`.
 
     What a query to the Hub found is kept, so that the answer is the same when the plan is gone on with.
+
+    Args:
+        plan: of the lifecycle.
+        store: of finished pieces.
+        tolerant: where the Hub does not answer, tell so in `trouble` of a candidate or query in place of raising.
 
     Raises:
         ValueError: a query finds nothing.
         HubError: the Hub could not be asked.
     """
     names: list[str] = []
+    unanswered: list[dict[str, Any]] = []
     for one in plan.candidates:
         if isinstance(one, str):
             names += read_models(one)
         elif ARCHITECTURE not in one:
-            names += queried(one, store)
-    named = [described(name, store) for name in dict.fromkeys(model_folder(name) for name in names)]
+            try:
+                names += queried(one, store)
+            except HubError as error:
+                if not tolerant:
+                    raise
+                facts = {"name": None, "shown": f"query {dict(one)}", "revision": None, "bytes": None}
+                unanswered.append({**facts, TROUBLE: str(error)})
+    named = [described(name, store, tolerant) for name in dict.fromkeys(model_folder(name) for name in names)]
     built = [one[ARCHITECTURE] for one in plan.candidates if not isinstance(one, str) and ARCHITECTURE in one]
-    return named + [random_weights(one, number) for number, one in enumerate(built)]
+    return named + [random_weights(one, number) for number, one in enumerate(built)] + unanswered
 
 
 def random_weights(architecture: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -62,8 +76,13 @@ def queried(query: Mapping[str, Any], store: Store) -> list[str]:
     return found
 
 
-def described(name: str, store: Store) -> dict[str, Any]:
+def described(name: str, store: Store, tolerant: bool = False) -> dict[str, Any]:
     """What is known of a candidate without loading it; of a model on the Hub, what was known when it was first asked.
+
+    Args:
+        name: of the model.
+        store: of finished pieces.
+        tolerant: tell in `trouble` that the Hub could not be asked, in place of raising.
 
     Raises:
         HubError: the Hub could not be asked now, and may be later.
@@ -75,21 +94,27 @@ def described(name: str, store: Store) -> dict[str, Any]:
     asked = {"name": name}
     found = store.find(CANDIDATE, asked)
     if found is None:
-        found = from_main(on_hub(name, facts) if PartialState().is_main_process else None)
+        found = from_main(on_hub(name, facts, tolerant) if PartialState().is_main_process else None)
         if found["revision"] is not None:
             found = store.keep(CANDIDATE, asked, found)
     return found
 
 
-def on_hub(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Revision and size of a model on the Hub; neither where it is not there, which is said when it is fetched."""
+def on_hub(name: str, facts: Mapping[str, Any], tolerant: bool = False) -> dict[str, Any]:
+    """Revision and size of a model on the Hub; neither where it is not there, which is said when it is fetched.
+
+    Args:
+        name: of the model.
+        facts: that are known.
+        tolerant: as of `described`.
+    """
     try:
         with readable_hub_errors("Asking for", name):
             info = with_retries(lambda: HfApi(library_name="hf_transfer").model_info(name, files_metadata=True))
     except HubError as error:
-        if may_pass(str(error)):
+        if may_pass(str(error)) and not tolerant:
             raise
-        return dict(facts)
+        return {**facts, TROUBLE: str(error)}
     sizes = [file.size or 0 for file in info.siblings or () if Path(file.rfilename).suffix in WEIGHTS]
     return {**facts, "revision": info.sha, "bytes": sum(sizes) or None}
 

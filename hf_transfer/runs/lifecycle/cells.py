@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ENTRY_COLUMNS = ["stage", "model", "method", "chosen by", "validation", "test", "seeds", "seconds", ""]
+PRETRAINED_COLUMNS = ["model", "steps", "last loss", "test", "seconds"]
 TRIAL_COLUMNS = ["stage", "model", "method", "setting", "steps", "score"]
 
 
@@ -22,6 +23,13 @@ def entry_cells(row: Mapping[str, Any]) -> list[str]:
         *(row["stage"], row["model"], method, by, with_deviation(row["validation"]), test.replace("_", " ")),
         *(str(row["seeds"]), f"{row['seconds']:.1f}", "; ".join(marks)),
     ]
+
+
+def pretrained_cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of the table of what the plan pre-trained."""
+    steps, loss = ("-" if row[name] is None else f"{row[name]:.6g}" for name in ("steps", "loss"))
+    measured = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in row["metrics"].items())
+    return [row["model"], steps, loss, measured, f"{row['seconds'] or 0.0:.1f}"]
 
 
 def trial_cells(row: Mapping[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ def inspect(outcome: Outcome, place: Setting) -> dict[str, Any]:
     found = place.store.find(PIECE, depends)
     if found is not None:
         return found
-    role = "test" if "test" in place.rows["rows"] else "validation"
+    role = next(one for one in ("test", "validation", "train") if one in place.rows["rows"])
     labelled = load_from_disk(str(folder / role))
     with place.progress.quiet():
         seen = outputs_on(record["model"], labelled, settings)

@@ -1,4 +1,4 @@
-"""A plan carried out: rank the candidates, adapt them to the task and the domain, combine them, report, publish.
+"""A plan carried out: pre-train candidates, rank, adapt to the task and the domain, combine, report, publish.
 
 Every piece is done once: the same command again goes on where it stopped, and a changed plan does again what the
 change touches. What is chosen is chosen on held-out rows or by a validator, never on the test rows.
@@ -29,9 +29,10 @@ from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.publish import push_chosen, save_chosen
 from hf_transfer.runs.lifecycle.report import write_report
 from hf_transfer.runs.lifecycle.rows import prepare_rows
-from hf_transfer.runs.lifecycle.schedule import check_and_fit
+from hf_transfer.runs.lifecycle.schedule import check_and_fit, check_methods
 from hf_transfer.runs.lifecycle.stages import Entry, Setting, run_domain, run_stage
 from hf_transfer.runs.lifecycle.store import Store, check_is_ours, write_whole
+from hf_transfer.runs.lifecycle.zoo import pretrain, stand_ins
 from hf_transfer.runs.models import without_loading_report
 
 PLAN_FILE = "plan.json"
@@ -130,13 +131,27 @@ class Lifecycle:
             rows = prepare_rows(self.plan, store)
         progress.say(f"Data: {rows['rows']}, {rows['labels']}")
         found = find_candidates(self.plan, store)
+        made, pretrained = self.pretrain(store, progress, rows)
+        found = made + found
         train = load_from_disk(str(Path(rows["folder"]) / "train"))
         with progress.quiet():
             models, ranking = rank_candidates(self.plan, store, rows, train, found)
         progress.say(f"Models: {', '.join(one['shown'] for one in models)}" + (f" of {len(found)}" if ranking else ""))
         revisions = {one["name"]: one["revision"] for one in found}
         shown = {one["name"]: one["shown"] for one in found}
-        return Setting(self.plan, store, progress, rows, ranking, revisions, shown), models
+        place = Setting(self.plan, store, progress, rows, ranking, revisions, shown, pretrained=pretrained)
+        return place, models
+
+    def pretrain(
+        self, store: Store, progress: Progress, rows: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The candidates that the plan pre-trains and their records; before that, whether the methods fit them."""
+        before = stand_ins(self.plan, store)
+        if before:
+            shown = {one["name"]: one["shown"] for one in before}
+            place = Setting(self.plan, store, progress, rows, None, dict.fromkeys(shown), shown)
+            check_methods(place, before)
+        return pretrain(self.plan, store, progress, rows)
 
     def train(self, place: Setting, models: list[dict[str, Any]]) -> list[Entry]:
         """The entries of the stages that train."""

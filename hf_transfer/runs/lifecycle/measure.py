@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import psutil
@@ -16,11 +16,14 @@ from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.store import Store, from_main
 from hf_transfer.runs.lifecycle.training import Training
-from hf_transfer.runs.single_run import make_adaptation
+from hf_transfer.runs.single_run import make_adaptation, make_pretraining
 
 STEPS = 4
 """Steps that are measured; the first one, which is slower, does not count."""
-UNMEASURED = ("save_strategy", "save_steps", "save_total_limit", "logging_steps", "load_best_model_at_end")
+UNMEASURED = {
+    *("save_strategy", "save_steps", "save_total_limit", "logging_steps"),
+    *("load_best_model_at_end", "metric_for_best_model", "probe_patience"),
+}
 FORWARD_SHARE = 1 / 3
 """Of the time of a step that its forward pass takes: the backward pass takes twice as long."""
 
@@ -45,7 +48,7 @@ def memory_in_use() -> int:
 
 
 def measure(training: Training, store: Store, progress: Progress, steps: int = STEPS) -> dict[str, Any]:
-    """`start` (seconds until the first step), `step` (seconds of one), `memory` (bytes) and `parameters`.
+    """`start` (seconds until the first step), `step` (seconds of one), `memory` (bytes), `parameters` and `rows`.
 
     Args:
         training: as it would be trained.
@@ -75,9 +78,11 @@ def taken(training: Training, steps: int) -> dict[str, Any]:
     before, started = memory_in_use(), time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         experiment = parse_arguments([], **{**settings, **training.paths}, output_dir=scratch)
-        trainer, _ = make_adaptation(experiment if training.change is None else training.change(experiment))
+        make = make_pretraining if training.is_pretraining else make_adaptation
+        trainer, _ = make(experiment if training.change is None else training.change(experiment))
         found = {"start": time.perf_counter() - started, "step": None, "memory": None}
         found["parameters"] = trainer.adapted_model.num_parameters()
+        found["rows"] = len(trainer.train_dataset) if isinstance(trainer.train_dataset, Sized) else None
         if steps:
             watch = Watch()
             trainer.add_callback(watch)

@@ -1,8 +1,8 @@
 """The plan of a lifecycle: read once, and checked whole before anything is loaded or trained.
 
-Sections: `data` and `candidates`, and where wanted `rank`, `task`, `domain`, `combine`, `publish`, `budget` and
-`training`, whose arguments every training has. Without `task`, `domain` and `combine` there is a default: fine-tuning,
-and with a target CDAN with MCC.
+Sections: `data`, and `candidates` or `pretrain`, and where wanted `rank`, `task`, `domain`, `combine`, `publish`,
+`budget` and `training`, whose arguments every adaptation has. Without `task`, `domain` and `combine` there is a
+default: fine-tuning, and with a target CDAN with MCC.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hf_transfer.ranking.settings import RankSettings
 from hf_transfer.runs.arguments import DataArguments, parse_arguments, read_yaml
 from hf_transfer.runs.combine import METHODS as COMBINING
 from hf_transfer.runs.lifecycle.methods import ARGUMENTS, Method, nearest, read_method, settings_of
+from hf_transfer.runs.lifecycle.pretraining import Pretraining, check_names, read_pretraining
 from hf_transfer.runs.models import new_config
 from hf_transfer.runs.values import check_types
 from hf_transfer.training.objectives import make_objectives
@@ -45,6 +46,8 @@ SECTIONS: dict[str, set[str]] = {
     "budget": {"minutes", "memory", "seeds"},
     "training": ARGUMENTS,
 }
+LISTS = ("candidates", "pretrain")
+"""Sections that are lists."""
 TRIALS, ARCHITECTURE = "trials", "architecture"
 DEFAULT_TASK, DEFAULT_DOMAIN = {"methods": ["fine_tuning"]}, {"methods": [{"cdan": {}, "mcc": {}}], "guard": True}
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -94,10 +97,11 @@ class Plan:
     minutes: float | None
     memory: int | None
     seeds: int
+    pretrain: tuple[Pretraining, ...] = ()
 
     @property
     def validation(self) -> tuple[str | None, int | None]:
-        """The dataset to choose by, or how many rows to hold out for that; both None for a fifth of the rows."""
+        """The dataset to choose by, or how many rows to hold out for that; both None for a fifth."""
         return self.data.get("validation"), self.data.get("validation_rows")
 
     def data_arguments(self) -> DataArguments:
@@ -114,9 +118,11 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
     """
     given = copy.deepcopy(dict(plan)) if isinstance(plan, Mapping) else read_yaml(plan)
     check_sections(given)
-    data, candidates = given["data"], given["candidates"]
+    data, candidates = given["data"], given.get("candidates") or []
     candidates = tuple(candidates if isinstance(candidates, list) else [candidates])
     check_candidates(candidates)
+    pretrain = read_pretraining(given.get("pretrain"), "target" in data)
+    check_names(pretrain, candidates)
     rank = dict(given.get("rank") or {})
     top = whole(rank.pop("top", 1), "rank.top")
     if "score" in rank and isinstance(rank["score"], list):
@@ -139,18 +145,20 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
         minutes=positive(budget.get("minutes"), "budget.minutes"),
         memory=number_of_bytes(budget.get("memory")),
         seeds=whole(budget.get("seeds", 1), "budget.seeds"),
+        pretrain=pretrain,
     )
+    check_validation(read)
     check_arguments(read)
     return read
 
 
 def check_sections(given: Mapping[str, Any]) -> None:
     """Raises ValueError for an unknown section or key, and for data or candidates that are missing."""
-    accepted = [*SECTIONS, "candidates"]
+    accepted = [*SECTIONS, *LISTS]
     for section, value in given.items():
         if section not in accepted:
             raise ValueError(f"the plan has no section `{section}`{nearest(section, accepted)}; accepted: {accepted}.")
-        if section == "candidates":
+        if section in LISTS:
             continue
         if value is not None and not isinstance(value, Mapping):
             raise ValueError(f"`{section}` in the plan should be a mapping, got {value!r}.")
@@ -162,7 +170,7 @@ def check_sections(given: Mapping[str, Any]) -> None:
     check_types(given.get("publish") or {}, [PublishTypes])
     if not (given.get("data") or {}).get("train"):
         raise ValueError("the plan says no training data: data: {train: my.csv}.")
-    if not given.get("candidates"):
+    if not given.get("candidates") and not given.get("pretrain"):
         raise ValueError("the plan names no candidates: candidates: [FOLDER, HUB_ID, {search: finance, limit: 20}].")
 
 
@@ -238,6 +246,17 @@ def combining(given: Any) -> Method:
     return Method(
         name, {group: {parts[group]: dict(mapping(keywords, f"combine.methods.{name}"))}} if keywords else {}
     )
+
+
+def check_validation(plan: Plan) -> None:
+    """Raises ValueError where no rows are to be held out to choose by, and something is chosen by such rows."""
+    rows = plan.data.get("validation_rows")
+    if rows is None:
+        return
+    if whole(rows, "data.validation_rows", least=0) == 0 and (plan.task is not None or plan.combine is not None):
+        raise ValueError(
+            "`data.validation_rows` = 0 holds out no rows, by which `task` and `combine` choose: leave it out."
+        )
 
 
 def check_arguments(plan: Plan) -> None:

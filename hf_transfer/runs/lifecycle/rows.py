@@ -72,7 +72,7 @@ def with_held_out(raw: RunData, validation: Dataset | None, asked: int | None) -
     share = max(LEAST_ROWS, int(len(train) * HELD_OUT_SHARE))
     if test is None and raw.target is None:
         train, test = hold_out(train, share, "test", multi)
-    if validation is None:
+    if validation is None and asked != 0:
         train, validation = hold_out(train, asked or share, "validation", multi)
     found = {"train": train, "validation": validation, "test": test}
     found["target"] = None if raw.target is None else without_labels(raw.target)

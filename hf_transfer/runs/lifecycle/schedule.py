@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hf_transfer.runs.lifecycle.budget import Work, fit, with_staying
@@ -11,6 +12,7 @@ from hf_transfer.runs.lifecycle.methods import SOURCE_ONLY, Method
 from hf_transfer.runs.lifecycle.plan import Plan, Stage
 from hf_transfer.runs.lifecycle.search import rounds_of
 from hf_transfer.runs.lifecycle.stages import Setting, make_training
+from hf_transfer.runs.lifecycle.zoo import pretraining_work
 
 PIECE = "budget"
 
@@ -46,6 +48,7 @@ def check_and_fit(
     work = [cost_of(place, models[one[3]], *one, steps=STEPS if is_limited else 0) for one in planned(plan, models)]
     if not is_limited:
         return {one.name for one in work}, plan.seeds, []
+    work = [*pretraining_work(plan, place.store, place.progress, place.rows, STEPS), *work]
     depends = {
         "plan": {name: value for name, value in plan.given.items() if name != "publish"},
         "rows": place.rows["fingerprints"],
@@ -56,6 +59,18 @@ def check_and_fit(
         left, seeds, told = fit(with_staying(work), plan.seeds, plan.minutes, plan.memory)
         found = place.store.keep(PIECE, depends, {"left": [one.name for one in left], "seeds": seeds, "told": told})
     return {tuple(name) for name in found["left"]}, found["seeds"], found["told"]
+
+
+def check_methods(place: Setting, models: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError where a method of `task` or `domain` does not fit a model; combinations need the ranking.
+
+    Args:
+        place: where to work.
+        models: candidates.
+    """
+    plan = replace(place.plan, combine=None)
+    for name, stage, method, rank in planned(plan, models):
+        cost_of(place, models[rank], name, stage, method, rank, steps=0)
 
 
 def cost_of(
@@ -79,9 +94,9 @@ def cost_of(
         return Work(name, model["shown"], method.label, rank, 0.0, 0.0, 0)
     batch, whole = training.settings["per_device_train_batch_size"], training.settings["max_steps"]
     rows = place.rows["rows"]
+    held_out = rows.get("validation", 0)
     trials = sum(
-        count * minutes_of(measured, taken, rows["validation"], batch)
-        for count, taken in rounds_of(len(settings), whole)
+        count * minutes_of(measured, taken, held_out, batch) for count, taken in rounds_of(len(settings), whole)
     )
-    whole_training = minutes_of(measured, whole, rows["validation"] + rows.get("test", 0), batch)
+    whole_training = minutes_of(measured, whole, held_out + rows.get("test", 0), batch)
     return Work(name, model["shown"], method.label, rank, trials, whole_training, measured["memory"])

@@ -38,6 +38,7 @@ class Setting:
         notes: for the report: what was left out, and why.
         left: names (stage, model, method) of what is trained; None for everything.
         seeds: how many.
+        pretrained: records of the candidates that the plan pre-trained.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class Setting:
     notes: list[str] = field(default_factory=list)
     left: set[tuple[str, str, str]] | None = None
     seeds: int = 1
+    pretrained: list[dict[str, Any]] = field(default_factory=list)
 
     def keeps(self, stage: str, model: str, method: str) -> bool:
         """Whether the budget leaves a method; of the domain stage, on whichever model it starts from."""

@@ -17,7 +17,7 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_transfer.core.task_metrics import METRICS
-from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import Experiment, parse_arguments
 from hf_transfer.runs.card import LOG_FILE
 from hf_transfer.runs.lifecycle.outputs import outputs_on
@@ -59,6 +59,8 @@ class Training:
         chosen_by: name of the validator; None for the usual metric on the validation rows.
         is_trial: of a search: its model is not kept.
         paths: arguments that are folders of the lifecycle itself, which `depends` stands for.
+        change: of the experiment that the arguments make.
+        is_pretraining: of a candidate, as `hf-transfer pretrain`; nothing is chosen by it.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Training:
     is_trial: bool
     paths: Mapping[str, Any]
     change: Callable[[Experiment], Experiment] | None = None
+    is_pretraining: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
@@ -112,7 +115,8 @@ def trained(training: Training, folder: Path) -> dict[str, Any]:
     if results is None:
         arguments = {**training.settings, **training.paths}
         experiment = parse_arguments([], **arguments, output_dir=str(folder), resume=True)
-        run_adaptation(experiment if training.change is None else training.change(experiment))
+        run = run_pretraining if training.is_pretraining else run_adaptation
+        run(experiment if training.change is None else training.change(experiment))
         results = read_results(folder / MODEL_FOLDER)
     return results
 
@@ -129,6 +133,11 @@ def recorded(training: Training, folder: Path, results: Mapping[str, Any], valid
         "guard": results.get("guard"),
         "warnings": results.get("warnings", []),
     }
+    losses = [[one["step"], one["loss"]] for one in log if "loss" in one]
+    seconds = next((one["train_runtime"] for one in log if "train_runtime" in one), None)
+    record |= {"losses": losses, "seconds": seconds, "settings": dict(training.settings)}
+    if training.is_pretraining:
+        return record
     if training.chosen_by is not None:
         record["validation"] = results["validators"]
         record["chosen_by"] = training.chosen_by or results["guard"]["validator"]
@@ -142,9 +151,7 @@ def recorded(training: Training, folder: Path, results: Mapping[str, Any], valid
         record["test"] = {}
     value = record["validation"][record["chosen_by"]]
     record["score"] = -value if record["chosen_by"] in LOWER_IS_BETTER else value
-    losses = [[one["step"], one["loss"]] for one in log if "loss" in one]
-    seconds = next((one["train_runtime"] for one in log if "train_runtime" in one), None)
-    return record | {"losses": losses, "seconds": seconds, "settings": dict(training.settings)}
+    return record
 
 
 def usual_metric(metrics: Mapping[str, float]) -> str:

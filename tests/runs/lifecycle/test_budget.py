@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hf_transfer import Lifecycle
+from hf_transfer.hub import retry
 from hf_transfer.runs.lifecycle.budget import Work, fit, with_staying
 from hf_transfer.runs.lifecycle.measure import minutes_of
 from tests.runs.lifecycle.test_lifecycle import changed
@@ -80,3 +81,50 @@ def test_a_budget_is_made_once_and_told(here, monkeypatch):
     assert "lora on bert is left out" in Path("out/report.md").read_text()
     monkeypatch.setattr(schedule, "measure", lambda *args, **kwargs: {**slow, "step": 1e-6})
     assert [entry.method for entry in Lifecycle(plan, quiet=True).run().entries] == ["fine_tuning"]
+
+
+def test_a_dry_run_asks_the_hub_for_sizes_and_downloads_nothing(here, hub):
+    hub.add_folder("lab/bert", here / "bert")
+    hub.add_folder("lab/gpt2", here / "gpt2")
+    plan = changed(candidates=["bert", "lab/bert"], rank={"top": 2}, task={"methods": ["fine_tuning"]})
+    estimate = Lifecycle(plan).dry_run()
+    size = (here / "bert" / "model.safetensors").stat().st_size
+    assert estimate.download == size and [one["bytes"] for one in estimate.candidates] == [size, size]
+    assert not any("/resolve/" in one["path"] for one in hub.requests), "a file was fetched"
+    first, second = estimate.work
+    assert (first.model, second.model) == ("bert", "lab/bert") and second.training == first.training
+
+    alone = Lifecycle(changed(candidates=["lab/bert", "lab/gpt2"])).dry_run()
+    words = alone.in_words()
+    assert alone.measured_on is None and alone.work == [] and "no candidate is here to measure on" in words
+    assert alone.download == sum((here / name / "model.safetensors").stat().st_size for name in ("bert", "gpt2"))
+
+
+def test_a_dry_run_says_where_the_hub_does_not_answer(here, hub, monkeypatch):
+    monkeypatch.setattr(retry, "sleep", lambda seconds: None)
+    hub.add_folder("lab/bert", here / "bert")
+    hub.fail(503, path="/api/models/lab/bert", times=4)
+    hub.fail(503, path=r"/api/models\?", times=20)
+    estimate = Lifecycle(changed(candidates=["bert", "lab/bert", "lab/nothing", {"search": "finance"}])).dry_run()
+    words = estimate.in_words()
+    assert "unknown size  on the Hub, which did not tell: Asking for 'lab/bert' failed: the Hub is in trouble" in words
+    assert words.count("which did not tell") == 3 and "no such repository" in words
+    assert "query {'search': 'finance'}" in words and "0.0 MB are downloaded, and 3 of unknown size" in words
+    assert estimate.minutes > 0
+
+
+def test_a_dry_run_measures_combinations_or_gives_a_bound(here, hub):
+    combine = {"methods": ["b_tuning", "feature_distillation"], "top": 2}
+    estimate = Lifecycle(changed(task={"methods": ["fine_tuning"]}, combine=combine)).dry_run()
+    costs = {one.method: one for one in estimate.work if one.stage == "combine"}
+    assert set(costs) == {"b_tuning", "feature_distillation"} and all(one.training > 0 for one in costs.values())
+    assert "bounds" not in estimate.in_words()
+
+    hub.add_folder("lab/bert", here / "bert")
+    plan = changed(candidates=["bert", "lab/bert"], task={"methods": ["fine_tuning"]}, combine=combine)
+    estimate = Lifecycle(plan).dry_run()
+    alone, *both = estimate.work
+    assert [one.training for one in both] == pytest.approx([2 * alone.training] * 2)
+    assert "these are bounds: what fine-tuning each of its 2 models alone takes" in estimate.in_words()
+    with pytest.raises(ValueError, match="`combine.top` is 3, and 2 candidates are ranked"):
+        Lifecycle(changed(combine={**combine, "top": 3})).dry_run()

@@ -31,6 +31,7 @@ def report_facts(outcome: Outcome, place: Setting, seen: Mapping[str, Any]) -> d
         "published": outcome.published,
         "data": {"rows": rows["rows"], "labels": rows["labels"], "names": list(dict.fromkeys(rows["names"].values()))},
         "ranking": ranking_facts(place),
+        "pretrained": [pretrained_facts(record) for record in place.pretrained],
         "entries": table,
         "trials": [
             {"stage": entry.stage, "model": entry.model, "method": entry.method, **trial}
@@ -38,10 +39,14 @@ def report_facts(outcome: Outcome, place: Setting, seen: Mapping[str, Any]) -> d
             for trial in entry.trials
         ],
         "notes": [*place.notes, *outcome.chosen.best.get("warnings", [])],
-        "curves": {f"{one.stage}: {one.method} on {one.model}": one.best["losses"] for one in outcome.entries},
+        "curves": {
+            **{f"pretrain: {record['shown']}": record["losses"] for record in place.pretrained},
+            **{f"{one.stage}: {one.method} on {one.model}": one.best["losses"] for one in outcome.entries},
+        },
         **{name: seen[name] for name in ("role", "figures", "confusion", "wrong", "embeddings")},
         "cost": {
-            "trainings": sum(len(entry.records) + len(entry.trials) for entry in outcome.entries),
+            "trainings": len(place.pretrained) + sum(len(one.records) + len(one.trials) for one in outcome.entries),
+            "seconds_of_pretraining": round(sum(record["seconds"] or 0.0 for record in place.pretrained), 1),
             "seconds_of_trainings": round(sum(row["seconds"] for row in table), 1),
             "seconds_of_this_run": round(outcome.seconds, 1),
             "done_now": len(place.progress.done_now),
@@ -67,6 +72,13 @@ def ranking_facts(place: Setting) -> dict[str, Any] | None:
         for row in ranking.renamed(place.shown).rows
     ]
     return {"score": ranking.score, "rows": rows, "words": ranking.renamed(place.shown).in_words()}
+
+
+def pretrained_facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a candidate that the plan pre-trained: its last loss, and metrics where it had test rows."""
+    steps, loss = record["losses"][-1] if record["losses"] else (None, None)
+    measured = {name: value for name, value in record["test"].items() if not name.endswith("loss")}
+    return {"model": record["shown"], "steps": steps, "loss": loss, "seconds": record["seconds"], "metrics": measured}
 
 
 def version_of(distribution: str) -> str | None:

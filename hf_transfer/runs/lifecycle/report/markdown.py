@@ -8,7 +8,15 @@ from typing import Any
 
 import yaml
 
-from hf_transfer.runs.lifecycle.cells import ENTRY_COLUMNS, TRIAL_COLUMNS, entry_cells, ranking_cells, trial_cells
+from hf_transfer.runs.lifecycle.cells import (
+    ENTRY_COLUMNS,
+    PRETRAINED_COLUMNS,
+    TRIAL_COLUMNS,
+    entry_cells,
+    pretrained_cells,
+    ranking_cells,
+    trial_cells,
+)
 
 
 def to_markdown(facts: Mapping[str, Any]) -> str:
@@ -22,6 +30,9 @@ def to_markdown(facts: Mapping[str, Any]) -> str:
         parts.append(f"Published: {facts['published']}")
     parts += [f"- {note}" for note in facts["notes"]]
     parts += ["## All entries", table(ENTRY_COLUMNS, [entry_cells(row) for row in facts["entries"]])]
+    if facts["pretrained"]:
+        rows = [pretrained_cells(row) for row in facts["pretrained"]]
+        parts += ["## Pre-trained", table(PRETRAINED_COLUMNS, rows)]
     if facts["ranking"] is not None:
         ranking = facts["ranking"]
         rows = [ranking_cells(place, row) for place, row in enumerate(ranking["rows"], start=1)]

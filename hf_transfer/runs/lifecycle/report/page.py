@@ -11,7 +11,15 @@ import yaml
 from jinja2 import Environment
 from markupsafe import Markup
 
-from hf_transfer.runs.lifecycle.cells import ENTRY_COLUMNS, TRIAL_COLUMNS, entry_cells, ranking_cells, trial_cells
+from hf_transfer.runs.lifecycle.cells import (
+    ENTRY_COLUMNS,
+    PRETRAINED_COLUMNS,
+    TRIAL_COLUMNS,
+    entry_cells,
+    pretrained_cells,
+    ranking_cells,
+    trial_cells,
+)
 from hf_transfer.runs.lifecycle.report import charts
 
 TEMPLATE = "page.html"
@@ -34,6 +42,8 @@ def to_html(facts: Mapping[str, Any]) -> str:
             facts=facts,
             entry_columns=ENTRY_COLUMNS,
             entries=[(row["chosen"], entry_cells(row)) for row in facts["entries"]],
+            pretrained_columns=PRETRAINED_COLUMNS,
+            pretrained=[pretrained_cells(row) for row in facts["pretrained"]],
             trial_columns=TRIAL_COLUMNS,
             trials=[trial_cells(row) for row in facts["trials"]],
             plan=plan,
