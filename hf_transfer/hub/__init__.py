@@ -21,6 +21,7 @@ from hf_transfer.hub.card import (
     software_versions,
     write_card,
 )
+from hf_transfer.hub.commit import commit_of, is_commit
 from hf_transfer.hub.disk import removed_on_failure
 from hf_transfer.hub.errors import HubError, explain_hub_error
 from hf_transfer.hub.pull import local_model_folder, pull_model
@@ -43,10 +44,12 @@ __all__ = [
     "check_can_write",
     "check_card",
     "check_model_folder",
+    "commit_of",
     "complete_adapter",
     "explain_hub_error",
     "find_base",
     "is_adapter_folder",
+    "is_commit",
     "loadable_adapter",
     "local_model_folder",
     "pull_model",

@@ -27,7 +27,8 @@ class AutoModelForSeries:
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Any:
         """The model of a folder or Hub id; keywords of `PreTrainedModel.from_pretrained`."""
-        config = AutoConfig.from_pretrained(name, trust_remote_code=options.get("trust_remote_code", False))
+        stored = {key: options[key] for key in ("trust_remote_code", "revision") if key in options}
+        config = AutoConfig.from_pretrained(name, **stored)
         if isinstance(config, PatchTSTConfig) and "num_labels" in options:
             options["num_targets"] = options["num_labels"]
         return cls._class_of(config).from_pretrained(name, **options)

@@ -6,6 +6,7 @@ from hf_transfer.runs.arguments import Experiment
 from hf_transfer.runs.label_shift import corrects, estimated_shift, with_held_out_source
 from hf_transfer.runs.reference import is_guarded, reference_folder
 from hf_transfer.runs.results import Result
+from hf_transfer.runs.revision import record_revision, with_revision
 from hf_transfer.runs.rounds import run_rounds
 from hf_transfer.runs.single_run import MODEL_FOLDER as MODEL_FOLDER
 from hf_transfer.runs.single_run import check_output, clear_checkpoints, finish, make_adaptation, make_pretraining
@@ -27,11 +28,13 @@ def run_adaptation(experiment: Experiment) -> Result:
         ValueError: unusable data, model or arguments; all before any training.
         FileExistsError: `output_dir/model` exists and neither `resume` nor `overwrite` was given.
     """
-    experiment = with_held_out_source(with_task(experiment))
+    experiment = with_held_out_source(with_task(with_revision(experiment)))
     if experiment.run.student_rounds:
         check_output(experiment.run, experiment.config)
+        record_revision(experiment)
         return run_rounds(experiment)
     trainer, data = make_adaptation(experiment)
+    record_revision(experiment)
     if corrects(experiment):
         trainer.check_label_shift()
     elif not is_guarded(experiment.run):
@@ -47,8 +50,9 @@ def run_pretraining(experiment: Experiment) -> Result:
 
     Returns, raises and writes as `run_adaptation`.
     """
-    experiment = with_task(experiment, pretraining=True)
+    experiment = with_task(with_revision(experiment), pretraining=True)
     if task_named(experiment.model.task).reads_labels:
         return run_adaptation(experiment)
     trainer, data = make_pretraining(experiment)
+    record_revision(experiment)
     return finish(trainer, experiment, data)

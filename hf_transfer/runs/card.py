@@ -22,6 +22,7 @@ from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import CORRECT, DataArguments, Experiment
 from hf_transfer.runs.data import RunData
 from hf_transfer.runs.probes import measured_on as probe_rows
+from hf_transfer.runs.revision import revision_facts
 from hf_transfer.runs.saving import dataset_fact
 from hf_transfer.tasks import task_named
 from hf_transfer.training.card_facts import loading_facts, training_facts
@@ -60,6 +61,7 @@ def run_card(
         **facts["hyper_parameters"],
         **{f"{TOWERS[part]} started from": packaged_name(name) for part, name in towers.items()},
         **{name: value for name, value in limits.items() if value is not None},
+        **{name: value for name, value in revision_facts(experiment).items() if name != "base_model"},
     }
     if data_args.dat is not None:
         keywords = {"target": data_args.dat["target"], "max_weight": data_args.dat.get("max_weight")}
@@ -152,10 +154,10 @@ def held_out_of(data_args: DataArguments, data: RunData, seed: int) -> dict[str,
     return {**named, "fingerprint": fingerprint(data.test), "rows": list(data.held_out)}
 
 
-def training_log(trainer: TransferTrainer) -> dict[str, Any]:
-    """Settings and losses of a training, for whoever shows this model later."""
-    facts = training_facts(trainer)
-    return {"hyper_parameters": facts["hyper_parameters"], "log_history": trainer.state.log_history}
+def training_log(trainer: TransferTrainer, experiment: Experiment) -> dict[str, Any]:
+    """Settings and losses of a training, and the commit that it began with, for whoever shows this model later."""
+    settings = training_facts(trainer)["hyper_parameters"]
+    return {"hyper_parameters": settings, **revision_facts(experiment), "log_history": trainer.state.log_history}
 
 
 def facts_of_source_only(folder: Path, facts: Mapping[str, Any], output_dir: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def load_model(
     if arguments.architecture is not None:
         model = from_architecture(loader, {**arguments.architecture, **labels}, task)
     else:
-        adapter = local_adapter(arguments.model)
+        adapter = local_adapter(arguments.model, arguments.revision)
         try:
             if adapter is not None:
                 labels = labels or adapter_labels(adapter)
@@ -88,8 +88,8 @@ def load_model(
                 model, report = loader.from_pretrained(
                     place,
                     ignore_mismatched_sizes=True,
-                    trust_remote_code=arguments.trust_remote_code,
                     output_loading_info=True,
+                    **arguments.stored | ({} if adapter is None else {"revision": base_revision(adapter)}),
                     **labels,
                 )
         except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
@@ -104,29 +104,34 @@ def load_model(
         if class_names and not (report["missing_keys"] or report.get("mismatched_keys")):
             order_head(model, stored_class_names(arguments, adapter), class_names, arguments.model)
     model = convert_model(model, arguments.converters)
-    return model if arguments.peft is None else with_adapter(model, arguments.peft)
+    return model if arguments.peft is None else with_adapter(model, arguments.peft, arguments.revision)
 
 
 def stored_class_names(arguments: ModelArguments, adapter: Path | None) -> list[str]:
     """The names of the classes that a head was saved with; none where they were made up."""
     if adapter is not None:
         return adapter_class_names(adapter) or []
-    config = AutoConfig.from_pretrained(arguments.model, trust_remote_code=arguments.trust_remote_code)
+    config = AutoConfig.from_pretrained(arguments.model, **arguments.stored)
     names = [config.id2label[place] for place in sorted(config.id2label)]
     return [] if are_made_up(names) else names
 
 
-def local_adapter(name: str) -> Path | None:
-    """The folder of an adapter, pulled where it is on the Hub; None for a whole model."""
+def local_adapter(name: str, revision: str | None = None) -> Path | None:
+    """The folder of an adapter, pulled where it is on the Hub, at a revision; None for a whole model."""
     if Path(name).is_dir():
         return Path(name) if is_adapter(Path(name)) else None
     try:
-        config = find_adapter_config_file(name)
+        config = find_adapter_config_file(name, revision=revision)
     except (OSError, ValueError):  # what is wrong with the name is said where the model is loaded
         return None
     if config is None or (Path(config).parent / "config.json").exists():
         return None
-    return Path(snapshot_download(name, allow_patterns=["adapter_*", "config.json"]))
+    return Path(snapshot_download(name, revision=revision, allow_patterns=["adapter_*", "config.json"]))
+
+
+def base_revision(folder: Path) -> str:
+    """The revision of its base that an adapter was trained on."""
+    return peft.PeftConfig.from_pretrained(str(folder)).revision or "main"
 
 
 def adapter_labels(folder: Path) -> dict[str, Any]:
@@ -264,12 +269,13 @@ def new_tower(given: Any, plain: PreTrainedConfig, part: str, kind: str) -> dict
     return config.to_dict()
 
 
-def with_adapter(model: PreTrainedModel, settings: dict[str, Any]) -> peft.PeftModel:
+def with_adapter(model: PreTrainedModel, settings: dict[str, Any], revision: str | None = None) -> peft.PeftModel:
     """The model under a new PEFT adapter; its head is trained in full and saved with the adapter.
 
     Args:
         model: a Hugging Face model.
         settings: keywords of the adapter's PEFT config, `peft_type` among them.
+        revision: of the model on the Hub, which the saved adapter names.
 
     Raises:
         ValueError: unknown or missing `peft_type`, or a wrong keyword.
@@ -281,6 +287,7 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any]) -> peft.PeftM
         raise ValueError(f"`peft` should name a `peft_type` of {kinds} and its keywords: {error!r}") from error
     if hasattr(config, "modules_to_save") and config.modules_to_save is None:
         config.modules_to_save = head_names(model) or None
+    config.revision = revision or config.revision
     try:
         return peft.get_peft_model(model, config)
     except (AttributeError, TypeError) as error:  # PEFT looks at no types

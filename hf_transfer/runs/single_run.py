@@ -27,6 +27,7 @@ from hf_transfer.runs.members import member_tables
 from hf_transfer.runs.probes import early_stopping, make_probes, probe_plots
 from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.results import Result
+from hf_transfer.runs.revision import revision_facts
 from hf_transfer.runs.saving import save_run, save_translation
 from hf_transfer.runs.setup import set_up
 from hf_transfer.runs.stream_data import load_streams
@@ -220,10 +221,13 @@ def finish(
     own["tables"] = [*own.get("tables", []), *member_tables(trainer, data)]
     own["plots"] = [*own.get("plots", []), *probe_plots(trainer, Path(config.output_dir) / FIGURES_FOLDER)]
     folder = model_folder_of(run_args, config)
-    results = {**metrics, **report.results()}
+    results = {**metrics, **report.results(), **revision_facts(experiment)}
     source_only = reference if report.verdict is not None and report.verdict.kept == SOURCE_ONLY else None
     facts = run_card(trainer, experiment, data, metrics, own, folder, source_only)
-    records = {LOG_FILE: training_log(trainer), HELD_OUT_FILE: held_out_of(experiment.data, data, config.seed)}
+    records = {
+        LOG_FILE: training_log(trainer, experiment),
+        HELD_OUT_FILE: held_out_of(experiment.data, data, config.seed),
+    }
     save_run(trainer, folder, results, facts, overwrite=run_args.resume or run_args.overwrite, records=records)
     save_translation(trainer, Path(config.output_dir) / TRANSLATION_FOLDER, data.known)
     if config.push_to_hub and trainer.is_world_process_zero():

@@ -27,7 +27,7 @@ from hf_transfer.data.tagged_words import holds_tagged_words
 from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
-from hf_transfer.runs.models import new_config
+from hf_transfer.runs.models import base_revision, new_config
 from hf_transfer.runs.stream_data import check_streaming
 from hf_transfer.tasks import MAIN_TASKS, TASKS, Task
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
@@ -170,10 +170,11 @@ def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:
     if model_args.architecture is not None:
         return new_config(dict(model_args.architecture))
     try:
-        name = model_args.model
+        name, options = model_args.model, model_args.stored
         if is_adapter(Path(name)):
+            options["revision"] = base_revision(Path(name))
             name = PeftConfig.from_pretrained(name).base_model_name_or_path
-        return AutoConfig.from_pretrained(name, trust_remote_code=model_args.trust_remote_code)
+        return AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hf_transfer.models.short_names import model_folder
 
@@ -53,6 +54,18 @@ class ModelArguments:
         },
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+    revision: str | None = field(
+        default=None,
+        metadata={
+            "help": "Branch, tag or commit of a `model` on the Hub; main when left out. The commit that it means is "
+            "recorded, and a resumed run starts from the same one."
+        },
+    )
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """Keywords of every `from_pretrained` of `model`."""
+        return {"trust_remote_code": self.trust_remote_code, "revision": self.revision or "main"}
 
     def __post_init__(self):
         if (self.model is None) == (self.architecture is None):
@@ -61,6 +74,8 @@ class ModelArguments:
             )
         if self.model is not None:
             self.model = model_folder(self.model)
+        elif self.revision is not None:
+            raise ValueError("`revision` is of a `model` on the Hub, and an `architecture` has none: leave it out.")
         if self.peft is not None and self.architecture is not None:
             raise ValueError(
                 "`peft` saves an adapter alone, and the random weights of `architecture` under it would be lost: "

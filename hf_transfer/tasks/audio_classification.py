@@ -40,7 +40,7 @@ class AudioClassification(Task):
         """The stored feature extractor, or one of the sizes of the configuration; None for a kind that has none."""
         try:
             if model.model is not None:
-                return stored_processor("audio", model.model, trust_remote_code=model.trust_remote_code)
+                return stored_processor("audio", model.model, **model.stored)
         except ValueError as error:
             logger.info(f"{model.model} has no feature extractor: {error}")
         name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(config.model_type)

@@ -24,7 +24,7 @@ class ImageTask(Task):
         """The stored image processor, or a plain one of the model's size; None where the size is not known."""
         try:
             if model.model is not None:
-                return stored_processor("image", model.model, trust_remote_code=model.trust_remote_code)
+                return stored_processor("image", model.model, **model.stored)
         except ValueError as error:
             logger.info(f"{model.model} has no image processor: {error}")
         backbone = getattr(config, "backbone_config", None)

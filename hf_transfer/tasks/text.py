@@ -47,7 +47,7 @@ class TextTask(Task):
         if model.model is None:
             return None
         try:
-            tokenizer = stored_processor("text", model.model, trust_remote_code=model.trust_remote_code)
+            tokenizer = stored_processor("text", model.model, **model.stored)
         except ValueError as error:
             logger.info(f"{model.model} has no tokenizer: {error}")
             return None

@@ -53,7 +53,11 @@ class ZeroShotImageClassification(Task):
         if isinstance(model.tokenizer, Mapping):
             tokenizer = ending_texts(tokenizer)
         if model.architecture is None:
-            stored = None if tokenizer is None else self.load_processor(model, AutoConfig.from_pretrained(model.model))
+            stored = (
+                None
+                if tokenizer is None
+                else self.load_processor(model, AutoConfig.from_pretrained(model.model, **model.stored))
+            )
             return None if tokenizer is None else VisionTextDualEncoderProcessor(stored.image_processor, tokenizer)
         towers = named_towers(model.architecture)
         if tokenizer is None and "text_config" not in towers:
@@ -98,7 +102,7 @@ class ZeroShotImageClassification(Task):
             ValueError: the folder has none.
         """
         try:
-            stored = stored_processor("image_text", model.model, trust_remote_code=model.trust_remote_code)
+            stored = stored_processor("image_text", model.model, **model.stored)
         except ValueError as error:
             raise ValueError(f"cannot load the processor of `{model.model}`: {error}") from error
         if not isinstance(stored, ProcessorMixin):

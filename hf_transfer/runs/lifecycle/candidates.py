@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from huggingface_hub import HfApi
 
-from hf_transfer.hub import HubError, local_model_folder
+from hf_transfer.hub import HubError, is_commit, local_model_folder
 from hf_transfer.hub.errors import may_pass, readable_hub_errors
 from hf_transfer.hub.retry import with_retries
 from hf_transfer.modeling.loading import WEIGHTS, revision_of
@@ -117,6 +117,12 @@ def on_hub(name: str, facts: Mapping[str, Any], tolerant: bool = False) -> dict[
         return {**facts, TROUBLE: str(error)}
     sizes = [file.size or 0 for file in info.siblings or () if Path(file.rfilename).suffix in WEIGHTS]
     return {**facts, "revision": info.sha, "bytes": sum(sizes) or None}
+
+
+def revision_of_hub(candidate: Mapping[str, Any]) -> dict[str, str]:
+    """The argument `revision` of a training from a candidate that is on the Hub; nothing for any other."""
+    is_hub = ARCHITECTURE not in candidate and local_model_folder(candidate["name"]) is None
+    return {"revision": candidate["revision"]} if is_hub and is_commit(candidate["revision"]) else {}
 
 
 def weights(folder: Path) -> dict[str, int]:

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from hf_transfer.core.task_loss import SINGLE_LABEL, probabilities
 from hf_transfer.evaluation.plots import confusion_counts, embed
+from hf_transfer.runs.lifecycle.candidates import revision_of_hub
 from hf_transfer.runs.lifecycle.outcome import Outcome
 from hf_transfer.runs.lifecycle.outputs import Outputs, outputs_on
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE
@@ -123,7 +124,8 @@ def embeddings(
     for title, model in models.items():
         set_seed(0)
         is_new = title == "before"
-        seen = {part: outputs_on(model, rows, settings, names if is_new else None) for part, rows in parts.items()}
+        options = {"class_names": names, **revision_of_hub(start)} if is_new else {}
+        seen = {part: outputs_on(model, rows, settings, **options) for part, rows in parts.items()}
         points = embed(np.concatenate([one.features.reshape(len(one.features), -1) for one in seen.values()]))
         found[title] = [[float(x), float(y)] for x, y in points]
         groups = [group for part, one in seen.items() for group in groups_of(part, one, names)]

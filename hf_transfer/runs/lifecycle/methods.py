@@ -33,7 +33,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Methods that are no entry of a registry, as arguments of a run."""
 GROUPS = {"objectives": OBJECTIVES, "converters": CONVERTERS, "schedules": SCHEDULES}
-OWN = ("output_dir", "resume", "overwrite", "guard", "source_only", "push_to_hub", "hub_model_id", "seed", "model")
+OWN = (
+    *("output_dir", "resume", "overwrite", "guard", "source_only", "push_to_hub", "hub_model_id", "seed", "model"),
+    "revision",
+)
 """Arguments that a lifecycle sets by itself."""
 ARGUMENTS = {name for cls in (ModelArguments, RunArguments, TransferConfig) for name in cls.__dataclass_fields__} - {
     *OWN

@@ -54,6 +54,7 @@ def outputs_on(
     rows: Path | Dataset,
     settings: Mapping[str, Any],
     class_names: list[str] | None = None,
+    revision: str | None = None,
 ) -> Outputs:
     """Run a model over rows.
 
@@ -62,10 +63,12 @@ def outputs_on(
         rows: as `save_to_disk` wrote them, or themselves; their labels are numbered as the model's.
         settings: of the training, whose columns and lengths count.
         class_names: for a model without a head for them; its new head is random, and only the features count.
+        revision: of a model on the Hub.
     """
     rows = load_from_disk(str(rows)) if isinstance(rows, str | Path) else rows
-    task = settings.get("task") or find_task(ModelArguments(model=str(model)), lambda: rows)
-    arguments = ModelArguments(model=str(model), task=task, trust_remote_code=settings.get("trust_remote_code", False))
+    task = settings.get("task") or find_task(ModelArguments(model=str(model), revision=revision), lambda: rows)
+    trusts = settings.get("trust_remote_code", False)
+    arguments = ModelArguments(model=str(model), task=task, trust_remote_code=trusts, revision=revision)
     loaded = load_model(arguments, class_names, allow_new_weights=class_names is not None)
     processor = load_processor(arguments, loaded.config)
     ready = prepare(

@@ -26,7 +26,7 @@ PLACED = ("output_dir", "resume", "overwrite", "model_folder", "push_to_hub", "h
 """What a recipe says of its output, which the plan decides."""
 DOMAIN = ("target_dataset", "target_split", "target_options")
 DATA = frozenset(DataArguments.__dataclass_fields__) - {*DOMAIN, "dataset_names"}
-KEYS = (ARGUMENTS | DATA | {RECIPE, NAME, ROWS, "model", "seed"}) - {*PLACED, "student_rounds", "student"}
+KEYS = (ARGUMENTS | DATA | {RECIPE, NAME, ROWS, "model", "revision", "seed"}) - {*PLACED, "student_rounds", "student"}
 SAVED: dict[str, Any] = {"save_strategy": "steps", "save_steps": 0.2, "save_total_limit": 2}
 """So that a kill loses a part of a pre-training only, whatever its recipe says."""
 DEFAULTS: dict[str, Any] = {"logging_steps": 0.05, "report_to": [], "seed": 0, "diagnostics": False}

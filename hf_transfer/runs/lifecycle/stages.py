@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_transfer.multi_model.ranked_models import ranked_models
 from hf_transfer.runs.combine import combined
+from hf_transfer.runs.lifecycle.candidates import revision_of_hub
 from hf_transfer.runs.lifecycle.methods import SOURCE_ONLY, Method
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan, Stage
 from hf_transfer.runs.lifecycle.progress import Progress
@@ -173,6 +174,8 @@ def make_training(
     if source is not None and given.get("objectives"):
         paths["source_only"] = source["model"]
         depends["source_only"] = Path(source["model"]).parent.name
+    if "model" in given:
+        paths |= revision_of_hub(model)
     if place.ranking is not None and "model" in given:
         paths["from_ranking"] = str(place.ranking)
     change = None

@@ -135,6 +135,7 @@ def recorded(training: Training, folder: Path, results: Mapping[str, Any], valid
     }
     losses = [[one["step"], one["loss"]] for one in log if "loss" in one]
     seconds = next((one["train_runtime"] for one in log if "train_runtime" in one), None)
+    record |= {name: results[name] for name in ("base_model", "base_model_revision") if name in results}
     record |= {"losses": losses, "seconds": seconds, "settings": dict(training.settings)}
     if training.is_pretraining:
         return record

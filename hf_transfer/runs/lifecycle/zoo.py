@@ -11,7 +11,7 @@ from accelerate import PartialState
 from hf_transfer.data.bundled import load
 from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.runs.lifecycle.budget import GIGABYTE, Work
-from hf_transfer.runs.lifecycle.candidates import described, weights
+from hf_transfer.runs.lifecycle.candidates import described, revision_of_hub, weights
 from hf_transfer.runs.lifecycle.measure import STEPS, measure
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.pretraining import Pretraining, starts_as
@@ -49,7 +49,9 @@ def make_pretraining(one: Pretraining, plan: Plan, store: Store, rows: Mapping[s
         refuse_held_out(one, rows)
         depends = {"rows": fingerprint_of(given)}
     if given.get("model") is not None:
-        depends["revision"] = described(given["model"], store)["revision"]
+        start = described(given["model"], store)
+        depends["revision"] = given.get("revision", start["revision"])
+        paths |= {} if "revision" in given else revision_of_hub(start)
     return Training(f"{STAGE}: {one.name}", given, depends, None, False, paths, is_pretraining=True)
 
 

@@ -168,8 +168,7 @@ def test_the_command_line_gives_a_plan_or_changes_one(folder, monkeypatch, capsy
 
 def test_a_fault_of_the_hub_is_one_line_and_the_same_command_goes_on(here, hub, monkeypatch, trained):
     monkeypatch.setattr(retry, "sleep", lambda seconds: None)
-    for name in ("bert", "gpt2"):
-        hub.add_folder(f"lab/{name}", here / name)
+    commits = {f"lab/{name}": hub.add_folder(f"lab/{name}", here / name).sha for name in ("bert", "gpt2")}
     shutil.rmtree("hub", ignore_errors=True)
     plan = changed(candidates=["lab/bert", "lab/gpt2"], combine={"methods": ["b_tuning"], "top": 2})
     del plan["task"]
@@ -181,6 +180,8 @@ def test_a_fault_of_the_hub_is_one_line_and_the_same_command_goes_on(here, hub, 
     with pytest.raises(OSError, match="too many requests.*the same command goes on with the push"):
         Lifecycle(plan, quiet=True).run()
     assert len(trained) == 1 and Path("out/report.html").is_file()
+    results = json.loads(Path("out/model/results.json").read_text())
+    assert results["base_model_revision"] == commits[results["base_model"]]
     outcome = Lifecycle(plan, quiet=True).run()
     assert len(trained) == 1 and outcome.published.endswith("lab/books")
     files = hub.files("lab/books")
