@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = {
@@ -23,21 +25,53 @@ CONFIGURATIONS = {
 
 @pytest.mark.slow
 def test_sharded_weights_are_those_of_a_training_in_one_piece(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.sharded_run", str(tmp_path / "states.pt")],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launched("tests.sharded_run", tmp_path / "states.pt")
     found = torch.load(tmp_path / "states.pt")
     assert 0.4 < found["share"] < 0.6, "each process keeps half of the weights"
     assert found["sharded"].keys() == found["whole"].keys()
     for name, value in found["whole"].items():
         torch.testing.assert_close(found["sharded"][name], value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def launched(module: str, output: Path) -> None:
+    """Run a module in two processes on the CPU."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*command, "-m", module, str(output)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def weights_in(folder: Path) -> dict[str, torch.Tensor]:
+    """Of the model, and under their own names those of the objectives."""
+    return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
+
+
+@pytest.mark.slow
+def test_objectives_are_sharded_with_the_model_and_resume_exactly(tmp_path):
+    """Discriminators, moving averages and distances from the start; a checkpoint half way holds all of them."""
+    launched("tests.sharded_objectives", tmp_path)
+    told = (tmp_path / "refusal.txt").read_text()
+    assert told.startswith("checkpoints of `optim: sgd` cannot be resumed under FSDP2"), told
+    for name, share in json.loads((tmp_path / "shares.json").read_text()).items():
+        assert 0.45 < share < 0.55, "each process keeps half of what the objectives hold"
+        straight, resumed, whole, start = (
+            weights_in(tmp_path / name / folder)
+            for folder in ("straight", "sharded/model", "whole/model", "whole/start")
+        )
+        assert straight.keys() == resumed.keys() == whole.keys() == start.keys()
+        assert any(key.startswith("objectives.") for key in whole)
+        moved = [key for key in whole if not torch.equal(whole[key], start[key])]
+        assert any(key.startswith("objectives.") for key in moved) and len(moved) > len(whole) / 3
+        for key, value in whole.items():
+            torch.testing.assert_close(straight[key], value, rtol=1e-5, atol=1e-6, msg=f"{name}: {key}")
+            assert torch.equal(resumed[key], straight[key]), f"{name}: {key}"
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

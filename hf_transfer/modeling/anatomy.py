@@ -372,3 +372,9 @@ def chosen_token(output: Tensor, logits: Tensor, attention_mask: Tensor | None =
         real = F.pad(attention_mask.bool(), (length - attention_mask.shape[1], 0), value=True)
         rank = rank + length * real
     return (rank * (gap == gap.amin(dim=1, keepdim=True))).argmax(dim=1)
+
+
+def unsplit_classes(model: nn.Module) -> list[str]:
+    """Names of the classes whose modules stay whole on one device, such as layers; those that the model has."""
+    present = {type(module).__name__ for module in model.modules()}
+    return sorted(present & set(getattr(unwrap_peft(model), "_no_split_modules", None) or ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class NamedTensors(nn.Module):
@@ -27,9 +28,16 @@ class NamedTensors(nn.Module):
 
 
 def named_parameters(model: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """The parameters of those names, as in `model.named_parameters()`."""
+    """The parameters of those names, as in `model.named_parameters()`; of sharded ones (FSDP2) the whole.
+
+    The whole of a sharded parameter is gathered, and every process gets the gradient of its own part.
+    """
     parameters = dict(model.named_parameters())
-    return {name: parameters[name] for name in names}
+    return {name: whole(parameters[name]) for name in names}
+
+
+def whole(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _buffer_name(name: str) -> str:

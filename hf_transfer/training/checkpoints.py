@@ -22,6 +22,23 @@ RECORD = "resume.json"
 OWN_SETTINGS = ("task_loss_weight", "objective_warmup", "head_learning_rate_multiplier", "label_smoothing_factor")
 
 
+def check_resumable(args: TrainingArguments, fsdp_plugin: Any) -> None:
+    """Raises ValueError where the checkpoints of a training could not be gone on with.
+
+    torch loads no optimizer's state into sharded weights where there is none, as of plain SGD.
+
+    Args:
+        args: settings of the training.
+        fsdp_plugin: of accelerate; None without FSDP.
+    """
+    is_whole = fsdp_plugin is not None and "FULL_STATE_DICT" in str(fsdp_plugin.state_dict_type)
+    if is_whole and fsdp_plugin.fsdp_version == 2 and args.optim == "sgd" and args.save_strategy != "no":
+        raise ValueError(
+            "checkpoints of `optim: sgd` cannot be resumed under FSDP2: choose another `optim`, such as adamw_torch, "
+            "or keep no checkpoints (`save_strategy: no`)."
+        )
+
+
 def last_complete_checkpoint(output_dir: str | Path) -> str | None:
     """The newest checkpoint folder that was written to its end, or None.
 

@@ -49,6 +49,7 @@ from hf_transfer.modeling.processors import check_same_processor
 from hf_transfer.task_adaptation.schedule import make_schedules
 from hf_transfer.training.checkpoints import (
     check_record,
+    check_resumable,
     check_writable,
     is_finished,
     last_complete_checkpoint,
@@ -324,6 +325,7 @@ class TransferTrainer(PublishingTrainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint, if there is one."""
+        check_resumable(self.args, getattr(self.accelerator.state, "fsdp_plugin", None))
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir)
         self.resumed_from = resume_from_checkpoint or None

@@ -35,7 +35,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, prob
 from hf_transfer.data.label_sets import split_label_sets
 from hf_transfer.data.visits import seed_of
 from hf_transfer.hub import complete_adapter
-from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unwrap_peft
+from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unsplit_classes, unwrap_peft
 from hf_transfer.modeling.label_forms import label_form
 from hf_transfer.modeling.readouts import Pooled, choose_readout
 from hf_transfer.modeling.surgery import sidecars_of
@@ -175,6 +175,11 @@ class TransferModel(nn.Module):
     @property
     def main_input_name(self) -> str:
         return unwrap_peft(self.model).main_input_name
+
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that FSDP shards one by one; accelerate asks for them by this name."""
+        return unsplit_classes(self.model)
 
     def activation_checkpointing_enable(self, *args, **kwargs) -> None:
         self.model.activation_checkpointing_enable(*args, **kwargs)
