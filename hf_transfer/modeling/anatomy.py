@@ -375,6 +375,9 @@ def chosen_token(output: Tensor, logits: Tensor, attention_mask: Tensor | None =
 
 
 def unsplit_classes(model: nn.Module) -> list[str]:
-    """Names of the classes whose modules stay whole on one device, such as layers; those that the model has."""
+    """Names of the classes whose modules stay whole on one device, such as layers; those that the model has.
+
+    accelerate asks a module for them as `_no_split_modules`: FSDP shards such modules one by one.
+    """
     present = {type(module).__name__ for module in model.modules()}
     return sorted(present & set(getattr(unwrap_peft(model), "_no_split_modules", None) or ()))

@@ -176,10 +176,7 @@ class TransferModel(nn.Module):
     def main_input_name(self) -> str:
         return unwrap_peft(self.model).main_input_name
 
-    @property
-    def _no_split_modules(self) -> list[str]:
-        """The layers that FSDP shards one by one; accelerate asks for them by this name."""
-        return unsplit_classes(self.model)
+    _no_split_modules = property(lambda self: unsplit_classes(self.model))
 
     def activation_checkpointing_enable(self, *args, **kwargs) -> None:
         self.model.activation_checkpointing_enable(*args, **kwargs)
