@@ -84,17 +84,17 @@ def test_a_budget_is_made_once_and_told(here, monkeypatch):
 
 
 def test_a_dry_run_asks_the_hub_for_sizes_and_downloads_nothing(here, hub):
-    hub.add_folder("lab/bert", here / "bert")
-    hub.add_folder("lab/gpt2", here / "gpt2")
-    plan = changed(candidates=["bert", "lab/bert"], rank={"top": 2}, task={"methods": ["fine_tuning"]})
+    hub.add_folder("lab/far-bert", here / "bert")
+    hub.add_folder("lab/far-gpt2", here / "gpt2")
+    plan = changed(candidates=["bert", "lab/far-bert"], rank={"top": 2}, task={"methods": ["fine_tuning"]})
     estimate = Lifecycle(plan).dry_run()
     size = (here / "bert" / "model.safetensors").stat().st_size
     assert estimate.download == size and [one["bytes"] for one in estimate.candidates] == [size, size]
     assert not any("/resolve/" in one["path"] for one in hub.requests), "a file was fetched"
     first, second = estimate.work
-    assert (first.model, second.model) == ("bert", "lab/bert") and second.training == first.training
+    assert (first.model, second.model) == ("bert", "lab/far-bert") and second.training == first.training
 
-    alone = Lifecycle(changed(candidates=["lab/bert", "lab/gpt2"])).dry_run()
+    alone = Lifecycle(changed(candidates=["lab/far-bert", "lab/far-gpt2"])).dry_run()
     words = alone.in_words()
     assert alone.measured_on is None and alone.work == [] and "no candidate is here to measure on" in words
     assert alone.download == sum((here / name / "model.safetensors").stat().st_size for name in ("bert", "gpt2"))
@@ -102,12 +102,15 @@ def test_a_dry_run_asks_the_hub_for_sizes_and_downloads_nothing(here, hub):
 
 def test_a_dry_run_says_where_the_hub_does_not_answer(here, hub, monkeypatch):
     monkeypatch.setattr(retry, "sleep", lambda seconds: None)
-    hub.add_folder("lab/bert", here / "bert")
-    hub.fail(503, path="/api/models/lab/bert", times=4)
+    hub.add_folder("lab/far-bert", here / "bert")
+    hub.fail(503, path="/api/models/lab/far-bert", times=4)
     hub.fail(503, path=r"/api/models\?", times=20)
-    estimate = Lifecycle(changed(candidates=["bert", "lab/bert", "lab/nothing", {"search": "finance"}])).dry_run()
+    estimate = Lifecycle(changed(candidates=["bert", "lab/far-bert", "lab/nothing", {"search": "finance"}])).dry_run()
     words = estimate.in_words()
-    assert "unknown size  on the Hub, which did not tell: Asking for 'lab/bert' failed: the Hub is in trouble" in words
+    assert (
+        "unknown size  on the Hub, which did not tell: Asking for 'lab/far-bert' failed: the Hub is in trouble"
+        in words
+    )
     assert words.count("which did not tell") == 3 and "no such repository" in words
     assert "query {'search': 'finance'}" in words and "0.0 MB are downloaded, and 3 of unknown size" in words
     assert estimate.minutes > 0
@@ -120,8 +123,8 @@ def test_a_dry_run_measures_combinations_or_gives_a_bound(here, hub):
     assert set(costs) == {"b_tuning", "feature_distillation"} and all(one.training > 0 for one in costs.values())
     assert "bounds" not in estimate.in_words()
 
-    hub.add_folder("lab/bert", here / "bert")
-    plan = changed(candidates=["bert", "lab/bert"], task={"methods": ["fine_tuning"]}, combine=combine)
+    hub.add_folder("lab/far-bert", here / "bert")
+    plan = changed(candidates=["bert", "lab/far-bert"], task={"methods": ["fine_tuning"]}, combine=combine)
     estimate = Lifecycle(plan).dry_run()
     alone, *both = estimate.work
     assert [one.training for one in both] == pytest.approx([2 * alone.training] * 2)
