@@ -23,7 +23,8 @@ from hf_transfer.data.literal_cells import read_literal
 
 logger = logging.get_logger(__name__)
 
-TAG_COLUMNS = (*LABEL_COLUMNS, "ner_tags", "tags", "upos", "pos_tags", "chunk_tags")
+TAGS_BY_NAME = ("ner_tags", "tags", "upos", "pos_tags", "chunk_tags")
+TAG_COLUMNS = (*LABEL_COLUMNS, *TAGS_BY_NAME)
 """The usual names of a column of tags, the first one there counts."""
 WORD_COLUMNS = ("words", "tokens", "text")
 """The usual names of a column of words; they matter where several columns could be it."""
@@ -71,7 +72,7 @@ def has_a_tag_for_every_word(dataset: Dataset, tags: str) -> bool:
         others = counts_of_parts(first, name)
         if others is not None:
             equal = sum(mine == theirs for mine, theirs in zip(counts, others, strict=True))
-            is_sure = is_list_of_words(one) or tags not in LABEL_COLUMNS
+            is_sure = is_list_of_words(one) or tags in TAGS_BY_NAME
             if equal and equal >= len(counts) * (0.5 if is_sure else 1.0):
                 return True
     return False

@@ -106,6 +106,24 @@ def _summary(right: Tensor, settings: FewShotSettings) -> dict[str, Any]:
     return {"accuracy": accuracies.mean().item(), "interval": interval, **asdict(settings)}
 
 
+def features_and_labels(trainer: TransferTrainer, dataset: Dataset, name: str) -> tuple[Tensor, Tensor]:
+    """Features [N, D] and classes [N] of rows, in their order.
+
+    Args:
+        trainer: around a model with a linear head, whose input the features are.
+        dataset: labelled rows as model inputs.
+        name: of the evaluation, for the error about a missing column of labels.
+    """
+    column = label_column(dataset, name)
+    labels = torch.from_numpy(column_values(dataset, column))
+    trainer.transfer_model.returns_features = True
+    try:
+        _, features = trainer.predict(dataset.remove_columns(column)).predictions
+    finally:
+        trainer.transfer_model.returns_features = False
+    return torch.from_numpy(features), labels
+
+
 def evaluate_few_shot(trainer: TransferTrainer, dataset: Dataset, settings: FewShotSettings) -> dict[str, Any]:
     """`evaluate_episodes` of the features that the trainer's model gives.
 
@@ -116,15 +134,8 @@ def evaluate_few_shot(trainer: TransferTrainer, dataset: Dataset, settings: FewS
         dataset: labelled rows as model inputs; the classes need not be the model's.
         settings: of the episodes.
     """
-    column = label_column(dataset, "few-shot")
-    labels = torch.from_numpy(column_values(dataset, column))
-    trainer.transfer_model.returns_features = True
-    try:
-        output = trainer.predict(dataset.remove_columns(column))
-    finally:
-        trainer.transfer_model.returns_features = False
-    _, features = output.predictions
+    features, labels = features_and_labels(trainer, dataset, "few-shot")
     numbers = range(trainer.args.process_index, settings.episodes, trainer.args.world_size)
-    right = right_answers(torch.from_numpy(features), labels, settings, numbers)
+    right = right_answers(features, labels, settings, numbers)
     right = trainer.accelerator.reduce(right.to(trainer.args.device), reduction="sum").cpu()
     return _summary(right, settings)

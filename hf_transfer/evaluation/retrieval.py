@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from torch import Tensor
 
-from hf_transfer.data.checks import column_values, label_column
+from hf_transfer.evaluation.few_shot import features_and_labels
 from hf_transfer.training.trainer import TransferTrainer
 
 RANKS = (1, 5, 10)
@@ -60,11 +60,4 @@ def evaluate_retrieval(trainer: TransferTrainer, dataset: Dataset) -> dict[str, 
         trainer: around a model with a linear head, whose input the features are; the head itself is not used.
         dataset: rows as model inputs with one class each, which need not be the model's.
     """
-    column = label_column(dataset, "retrieval")
-    labels = torch.from_numpy(column_values(dataset, column))
-    trainer.transfer_model.returns_features = True
-    try:
-        output = trainer.predict(dataset.remove_columns(column))
-    finally:
-        trainer.transfer_model.returns_features = False
-    return retrieval_metrics(torch.from_numpy(output.predictions[1]), labels)
+    return retrieval_metrics(*features_and_labels(trainer, dataset, "retrieval"))

@@ -15,7 +15,6 @@ from transformers import AutoModelForImageClassification, AutoModelForSequenceCl
 from hf_transfer import Lifecycle
 from hf_transfer.cli import app as cli
 from hf_transfer.hub import retry
-from hf_transfer.runs.lifecycle import training
 from hf_transfer.runs.lifecycle.store import Store
 from tests.runs.folders import ARCHITECTURE
 
@@ -66,19 +65,6 @@ def folder(finished, tmp_path, monkeypatch):
     shutil.copytree(finished[0], tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Names of the trainings that really ran."""
-    names, ordinary = [], training.trained
-
-    def record(one, *rest):
-        names.append(one.name)
-        return ordinary(one, *rest)
-
-    monkeypatch.setattr(training, "trained", record)
-    return names
 
 
 def test_a_plan_ends_with_a_chosen_model_and_its_report(finished):

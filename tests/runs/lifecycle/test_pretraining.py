@@ -12,7 +12,6 @@ from datasets import load_from_disk
 from transformers import AutoModelForMaskedImageModeling
 
 from hf_transfer import Lifecycle
-from hf_transfer.runs.lifecycle import training
 from hf_transfer.runs.lifecycle.plan import read_plan
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.rows import prepare_rows
@@ -46,19 +45,6 @@ PLAN = {
 def changed(*entries, **sections):
     plan = {**copy.deepcopy(PLAN), **sections}
     return {**plan, "pretrain": list(entries)} if entries else plan
-
-
-@pytest.fixture
-def trained(monkeypatch):
-    """Names of the trainings that really ran."""
-    names, ordinary = [], training.trained
-
-    def record(one, *rest):
-        names.append(one.name)
-        return ordinary(one, *rest)
-
-    monkeypatch.setattr(training, "trained", record)
-    return names
 
 
 @pytest.mark.slow
