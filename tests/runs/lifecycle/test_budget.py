@@ -100,6 +100,7 @@ def test_a_dry_run_asks_the_hub_for_sizes_and_downloads_nothing(here, hub):
     assert alone.download == sum((here / name / "model.safetensors").stat().st_size for name in ("bert", "gpt2"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_where_the_hub_does_not_answer(here, hub, monkeypatch):
     monkeypatch.setattr(retry, "sleep", lambda seconds: None)
     hub.add_folder("lab/far-bert", here / "bert")
