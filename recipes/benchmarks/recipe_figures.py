@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py
     OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --folders multi_model --only digits_b_tuning
-    OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --write   # renew `# Measured, ...` of each, too
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --write   # renew `# Figures, ...` of each, too
 
 A run that finished is kept in --runs_dir and in the report, and is not trained again while its recipe stays the same.
 The first seed of each recipe is run before the second of any. Recipes that start from the quickstart's models read
@@ -55,7 +55,8 @@ SHOWN = (
 """The metrics of a recipe's line, the first that it has; a probe's accuracies stand before `loss`."""
 PERCENT = ("accuracy", "mean_iou", "map", "pck", "f1", "knn", "linear_probe", "ridge", "score")
 WIDTH = 120
-MARK = "# Measured, "
+MARK = "# Figures, "
+OURS = "min of a CPU thread each"
 PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")
 OTHER_PAIRS = {"pada": "digits_partial", "iwan": "digits_partial", "osbp": "digits_open"}
 OWN_SETTINGS = ("cdan_mcc", "cluster_contrast", "dsbn", "guarded", "label_shift")
@@ -191,7 +192,7 @@ def line_of(name: str, runs: Mapping[int, Mapping[str, Any]]) -> str:
     seeds = f"seed {next(iter(runs))}" if len(runs) == 1 else f"seeds {', '.join(map(str, runs))}"
     minutes = statistics.median(run["seconds"] for run in runs.values()) / 60
     script = "recipe_figures" if row_of(name) is None else "domain_adaptation"
-    cost = f"{minutes:.1f} min of a CPU thread each (recipes/benchmarks/{script}.py)."
+    cost = f"{minutes:.1f} {OURS} (recipes/benchmarks/{script}.py)."
     return f"{MARK}{seeds}: {figures or 'nothing on held-out rows'}; {cost}"
 
 
@@ -209,14 +210,10 @@ def write_line(file: Path, line: str) -> None:
     """Renew the line of a recipe, which is the last of its header."""
     lines = file.read_text().splitlines()
     end = next(place for place, one in enumerate(lines) if not one.startswith("#"))
-    header = lines[:end]
-    marked = [place for place, one in enumerate(header) if one.startswith(MARK) and "seed" in one.split(":")[0]]
-    is_ours = [place for place in marked if "min of a CPU thread each (" in " ".join(header[place : place + 4])]
-    if is_ours:
-        after = is_ours[0] + 1
-        while after < end and header[after].startswith("#   "):
-            after += 1
-        header[is_ours[0] : after] = []
+    header, dropped = [], False
+    for one in lines[:end]:
+        dropped = one.startswith(MARK) or (dropped and one.startswith("#   "))
+        header += [] if dropped else [one]
     file.write_text("\n".join([*header, *wrapped(line), *lines[end:]]) + "\n")
 
 

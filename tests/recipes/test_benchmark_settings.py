@@ -95,9 +95,13 @@ def test_a_recipes_line_is_renewed_and_nothing_else(tmp_path):
     runs = {0: {"seconds": 60.0, "metrics": {"accuracy": 0.5, "loss": 1.0}}}
     recipe_figures.write_line(file, recipe_figures.line_of("tasks/x", runs))
     once = file.read_text()
-    assert once.splitlines()[3].startswith("# Measured, seed 0: accuracy 50.0 %; 1.0 min of a CPU thread each")
+    assert once.splitlines()[3].startswith("# Figures, seed 0: accuracy 50.0 %; 1.0 min of a CPU thread each")
     recipe_figures.write_line(file, recipe_figures.line_of("tasks/x", runs))
     assert file.read_text() == once
+    wide = {0: {"seconds": 1.0, "metrics": {"few_shot_accuracy": 0.5, "x_linear_probe": 0.5, "x_knn": 0.5}}}
+    for _ in range(3):  # a line that takes two is renewed whole
+        recipe_figures.write_line(file, recipe_figures.line_of("tasks/x", wide))
+    assert file.read_text().count("# Figures, ") == 1 and len(file.read_text().splitlines()) == 6
     runs |= {seed: {"seconds": 90.0, "metrics": {"accuracy": 0.5 + seed / 10, "loss": 1.0}} for seed in (1, 2)}
     recipe_figures.write_line(file, recipe_figures.line_of("tasks/x", runs))
     assert "seeds 0, 1, 2: accuracy 60.0 ± 10.0 %; 1.5 min" in file.read_text()
