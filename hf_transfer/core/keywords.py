@@ -9,6 +9,8 @@ from typing import Any, get_type_hints
 from hf_transfer.core.plain_types import accepted_types, fits, in_words
 from hf_transfer.core.registry import nearest
 
+KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def checked_keywords(make: Callable[..., Any], keywords: Any, method: str) -> dict[str, Any]:
     """The keywords, none where there are None.
@@ -35,9 +37,6 @@ def checked_keywords(make: Callable[..., Any], keywords: Any, method: str) -> di
         if types is not None and not fits(value, types):
             raise TypeError(f"{method}: `{name}` should be {in_words(types)}, got {value!r}.")
     return given
-
-
-KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def hints_of(make: Callable[..., Any]) -> dict[str, Any]:

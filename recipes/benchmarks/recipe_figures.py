@@ -56,7 +56,6 @@ SHOWN = (
 PERCENT = ("accuracy", "mean_iou", "map", "pck", "f1", "knn", "linear_probe", "ridge", "score")
 WIDTH = 120
 MARK = "# Figures, "
-OURS = "min of a CPU thread each"
 PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")
 OTHER_PAIRS = {"pada": "digits_partial", "iwan": "digits_partial", "osbp": "digits_open"}
 OWN_SETTINGS = ("cdan_mcc", "cluster_contrast", "dsbn", "guarded", "label_shift")
@@ -182,18 +181,25 @@ def told(name: str, values: Sequence[float]) -> str:
     return f"{said} {mean_and_deviation(values, 3)}"
 
 
-def line_of(name: str, runs: Mapping[int, Mapping[str, Any]]) -> str:
-    """What stands in the recipe: metrics over the seeds, and the minutes of one."""
+def figures_of(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """Metrics over the seeds, in words."""
     metrics = [run["metrics"] for run in runs.values()]
     names = [one for one in shown_metrics(metrics[0]) if all(one in measured for measured in metrics)]
-    figures = (
-        "; ".join(told(one, [measured[one] for measured in metrics]) for one in names) or "nothing on held-out rows"
-    )
+    said = [told(one, [measured[one] for measured in metrics]) for one in names]
+    return "; ".join(said) or "nothing on held-out rows"
+
+
+def minutes_of(runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """The median over the seeds."""
+    return f"{statistics.median(run['seconds'] for run in runs.values()) / 60:.1f}"
+
+
+def line_of(name: str, runs: Mapping[int, Mapping[str, Any]]) -> str:
+    """What stands in the recipe: metrics over the seeds, and the minutes of one."""
     seeds = f"seed {next(iter(runs))}" if len(runs) == 1 else f"seeds {', '.join(map(str, runs))}"
-    minutes = statistics.median(run["seconds"] for run in runs.values()) / 60
     script = "recipe_figures" if row_of(name) is None else "domain_adaptation"
-    cost = f"{minutes:.1f} {OURS} (recipes/benchmarks/{script}.py)."
-    return f"{MARK}{seeds}: {figures or 'nothing on held-out rows'}; {cost}"
+    cost = f"{minutes_of(runs)} min of a CPU thread each (recipes/benchmarks/{script}.py)."
+    return f"{MARK}{seeds}: {figures_of(runs)}; {cost}"
 
 
 def wrapped(line: str) -> list[str]:
@@ -237,9 +243,8 @@ def report(runs: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> str:
         "|---|--:|---|--:|",
     ]
     for name, by_seed in runs.items():
-        figures = line_of(name, by_seed).split(": ", 1)[1].split("; ")
-        minutes = statistics.median(run["seconds"] for run in by_seed.values()) / 60
-        lines.append(f"| [{name}](../../{name}.yaml) | {len(by_seed)} | {'; '.join(figures[:-1])} | {minutes:.1f} |")
+        link = f"[{name}](../../{name}.yaml)"
+        lines.append(f"| {link} | {len(by_seed)} | {figures_of(by_seed)} | {minutes_of(by_seed)} |")
     return "\n".join(lines) + "\n"
 
 

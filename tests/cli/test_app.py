@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -48,21 +47,10 @@ class Result:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run, monkeypatch):
     """Runs `hf-transfer` with the given words."""
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*words: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["hf-transfer", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        return Result(code, *capsys.readouterr())
-
-    return call
+    return lambda *words: Result(*run(*map(str, words)))
 
 
 @pytest.fixture

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from hf_transfer.cli import app as cli
-
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run, monkeypatch):
+    """Types `hf-transfer methods` with the given words."""
     monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hf-transfer", "methods", *words])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as left:
-            code = left.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
+    return partial(run, "methods")
 
 
 def test_all_methods_are_listed_with_family_and_paper(run):
