@@ -92,13 +92,15 @@ def adapt(
     if combine is not None and from_ranking is None:
         raise ValueError("`--combine` draws on the models of a ranking: give `--from-ranking FOLDER` too.")
     if from_ranking is not None:
+        from hf_transfer.models.revisions import pinned
         from hf_transfer.ranking import Ranking
         from hf_transfer.runs.combine import combined
 
         ranking = Ranking.load(from_ranking)
         for sentence in ranking.advice_for_adapting():
             typer.echo(sentence, err=True)
-        fixed = {"model": ranking.best.model, "architecture": None, "from_ranking": str(from_ranking)}
+        best = pinned(ranking.best.model, ranking.best.revision)
+        fixed = {"model": best, "architecture": None, "from_ranking": str(from_ranking)}
         if combine is not None:
             change = partial(combined, method=combine, ranking=str(from_ranking), top=top)
     _run(run_adaptation, context.args, explain, change, **fixed)

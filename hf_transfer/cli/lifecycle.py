@@ -26,6 +26,9 @@ def run(
     """Carry out a plan: rank models, adapt them, choose, report and publish. The same command again goes on.
 
     Options win over the plan; any key of it can be given as `--section.key value`, such as `--budget.seeds 3`.
+    Sections and their keys: data (train, target, source, test, validation, labels_per_class, ...), candidates,
+    pretrain, rank (top, start, check, score, ...), task, domain and combine (methods, search, training), publish,
+    budget (minutes, memory, seeds, seed), training; recipes/lifecycle/README.md tells them all.
     """
     from hf_transfer.runs.lifecycle import Lifecycle
     from hf_transfer.runs.models import without_loading_report

@@ -27,6 +27,7 @@ from hf_transfer.domain_adaptation.self_training import confident_cross_entropy,
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.loading import head_class, load_complete
+from hf_transfer.models.revisions import at_revision
 
 MODEL_FOLDER = "model"
 
@@ -116,9 +117,10 @@ def load_teacher(folder: str, student: PreTrainedModel) -> PreTrainedModel:
     Raises:
         ValueError: it lacks weights, which would teach at random.
     """
-    config = AutoConfig.from_pretrained(folder)
+    folder, stored = at_revision(folder)
+    config = AutoConfig.from_pretrained(folder, **stored)
     loader = type(student) if config.model_type == student.config.model_type else head_class(config)
-    return load_complete(loader, folder)
+    return load_complete(loader, folder, **stored)
 
 
 def noisy_student(

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from hf_transfer.models.revisions import is_on_hub
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +66,7 @@ def named_base(folder: str | os.PathLike) -> str | None:
 
 def is_hub_id(name: str | None) -> bool:
     """Whether a model's name can be one on the Hub and is no folder of this machine."""
-    if not name or Path(name).exists():
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
+    return bool(name) and is_on_hub(name)
 
 
 def find_base(folder: str | os.PathLike) -> str:

@@ -11,6 +11,8 @@ from peft import PeftConfig, PeftModel
 from safetensors import safe_open
 from torch import nn
 
+from hf_transfer.models.revisions import pinned
+
 TASK_CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "TOKEN_CLS": "AutoModelForTokenClassification",
@@ -55,7 +57,7 @@ def load_adapted(folder: Path, fetch_base: Callable[[str], Path], **options) -> 
     if not (folder / WEIGHTS).is_file():
         raise ValueError(f"The adapter has no {WEIGHTS}; pickled adapters are not loaded.")
     base = base_class(config).from_pretrained(
-        fetch_base(config.base_model_name_or_path), **head_size(folder), ignore_mismatched_sizes=True, **options
+        fetch_base(base_of(config)), **head_size(folder), ignore_mismatched_sizes=True, **options
     )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -63,6 +65,11 @@ def load_adapted(folder: Path, fetch_base: Callable[[str], Path], **options) -> 
     if any("missing adapter keys" in str(warning.message) for warning in caught):
         raise ValueError("The adapter lacks weights for its base model; its features would be wrong.")
     return adapted.get_base_model()
+
+
+def base_of(config: PeftConfig) -> str:
+    """The name of the model that an adapter was trained on, at the revision that it says."""
+    return pinned(config.base_model_name_or_path, config.revision)
 
 
 def base_class(config: PeftConfig) -> type:

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from hf_transfer.modeling.loading import first_line, quiet_loading
-from hf_transfer.models.short_names import model_folder
+from hf_transfer.models.revisions import at_revision
 
 PROCESSORS = {
     "image": AutoImageProcessor,
@@ -125,7 +125,8 @@ def saved_processor(source: str) -> Any:
 def _saved(kind: str, source: str) -> Any:
     try:
         with quiet_loading():
-            return stored_processor(kind, model_folder(source))
+            folder, stored = at_revision(source)
+            return stored_processor(kind, folder, **stored)
     except ValueError:  # whether the model itself is there is seen when it is loaded
         return None
 

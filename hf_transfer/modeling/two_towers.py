@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from hf_transfer.models.revisions import at_revision
 from hf_transfer.models.short_names import model_folder
 
 DUAL_ENCODER = "vision-text-dual-encoder"
@@ -42,7 +43,8 @@ def tower_config(name: str, part: str) -> PreTrainedConfig:
         ValueError: there is no such model.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        folder, stored = at_revision(name)
+        config = AutoConfig.from_pretrained(folder, **stored)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"`architecture`: cannot load `{name}` as {part}: {error}") from error
     return getattr(config, part, config)
@@ -68,7 +70,8 @@ def load_tower(model: PreTrainedModel, part: str, name: str) -> dict[str, Any]:
     Returns:
         What `from_pretrained` reports of weights that it did not find.
     """
-    loaded, report = AutoModel.from_pretrained(name, output_loading_info=True)
+    folder, stored = at_revision(name)
+    loaded, report = AutoModel.from_pretrained(folder, output_loading_info=True, **stored)
     tower = getattr(loaded, TOWERS[part], loaded)
     getattr(model, TOWERS[part]).load_state_dict(tower.state_dict())
     return report

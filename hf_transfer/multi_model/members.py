@@ -20,7 +20,7 @@ from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.loading import first_line, head_class, load_complete
 from hf_transfer.modeling.processors import check_same_processor, saved_processor
-from hf_transfer.models.short_names import model_folder
+from hf_transfer.models.revisions import at_revision, pinned
 from hf_transfer.multi_model.composite import accepted_inputs
 
 INPUT_OF = {"images": "pixel_values", "series": "past_values"}
@@ -31,7 +31,7 @@ def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrained
     """A pre-trained model from a folder or the Hub, in float32.
 
     Args:
-        source: folder, Hub id or packaged name.
+        source: folder, Hub id (with @REVISION for another than main) or packaged name.
         keyword: that named it, for the error.
         with_head: it has to be a classifier or a regression; otherwise a backbone will do, and a classifier keeps its
             head.
@@ -40,15 +40,15 @@ def load_member(source: str, keyword: str, with_head: bool = True) -> PreTrained
         ValueError: it cannot be loaded, lacks weights, or has no head where one is needed.
     """
     with told_when_unloadable(source, keyword):
-        folder = model_folder(source)
-        config = AutoConfig.from_pretrained(folder)
+        folder, stored = at_revision(source)
+        config = AutoConfig.from_pretrained(folder, **stored)
         try:
             loader = head_class(config)
         except ValueError:
             if with_head:
                 raise
             loader = AutoModel
-        model = load_complete(loader, folder, dtype="float32")
+        model = load_complete(loader, folder, dtype="float32", **stored)
         check_finite(model)
     return model
 
@@ -108,7 +108,8 @@ def check_processors(model: PreTrainedModel, sources: Sequence[str]) -> None:
         ValueError: the first that differs is named.
     """
     index = model.config.name_or_path
-    processor = saved_processor(index) if index else None
+    commit = getattr(model.config, "_commit_hash", None)
+    processor = saved_processor(pinned(index, commit)) if index else None
     for source in sources:
         check_same_processor(source, processor)
 

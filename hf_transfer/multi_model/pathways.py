@@ -28,7 +28,7 @@ from hf_transfer.functional.keyword_checks import require_non_negative
 from hf_transfer.functional.processes import from_all, share_of_all
 from hf_transfer.modeling.anatomy import head_in_use, unwrap_peft
 from hf_transfer.modeling.loading import check_complete, quiet_loading
-from hf_transfer.models.short_names import model_folder
+from hf_transfer.models.revisions import at_revision
 from hf_transfer.multi_model.composite import ENDINGS
 from hf_transfer.multi_model.hub_pathway import HubPathway, HubPathwayConfig
 from hf_transfer.multi_model.members import check_finite, check_inputs, check_processors, told_when_unloadable
@@ -143,9 +143,9 @@ def with_labels_of(first: PreTrainedModel, source: str) -> PreTrainedModel:
     loader = getattr(transformers, f"AutoModel{ending}")
     labels = {"id2label": dict(first.config.id2label), "label2id": dict(first.config.label2id)}
     with told_when_unloadable(source, "checkpoints"):
-        folder = model_folder(source)
-        AutoConfig.from_pretrained(folder)
-        options = {"ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": "float32"}
+        folder, stored = at_revision(source)
+        AutoConfig.from_pretrained(folder, **stored)
+        options = {"ignore_mismatched_sizes": True, "output_loading_info": True, "dtype": "float32", **stored}
         with quiet_loading():
             model, report = loader.from_pretrained(folder, **labels, **options)
         head = {id(parameter) for parameter in head_in_use(model).parameters()}

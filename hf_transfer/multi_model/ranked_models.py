@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from hf_transfer.models.revisions import pinned
+
 RANKING_FILE = "ranking.json"
 
 
 def ranked_models(folder: str, top: int) -> list[str]:
     """The names of the `top` best models of a ranking that `hf-transfer rank --output-dir FOLDER` saved.
 
-    Baselines of random weights and models without a score are none of them.
+    Those on the Hub are ORG/NAME@COMMIT, of the weights that were ranked. Baselines of random weights and
+    models without a score are none of them.
 
     Args:
         folder: of the ranking.
@@ -28,7 +31,8 @@ def ranked_models(folder: str, top: int) -> list[str]:
         )
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        names = [row["model"] for row in rows if row["score"] is not None and not row.get("is_baseline")]
+        scored = [row for row in rows if row["score"] is not None and not row.get("is_baseline")]
+        names = [pinned(row["model"], row.get("revision")) for row in scored]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"`{path}` is no saved ranking: {type(error).__name__} {error}. Rank again.") from error
     if not 1 <= top <= len(names):

@@ -32,7 +32,7 @@ from hf_transfer.core.converter import converts
 from hf_transfer.modeling.anatomy import backbone_of, is_backbone, unwrap_peft
 from hf_transfer.modeling.loading import check_complete, quiet_loading
 from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass, sidecars_of
-from hf_transfer.models.short_names import model_folder
+from hf_transfer.models.revisions import at_revision
 from hf_transfer.multi_model.members import check_finite, check_processors, told_when_unloadable
 from hf_transfer.multi_model.zoo_layers import FORWARDS, Experts, ZooLayer
 from hf_transfer.multi_model.zoo_tuned import ZooTuned
@@ -248,8 +248,8 @@ def loaded_as(model: PreTrainedModel, source: str, modules: Sequence[str], keywo
         ValueError: it cannot be loaded, is of another kind, or lacks weights.
     """
     with told_when_unloadable(source, keyword):
-        folder = model_folder(source)
-        config = AutoConfig.from_pretrained(folder)
+        folder, stored = at_revision(source)
+        config = AutoConfig.from_pretrained(folder, **stored)
         if config.model_type != model.config.model_type:
             raise ValueError(f"it is a {config.model_type} and the model in training a {model.config.model_type}.")
         with quiet_loading():
@@ -259,6 +259,7 @@ def loaded_as(model: PreTrainedModel, source: str, modules: Sequence[str], keywo
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 dtype="float32",
+                **stored,
             )
         check_complete(loaded, [key for key in report["missing_keys"] if key.rpartition(".")[0] in modules])
         check_finite(loaded)

@@ -12,7 +12,7 @@ from peft import PeftConfig
 from torch import nn
 from transformers import PreTrainedConfig
 
-from hf_transfer.modeling.adapters import is_adapter
+from hf_transfer.modeling.adapters import base_of, is_adapter
 from hf_transfer.modeling.loading import frozen, loader_of, saved_config
 
 # What a configuration says of a checkpoint and not of an architecture.
@@ -47,7 +47,7 @@ def random_model(
         ValueError: it was saved without the head that is asked for.
     """
     if is_adapter(folder):
-        folder = fetch_base(PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+        folder = fetch_base(base_of(PeftConfig.from_pretrained(str(folder))))
     config = saved_config(folder, trust_remote_code)
     loader = loader_of(config, with_head)
     # transformers has no public name for it outside its Auto classes.

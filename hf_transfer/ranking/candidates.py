@@ -18,6 +18,7 @@ from hf_transfer.hub import HubError, explain_hub_error, local_model_folder, pul
 from hf_transfer.hub.errors import readable_hub_errors
 from hf_transfer.hub.retry import with_retries
 from hf_transfer.modeling.loading import revision_of
+from hf_transfer.models.revisions import split_revision
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def find_models(
 def fetch(name: str, access: Access, is_known: Callable[[str, str | None], bool]) -> Fetched:
     """Bring one candidate onto this machine, unless `is_known(name, revision)` says that its result is there.
 
+    A model on the Hub may be ORG/NAME@REVISION.
+
     Raises:
         HubError, ValueError, OSError: it cannot be had, or has more parameters than `access.max_params`.
     """
@@ -110,16 +113,18 @@ def fetch(name: str, access: Access, is_known: Callable[[str, str | None], bool]
     if local is not None:
         revision = revision_of(local)
         return Fetched(name, None if is_known(name, revision) else local, revision)
-    revision, parameters, trouble = ask_hub(name, access)
+    repo_id, asked = split_revision(name)
+    revision, parameters, trouble = ask_hub(repo_id, access, asked)
     if is_known(name, revision):
         return Fetched(name, None, revision)
     if None not in (parameters, access.max_params) and parameters > access.max_params:
         raise ValueError(f"It has {parameters:,} parameters, more than `max_params` ({access.max_params:,}).")
     cache = Path(access.cache_dir or constants.HF_HUB_CACHE).expanduser()
-    kept_here = cache / repo_folder_name(repo_id=name, repo_type="model")
+    kept_here = cache / repo_folder_name(repo_id=repo_id, repo_type="model")
     removable = kept_here if access.free_disk and not kept_here.exists() else None
     try:
-        folder = pull_model(name, token=access.token, cache_dir=access.cache_dir, allow_pickle=access.allow_pickle)
+        options = {"token": access.token, "cache_dir": access.cache_dir, "allow_pickle": access.allow_pickle}
+        folder = pull_model(repo_id, revision=asked, **options)
     except Exception as error:
         remove(removable)
         # "Not in the cache" would hide why the Hub did not answer.
@@ -130,7 +135,7 @@ def fetch(name: str, access: Access, is_known: Callable[[str, str | None], bool]
     return Fetched(name, None if is_known(name, revision) else folder, revision, removable)
 
 
-def ask_hub(name: str, access: Access) -> tuple[str | None, int | None, str | None]:
+def ask_hub(name: str, access: Access, revision: str | None = None) -> tuple[str | None, int | None, str | None]:
     """Commit and number of parameters of a Hub model, None where the Hub does not say; and what went wrong, if it did.
 
     Nothing is raised: `pull_model` asks again, and may still find the model in the cache.
@@ -138,7 +143,8 @@ def ask_hub(name: str, access: Access) -> tuple[str | None, int | None, str | No
     if constants.is_offline_mode():
         return None, None, None
     try:
-        info = with_retries(lambda: HfApi(token=access.token, library_name="hf_transfer").model_info(name), attempts=2)
+        api = HfApi(token=access.token, library_name="hf_transfer")
+        info = with_retries(lambda: api.model_info(name, revision=revision), attempts=2)
     except (HTTPError, ValueError) as error:
         return None, None, explain_hub_error(error, name)
     return info.sha, info.safetensors.total if info.safetensors else None, None

@@ -16,13 +16,14 @@ from hf_transfer.domain_adaptation.rlls import rlls_weights
 from hf_transfer.evaluation.plots import plot_losses
 from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, PlotFact, RunFacts, TableFact
 from hf_transfer.modeling.two_towers import TOWERS, named_towers
+from hf_transfer.models.revisions import pinned
 from hf_transfer.models.short_names import packaged_name
 from hf_transfer.pretraining.dat import PAPER
 from hf_transfer.ranking import Ranking
 from hf_transfer.runs.arguments import CORRECT, DataArguments, Experiment
 from hf_transfer.runs.data import RunData
 from hf_transfer.runs.probes import measured_on as probe_rows
-from hf_transfer.runs.revision import revision_facts
+from hf_transfer.runs.revision import MEMBERS, revision_facts
 from hf_transfer.runs.saving import dataset_fact
 from hf_transfer.tasks import task_named
 from hf_transfer.training.card_facts import loading_facts, training_facts
@@ -61,7 +62,7 @@ def run_card(
         **facts["hyper_parameters"],
         **{f"{TOWERS[part]} started from": packaged_name(name) for part, name in towers.items()},
         **{name: value for name, value in limits.items() if value is not None},
-        **{name: value for name, value in revision_facts(experiment).items() if name != "base_model"},
+        **told_revisions(experiment),
     }
     if data_args.dat is not None:
         keywords = {"target": data_args.dat["target"], "max_weight": data_args.dat.get("max_weight")}
@@ -144,6 +145,14 @@ def ranking_table(folder: str | None) -> TableFact | None:
     rows = [[row.model, row.score, row.layer, row.parameters] for row in ranking.scored]
     columns = ["model", ranking.score, "layer", "parameters"]
     return TableFact("The ranking that the model was chosen by", columns, rows, " ".join(ranking.in_words()))
+
+
+def told_revisions(experiment: Experiment) -> dict[str, str]:
+    """The commits of the models on the Hub that the run started from or drew on, in words."""
+    facts = {name: value for name, value in revision_facts(experiment).items() if name != "base_model"}
+    if members := facts.pop(MEMBERS, None):
+        facts["drew on"] = ", ".join(pinned(name, commit) for name, commit in members.items())
+    return facts
 
 
 def held_out_of(data_args: DataArguments, data: RunData, seed: int) -> dict[str, Any] | None:

@@ -53,6 +53,9 @@ class RunData:
     labels: LabelKind | None = None
     """What the training labels are; read from `train` when left out."""
 
+    rest: Dataset | None = None
+    """What `labels_per_class` leaves of the training data, beside the test rows."""
+
     @property
     def known(self) -> Dataset:
         """The training rows; of a stream the first ones."""
@@ -197,19 +200,20 @@ def load_data(
             target, test, held_out = _held_out(target, arguments.test_rows, seed)
         elif arguments.labels_per_class is None:
             train, test, held_out = _held_out(train, arguments.test_rows, seed)
+    rest = None
     if arguments.labels_per_class is not None:
         rows = arguments.test_rows if test is None and arguments.test_rows else 0
         split = scarce_split(train.add_column(ROW, list(range(len(train)))), arguments.labels_per_class, rows, seed)
         held_out = tuple(split["test"][ROW]) if rows else held_out
         split = split.remove_columns(ROW)
-        train, test = split["train"], split["test"] if rows else test
+        train, test, rest = split["train"], split["test"] if rows else test, split["unlabelled"]
     column = label_column if test is not None and label_column in test.column_names else None
     if test is not None and kind is not None and has_labels(test, column):
         test = task.read_labels_as(test, kind, "test", column, "the training dataset")
     if target is not None and task.labels_parts_of_images:
         target = without_labels(target)  # nor are its files read
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
-    return RunData(train, target, test, held_out, kind)
+    return RunData(train, target, test, held_out, kind, rest)
 
 
 def _named_test(

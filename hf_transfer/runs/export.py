@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from hf_transfer.hub import RunFacts, atomic_folder, check_can_write, loadable_adapter, read_facts, write_card
 from hf_transfer.hub.adapter import find_base, is_adapter_folder
 from hf_transfer.runs.arguments import ModelArguments
-from hf_transfer.runs.models import adapter_labels, load_model, load_processor, without_loading_report
+from hf_transfer.runs.models import adapter_labels, base_revision, load_model, load_processor, without_loading_report
 from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.tasks import task_named
 from hf_transfer.training.card_facts import loading_facts_of
@@ -42,7 +42,8 @@ def adapted_model(arguments: ModelArguments) -> PeftModel:
     folder = Path(str(arguments.model))
     loader = task_named(str(arguments.task)).model_class()
     with loadable_adapter(folder) as place, without_loading_report():
-        base = loader.from_pretrained(find_base(folder), ignore_mismatched_sizes=True, **adapter_labels(folder))
+        stored = {"revision": base_revision(folder), **adapter_labels(folder)}
+        base = loader.from_pretrained(find_base(folder), ignore_mismatched_sizes=True, **stored)
         return PeftModel.from_pretrained(base, str(place))
 
 

@@ -9,6 +9,7 @@ from transformers import AutoConfig
 
 from hf_transfer.modeling.anatomy import linear_heads
 from hf_transfer.modeling.loading import head_class, load_complete
+from hf_transfer.models.revisions import at_revision
 
 
 def copy_source_head(source: nn.Linear | str, feature_dim: int) -> nn.Linear:
@@ -23,8 +24,9 @@ def copy_source_head(source: nn.Linear | str, feature_dim: int) -> nn.Linear:
             another width.
     """
     if isinstance(source, str):
-        loader = head_class(AutoConfig.from_pretrained(source))
-        source = linear_heads(load_complete(loader, source))[-1]
+        folder, stored = at_revision(source)
+        loader = head_class(AutoConfig.from_pretrained(folder, **stored))
+        source = linear_heads(load_complete(loader, folder, **stored))[-1]
     if source.in_features != feature_dim:
         raise ValueError(
             f"`source_head` should read features of width {feature_dim}, the width of this model's features, got "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_transfer.models.revisions import split_revision
 from hf_transfer.models.short_names import model_folder
 
 TOKENIZER_KEYS = frozenset({"vocab_size", "mask_token", "sentinels"})
@@ -73,7 +74,7 @@ class ModelArguments:
                 "give either `model` (start from its weights) or `architecture` (start from random weights)."
             )
         if self.model is not None:
-            self.model = model_folder(self.model)
+            self._split_model()
         elif self.revision is not None:
             raise ValueError("`revision` is of a `model` on the Hub, and an `architecture` has none: leave it out.")
         if self.peft is not None and self.architecture is not None:
@@ -88,6 +89,15 @@ class ModelArguments:
                 "`tokenizer` as a mapping trains a new one, {vocab_size: 4000}, for the random weights of an "
                 f"`architecture`, and may say {sorted(TOKENIZER_KEYS)}; got {self.tokenizer}."
             )
+
+    def _split_model(self) -> None:
+        """The packaged folder of a short name; and of ORG/NAME@REVISION its parts."""
+        self.model, named = split_revision(model_folder(self.model))
+        if named is not None and self.revision not in (None, named):
+            raise ValueError(
+                f"`model` names the revision {named} of `{self.model}`, and `revision` is {self.revision}: give one."
+            )
+        self.revision = named or self.revision
 
 
 @dataclass

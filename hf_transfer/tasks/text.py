@@ -13,6 +13,7 @@ from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.prepare import texts_of
 from hf_transfer.data.prepared_streams import PreparedStream, texts_of_stream
 from hf_transfer.modeling.processors import stored_processor
+from hf_transfer.models.revisions import at_revision
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.task import Task
 
@@ -38,7 +39,8 @@ class TextTask(Task):
         if model.tokenizer is None:
             return None
         try:
-            return stored_processor("text", model.tokenizer, trust_remote_code=model.trust_remote_code)
+            folder, stored = at_revision(model.tokenizer)
+            return stored_processor("text", folder, trust_remote_code=model.trust_remote_code, **stored)
         except ValueError as error:
             raise ValueError(f"cannot load the tokenizer `{model.tokenizer}`: {error}") from error
 

@@ -12,10 +12,19 @@ from torch import equal
 from transformers import BertForSequenceClassification
 
 from hf_transfer.hub import HubError, commit_of, is_commit
+from hf_transfer.modeling.anatomy import linear_heads
+from hf_transfer.models.revisions import at_revision, pinned, split_revision
+from hf_transfer.multi_model.members import load_member
+from hf_transfer.multi_model.pathways import with_labels_of
+from hf_transfer.multi_model.ranked_models import ranked_models
+from hf_transfer.multi_model.zoo_tuning import loaded_as
+from hf_transfer.ranking import rank_models
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.models import load_model
+from hf_transfer.runs.named_models import names_in, with_names
 from hf_transfer.runs.revision import REVISION_FILE, with_revision
+from hf_transfer.task_adaptation.source_head import copy_source_head
 from hf_transfer.tasks.arguments import ModelArguments
 from tests import tiny
 from tests.runs.folders import save_text_model
@@ -94,3 +103,75 @@ def test_folders_and_new_models_have_no_revision(here):
         with_revision(experiment(model="bert", revision="main"))
     with pytest.raises(ValueError, match="`revision` is of a `model` on the Hub"):
         ModelArguments(architecture={"model_type": "bert"}, revision="main")
+
+
+# Models beside the one in training.
+
+
+def test_a_name_may_say_a_revision(here):
+    assert split_revision("lab/bert@v2") == ("lab/bert", "v2") and split_revision("lab/bert") == ("lab/bert", None)
+    assert split_revision("lab/bert@refs/pr/1") == ("lab/bert", "refs/pr/1")
+    for path in ("/models/bert@v2", "./bert@v2", "a/b/c@v2", "bert@v2"):  # `bert` is a folder here
+        assert split_revision(path) == (path, None) and pinned(path, "v3") == path
+    assert at_revision("lab/bert@v2") == ("lab/bert", {"revision": "v2"}) and at_revision("bert") == ("bert", {})
+    assert pinned("lab/bert", None) == "lab/bert" and pinned("lab/bert@v2", "v3") == "lab/bert@v3"
+    model = ModelArguments(model="lab/bert@v2")
+    assert (model.model, model.revision) == ("lab/bert", "v2")
+    with pytest.raises(ValueError, match="names the revision v2 of `lab/bert`, and `revision` is v3: give one"):
+        ModelArguments(model="lab/bert@v2", revision="v3")
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda name, first: load_member(name, "teacher").classifier,
+        lambda name, first: linear_heads(with_labels_of(first, name))[0],
+        lambda name, first: loaded_as(first, name, (), "checkpoints").classifier,
+        lambda name, first: copy_source_head(name, first.config.hidden_size),
+    ],
+    ids=["member", "pathway", "zoo", "source_head"],
+)
+def test_every_loader_of_members_reads_the_revision(moved, here, load):
+    first = load_model(ModelArguments(model="bert", task="text-classification"))
+    old = load_file(here / "bert" / "model.safetensors")["classifier.bias"]
+    for name, is_old in ((f"{NAME}@{moved[0]}", True), (f"{NAME}@{moved[1]}", False), (NAME, False)):
+        assert equal(load(name, first).bias.detach(), old) == is_old
+
+
+def test_names_of_members_are_found_wherever_a_run_may_have_them():
+    arguments = {
+        "objectives": {"distillation": {"teacher": ["a", "b"]}, "lwf": {"source_head": "c"}, "l2_sp": None},
+        "converters": {"zoo_tuning": {"checkpoints": ["d"], "own_share": 0.5}},
+        "architecture": {"model_type": "clip", "text_config": "e", "vision_config": {"hidden_size": 8}},
+        "tokenizer": "f",
+        "dat": {"classifier": "g", "target": "mnist5k"},
+        "model": "h",
+    }
+    assert names_in(arguments) == list("abcdegf")
+    changed = with_names(arguments, str.upper)
+    assert changed["objectives"]["distillation"] == {"teacher": ["A", "B"]} and changed["dat"]["target"] == "mnist5k"
+    assert changed["model"] == "h" and arguments["tokenizer"] == "f", "the given ones stay"
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(moved):
+    first, second = moved
+    taught = {"model": "bert", "objectives": {"feature_distillation": {"teacher": NAME}}}
+    result = run_adaptation(experiment(**taught))
+    assert json.loads(Path("out", REVISION_FILE).read_text()) == {"members": {NAME: second}}
+    assert f"{NAME}@{second}" in (result.folder / "README.md").read_text()
+    Path("out", REVISION_FILE).write_text(json.dumps({"members": {NAME: first}}))
+    resumed = with_revision(experiment(**taught, resume=True)).config.objectives
+    assert resumed == {"feature_distillation": {"teacher": f"{NAME}@{first}"}}, "not what was pushed since"
+    fresh = with_revision(experiment(**taught)).config.objectives
+    assert fresh == {"feature_distillation": {"teacher": f"{NAME}@{second}"}}
+
+
+def test_a_ranking_keeps_the_commits_that_it_ranked(moved, here):
+    first, second = moved
+    options = {"score": "logme", "layers": "last", "output_dir": "ranks", "progress": False}
+    ranking = rank_models([f"{NAME}@{first}", NAME, "bert"], tiny.text_rows(), **options)
+    assert {row.model: row.revision for row in ranking.rows if row.model != "bert"} == {
+        f"{NAME}@{first}": first,
+        NAME: second,
+    }
+    assert set(ranked_models("ranks", 3)) == {f"{NAME}@{first}", f"{NAME}@{second}", "bert"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from hf_transfer.hub import HubError, is_commit, local_model_folder
 from hf_transfer.hub.errors import may_pass, readable_hub_errors
 from hf_transfer.hub.retry import with_retries
 from hf_transfer.modeling.loading import WEIGHTS, revision_of
-from hf_transfer.models.short_names import model_folder, packaged_name
+from hf_transfer.models.revisions import is_on_hub, pinned, split_revision
+from hf_transfer.models.short_names import PACKAGED, model_folder, packaged_name
 from hf_transfer.ranking import Ranking, find_models, rank_models
 from hf_transfer.ranking.candidates import read_models
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.store import Store, from_main
+from hf_transfer.runs.named_models import names_in
 
 QUERY, CANDIDATE, RANKING = "query", "candidate", "ranking"
 TROUBLE = "trouble"
@@ -110,7 +112,9 @@ def on_hub(name: str, facts: Mapping[str, Any], tolerant: bool = False) -> dict[
     """
     try:
         with readable_hub_errors("Asking for", name):
-            info = with_retries(lambda: HfApi(library_name="hf_transfer").model_info(name, files_metadata=True))
+            repo_id, asked = split_revision(name)
+            api = HfApi(library_name="hf_transfer")
+            info = with_retries(lambda: api.model_info(repo_id, revision=asked, files_metadata=True))
     except HubError as error:
         if may_pass(str(error)) and not tolerant:
             raise
@@ -125,6 +129,38 @@ def revision_of_hub(candidate: Mapping[str, Any]) -> dict[str, str]:
     return {"revision": candidate["revision"]} if is_hub and is_commit(candidate["revision"]) else {}
 
 
+def ranked_name(candidate: Mapping[str, Any]) -> str:
+    """The name by which a candidate is ranked: that of a model on the Hub says its commit."""
+    return pinned(candidate["name"], revision_of_hub(candidate).get("revision"))
+
+
+def by_name(candidates: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """A fact of every candidate, by its name and by that in a ranking."""
+    return {name: one[key] for one in candidates for name in (one["name"], ranked_name(one))}
+
+
+def pinned_member(name: str, store: Store) -> str:
+    """A model that a method draws on, with the commit that it had when the plan first asked; folders as they are.
+
+    Raises:
+        HubError: the Hub could not be asked now, and may be later.
+    """
+    stem, asked = split_revision(name)
+    if name in PACKAGED or not is_on_hub(stem) or is_commit(asked):
+        return name
+    found = described(name, store)["revision"]
+    return pinned(name, found) if is_commit(found) else name
+
+
+def pin_members(plan: Plan, store: Store) -> None:
+    """Ask for the commits of all models that the methods of a plan draw on. Raises as `pinned_member`."""
+    given = [plan.training, *(one.arguments for one in plan.pretrain)]
+    for stage in (plan.task, plan.domain, plan.combine):
+        given += [] if stage is None else [stage.training, *(method.arguments for method in stage.methods)]
+    for name in [name for arguments in given for name in names_in(arguments)]:
+        pinned_member(name, store)
+
+
 def weights(folder: Path) -> dict[str, int]:
     """Files of weights in a folder with their bytes."""
     return {path.name: path.stat().st_size for path in Path(folder).iterdir() if path.suffix in WEIGHTS}
@@ -132,8 +168,10 @@ def weights(folder: Path) -> dict[str, int]:
 
 def rank_candidates(
     plan: Plan, store: Store, rows: Mapping[str, Any], dataset: Any, found: list[dict[str, Any]]
-) -> tuple[list[dict[str, Any]], Path | None]:
-    """The candidates best first, and the folder of the ranking; as they are where there is one alone and no `rank`.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Path | None]:
+    """The candidates that go on, all that are ranked, best first, and the folder of the ranking.
+
+    Where there is one alone and no `rank`, they are as they are, and none is ranked.
 
     Args:
         plan: of the lifecycle.
@@ -147,7 +185,7 @@ def rank_candidates(
     """
     named = [one for one in found if ARCHITECTURE not in one]
     if not named or (len(named) == 1 and "rank" not in plan.given):
-        return found, None
+        return found, [], None
     options = {"max_samples": min(RANKING_ROWS, rows["rows"]["train"]), "problem_type": rows["kind"], **plan.rank}
     if columns := plan.data_arguments().text_columns:
         options["input_columns"] = columns
@@ -158,12 +196,14 @@ def rank_candidates(
     folder = store.folder(RANKING, depends)
     if store.find(RANKING, depends) is None:
         # its own journal keeps the models that are scored when it is cut short
-        ranking = rank_models(list(revisions), dataset, output_dir=folder, progress=False, **options)
+        ranking = rank_models(
+            [ranked_name(one) for one in named], dataset, output_dir=folder, progress=False, **options
+        )
         refuse_where_hub_failed(ranking)
         store.keep(RANKING, depends, {"best": ranking.best.model})
-    by_name = {one["name"]: one for one in named}
-    best = [by_name[row.model] for row in Ranking.load(folder).candidates]
-    return best[: plan.top] + [one for one in found if ARCHITECTURE in one], folder
+    known = {name: one for one in named for name in (one["name"], ranked_name(one))}
+    best = [known[row.model] for row in Ranking.load(folder).candidates]
+    return best[: plan.top] + [one for one in found if ARCHITECTURE in one], best, folder
 
 
 def refuse_where_hub_failed(ranking: Ranking) -> None:

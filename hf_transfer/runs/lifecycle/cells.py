@@ -18,9 +18,10 @@ def entry_cells(row: Mapping[str, Any]) -> list[str]:
     marks = [
         word for word in ("chosen" if row["chosen"] else "", f"kept: {row['kept']}" if row["kept"] else "") if word
     ]
-    by = row["chosen_by"].replace("_", " ")
+    by = "-" if row["chosen_by"] is None else row["chosen_by"].replace("_", " ")
+    validation = "-" if row["validation"] is None else with_deviation(row["validation"])
     return [
-        *(row["stage"], row["model"], method, by, with_deviation(row["validation"]), test.replace("_", " ")),
+        *(row["stage"], row["model"], method, by, validation, test.replace("_", " ")),
         *(str(row["seeds"]), f"{row['seconds']:.1f}", "; ".join(marks)),
     ]
 

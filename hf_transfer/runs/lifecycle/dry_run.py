@@ -17,9 +17,10 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from hf_transfer.hub import local_model_folder
+from hf_transfer.models.revisions import split_revision
 from hf_transfer.multi_model.ranked_models import RANKING_FILE
 from hf_transfer.runs.lifecycle.budget import GIGABYTE, Work, fit, with_staying
-from hf_transfer.runs.lifecycle.candidates import TROUBLE, find_candidates
+from hf_transfer.runs.lifecycle.candidates import TROUBLE, by_name, find_candidates
 from hf_transfer.runs.lifecycle.measure import STEPS
 from hf_transfer.runs.lifecycle.methods import FINE_TUNING, Method
 from hf_transfer.runs.lifecycle.outcome import aligned
@@ -27,7 +28,7 @@ from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.rows import prepare_rows
 from hf_transfer.runs.lifecycle.schedule import cost_of, planned
-from hf_transfer.runs.lifecycle.stages import Setting
+from hf_transfer.runs.lifecycle.stages import CHECK, Setting
 from hf_transfer.runs.lifecycle.store import Store
 from hf_transfer.runs.lifecycle.zoo import pretraining_work, stand_ins
 
@@ -127,8 +128,7 @@ def estimate(plan: Plan) -> Estimate:
         made = pretraining_work(plan, store, progress, rows, STEPS)
         found = candidates_of(plan, store, {one.model: one for one in made})
         usable = [one for one in found if one["name"] is not None]
-        shown = {one["name"]: one["shown"] for one in usable}
-        revisions = {one["name"]: one["revision"] for one in usable}
+        revisions, shown = by_name(usable, "revision"), by_name(usable, "shown")
         place = Setting(plan, store, progress, rows, None, revisions, shown, seeds=plan.seeds)
         here = next((one for one in usable if one["is_here"]), None)
         named = [one for one in usable if is_ranked(one)]
@@ -137,6 +137,7 @@ def estimate(plan: Plan) -> Estimate:
         work, bounds = list(made), []
         if here is not None and models:
             work += scaled_work(place, models, here)
+            work += check_work(place, named, here) if plan.checks else []
             if plan.combine is not None:
                 combined, bounds = combine_work(place, named, models[0], here)
                 work += combined
@@ -144,7 +145,7 @@ def estimate(plan: Plan) -> Estimate:
     work = with_staying(work)
     left, seeds, told = fit(work, plan.seeds, plan.minutes, plan.memory) if work else ([], plan.seeds, [])
     largest = max((one["bytes"] or 0 for one in found), default=0)
-    models_kept = sum(1 for _ in planned(plan, models)) * plan.seeds + 1 + CHECKPOINTS * COPIES + len(made)
+    models_kept = sum(1 for _ in planned(place, models)) * plan.seeds + 1 + CHECKPOINTS * COPIES + len(made)
     return Estimate(
         rows=rows["rows"],
         labels=rows["labels"],
@@ -188,14 +189,21 @@ def is_ranked(candidate: Mapping[str, Any]) -> bool:
 
 def scaled_work(place: Setting, models: list[dict[str, Any]], here: Mapping[str, Any]) -> list[Work]:
     """What every method of `task` and `domain` costs, from the steps on the model that is here."""
-    found, plan = [], replace(place.plan, combine=None)
+    found, place = [], replace(place, plan=replace(place.plan, combine=None))
     measured: dict[tuple[str, str], Work] = {}
-    for name, stage, method, rank in planned(plan, models):
+    for name, stage, method, rank in planned(place, models):
         if (name, method.label) not in measured:
             measured[name, method.label] = cost_of(place, here, name, stage, method, rank, steps=STEPS)
         one, model = measured[name, method.label], models[rank]
         found.append(scaled(one, model, rank, share_of(model, here)))
     return found
+
+
+def check_work(place: Setting, named: list[dict[str, Any]], here: Mapping[str, Any]) -> list[Work]:
+    """What fine-tuning every ranked model costs, from the steps on the model that is here."""
+    (method,) = place.of_check.methods
+    one = cost_of(place, here, CHECK, place.of_check, method, 0, steps=STEPS)
+    return [scaled(one, model, rank, share_of(model, here)) for rank, model in enumerate(named)]
 
 
 def combine_work(
@@ -254,7 +262,8 @@ def is_here(candidate: Mapping[str, Any]) -> bool:
     name = candidate["name"]
     if ARCHITECTURE in candidate or local_model_folder(name) is not None:
         return True
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    repo_id, revision = split_revision(name)
+    return isinstance(try_to_load_from_cache(repo_id, "config.json", revision=revision), str)
 
 
 def size(count: int | None) -> str:

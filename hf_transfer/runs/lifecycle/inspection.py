@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from hf_transfer.core.task_loss import SINGLE_LABEL, probabilities
 from hf_transfer.evaluation.plots import confusion_counts, embed
+from hf_transfer.models.revisions import split_revision
 from hf_transfer.runs.lifecycle.candidates import revision_of_hub
 from hf_transfer.runs.lifecycle.outcome import Outcome
 from hf_transfer.runs.lifecycle.outputs import Outputs, outputs_on
@@ -116,10 +117,12 @@ def embeddings(
     parts = {"": few(load_from_disk(str(folder / role)))}
     if (folder / "target").is_dir():
         parts = {
-            "source": few(load_from_disk(str(folder / "train"))),
+            "source": few(load_from_disk(str(folder / ("source" if (folder / "source").is_dir() else "train")))),
             "target": few(load_from_disk(str(folder / "target"))),
         }
-    models = {"after": after} if ARCHITECTURE in start else {"before": start["name"], "after": after}
+    models = (
+        {"after": after} if ARCHITECTURE in start else {"before": split_revision(start["name"])[0], "after": after}
+    )
     found: dict[str, Any] = {}
     for title, model in models.items():
         set_seed(0)

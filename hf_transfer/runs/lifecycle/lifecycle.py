@@ -21,8 +21,9 @@ from datasets import are_progress_bars_disabled, disable_progress_bars, enable_p
 from transformers.utils import logging
 
 from hf_transfer.hub import check_can_push
-from hf_transfer.runs.lifecycle.candidates import find_candidates, rank_candidates
+from hf_transfer.runs.lifecycle.candidates import by_name, find_candidates, pin_members, rank_candidates
 from hf_transfer.runs.lifecycle.dry_run import Estimate, estimate
+from hf_transfer.runs.lifecycle.encoders import encoder_of
 from hf_transfer.runs.lifecycle.outcome import Outcome
 from hf_transfer.runs.lifecycle.plan import Plan, read_plan
 from hf_transfer.runs.lifecycle.progress import Progress
@@ -30,7 +31,7 @@ from hf_transfer.runs.lifecycle.publish import push_chosen, save_chosen
 from hf_transfer.runs.lifecycle.report import write_report
 from hf_transfer.runs.lifecycle.rows import prepare_rows
 from hf_transfer.runs.lifecycle.schedule import check_and_fit, check_methods
-from hf_transfer.runs.lifecycle.stages import Entry, Setting, run_domain, run_stage
+from hf_transfer.runs.lifecycle.stages import Entry, Setting, run_check, run_domain, run_stage
 from hf_transfer.runs.lifecycle.store import Store, check_is_ours, write_whole
 from hf_transfer.runs.lifecycle.zoo import pretrain, stand_ins
 from hf_transfer.runs.models import without_loading_report
@@ -131,15 +132,20 @@ class Lifecycle:
             rows = prepare_rows(self.plan, store)
         progress.say(f"Data: {rows['rows']}, {rows['labels']}")
         found = find_candidates(self.plan, store)
+        pin_members(self.plan, store)
         made, pretrained = self.pretrain(store, progress, rows)
         found = made + found
         train = load_from_disk(str(Path(rows["folder"]) / "train"))
         with progress.quiet():
-            models, ranking = rank_candidates(self.plan, store, rows, train, found)
+            models, ranked, ranking = rank_candidates(self.plan, store, rows, train, found)
+        if self.plan.start == "encoder":
+            trusts = bool(self.plan.rank.get("trust_remote_code"))
+            models = [encoder_of(one, train, trusts, store, progress) for one in models]
+            found = found + models
         progress.say(f"Models: {', '.join(one['shown'] for one in models)}" + (f" of {len(found)}" if ranking else ""))
-        revisions = {one["name"]: one["revision"] for one in found}
-        shown = {one["name"]: one["shown"] for one in found}
-        place = Setting(self.plan, store, progress, rows, ranking, revisions, shown, pretrained=pretrained)
+        revisions, shown = by_name(found, "revision"), by_name(found, "shown")
+        kept = {"ranked": ranked, "pretrained": pretrained}
+        place = Setting(self.plan, store, progress, rows, ranking, revisions, shown, **kept)
         return place, models
 
     def pretrain(
@@ -156,6 +162,8 @@ class Lifecycle:
     def train(self, place: Setting, models: list[dict[str, Any]]) -> list[Entry]:
         """The entries of the stages that train."""
         plan, entries = self.plan, []
+        if plan.checks:
+            entries += run_check(place.ranked, place)
         for model in models if plan.task is not None else ():
             entries += run_stage("task", plan.task, model, place)
         if plan.combine is not None:

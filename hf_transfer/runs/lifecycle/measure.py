@@ -18,6 +18,8 @@ from hf_transfer.runs.lifecycle.store import Store, from_main
 from hf_transfer.runs.lifecycle.training import Training
 from hf_transfer.runs.single_run import make_adaptation, make_pretraining
 
+STANDS_IN = "stands_in"
+"""Of a candidate that is random weights in the place of a model which the plan is going to pre-train."""
 STEPS = 4
 """Steps that are measured; the first one, which is slower, does not count."""
 UNMEASURED = {

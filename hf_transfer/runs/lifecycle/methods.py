@@ -4,6 +4,8 @@ lora                            peft: {peft_type: LORA, r: 8, lora_alpha: 16, ta
 {l2_sp: {}, bss: {}}            objectives: {l2_sp: {}, bss: {}}
 {stoch_norm: {}, ulmfit: {}}    converters: {stoch_norm: {}}, schedules: {ulmfit: {}}
 {dann: {}, learning_rate: 1e-3} objectives: {dann: {}}, learning_rate: 1e-3
+{dann: {}, name: DANN}          objectives: {dann: {}}, called DANN in tables
+{source_only: {}, warmup_steps: 0}  of `domain`: what every other method is compared with, with arguments of its own
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from hf_transfer.training.trainer import TransferConfig
 from hf_transfer.tuners import TUNERS
 
 FINE_TUNING, SOURCE_ONLY = "fine_tuning", "source_only"
+NAME = "name"
+"""Key of a method: what tables call it."""
 PRESETS: dict[str, dict[str, Any]] = {
     FINE_TUNING: {},
     "feature_transfer": {"backbone_freeze_ratio": 1.0},
@@ -86,10 +90,35 @@ def read_method(given: Any) -> Method:
             "a method should be a name, such as lora, or names with their keywords, such as {cdan: {}, mcc: {}}, got "
             f"{given!r}."
         )
+    parts = {name: value for name, value in given.items() if name != NAME}
+    name = given.get(NAME)
+    if not parts or not (name is None or (isinstance(name, str) and name)):
+        raise ValueError(f"a method has a part, and its `name` should be words, got {dict(given)!r}.")
     arguments: dict[str, Any] = {}
-    for name, value in given.items():
-        add_part(arguments, name, value)
-    return Method(" + ".join(part_label(name, value) for name, value in given.items()), arguments)
+    for part, value in parts.items():
+        add_part(arguments, part, value)
+    return Method(name or " + ".join(part_label(part, value) for part, value in parts.items()), arguments)
+
+
+def is_source_only(given: Any) -> bool:
+    """Whether an entry of `domain.methods` is training on the source alone."""
+    return given == SOURCE_ONLY or (isinstance(given, Mapping) and SOURCE_ONLY in given)
+
+
+def read_source_only(given: Any) -> Method:
+    """Training on the source alone, with arguments of its own.
+
+    Raises:
+        ValueError: it names parts of a method, or no arguments of a training.
+    """
+    arguments = {} if isinstance(given, str) else {key: value for key, value in given.items() if key != SOURCE_ONLY}
+    for key in arguments:
+        if key not in ARGUMENTS or key in GROUPS:
+            raise ValueError(
+                f"`{SOURCE_ONLY}` takes arguments of a training, such as learning_rate, got `{key}`"
+                f"{nearest(key, ARGUMENTS)}."
+            )
+    return Method(SOURCE_ONLY, arguments)
 
 
 def add_part(arguments: dict[str, Any], name: str, value: Any) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from accelerate import PartialState
+from scipy.stats import weightedtau
 
+from hf_transfer.ranking import Ranking
 from hf_transfer.runs.lifecycle.cells import ENTRY_COLUMNS, entry_cells
 from hf_transfer.runs.lifecycle.methods import SOURCE_ONLY
-from hf_transfer.runs.lifecycle.stages import Entry, Setting
-from hf_transfer.runs.lifecycle.training import usual_metric
+from hf_transfer.runs.lifecycle.stages import CHECK, Entry, Setting
+from hf_transfer.runs.lifecycle.training import LOWER_IS_BETTER, usual_metric
 
 MODEL = "model"
 
@@ -31,6 +33,8 @@ class Outcome:
         models: that the stages started from.
         rows: facts of the data.
         seconds: of this run of the program.
+        ranking: score of every ranked model, as tables call it, best first.
+        ranked: these models as candidates.
         published: its address on the Hub, where it was pushed.
     """
 
@@ -40,14 +44,18 @@ class Outcome:
     models: list[Mapping[str, Any]]
     rows: Mapping[str, Any]
     seconds: float
+    ranking: Mapping[str, float] = field(default_factory=dict)
+    ranked: list[dict[str, Any]] = field(default_factory=list)
     published: str | None = None
 
     @classmethod
     def of(cls, place: Setting, models: list[Mapping[str, Any]], entries: list[Entry], seconds: float) -> Outcome:
         """The best entry of the last of task and combine, or of the domain stage where there is one."""
         domain = [entry for entry in entries if entry.stage == "domain"]
-        chosen = max(domain or entries, key=lambda entry: entry.score)
-        return cls(place.store.root / MODEL, chosen, entries, models, place.rows, seconds)
+        chosen = max(domain or [one for one in entries if one.stage != CHECK], key=lambda entry: entry.score)
+        ranked = [] if place.ranking is None else Ranking.load(place.ranking).renamed(place.shown).candidates
+        scores = {row.model: row.score for row in ranked if row.score is not None}
+        return cls(place.store.root / MODEL, chosen, entries, models, place.rows, seconds, scores, place.ranked)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -72,6 +80,7 @@ class Outcome:
             "published": self.published,
             "metrics": self.metrics,
             "entries": self.table(),
+            "weighted_tau": self.weighted_tau,
         }
 
     def closing(self) -> str:
@@ -81,6 +90,7 @@ class Outcome:
             *aligned([ENTRY_COLUMNS, *rows]),
             "",
             self.verdict(),
+            *self.check_in_words(),
             f"Model: {self.folder}",
             f"Report: {self.report}",
         ]
@@ -97,7 +107,7 @@ class Outcome:
     def row(self, entry: Entry) -> dict[str, Any]:
         """One entry: what it was chosen by and what it reaches on the test rows, mean and deviation over the seeds."""
         by = entry.records[0]["chosen_by"]
-        validation = mean_and_deviation([record["validation"][by] for record in entry.records])
+        validation = None if by is None else mean_and_deviation([record["validation"][by] for record in entry.records])
         tests = [record["test"] for record in entry.records] if "test" in self.rows["rows"] else []
         name = usual_metric(tests[0]) if tests and tests[0] else None
         guards = [record["guard"]["kept"] for record in entry.records if record.get("guard")]
@@ -112,6 +122,7 @@ class Outcome:
             "test": mean_and_deviation([test[name] for test in tests]) if name else None,
             "kept": ", ".join(sorted(set(guards))) or None,
             "seeds": len(entry.records),
+            "parameters": entry.records[0].get("parameters"),
             "seconds": sum(record["seconds"] or 0.0 for record in entry.records),
             "chosen": entry is self.chosen,
         }
@@ -123,13 +134,35 @@ class Outcome:
         if row["method"] == SOURCE_ONLY:
             what = f"{row['model']} trained on the source only"
         by = row["chosen_by"].replace("_", " ")
-        how = f"It was chosen by {by}, {self.chosen_on()}, among {len(self.entries)} entries."
-        how = how if len(self.entries) > 1 else "It is the only entry."
+        compared = sum(entry.stage != CHECK for entry in self.entries)
+        how = f"It was chosen by {by}, {self.chosen_on()}, among {compared} entries."
+        how = how if compared > 1 else "It is the only entry."
         if row["test"] is None:
             value = f"{by} {row['validation']['mean']:.3f}"
             return f"{what} has {value}; no labelled test rows were given. {how}"
         value = f"{row['metric'].replace('_', ' ')} {told(row['test'], row['metric'], rows['test'])}"
         return f"{what} reaches {value} on {rows['test']} test rows. {how}{self.gain()}"
+
+    @property
+    def weighted_tau(self) -> float | None:
+        """Agreement of the ranking with the fine-tuned models on the test rows; None where the plan did not check it.
+
+        Kendall's rank correlation in which the best models count more, in [-1, 1].
+        """
+        reached = {entry.model: self.row(entry) for entry in self.entries if entry.stage == CHECK}
+        pairs = [
+            (score, -row["test"]["mean"] if row["metric"] in LOWER_IS_BETTER else row["test"]["mean"])
+            for model, score in self.ranking.items()
+            if (row := reached.get(model)) is not None and row["test"] is not None
+        ]
+        tau = float(weightedtau(*zip(*pairs)).statistic) if len(pairs) > 1 else math.nan
+        return None if math.isnan(tau) else tau
+
+    def check_in_words(self) -> list[str]:
+        """A sentence on how well the ranking foretold, where the plan checked it."""
+        if self.weighted_tau is None:
+            return []
+        return [f"The ranking and the fine-tuned models on the test rows: weighted tau {self.weighted_tau:.3f}."]
 
     def chosen_on(self) -> str:
         if self.chosen.stage == "domain":

@@ -18,7 +18,16 @@ from typing import Any, TypedDict
 from hf_transfer.ranking.settings import RankSettings
 from hf_transfer.runs.arguments import DataArguments, parse_arguments, read_yaml
 from hf_transfer.runs.combine import METHODS as COMBINING
-from hf_transfer.runs.lifecycle.methods import ARGUMENTS, Method, nearest, read_method, settings_of
+from hf_transfer.runs.lifecycle.methods import (
+    ARGUMENTS,
+    SOURCE_ONLY,
+    Method,
+    is_source_only,
+    nearest,
+    read_method,
+    read_source_only,
+    settings_of,
+)
 from hf_transfer.runs.lifecycle.pretraining import Pretraining, check_names, read_pretraining
 from hf_transfer.runs.models import new_config
 from hf_transfer.runs.values import check_types
@@ -27,15 +36,17 @@ from hf_transfer.validators import VALIDATORS
 
 DATA_NAMES = {"train": "dataset", "target": "target_dataset", "test": "test_dataset", "text_column": "text_columns"}
 """Key of `data` -> argument of `hf-transfer adapt`."""
-OWN_DATA = ("validation", "validation_rows")
+OWN_DATA = ("validation", "validation_rows", "source", "source_split", "source_options")
 DATA_KEYS = {*DATA_NAMES, *OWN_DATA} | {
     *("split", "dataset_config", "dataset_options", "target_split", "target_options", "test_split", "test_rows"),
     *("labels_per_class", "label_column", "problem_type", "max_samples", "text_columns", "max_length"),
 }
 QUERY_KEYS = {"filter", "author", "search", "pipeline_tag", "min_params", "max_params", "limit"}
 RANK_KEYS = {"score", "score_options", "layers", "pooling", "max_samples", "max_params", "batch_size", "dtype"} | {
-    *("random_baseline", "trust_remote_code", "allow_pickle", "top")
+    *("random_baseline", "trust_remote_code", "allow_pickle", "top", "start", "check")
 }
+STARTS = ("model", "encoder")
+"""What goes on of a ranked model: all of it, or without its head."""
 SECTIONS: dict[str, set[str]] = {
     "data": DATA_KEYS,
     "rank": RANK_KEYS,
@@ -43,7 +54,7 @@ SECTIONS: dict[str, set[str]] = {
     "domain": {"methods", "search", "training", "validator", "guard"},
     "combine": {"methods", "top", "training"},
     "publish": {"output_dir", "hub_model_id", "private"},
-    "budget": {"minutes", "memory", "seeds"},
+    "budget": {"minutes", "memory", "seeds", "seed"},
     "training": ARGUMENTS,
 }
 LISTS = ("candidates", "pretrain")
@@ -72,6 +83,7 @@ class Stage:
     validator: str | None = None
     guard: bool = False
     top: int = 3
+    source_only: Method = field(default_factory=lambda: Method(SOURCE_ONLY))
 
     def settings(self, method: Method) -> list[dict[str, Any]]:
         """What the search tries of a method; one empty setting where nothing is listed."""
@@ -98,6 +110,9 @@ class Plan:
     memory: int | None
     seeds: int
     pretrain: tuple[Pretraining, ...] = ()
+    seed: int = 0
+    start: str = "model"
+    checks: bool = False
 
     @property
     def validation(self) -> tuple[str | None, int | None]:
@@ -121,15 +136,12 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
     data, candidates = given["data"], given.get("candidates") or []
     candidates = tuple(candidates if isinstance(candidates, list) else [candidates])
     check_candidates(candidates)
-    pretrain = read_pretraining(given.get("pretrain"), "target" in data)
+    seed = whole((given.get("budget") or {}).get("seed", 0), "budget.seed", least=0)
+    pretrain = read_pretraining(given.get("pretrain"), tuple(roles_of(data)), seed)
     check_names(pretrain, candidates)
-    rank = dict(given.get("rank") or {})
-    top = whole(rank.pop("top", 1), "rank.top")
-    if "score" in rank and isinstance(rank["score"], list):
-        rank["score"] = tuple(rank["score"])
-    RankSettings(**{name: rank[name] for name in RankSettings.__dataclass_fields__ if name in rank})
+    rank, top, start, checks = read_rank(given.get("rank") or {})
     training = dict(given.get("training") or {})
-    stages = read_stages(given, "target" in data)
+    stages = read_stages(given, "target" in roles_of(data))
     publish, budget = given.get("publish") or {}, given.get("budget") or {}
     read = Plan(
         given=given,
@@ -146,10 +158,32 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
         memory=number_of_bytes(budget.get("memory")),
         seeds=whole(budget.get("seeds", 1), "budget.seeds"),
         pretrain=pretrain,
+        seed=seed,
+        start=start,
+        checks=checks,
     )
     check_validation(read)
     check_arguments(read)
     return read
+
+
+def read_rank(given: Mapping[str, Any]) -> tuple[dict[str, Any], int, str, bool]:
+    """Keywords of `rank_models`, how many models go on, as what, and whether all are fine-tuned to check the ranking.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+    rank = dict(given)
+    top = whole(rank.pop("top", 1), "rank.top")
+    start, checks = rank.pop("start", STARTS[0]), rank.pop("check", False)
+    if start not in STARTS or not isinstance(checks, bool):
+        raise ValueError(
+            f"`rank.start` should be one of {list(STARTS)} and `rank.check` true or false, got {start!r}, {checks!r}."
+        )
+    if "score" in rank and isinstance(rank["score"], list):
+        rank["score"] = tuple(rank["score"])
+    RankSettings(**{name: rank[name] for name in RankSettings.__dataclass_fields__ if name in rank})
+    return rank, top, start, checks
 
 
 def check_sections(given: Mapping[str, Any]) -> None:
@@ -196,7 +230,10 @@ def read_stages(given: Mapping[str, Any], has_target: bool) -> dict[str, Stage |
     if not asked:
         asked = {"task": DEFAULT_TASK, **({"domain": DEFAULT_DOMAIN} if has_target else {})}
     if "domain" in asked and not has_target:
-        raise ValueError("`domain` adapts to unlabelled rows: give them as data: {target: new.csv}.")
+        raise ValueError(
+            "`domain` adapts to unlabelled rows: give them as data: {target: new.csv}, or a `source` with "
+            "`labels_per_class` of `train`, whose other rows are the target then."
+        )
     return {name: read_stage(name, asked[name]) if name in asked else None for name in ("task", "domain", "combine")}
 
 
@@ -219,7 +256,14 @@ def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
             f"`domain.validator` should be one of {sorted(VALIDATORS)}, got {validator!r}"
             f"{nearest(validator, VALIDATORS)}."
         )
+    source_only = Method(SOURCE_ONLY)
+    if name == "domain":
+        source_only = next((read_source_only(one) for one in methods if is_source_only(one)), source_only)
+        methods = [one for one in methods if not is_source_only(one)]
     read = tuple(combining(one) if name == "combine" else read_method(one) for one in methods)
+    labels = [method.label for method in read]
+    if name != "combine" and len(set(labels)) < len(labels):
+        raise ValueError(f"`{name}`: every method needs a name of its own, got {labels}; give `name` to each.")
     for key in search:
         part = key.partition(".")[0]
         if "." in key and not any(method.has(part) for method in read):
@@ -229,7 +273,7 @@ def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
         raise ValueError(f"`domain.guard` should be true or false, got {guard!r}.")
     top = whole(given.get("top", 3), "combine.top", least=2)
     trials = None if trials is None else whole(trials, f"{name}.search.trials")
-    return Stage(read, search, trials, training, validator, guard, top)
+    return Stage(read, search, trials, training, validator, guard, top, source_only)
 
 
 def combining(given: Any) -> Method:
@@ -248,21 +292,41 @@ def combining(given: Any) -> Method:
     )
 
 
+def roles_of(data: Mapping[str, Any]) -> list[str]:
+    """The rows that a plan has beside those for tests and choices.
+
+    Raises:
+        ValueError: a source without a target, or keywords of a source that is not there.
+    """
+    if "source" not in data:
+        for key in ("source_split", "source_options"):
+            if key in data:
+                raise ValueError(f"`data.{key}` is of the `source`, which the plan does not name.")
+        return ["train", "target"] if "target" in data else ["train"]
+    if "target" not in data and data.get("labels_per_class") is None:
+        raise ValueError(
+            "`data.source` is adapted to a target: name it, or `labels_per_class`, and other rows of `train` are."
+        )
+    return ["train", "source", "target"]
+
+
 def check_validation(plan: Plan) -> None:
     """Raises ValueError where no rows are to be held out to choose by, and something is chosen by such rows."""
     rows = plan.data.get("validation_rows")
-    if rows is None:
+    if rows is None or whole(rows, "data.validation_rows", least=0) > 0:
         return
-    if whole(rows, "data.validation_rows", least=0) == 0 and (plan.task is not None or plan.combine is not None):
+    is_free = plan.task is None or (plan.domain is not None and plan.top == 1 and not plan.task.search)
+    if plan.combine is not None or not is_free:
         raise ValueError(
-            "`data.validation_rows` = 0 holds out no rows, by which `task` and `combine` choose: leave it out."
+            "`data.validation_rows` = 0 holds out no rows, by which `task` and `combine` choose: leave it out. Only "
+            "before `domain`, with one model and no `search`, does `task` choose nothing."
         )
 
 
 def check_arguments(plan: Plan) -> None:
     """Raises ValueError or TypeError where a training of the plan would refuse its arguments."""
     for stage in (plan.task, plan.domain, plan.combine):
-        for method in () if stage is None else stage.methods:
+        for method in () if stage is None else (stage.source_only, *stage.methods):
             for setting in stage.settings(method):
                 arguments = {**plan.training, **stage.training, **method.changed(setting)}
                 if "load_best_model_at_end" in arguments and stage is not plan.domain:

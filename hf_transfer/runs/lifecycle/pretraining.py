@@ -6,7 +6,7 @@
       - {name: masked, architecture: {model_type: ...}, task: masked-image-modeling, max_steps: 1200}
 
 An entry that names no `dataset` reads training rows of the plan, without those that it holds out; with `rows: target`
-the unlabelled target.
+the unlabelled target, with `rows: source` the source. One of `max_steps: 0` is an encoder with random weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from hf_transfer.runs.lifecycle.methods import ARGUMENTS, nearest
 from hf_transfer.training.objectives import make_objectives
 
 RECIPE, NAME, ROWS = "recipe", "name", "rows"
-ROLES = ("train", "target")
 PLACED = ("output_dir", "resume", "overwrite", "model_folder", "push_to_hub", "hub_model_id", "hub_private_repo")
 """What a recipe says of its output, which the plan decides."""
 DOMAIN = ("target_dataset", "target_split", "target_options")
@@ -29,7 +28,7 @@ DATA = frozenset(DataArguments.__dataclass_fields__) - {*DOMAIN, "dataset_names"
 KEYS = (ARGUMENTS | DATA | {RECIPE, NAME, ROWS, "model", "revision", "seed"}) - {*PLACED, "student_rounds", "student"}
 SAVED: dict[str, Any] = {"save_strategy": "steps", "save_steps": 0.2, "save_total_limit": 2}
 """So that a kill loses a part of a pre-training only, whatever its recipe says."""
-DEFAULTS: dict[str, Any] = {"logging_steps": 0.05, "report_to": [], "seed": 0, "diagnostics": False}
+DEFAULTS: dict[str, Any] = {"logging_steps": 0.05, "report_to": [], "diagnostics": False}
 
 
 @dataclass(frozen=True)
@@ -39,20 +38,26 @@ class Pretraining:
     Args:
         name: of the candidate in tables.
         arguments: of `hf-transfer pretrain`.
-        rows: `train` or `target` where it reads rows of the plan; None where it names a `dataset`.
+        rows: `train`, `source` or `target` where it reads rows of the plan; None where it names a `dataset`.
     """
 
     name: str
     arguments: Mapping[str, Any]
     rows: str | None
 
+    @property
+    def is_random(self) -> bool:
+        """Whether it takes no step."""
+        return self.arguments.get("max_steps") == 0
 
-def read_pretraining(given: Any, has_target: bool) -> tuple[Pretraining, ...]:
+
+def read_pretraining(given: Any, roles: Sequence[str], seed: int = 0) -> tuple[Pretraining, ...]:
     """The entries of the section, each with a name of its own.
 
     Args:
         given: the section; None where the plan has none.
-        has_target: whether the plan's data have one.
+        roles: of the plan's rows that may be read: train, and where they are there source and target.
+        seed: of an entry that names none.
 
     Raises:
         FileNotFoundError: there is no such recipe.
@@ -64,20 +69,21 @@ def read_pretraining(given: Any, has_target: bool) -> tuple[Pretraining, ...]:
         raise ValueError(
             f"`pretrain` in the plan should be a list of recipes or mappings of arguments, got {given!r}."
         )
-    read = tuple(read_entry(one, number, has_target) for number, one in enumerate(given, start=1))
+    read = tuple(read_entry(one, number, roles, seed) for number, one in enumerate(given, start=1))
     names = [one.name for one in read]
     if len(set(names)) < len(names):
         raise ValueError(f"`pretrain`: every model needs a name of its own, got {names}; give `name` to each.")
     return read
 
 
-def read_entry(given: Any, number: int, has_target: bool) -> Pretraining:
+def read_entry(given: Any, number: int, roles: Sequence[str], seed: int) -> Pretraining:
     """One entry. Raises as `read_pretraining`.
 
     Args:
         given: path of a recipe, or a mapping.
         number: of the entry, from 1.
-        has_target: whether the plan's data have one.
+        roles: as `read_pretraining`.
+        seed: likewise.
     """
     given = {RECIPE: given} if isinstance(given, str) else given
     if not isinstance(given, Mapping) or not given:
@@ -90,27 +96,30 @@ def read_entry(given: Any, number: int, has_target: bool) -> Pretraining:
     if "model" in own or "architecture" in own:  # in place of the recipe's
         recipe = {key: value for key, value in recipe.items() if key not in ("model", "architecture")}
     name = str(given.get(NAME) or (Path(given[RECIPE]).stem if RECIPE in given else f"pretrained {number}"))
-    arguments = {**DEFAULTS, **{key: value for key, value in recipe.items() if key not in PLACED}, **own}
+    arguments = {**DEFAULTS, "seed": seed, **{key: value for key, value in recipe.items() if key not in PLACED}, **own}
     if not arguments.get("load_best_model_at_end") and "save_strategy" not in own:
         arguments |= SAVED
-    rows = rows_of(given, arguments, name, has_target)
+    rows = rows_of(given, arguments, name, roles)
     if rows is not None:
         arguments = {key: value for key, value in arguments.items() if key not in ("dataset", "split")}
-    check(arguments, name)
-    return Pretraining(name, arguments, rows)
+    read = Pretraining(name, arguments, rows)
+    if read.is_random and arguments.get("architecture") is None:
+        raise ValueError(f"`pretrain`: `{name}` takes no step, so it has random weights: give its `architecture`.")
+    check({**arguments, "max_steps": 1} if read.is_random else arguments, name)
+    return read
 
 
-def rows_of(given: Mapping[str, Any], arguments: Mapping[str, Any], name: str, has_target: bool) -> str | None:
+def rows_of(given: Mapping[str, Any], arguments: Mapping[str, Any], name: str, roles: Sequence[str]) -> str | None:
     """Which rows of the plan an entry reads; None where it names a dataset."""
     if ROWS not in given:
         return None if "dataset" in arguments else "train"
     rows = given[ROWS]
-    if rows not in ROLES:
-        raise ValueError(f"`pretrain`: `rows` of `{name}` should be one of {list(ROLES)}, got {rows!r}.")
+    if rows in ("source", "target") and rows not in roles:
+        raise ValueError(f"`pretrain`: `{name}` reads the {rows}, and the plan has none: data: {{{rows}: FILE}}.")
+    if rows not in roles:
+        raise ValueError(f"`pretrain`: `rows` of `{name}` should be one of {list(roles)}, got {rows!r}.")
     if "dataset" in given:
         raise ValueError(f"`pretrain`: `{name}` names a `dataset` and `rows` of the plan: give one of them.")
-    if rows == "target" and not has_target:
-        raise ValueError(f"`pretrain`: `{name}` reads the target, and the plan has none: data: {{target: new.csv}}.")
     return rows
 
 

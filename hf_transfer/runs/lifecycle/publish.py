@@ -78,7 +78,8 @@ def with_choice(card: str, outcome: Outcome, place: Setting, source: Path) -> st
     for row in outcome.table():
         test = "" if row["test"] is None else f"{row['test']['mean']:.4g}"
         name = f"**{row['method']}**" if row["chosen"] else row["method"]
-        cells = [row["stage"], row["model"], name, row["chosen_by"], f"{row['validation']['mean']:.4g}", test]
+        validation = "" if row["validation"] is None else f"{row['validation']['mean']:.4g}"
+        cells = [row["stage"], row["model"], name, row["chosen_by"] or "", validation, test]
         lines.append(f"| {' | '.join(cells)} |")
     plan = yaml.safe_dump(json.loads(json.dumps(place.plan.given, default=str)), sort_keys=False)
     lines += ["", "The plan, for `hf-transfer run PLAN.yaml`:", "", "```yaml", plan.rstrip(), "```", ""]

@@ -1,12 +1,15 @@
-"""The data of a lifecycle: training rows, rows to choose by, test rows and unlabelled target rows, written once.
+"""The data of a lifecycle: training rows, rows to choose by, test rows, a source and unlabelled target rows, written
+once.
 
 What chooses (settings, methods, models) reads the validation rows; the test rows are read once, for the report. Both
 are held out of the training rows where the plan names none: a fifth of them each, spread evenly over the classes. With
-a target there is no test set but of the target's kind, which has to be given.
+a target there is no test set but of the target's kind, which has to be given. A `source` is what `domain` trains on in
+the place of the training rows; its target is that of the plan, or what `labels_per_class` leaves of the training data.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +45,26 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
         ValueError: unusable data, or too few rows.
     """
     with PartialState().main_process_first():
-        raw = load_data(plan.data_arguments(), seed=0)
-    named, asked = plan.validation
+        raw = load_data(plan.data_arguments(), seed=plan.seed)
+    data, column, (named, asked) = plan.data, plan.data.get("label_column"), plan.validation
+    if "source" in data and raw.target is None:
+        raw = replace(raw, target=raw.rest)
     rows = {"train": raw.train, "target": raw.target, "test": raw.test}
+    if "source" in data:
+        source = load(data["source"], data.get("source_split"), options=data.get("source_options"))
+        rows["source"] = read_labels_as(source, raw.kind, "source", column, "the training dataset")
     if named is not None:
-        column = plan.data.get("label_column")
         rows["validation"] = read_labels_as(load(named, usual_split="validation"), raw.kind, "validation", column)
-    depends = {
+    depends: dict[str, Any] = {
         "rows": {role: fingerprint(one) for role, one in rows.items() if one is not None},
         "validation_rows": asked,
     }
+    depends |= {"seed": plan.seed} if plan.seed else {}
     found = store.find(PIECE, depends)
     if found is not None:
         return found
-    split = with_held_out(raw, rows.get("validation"), asked)
+    split = with_held_out(raw, rows.get("validation"), asked, plan.seed)
+    split |= {"source": rows["source"]} if "source" in rows else {}
     folder = store.folder(PIECE, depends)
     if PartialState().is_main_process:
         with atomic_folder(folder, overwrite=True) as staging:
@@ -65,15 +74,15 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     return store.keep(PIECE, depends, facts_of(split, raw, folder, plan))
 
 
-def with_held_out(raw: RunData, validation: Dataset | None, asked: int | None) -> dict[str, Dataset]:
+def with_held_out(raw: RunData, validation: Dataset | None, asked: int | None, seed: int = 0) -> dict[str, Dataset]:
     """The rows by role, with those that are held out of the training rows."""
     train, test = raw.train, raw.test
     multi = raw.kind.problem_type == MULTI_LABEL
     share = max(LEAST_ROWS, int(len(train) * HELD_OUT_SHARE))
     if test is None and raw.target is None:
-        train, test = hold_out(train, share, "test", multi)
+        train, test = hold_out(train, share, "test", multi, seed)
     if validation is None and asked != 0:
-        train, validation = hold_out(train, asked or share, "validation", multi)
+        train, validation = hold_out(train, asked or share, "validation", multi, seed)
     found = {"train": train, "validation": validation, "test": test}
     found["target"] = None if raw.target is None else without_labels(raw.target)
     return {role: one for role, one in found.items() if one is not None}
@@ -115,6 +124,7 @@ def facts_of(split: dict[str, Dataset], raw: RunData, folder: Path, plan: Plan) 
     held_out = {"test": raw.test is None, "validation": data.get("validation") is None}
     names = {"train": data["train"], "target": data.get("target"), "test": tests}
     names["validation"] = data.get("validation") or data["train"]
+    names |= {"source": data.get("source"), "target": names["target"] or f"{data['train']} without labels"}
     return {
         "folder": str(folder),
         "rows": {role: len(one) for role, one in split.items()},
@@ -136,7 +146,8 @@ def rows_arguments(plan: Plan, facts: dict[str, Any], test: str | None, with_tar
         with_target: for domain adaptation.
     """
     folder, data = Path(facts["folder"]), plan.data_arguments()
-    arguments: dict[str, Any] = {"dataset": str(folder / "train"), "dataset_names": facts["names"]}
+    labelled = labelled_role(facts, with_target)
+    arguments: dict[str, Any] = {"dataset": str(folder / labelled), "dataset_names": facts["names"]}
     arguments |= {"problem_type": facts["kind"]}
     for name in ("text_columns", "max_length"):
         if getattr(data, name) is not None:
@@ -144,3 +155,8 @@ def rows_arguments(plan: Plan, facts: dict[str, Any], test: str | None, with_tar
     if test is not None:
         arguments["test_dataset"] = str(folder / test)
     return arguments | ({"target_dataset": str(folder / "target")} if with_target else {})
+
+
+def labelled_role(facts: dict[str, Any], with_target: bool) -> str:
+    """Which rows a training reads labels of: the source of a domain adaptation, where there is one of its own."""
+    return "source" if with_target and "source" in facts["rows"] else "train"

@@ -7,28 +7,28 @@ from dataclasses import replace
 from typing import Any
 
 from hf_transfer.runs.lifecycle.budget import Work, fit, with_staying
-from hf_transfer.runs.lifecycle.measure import STEPS, measure, minutes_of
-from hf_transfer.runs.lifecycle.methods import SOURCE_ONLY, Method
-from hf_transfer.runs.lifecycle.plan import Plan, Stage
+from hf_transfer.runs.lifecycle.measure import STANDS_IN, STEPS, measure, minutes_of
+from hf_transfer.runs.lifecycle.methods import Method
+from hf_transfer.runs.lifecycle.plan import Stage
 from hf_transfer.runs.lifecycle.search import rounds_of
-from hf_transfer.runs.lifecycle.stages import Setting, make_training
+from hf_transfer.runs.lifecycle.stages import CHECK, Setting, make_training
 from hf_transfer.runs.lifecycle.zoo import pretraining_work
 
 PIECE = "budget"
 
 
-def planned(plan: Plan, models: Sequence[Mapping[str, Any]]) -> list[tuple[str, Stage, Method, int]]:
+def planned(place: Setting, models: Sequence[Mapping[str, Any]]) -> list[tuple[str, Stage, Method, int]]:
     """(name of the stage, stage, method, place of the model) of everything that is to be trained.
 
     The domain stage starts from the model that the task stage chooses; before that, from the best of the ranking.
     """
-    found = []
+    plan, found = place.plan, []
     if plan.task is not None:
         found += [("task", plan.task, method, n) for n in range(len(models)) for method in plan.task.methods]
     if plan.combine is not None:
         found += [("combine", plan.combine, method, 0) for method in plan.combine.methods]
     if plan.domain is not None:
-        methods = [Method(SOURCE_ONLY), *plan.domain.methods]
+        methods = [plan.domain.source_only, *plan.domain.methods]
         found += [("domain", plan.domain, method, 0) for method in methods]
     return found
 
@@ -45,7 +45,10 @@ def check_and_fit(
     """
     plan = place.plan
     is_limited = plan.minutes is not None or plan.memory is not None
-    work = [cost_of(place, models[one[3]], *one, steps=STEPS if is_limited else 0) for one in planned(plan, models)]
+    steps = STEPS if is_limited else 0
+    work = [cost_of(place, models[one[3]], *one, steps=steps) for one in planned(place, models)]
+    for rank, one in enumerate(place.ranked if plan.checks else ()):
+        work += [cost_of(place, one, CHECK, place.of_check, method, rank, steps) for method in place.of_check.methods]
     if not is_limited:
         return {one.name for one in work}, plan.seeds, []
     work = [*pretraining_work(plan, place.store, place.progress, place.rows, STEPS), *work]
@@ -68,8 +71,8 @@ def check_methods(place: Setting, models: Sequence[Mapping[str, Any]]) -> None:
         place: where to work.
         models: candidates.
     """
-    plan = replace(place.plan, combine=None)
-    for name, stage, method, rank in planned(plan, models):
+    place = replace(place, plan=replace(place.plan, combine=None))
+    for name, stage, method, rank in planned(place, models):
         cost_of(place, models[rank], name, stage, method, rank, steps=0)
 
 
@@ -88,7 +91,7 @@ def cost_of(
         steps: to measure.
     """
     settings = stage.settings(method)
-    training = make_training(name, stage, method, model, place, settings[0])
+    training = make_training(name, stage, as_measured(method, model), model, place, settings[0])
     measured = measure(training, place.store, place.progress, steps)
     if not steps:
         return Work(name, model["shown"], method.label, rank, 0.0, 0.0, 0)
@@ -100,3 +103,10 @@ def cost_of(
     )
     whole_training = minutes_of(measured, whole, held_out + rows.get("test", 0), batch)
     return Work(name, model["shown"], method.label, rank, trials, whole_training, measured["memory"])
+
+
+def as_measured(method: Method, model: Mapping[str, Any]) -> Method:
+    """The method; of a model that is not there yet without its adapter, which no random weights can have."""
+    if not model.get(STANDS_IN):
+        return method
+    return replace(method, arguments={name: value for name, value in method.arguments.items() if name != "peft"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,18 +10,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from hf_transfer.models.revisions import split_revision
 from hf_transfer.multi_model.ranked_models import ranked_models
 from hf_transfer.runs.combine import combined
-from hf_transfer.runs.lifecycle.candidates import revision_of_hub
-from hf_transfer.runs.lifecycle.methods import SOURCE_ONLY, Method
+from hf_transfer.runs.lifecycle.candidates import pinned_member, revision_of_hub
+from hf_transfer.runs.lifecycle.methods import FINE_TUNING, Method
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan, Stage
 from hf_transfer.runs.lifecycle.progress import Progress
-from hf_transfer.runs.lifecycle.rows import rows_arguments
+from hf_transfer.runs.lifecycle.rows import labelled_role, rows_arguments
 from hf_transfer.runs.lifecycle.search import halve
 from hf_transfer.runs.lifecycle.store import Store
 from hf_transfer.runs.lifecycle.training import DEFAULTS, Training, steps_of, train
+from hf_transfer.runs.named_models import with_names
 from hf_transfer.validators import WORKING
 
+CHECK = "check"
 PATHS = ("dataset", "test_dataset", "target_dataset", "dataset_names")
 
 
@@ -39,6 +43,7 @@ class Setting:
         notes: for the report: what was left out, and why.
         left: names (stage, model, method) of what is trained; None for everything.
         seeds: how many.
+        ranked: the candidates that were ranked, best first.
         pretrained: records of the candidates that the plan pre-trained.
     """
 
@@ -52,6 +57,7 @@ class Setting:
     notes: list[str] = field(default_factory=list)
     left: set[tuple[str, str, str]] | None = None
     seeds: int = 1
+    ranked: list[dict[str, Any]] = field(default_factory=list)
     pretrained: list[dict[str, Any]] = field(default_factory=list)
 
     def keeps(self, stage: str, model: str, method: str) -> bool:
@@ -61,8 +67,20 @@ class Setting:
         return self.left is None or (stage, model, method) in self.left
 
     @property
-    def validation(self) -> Path:
-        return Path(self.rows["folder"]) / "validation"
+    def validation(self) -> Path | None:
+        """Folder of the rows to choose by; None where the plan holds none out."""
+        return Path(self.rows["folder"]) / "validation" if "validation" in self.rows["rows"] else None
+
+    @property
+    def every_seed(self) -> range:
+        """Seeds of the trainings of a method."""
+        return range(self.plan.seed, self.plan.seed + self.seeds)
+
+    @property
+    def of_check(self) -> Stage:
+        """What the ranking is checked by: fine-tuning, as the task stage would."""
+        training = {} if self.plan.task is None else self.plan.task.training
+        return Stage((Method(FINE_TUNING),), training=training)
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,7 @@ class Entry:
     """A row of the closing table: a method on a model.
 
     Args:
-        stage: task, domain or combine.
+        stage: check, task, domain or combine.
         model: that it started from, as tables show it.
         method: its label.
         setting: that the search chose.
@@ -87,13 +105,23 @@ class Entry:
 
     @property
     def score(self) -> float:
-        """What entries of a stage are compared by: the mean over the seeds, higher is better."""
-        return fmean(record["score"] for record in self.records)
+        """What entries of a stage are compared by: the mean over the seeds, higher is better; alike without any."""
+        return fmean(scored(record) for record in self.records)
 
     @property
     def best(self) -> dict[str, Any]:
         """The record of the seed with the highest score."""
-        return max(self.records, key=lambda record: record["score"])
+        return max(self.records, key=scored)
+
+
+def scored(record: Mapping[str, Any]) -> float:
+    """What a training is compared by; minus infinity where the plan holds no rows out for that."""
+    return -math.inf if record["score"] is None else record["score"]
+
+
+def run_check(models: list[dict[str, Any]], place: Setting) -> list[Entry]:
+    """Every ranked model fine-tuned, whole with its head, to see whether the ranking was right."""
+    return [entry for model in models for entry in run_stage(CHECK, place.of_check, model, place)]
 
 
 def run_stage(
@@ -102,7 +130,7 @@ def run_stage(
     """Every method of a stage on one model that the budget leaves, in the order of the plan.
 
     Args:
-        name: task, domain or combine.
+        name: check, task, domain or combine.
         stage: of the plan.
         model: a candidate.
         place: where to work.
@@ -114,8 +142,8 @@ def run_stage(
 
 def run_domain(stage: Stage, model: Mapping[str, Any], place: Setting) -> list[Entry]:
     """Source only, and then every method; with a guard each is compared with source only of the same seed."""
-    source_only = run_method("domain", stage, Method(SOURCE_ONLY), model, place)
-    sources = dict(enumerate(source_only.records)) if stage.guard else None
+    source_only = run_method("domain", stage, stage.source_only, model, place)
+    sources = dict(zip(place.every_seed, source_only.records)) if stage.guard else None
     return [source_only, *run_stage("domain", stage, model, place, sources)]
 
 
@@ -139,7 +167,7 @@ def run_method(
     chosen, trials = halve(stage.settings(method), steps, score)
     records = [
         train(make(chosen, seed=seed, source=(sources or {}).get(seed)), place.store, place.progress, place.validation)
-        for seed in range(place.seeds)
+        for seed in place.every_seed
     ]
     return Entry(name, model["shown"], method.label, dict(chosen), records, trials)
 
@@ -152,7 +180,7 @@ def make_training(
     place: Setting,
     setting: Mapping[str, Any],
     *,
-    seed: int = 0,
+    seed: int | None = None,
     steps: int | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> Training:
@@ -161,15 +189,19 @@ def make_training(
     test = measured_role(rows, is_domain, is_trial)
     given = {**DEFAULTS, **plan.training, **stage.training, **method.changed(setting)}
     given |= rows_arguments(plan, rows, test, is_domain)
-    given["max_steps"] = steps or steps_of(given, rows["rows"]["train"] * (2 if is_domain else 1))
+    labelled = labelled_role(rows, is_domain)
+    given["max_steps"] = steps or steps_of(given, rows["rows"][labelled] * (2 if is_domain else 1))
     given.pop("num_train_epochs", None)
-    given |= {ARCHITECTURE: model[ARCHITECTURE]} if ARCHITECTURE in model else {"model": model["name"]}
-    given["seed"] = seed
+    given |= (
+        {ARCHITECTURE: model[ARCHITECTURE]} if ARCHITECTURE in model else {"model": split_revision(model["name"])[0]}
+    )
+    given = with_names(given, partial(pinned_member, store=place.store))
+    given["seed"] = seed = plan.seed if seed is None else seed
     validator = None
     if is_domain:
         validator = given["validator"] = stage.validator or WORKING[rows["kind"]][0]
     paths = {key: given.pop(key) for key in PATHS if key in given}
-    read = {role: value for role, value in rows["fingerprints"].items() if role in roles(is_domain, test)}
+    read = {role: value for role, value in rows["fingerprints"].items() if role in {labelled, *roles(is_domain, test)}}
     depends: dict[str, Any] = {"rows": read, "revision": model["revision"]}
     if source is not None and given.get("objectives"):
         paths["source_only"] = source["model"]
@@ -197,5 +229,5 @@ def measured_role(rows: Mapping[str, Any], is_domain: bool, is_trial: bool) -> s
 
 
 def roles(is_domain: bool, test: str | None) -> set[str]:
-    """The rows that a training depends on."""
-    return {"train", "validation", *(["target"] if is_domain else []), *([test] if test else [])}
+    """The rows that a training depends on, beside those that it reads labels of."""
+    return {"validation", *(["target"] if is_domain else []), *([test] if test else [])}

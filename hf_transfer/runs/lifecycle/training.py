@@ -79,14 +79,14 @@ class Training:
         return {"settings": dict(self.settings), **self.depends, "trial": self.is_trial, "processes": processes}
 
 
-def train(training: Training, store: Store, progress: Progress, validation: Path) -> dict[str, Any]:
+def train(training: Training, store: Store, progress: Progress, validation: Path | None) -> dict[str, Any]:
     """The record of a training: done now, gone on with, or found.
 
     Args:
         training: what to train.
         store: of finished pieces.
         progress: told of what is done.
-        validation: folder of the rows to choose by.
+        validation: folder of the rows to choose by; None for no choice.
 
     Raises:
         ValueError: unusable arguments; before the training.
@@ -121,10 +121,11 @@ def trained(training: Training, folder: Path) -> dict[str, Any]:
     return results
 
 
-def recorded(training: Training, folder: Path, results: Mapping[str, Any], validation: Path) -> dict[str, Any]:
+def recorded(training: Training, folder: Path, results: Mapping[str, Any], validation: Path | None) -> dict[str, Any]:
     """What is kept of a training."""
     model = folder / MODEL_FOLDER
-    log = json.loads((model / LOG_FILE).read_text())["log_history"]
+    told = json.loads((model / LOG_FILE).read_text())
+    log = told["log_history"]
     measured = {name: value for name, value in results.items() if isinstance(value, int | float)}
     record: dict[str, Any] = {
         "name": training.name,
@@ -137,11 +138,14 @@ def recorded(training: Training, folder: Path, results: Mapping[str, Any], valid
     seconds = next((one["train_runtime"] for one in log if "train_runtime" in one), None)
     record |= {name: results[name] for name in ("base_model", "base_model_revision") if name in results}
     record |= {"losses": losses, "seconds": seconds, "settings": dict(training.settings)}
+    record["parameters"] = int(told["hyper_parameters"]["trained_parameters"].split()[0])
     if training.is_pretraining:
         return record
     if training.chosen_by is not None:
         record["validation"] = results["validators"]
         record["chosen_by"] = training.chosen_by or results["guard"]["validator"]
+    elif validation is None:
+        return {**record, "validation": {}, "chosen_by": None, "score": None}
     else:
         if training.is_trial:
             record["validation"] = measured

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from accelerate import PartialState
+from transformers import AutoModel, set_seed
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.fingerprint import fingerprint
+from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.lifecycle.budget import GIGABYTE, Work
-from hf_transfer.runs.lifecycle.candidates import described, revision_of_hub, weights
-from hf_transfer.runs.lifecycle.measure import STEPS, measure
+from hf_transfer.runs.lifecycle.candidates import described, pinned_member, revision_of_hub, weights
+from hf_transfer.runs.lifecycle.encoders import save_encoder
+from hf_transfer.runs.lifecycle.measure import STANDS_IN, STEPS, measure
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.pretraining import Pretraining, starts_as
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.store import Store, key_of
 from hf_transfer.runs.lifecycle.training import Training, train
+from hf_transfer.runs.named_models import with_names
 from hf_transfer.runs.saving import HELD_OUT
+from hf_transfer.runs.single_run import MODEL_FOLDER
+from hf_transfer.runs.single_run import make_pretraining as make_trainer
 
 STAGE = "pretrain"
 BYTES_OF_A_WEIGHT = 4
@@ -48,6 +56,7 @@ def make_pretraining(one: Pretraining, plan: Plan, store: Store, rows: Mapping[s
     else:
         refuse_held_out(one, rows)
         depends = {"rows": fingerprint_of(given)}
+    given = with_names(given, partial(pinned_member, store=store))
     if given.get("model") is not None:
         start = described(given["model"], store)
         depends["revision"] = given.get("revision", start["revision"])
@@ -89,7 +98,7 @@ def stand_ins(plan: Plan, store: Store) -> list[dict[str, Any]]:
         if start is not None:
             known = described(start["model"], store) if "model" in start else {"name": one.name, "revision": None}
             other = {ARCHITECTURE: dict(start[ARCHITECTURE])} if ARCHITECTURE in start else {}
-            found.append({"bytes": None, **known, "shown": one.name, **other})
+            found.append({"bytes": None, **known, "shown": one.name, STANDS_IN: True, **other})
     return found
 
 
@@ -109,13 +118,13 @@ def pretraining_work(plan: Plan, store: Store, progress: Progress, rows: Mapping
     found = []
     for rank, one in enumerate(plan.pretrain):
         training = make_pretraining(one, plan, store, rows)
-        measured = measure(training, store, progress, steps)
+        measured = measure(training, store, progress, 0 if one.is_random else steps)
         if not steps:
             continue
-        taken = steps_of(training.settings, measured["rows"])
-        minutes = (measured["start"] + taken * measured["step"]) / 60
+        taken = 0 if one.is_random else steps_of(training.settings, measured["rows"])
+        minutes = (measured["start"] + taken * (measured["step"] or 0.0)) / 60
         size = measured["parameters"] * BYTES_OF_A_WEIGHT
-        found.append(Work(STAGE, one.name, "", rank, minutes, 0.0, measured["memory"], True, size))
+        found.append(Work(STAGE, one.name, "", rank, minutes, 0.0, measured["memory"] or 0, True, size))
     refuse_too_large(found, plan)
     return found
 
@@ -172,9 +181,34 @@ def pretrain(
     found, records = [], []
     for one in plan.pretrain:
         training = make_pretraining(one, plan, store, rows)
-        record = train(training, store, progress, Path(rows["folder"]))
+        if one.is_random:
+            record = save_random(training, store, progress)
+        else:
+            record = train(training, store, progress, Path(rows["folder"]))
         folder = Path(record["model"])
         facts = {"revision": key_of(training.key), "bytes": sum(weights(folder).values())}
         found.append({"name": str(folder), "shown": one.name, **facts})
         records.append({**record, "shown": one.name})
     return found, records
+
+
+def save_random(training: Training, store: Store, progress: Progress) -> dict[str, Any]:
+    """The record of an encoder with random weights of the training's seed, saved with what reads its rows.
+
+    Args:
+        training: that takes no step.
+        store: of finished pieces.
+        progress: told of what is done.
+    """
+    found = store.find(training.name, training.key)
+    if found is not None:
+        progress.found(training.name)
+        return found
+    folder = store.folder(training.name, training.key) / MODEL_FOLDER
+    with progress.doing(training.name), TemporaryDirectory() as scratch:
+        arguments = {**training.settings, **training.paths, "max_steps": 1, "save_strategy": "no"}
+        trainer, _ = make_trainer(parse_arguments([], **arguments, output_dir=scratch))
+        set_seed(training.settings["seed"])
+        save_encoder(AutoModel.from_config(trainer.adapted_model.config), trainer.processing_class, folder)
+    record = {"name": training.name, "model": str(folder), "test": {}, "losses": [], "seconds": 0.0}
+    return store.keep(training.name, training.key, {**record, "settings": dict(training.settings)})

@@ -53,7 +53,18 @@ def test_the_shortest_plan_fine_tunes_and_with_a_target_adapts_to_it():
         ({"budget": {"seeds": 0}}, "`budget.seeds`"),
         ({"budget": {"memory": "much"}}, "a size such as 20GB"),
         ({"budget": {"minutes": -1}}, "`budget.minutes` should be a positive number"),
+        ({"budget": {"seed": -1}}, "`budget.seed` should be a whole number from 0"),
         ({"rank": {"score": "logmee"}}, "logmee"),
+        ({"rank": {"start": "head"}}, "`rank.start` should be one of \\['model', 'encoder'\\]"),
+        ({"rank": {"check": 3}}, "`rank.check` true or false"),
+        (
+            {"data": {"train": "a", "source": "b"}},
+            "`data.source` is adapted to a target: name it",
+        ),
+        ({"data": {"train": "a", "source_split": "b"}}, "`data.source_split` is of the `source`"),
+        ({"task": {"methods": ["lora", "lora"]}}, "every method needs a name of its own"),
+        ({"task": {"methods": [{"name": "mine"}]}}, "a method has a part"),
+        ({"task": {"methods": [{"source_only": {}}]}}, "unknown method `source_only`"),
     ],
 )
 def test_a_mistake_is_one_sentence(changes, message):
@@ -66,6 +77,23 @@ def test_values_of_a_plan_are_read():
     assert (read.memory, read.minutes, read.top, dict(read.rank)) == (1_500_000_000, 2.0, 2, {"layers": "last"})
     with pytest.raises(ValueError, match="`domain.validator` should be one of"):
         plan(data={"train": "a", "target": "b"}, domain={"methods": ["dann"], "validator": "entropie"})
+
+
+def test_labels_of_the_target_and_another_source_are_one_plan():
+    data = {"train": "new.csv", "labels_per_class": 5, "source": "old.csv", "source_split": "train"}
+    read = plan(data=data, rank={"start": "encoder", "check": True}, budget={"seed": 3})
+    assert [method.label for method in read.domain.methods] == ["cdan + mcc"], "what has no label is the target"
+    assert (read.start, read.checks, read.seed, dict(read.rank)) == ("encoder", True, 3, {})
+    assert read.data_arguments().dataset == "new.csv" and read.data_arguments().target_dataset is None
+
+
+def test_source_only_may_have_arguments_of_its_own():
+    data, own = {"train": "a", "target": "b"}, {"source_only": {}, "learning_rate": 0.1}
+    read = plan(data=data, domain={"methods": [own, {"dann": {}, "name": "DANN"}]}).domain
+    assert read.source_only.arguments == {"learning_rate": 0.1} and read.source_only.label == "source_only"
+    assert [(one.label, dict(one.arguments)) for one in read.methods] == [("DANN", {"objectives": {"dann": {}}})]
+    with pytest.raises(ValueError, match="takes arguments of a training, such as learning_rate, got `dann`"):
+        plan(data=data, domain={"methods": [{"source_only": {}, "dann": {}}]})
 
 
 def test_a_method_is_the_arguments_that_it_stands_for():

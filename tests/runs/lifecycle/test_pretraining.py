@@ -8,10 +8,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import load_from_disk
-from transformers import AutoModelForMaskedImageModeling
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForMaskedImageModeling
 
 from hf_transfer import Lifecycle
+from hf_transfer.runs.lifecycle.candidates import described
+from hf_transfer.runs.lifecycle.encoders import encoder_of
 from hf_transfer.runs.lifecycle.plan import read_plan
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.rows import prepare_rows
@@ -85,6 +89,25 @@ def test_a_model_is_pre_trained_once_and_is_a_candidate(here, trained):
     assert AutoModelForMaskedImageModeling.from_pretrained(candidate["name"]).config.mask_ratio == 0.5
 
 
+def test_an_entry_of_no_steps_is_random_weights_and_an_encoder_has_no_head(here):
+    plan, store = read_plan(changed({**SUPERVISED, "max_steps": 0}, budget={"seed": 3})), Store(Path("out"))
+    progress = Progress(store.root, quiet=True)
+    rows = prepare_rows(plan, store)
+    for _ in range(2):
+        (candidate,), (record,) = pretrain(plan, store, progress, rows)
+    assert record["losses"] == [] and candidate["shown"] == "digit reader" and progress.done_before
+    model = AutoModel.from_pretrained(candidate["name"])
+    torch.manual_seed(3)
+    drawn = AutoModel.from_config(model.config).state_dict()
+    assert all(torch.equal(value, drawn[name]) for name, value in model.state_dict().items())
+    train = load_from_disk(str(Path(rows["folder"]) / "train"))
+    encoder = encoder_of(described("vit", store), train, False, store, progress)
+    stored = load_file(Path(encoder["name"]) / "model.safetensors")
+    assert stored and not [name for name in stored if "classifier" in name] and encoder["shown"] == "vit"
+    assert (Path(encoder["name"]) / "preprocessor_config.json").is_file()
+    assert encoder_of(described("vit", store), train, False, store, progress) == encoder
+
+
 def test_a_dry_run_counts_pre_training_and_measures_on_what_it_starts_from(here):
     entries = SUPERVISED, {**MASKED, "max_steps": 400}
     estimate = Lifecycle(changed(*entries)).dry_run()
@@ -127,6 +150,8 @@ def test_what_cannot_be_is_told_before_any_training(here, monkeypatch):
         ([{"name": "x", "max_steps": 2}], "`pretrain`, `x`: give either `model`"),
         ([{**SUPERVISED, "objectives": {"moco": {"queu": 1}}}], "`pretrain`, `digit reader`.*queu"),
         ([{**SUPERVISED, "name": "digits"}], "`digits` exists already"),
+        ([{**SUPERVISED, "rows": "source"}], "reads the source, and the plan has none"),
+        ([{"name": "x", "model": "vit", "max_steps": 0}], "`x` takes no step, so it has random weights"),
     ],
 )
 def test_a_mistake_is_one_sentence(entries, message):
@@ -148,7 +173,8 @@ def test_a_recipe_is_an_entry_and_its_keys_can_be_changed(tmp_path):
     with pytest.raises(ValueError, match="the plan has none"):
         read_plan({**plan, "data": {"train": "digits"}, "task": {"methods": ["lora"]}, "domain": None})
     with pytest.raises(ValueError, match="holds out no rows, by which `task`"):
-        read_plan(changed(task={"methods": ["fine_tuning"]}))
+        read_plan(changed(task={"methods": ["fine_tuning"], "search": {"learning_rate": [0.1, 0.01]}}))
+    assert read_plan(changed(task={"methods": ["fine_tuning", "lora"]})).task, "before `domain` nothing is chosen"
 
 
 def test_steps_are_those_given_or_of_the_epochs():

@@ -33,12 +33,13 @@ def report_facts(outcome: Outcome, place: Setting, seen: Mapping[str, Any]) -> d
         "ranking": ranking_facts(place),
         "pretrained": [pretrained_facts(record) for record in place.pretrained],
         "entries": table,
+        "weighted_tau": outcome.weighted_tau,
         "trials": [
             {"stage": entry.stage, "model": entry.model, "method": entry.method, **trial}
             for entry in outcome.entries
             for trial in entry.trials
         ],
-        "notes": [*place.notes, *outcome.chosen.best.get("warnings", [])],
+        "notes": [*place.notes, *outcome.check_in_words(), *outcome.chosen.best.get("warnings", [])],
         "curves": {
             **{f"pretrain: {record['shown']}": record["losses"] for record in place.pretrained},
             **{f"{one.stage}: {one.method} on {one.model}": one.best["losses"] for one in outcome.entries},
