@@ -60,7 +60,7 @@ def _show(metrics: dict) -> None:
 def pretrain(
     context: typer.Context, explain: Annotated[bool, typer.Option(help="List the arguments.")] = False
 ) -> None:
-    """Pre-train a model: [CONFIG.yaml] [--key value ...]; any TrainingArguments field is a key too."""
+    """Pre-train a model: `[CONFIG.yaml] [--key value ...]`; any TrainingArguments field is a key too."""
     from hf_transfer.runs.adapt import run_pretraining
 
     _run(run_pretraining, context.args, explain)
@@ -82,7 +82,7 @@ def adapt(
     top: Annotated[int, typer.Option(min=2, help="How many of them, with --combine.")] = 3,
     explain: Annotated[bool, typer.Option(help="List the arguments.")] = False,
 ) -> None:
-    """Adapt a model to a task, or with `--target_dataset` to a domain: [CONFIG.yaml] [--key value ...].
+    """Adapt a model to a task, or with `--target_dataset` to a domain: `[CONFIG.yaml] [--key value ...]`.
 
     With a target every batch is half source and half target: `--per_device_train_batch_size 16` is 8 + 8.
     """

@@ -28,7 +28,7 @@ STATE_COLUMNS = ("states", "observations")
 def trajectories(
     environment: str = DEFAULT_ENVIRONMENT, policy: str = "mixed", episodes: int = 200, seed: int = 0
 ) -> Dataset:
-    """Roll-outs of a gymnasium environment, one row an episode: `states` [T][S], `actions` [T][A], `rewards` [T].
+    """Roll-outs of a gymnasium environment, one row an episode: `states` [T, S], `actions` [T, A], `rewards` [T].
 
     Discrete actions are one-hot, others scaled to [-1, 1].
 

@@ -135,6 +135,7 @@ class Lifecycle:
         pin_members(self.plan, store)
         made, pretrained = self.pretrain(store, progress, rows)
         found = made + found
+        count = len(found)
         train = load_from_disk(str(Path(rows["folder"]) / "train"))
         with progress.quiet():
             models, ranked, ranking = rank_candidates(self.plan, store, rows, train, found)
@@ -142,7 +143,7 @@ class Lifecycle:
             trusts = bool(self.plan.rank.get("trust_remote_code"))
             models = [encoder_of(one, train, trusts, store, progress) for one in models]
             found = found + models
-        progress.say(f"Models: {', '.join(one['shown'] for one in models)}" + (f" of {len(found)}" if ranking else ""))
+        progress.say(f"Models: {', '.join(one['shown'] for one in models)}" + (f" of {count}" if ranking else ""))
         revisions, shown = by_name(found, "revision"), by_name(found, "shown")
         kept = {"ranked": ranked, "pretrained": pretrained}
         place = Setting(self.plan, store, progress, rows, ranking, revisions, shown, **kept)
