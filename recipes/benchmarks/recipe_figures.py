@@ -58,7 +58,7 @@ WIDTH = 120
 MARK = "# Figures, "
 PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")
 OTHER_PAIRS = {"pada": "digits_partial", "iwan": "digits_partial", "osbp": "digits_open"}
-OWN_SETTINGS = ("cdan_mcc", "cluster_contrast", "dsbn", "guarded", "label_shift")
+OWN_SETTINGS = ("cdan_mcc", "cluster_contrast", "cluster_contrast_dbscan", "dsbn", "guarded", "label_shift")
 """Methods of recipes on these pairs that are no rows of domain_adaptation.md."""
 Cell = tuple[str, int]
 """Folder and name of a recipe, and its seed."""

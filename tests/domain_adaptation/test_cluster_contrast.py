@@ -92,3 +92,53 @@ def test_too_short_a_queue_and_no_number_of_clusters():
     assert objective.middles.shape == (4, 5)
     with pytest.raises(ValueError, match="say how many `clusters`"):
         ClusterContrast().build(BuildContext(torch.nn.Identity(), 5, None))
+
+
+def dense(**keywords) -> ClusterContrast:
+    """After two steps of three groups of rows and four rows far from all."""
+    settings = {"clusters": None, "clustering": "dbscan", "neighbours": 8, "queue_size": 56, "temperature": 0.3}
+    objective = made(**{**settings, **keywords})
+    far = F.normalize(
+        torch.tensor([[-1.0, 0, 0, 0.3, 0], [0, -1, 0, 0, 0], [0, 0, -1, 0, 0], [0, 0, 0, 0, -1]]), dim=1
+    )
+    for seed in (0, 1):
+        objective(view_of(torch.cat([blobs(seed=seed), far + 0.2 * seed])))
+        objective.after_step(None)
+    return objective
+
+
+def test_density_finds_the_clusters_and_leaves_rows_out():
+    objective = dense()
+    found = objective.middles[objective.middles.any(dim=1)]
+    assert len(found) == 3 and sorted((torch.eye(5)[:3] @ found.T).argmax(dim=1).tolist()) == [0, 1, 2]
+    assert objective.reach[:3].min() > 0.9
+    far = torch.tensor([[0.0, 0.0, 0.0, 0.0, -1.0], [1.0, 1.0, 0.0, 0.0, 0.0]])
+    assert objective(view_of(far.requires_grad_())) == 0, "no row is near a middle"
+    near = torch.eye(5)[:2] * 3
+    loss = objective(view_of(torch.cat([near, far])))
+    cosines = F.normalize(near, dim=1) @ found.T
+    expected = -(cosines / 0.3).log_softmax(dim=1).max(dim=1).values.mean()
+    torch.testing.assert_close(loss, expected)
+    before = objective.middles.clone()
+    objective.after_step(None)
+    moved = (objective.middles - before).norm(dim=1) > 0
+    assert moved.sum() == 2, "rows far from all move no middle"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"clustering": "means"}, "`clustering` should be one of"),
+        ({"clustering": "dbscan", "clusters": 3}, "`clusters` are found by `clustering: dbscan`"),
+        ({"within": 1.5}, "`within` should be at most 1"),
+        ({"least": 0}, "`least` should be positive"),
+    ],
+)
+def test_keywords_of_density_out_of_range(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        ClusterContrast(**keywords)
+
+
+def test_a_queue_shorter_than_the_neighbours():
+    with pytest.raises(ValueError, match="`queue_size` should be at least 30, to have so many `neighbours`"):
+        made(clusters=None, clustering="dbscan", queue_size=20)
