@@ -16,9 +16,12 @@ class Setting:
         arguments: of every run, as of a YAML recipe.
         methods: name -> the arguments in which it differs.
         metrics: names of the metrics that are kept, the main one first.
+        start: a name, and the arguments of the training whose model every run starts from; None where runs start from
+            what their arguments say. Settings with the same name share it.
     """
 
     says: str
     arguments: Mapping[str, Any]
     methods: Mapping[str, Mapping[str, Any]]
     metrics: tuple[str, ...]
+    start: tuple[str, Mapping[str, Any]] | None = None

@@ -48,6 +48,8 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     if (folder / "cell.json").exists():
         return json.loads((folder / "cell.json").read_text())
     settings = {**setting.arguments, **setting.methods[method], "seed": seed, "output_dir": str(folder)}
+    if setting.start is not None:
+        settings |= {"architecture": None, "model": str(start_of(setting, runs_dir))}
     started = time.perf_counter()
     metrics = run_adaptation(parse_arguments([], **settings, overwrite=True, diagnostics=False))
     found = {"metrics": {name: metrics[name] for name in setting.metrics}}
@@ -56,6 +58,15 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     (folder / "cell.json").write_text(json.dumps(found, indent=2) + "\n")
     print(f"{name} {method} {seed}: {found}", flush=True)
     return found
+
+
+def start_of(setting: Setting, runs_dir: Path) -> Path:
+    """The model that the runs of a setting start from; trained where it is not there yet."""
+    name, arguments = setting.start
+    folder = (runs_dir / "starts" / name).resolve()
+    if not (folder / MODEL_FOLDER).exists():
+        run_adaptation(parse_arguments([], **{**arguments, "output_dir": str(folder)}, overwrite=True))
+    return folder / MODEL_FOLDER
 
 
 def finished(runs_dir: Path) -> dict[str, Any]:

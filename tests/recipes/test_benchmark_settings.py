@@ -165,9 +165,10 @@ def test_every_cell_of_other_tasks():
     import tasks
 
     for name, setting in tasks.all_settings().items():
+        start = {} if setting.start is None else {"architecture": None, "model": "any"}
         for method, changes in setting.methods.items():
             try:
-                check({**setting.arguments, **changes, "diagnostics": False, "output_dir": "out"})
+                check({**setting.arguments, **changes, **start, "diagnostics": False, "output_dir": "out"})
             except (ValueError, TypeError) as error:
                 raise AssertionError(f"{name} {method}: {error}") from error
 
@@ -219,3 +220,25 @@ def test_every_cell_of_multi_model(monkeypatch, tmp_path):
             if method not in benchmark.MADE:
                 check_experiment(benchmark.experiment_of((hub, target, method, 0), tmp_path))
     assert not {"uniform soup", "TIES", "zoo_tuning"} & set(benchmark.methods("unlike"))
+
+
+def test_cells_with_a_start_share_its_training(monkeypatch, tmp_path):
+    import tasks
+
+    from hf_transfer.runs.results import Result
+
+    runs = []
+
+    def run(experiment):
+        folder = Path(experiment.config.output_dir) / "model"
+        folder.mkdir(parents=True)
+        runs.append(experiment)
+        return Result(dict.fromkeys(tasks.all_settings()["masks_few_20"].metrics, 0.5), folder)
+
+    monkeypatch.setattr(tasks, "run_adaptation", run)
+    for name in ("masks_few_20", "masks_few_100"):
+        tasks.train((name, "lora", 0), tmp_path)
+    start, few, more = runs
+    assert start.model.architecture is not None and start.data.max_samples is None
+    assert few.model.model == more.model.model == str(tmp_path / "starts" / "masks_google" / "model")
+    assert (few.data.max_samples, more.data.max_samples) == (20, 100)
