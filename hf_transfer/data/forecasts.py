@@ -88,6 +88,43 @@ def last_windows(rows: Dataset, settings: Mapping[str, Any] | None, role: str) -
     return _named_windows([one.name for one in series], [one.values[-past:] for one in series], channels)
 
 
+def later_windows(
+    windows: Dataset, count: int, settings: Mapping[str, Any] | None, role: str
+) -> tuple[Dataset, Dataset, tuple[int, ...]]:
+    """The last windows of every series of a table, and the windows before them that end before the steps that those
+    are to tell begin.
+
+    Args:
+        windows: of `windows_of`.
+        count: how many to hold out of all series together, as many of each.
+        settings: as the windows were cut.
+        role: of the windows, for the message.
+
+    Returns:
+        What is left, what is held out, and the numbers of the latter.
+
+    Raises:
+        ValueError: a series has too few windows for both.
+    """
+    found = checked_settings(settings)
+    names = windows[SERIES_NAME] if SERIES_NAME in windows.column_names else [None] * len(windows)
+    groups: dict[str | None, list[int]] = {}
+    for number, name in enumerate(names):
+        groups.setdefault(name, []).append(number)
+    each = -(-count // len(groups))
+    between = -(-found["prediction_length"] // found["stride"]) - 1
+    for name, numbers in groups.items():
+        if each + between >= len(numbers):
+            which = "" if name is None else f" of the series {name!r}"
+            raise ValueError(
+                f"the {role} rows have {len(numbers)} windows{which}: {each} held out and the {between} that overlap "
+                "with what these tell leave none to train on: hold out fewer, or give more steps."
+            )
+    later = sorted(number for numbers in groups.values() for number in numbers[-each:])
+    earlier = sorted(number for numbers in groups.values() for number in numbers[: len(numbers) - each - between])
+    return windows.select(earlier), windows.select(later), tuple(later)
+
+
 def _named_windows(names: Sequence[str | None], past: Sequence[np.ndarray], channels: Sequence[str]) -> Dataset:
     rows: dict[str, list] = {PAST: [one.tolist() for one in past], CHANNELS: [json.dumps(channels)] * len(past)}
     features = Features({PAST: List(List(Value("float32"))), CHANNELS: Value("string")})

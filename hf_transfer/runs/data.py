@@ -197,9 +197,9 @@ def load_data(
         test = _test_split(arguments, own, of_target, task)
     if test is None and arguments.test_rows:
         if target is not None:
-            target, test, held_out = _held_out(target, arguments.test_rows, seed)
+            target, test, held_out = _held_out(target, arguments, seed, task, "target")
         elif arguments.labels_per_class is None:
-            train, test, held_out = _held_out(train, arguments.test_rows, seed)
+            train, test, held_out = _held_out(train, arguments, seed, task, "training")
     rest = None
     if arguments.labels_per_class is not None:
         rows = arguments.test_rows if test is None and arguments.test_rows else 0
@@ -262,8 +262,14 @@ def some_rows(rows: Dataset | None, most: int | None, seed: int) -> Dataset | No
     return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:most]))
 
 
-def _held_out(dataset: Dataset, rows: int, seed: int) -> tuple[Dataset, Dataset, tuple[int, ...]]:
-    """What is left, what is held out, and the numbers of the latter in the dataset."""
+def _held_out(
+    dataset: Dataset, arguments: DataArguments, seed: int, task: Task, role: str
+) -> tuple[Dataset, Dataset, tuple[int, ...]]:
+    """What is left, the `test_rows` that are held out, and the numbers of the latter in the dataset."""
+    rows = arguments.test_rows
+    found = task.hold_out(dataset, rows, arguments, role)
+    if found is not None:
+        return found
     if rows >= len(dataset):
         raise ValueError(f"`test_rows` should be less than the {len(dataset)} rows it is held out of, got {rows}.")
     split = dataset.train_test_split(test_size=rows, seed=seed)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from hf_transfer.data.bundled import load
 from hf_transfer.data.forecasts import LABELS, PAST, checked_settings, scale_of, standardised, windows_of
 from hf_transfer.hub import check_can_write
@@ -51,8 +53,7 @@ def run_ranking(
         check_ranking_folder(output_dir, resume, overwrite)
     rows = load(dataset, split)
     if forecasting is not None:
-        rows = windows_of(rows, forecasting, "ranking").select_columns([PAST, LABELS])
-        rows = standardised(rows, scale_of(rows)) if checked_settings(forecasting)["standardise"] else rows
+        rows = windows_to_rank(windows_of(rows, forecasting, "ranking"), forecasting)
     names = [model_folder(name) for word in models for name in read_models(word)]
     if query is not None:
         found = find_models(**query)
@@ -61,6 +62,12 @@ def run_ranking(
             raise ValueError(f"the Hub has no model that matches {wanted}; give ids, or ask for less.")
         names += found
     return rank_models(names, rows, output_dir=output_dir, resume=not overwrite, **options)
+
+
+def windows_to_rank(windows: Dataset, forecasting: Mapping[str, Any]) -> Dataset:
+    """What is ranked of windows of a table: past and future, standardised by their own mean and deviation."""
+    windows = windows.select_columns([PAST, LABELS])
+    return standardised(windows, scale_of(windows)) if checked_settings(forecasting)["standardise"] else windows
 
 
 def check_ranking_folder(folder: Path, resume: bool, overwrite: bool) -> None:

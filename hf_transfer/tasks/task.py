@@ -27,6 +27,10 @@ class Task:
 
     name: ClassVar[str]
     """As the Hub's pipeline tag says it."""
+    pipeline_tag: ClassVar[str | None] = None
+    """What the Hub calls it, where that is another name."""
+    adapted_as: ClassVar[str | None] = None
+    """Without `reads_labels`: the task that an adaptation of such a model to labelled rows has."""
     reads: ClassVar[str]
     """Kind of input: image, text, image_text, time_series or trajectory."""
     auto_class: ClassVar[str]
@@ -124,6 +128,17 @@ class Task:
         """
         return rows
 
+    def hold_out(
+        self, rows: Dataset, count: int, arguments: DataArguments, role: str
+    ) -> tuple[Dataset, Dataset, tuple[int, ...]] | None:
+        """What is left of arranged rows, `count` of them to measure on, and the numbers of these, where random rows
+        would be no test; None for random rows.
+
+        Raises:
+            ValueError: too few rows.
+        """
+        return None
+
     def label_column(self, arguments: DataArguments) -> str | None:
         """Of arranged rows the column of labels, where it has none of the usual names."""
         return arguments.label_column
@@ -145,6 +160,10 @@ class Task:
     def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
         """Arranged rows as inputs of a model; arguments as `hf_transfer.data.prepare.prepare` takes them."""
         return prepare(rows, config, processor, **reading)
+
+    def in_units_of(self, config: PreTrainedConfig, rows: Dataset) -> Dataset:
+        """Arranged rows with numbers in the units in which a model was trained to tell them."""
+        return rows
 
     def check_domains(
         self, source: Dataset, target: Dataset, kind: LabelKind | None, made_for: Collection[str]

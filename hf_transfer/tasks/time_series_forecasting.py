@@ -20,6 +20,7 @@ from hf_transfer.data.forecasts import (
     SERIES_NAME,
     channel_names,
     last_windows,
+    later_windows,
     scale_of,
     standardised,
     windows_of,
@@ -84,12 +85,15 @@ class TimeSeriesForecasting(Task):
             return rows
         if role.startswith("prediction"):
             return last_windows(rows, arguments.forecasting, role)
-        if arguments.test_rows and role.startswith("training"):
-            raise ValueError(
-                "windows of one table overlap, so that random ones of them are no test: leave `test_rows` out and "
-                "give the later steps as `test_dataset`."
-            )
         return windows_of(rows, arguments.forecasting, role)
+
+    def hold_out(
+        self, rows: Dataset, count: int, arguments: DataArguments, role: str
+    ) -> tuple[Dataset, Dataset, tuple[int, ...]] | None:
+        """The last windows of a table: random ones would overlap with those that are left."""
+        if channel_names(rows) is None:
+            return None
+        return later_windows(rows, count, arguments.forecasting, role)
 
     def read_labels(self, rows: Dataset, role: str, arguments: DataArguments) -> tuple[Dataset, LabelKind]:
         return read_labels(rows, role, arguments.label_column, REGRESSION)
@@ -104,10 +108,13 @@ class TimeSeriesForecasting(Task):
             return {**sizes, "context_length": longest}
         return {**sizes, "max_position_embeddings": longest} if architecture.get("pooling") == "flatten" else sizes
 
-    def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
+    def in_units_of(self, config: PreTrainedConfig, rows: Dataset) -> Dataset:
+        """Deviations from the mean of each channel of the training table, where it was standardised."""
         scale = getattr(config, SETTINGS, None) or {}
-        rows = standardised(rows, scale) if "mean" in scale else rows
-        ready = super().prepare(rows, config, processor, **reading)
+        return standardised(rows, scale) if "mean" in scale else rows
+
+    def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
+        ready = super().prepare(self.in_units_of(config, rows), config, processor, **reading)
         lengths = sorted({len(series) for series in ready.with_format(None)[PAST]})
         wanted = config.context_length if config.model_type == "patchtst" else lengths[0]
         if lengths != [wanted]:

@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PatchTSTForRegression
 
 from hf_transfer.data.bundled import load_splits
-from hf_transfer.data.forecasts import last_windows, windows_of, with_flat_future
+from hf_transfer.data.forecasts import last_windows, later_windows, windows_of, with_flat_future
 from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
 from hf_transfer.ranking import rank_models
 from hf_transfer.runs.adapt import run_adaptation
@@ -26,6 +26,7 @@ FLOWFORMER += "num_attention_heads: 2, intermediate_size: 16}"
 PATCHTST = "{model_type: patchtst, patch_length: 4, patch_stride: 4, d_model: 16, num_hidden_layers: 1, "
 PATCHTST += "num_attention_heads: 2, ffn_dim: 16}"
 METRICS = {"loss", "mean_squared_error", "mean_absolute_error", "mean_absolute_scaled_error"}
+STEPS = "{context_length: 8, prediction_length: 4}"
 FORECASTING = ["--task", "time-series-forecasting", "--output_dir", "out"]
 
 
@@ -108,16 +109,13 @@ def test_a_table_of_steps_is_cut_into_windows(place):
             "has 40 steps, fewer than the 80",
         ),
         (["--forecasting", "{context_length: 8, prediction_length: 4, columns: [day]}"], r"\['day'\] hold numbers"),
-        (["--test_rows", "3"], "windows of one table overlap"),
+        (["--forecasting", STEPS, "--test_rows", "27"], "29 windows: 27 held out and the 3 that overlap"),
         (["--problem_type", "regression", "--max_length", "4"], "`max_length` = 4 would be ignored"),
     ],
 )
 def test_what_is_no_forecast_is_said(place, argv, message):
     with pytest.raises(ValueError, match=message):
         adapt("--architecture", FLOWFORMER, "--dataset", "steps.csv", *argv)
-
-
-STEPS = "{context_length: 8, prediction_length: 4}"
 
 
 def dated(first: str, steps: int = 24, step: str = "D", **further) -> Dataset:
@@ -196,6 +194,28 @@ def test_what_is_wrong_with_a_table_is_named(changed, message):
         rows[column] = [str(one) for one in rows[column]] if isinstance(value, str) else rows[column]
     with pytest.raises(ValueError, match=message):
         windows_of(Dataset.from_dict(rows), settings, "test")
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_windows_that_are_held_out_tell_steps_that_no_other_has_seen(stride):
+    rows = concatenate_datasets([dated("2020-01-01", steps).add_column("id", [steps] * steps) for steps in (40, 30)])
+    settings = {"context_length": 8, "prediction_length": 4, "stride": stride, "columns": ["b"]}
+    windows = windows_of(rows, settings, "given")
+    left, later, numbers = later_windows(windows, 5, settings, "training")
+    assert len(later) == 6 and later["labels"][:] == [windows["labels"][number] for number in numbers]
+    for series in ("40", "30"):
+        seen = [max(row) for row, name in zip(left["labels"], left["series"], strict=True) if name == series]
+        told = [min(row) for row, name in zip(later["labels"], later["series"], strict=True) if name == series]
+        assert len(told) == 3 and max(seen) < min(told) <= max(seen) + stride
+    with pytest.raises(ValueError, match=r"the training rows have \d+ windows of the series '\d0': 20 held out"):
+        later_windows(windows, 40, settings, "training")
+
+
+def test_test_rows_of_a_table_are_its_last_windows(place):
+    metrics = adapt("--architecture", FLOWFORMER, "--dataset", "steps.csv", "--forecasting", STEPS, "--test_rows", "5")
+    assert metrics.keys() == METRICS
+    kept = FlowformerForTimeSeriesClassification.from_pretrained("out/model").config.forecasting
+    assert kept["mean"][0] == pytest.approx(np.mean([np.asarray(table()["a"])[n : n + 12] for n in range(21)]))
 
 
 def test_a_series_that_is_too_short_is_named():

@@ -20,6 +20,7 @@ from hf_transfer.ranking.candidates import read_models
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.store import Store, from_main
 from hf_transfer.runs.named_models import names_in
+from hf_transfer.runs.rank import windows_to_rank
 
 QUERY, CANDIDATE, RANKING = "query", "candidate", "ranking"
 TROUBLE = "trouble"
@@ -195,6 +196,8 @@ def rank_candidates(
     depends = {"rows": rows["fingerprints"]["train"], "models": revisions, **options}
     folder = store.folder(RANKING, depends)
     if store.find(RANKING, depends) is None:
+        if (forecasting := plan.data_arguments().forecasting) is not None:
+            dataset = windows_to_rank(dataset, forecasting)
         # its own journal keeps the models that are scored when it is cut short
         ranking = rank_models(
             [ranked_name(one) for one in named], dataset, output_dir=folder, progress=False, **options

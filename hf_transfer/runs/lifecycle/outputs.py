@@ -15,11 +15,11 @@ from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.labels import has_labels
-from hf_transfer.data.prepare import prepare
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.task import find_task
 from hf_transfer.tasks import task_named
+from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
 BATCH = 64
@@ -66,12 +66,13 @@ def outputs_on(
         revision: of a model on the Hub.
     """
     rows = load_from_disk(str(rows)) if isinstance(rows, str | Path) else rows
-    task = settings.get("task") or find_task(ModelArguments(model=str(model), revision=revision), lambda: rows)
+    told = settings.get("task") or (TimeSeriesForecasting.name if settings.get("forecasting") else None)
+    task = told or find_task(ModelArguments(model=str(model), revision=revision), lambda: rows)
     trusts = settings.get("trust_remote_code", False)
     arguments = ModelArguments(model=str(model), task=task, trust_remote_code=trusts, revision=revision)
     loaded = load_model(arguments, class_names, allow_new_weights=class_names is not None)
     processor = load_processor(arguments, loaded.config)
-    ready = prepare(
+    ready = task_named(task).prepare(
         without_labels(rows),
         loaded.config,
         processor,
@@ -89,6 +90,7 @@ def outputs_on(
         trainer = TransferTrainer(loaded, config, data_collator=collator)
         trainer.transfer_model.returns_features = True
         logits, features = trainer.predict(ready).predictions
+    rows = task_named(task).in_units_of(loaded.config, rows)
     labels = column_values(rows, label_column(rows, "given")) if has_labels(rows) else None
     names = [str(loaded.config.id2label[place]) for place in range(loaded.config.num_labels)]
     kind = settings["problem_type"]

@@ -9,7 +9,9 @@ the place of the training rows; its target is that of the plan, or what `labels_
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,16 @@ from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.fingerprint import fingerprint
-from hf_transfer.data.labels import read_labels_as
+from hf_transfer.data.tagged_words import holds_tagged_words
 from hf_transfer.hub import atomic_folder
-from hf_transfer.runs.data import RunData, load_data
+from hf_transfer.runs.data import DEFAULT_TASK, RunData, load_data
 from hf_transfer.runs.lifecycle.plan import Plan
 from hf_transfer.runs.lifecycle.store import Store
 from hf_transfer.runs.saving import HELD_OUT
+from hf_transfer.tasks import TASKS, Task, task_named
+from hf_transfer.tasks.arguments import DataArguments
+from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
+from hf_transfer.tasks.token_classification import TokenClassification
 
 PIECE = "data"
 HELD_OUT_SHARE = 0.2
@@ -44,17 +50,21 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     Raises:
         ValueError: unusable data, or too few rows.
     """
+    arguments = plan.data_arguments()
+    task = task_named(TimeSeriesForecasting.name if arguments.forecasting is not None else DEFAULT_TASK)
     with PartialState().main_process_first():
-        raw = load_data(plan.data_arguments(), seed=plan.seed)
+        raw = read_rows(arguments, task, plan.seed)
     data, column, (named, asked) = plan.data, plan.data.get("label_column"), plan.validation
     if "source" in data and raw.target is None:
         raw = replace(raw, target=raw.rest)
     rows = {"train": raw.train, "target": raw.target, "test": raw.test}
     if "source" in data:
         source = load(data["source"], data.get("source_split"), options=data.get("source_options"))
-        rows["source"] = read_labels_as(source, raw.kind, "source", column, "the training dataset")
+        source = task.arranged(source, arguments, f"source (`{data['source']}`)")
+        rows["source"] = task.read_labels_as(source, raw.kind, "source", column, "the training dataset")
     if named is not None:
-        rows["validation"] = read_labels_as(load(named, usual_split="validation"), raw.kind, "validation", column)
+        validation = task.arranged(load(named, usual_split="validation"), arguments, f"validation (`{named}`)")
+        rows["validation"] = task.read_labels_as(validation, raw.kind, "validation", column)
     depends: dict[str, Any] = {
         "rows": {role: fingerprint(one) for role, one in rows.items() if one is not None},
         "validation_rows": asked,
@@ -63,7 +73,8 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     found = store.find(PIECE, depends)
     if found is not None:
         return found
-    split = with_held_out(raw, rows.get("validation"), asked, plan.seed)
+    held_out_by_task = partial(task.hold_out, arguments=arguments)
+    split = with_held_out(raw, rows.get("validation"), asked, held_out_by_task, plan.seed)
     split |= {"source": rows["source"]} if "source" in rows else {}
     folder = store.folder(PIECE, depends)
     if PartialState().is_main_process:
@@ -74,15 +85,62 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     return store.keep(PIECE, depends, facts_of(split, raw, folder, plan))
 
 
-def with_held_out(raw: RunData, validation: Dataset | None, asked: int | None, seed: int = 0) -> dict[str, Dataset]:
-    """The rows by role, with those that are held out of the training rows."""
+def read_rows(arguments: DataArguments, task: Task, seed: int = 0) -> RunData:
+    """As `load_data`.
+
+    Raises:
+        ValueError: as that; or rows whose labels are of parts of them.
+    """
+    try:
+        raw = load_data(arguments, seed=seed, task=task)
+    except ValueError:
+        own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
+        refuse_labels_of_parts(load(arguments.dataset, arguments.split, **own))
+        raise
+    refuse_labels_of_parts(raw.train)
+    return raw
+
+
+def refuse_labels_of_parts(rows: Dataset) -> None:
+    """Raises ValueError for rows of masks, boxes, key points, tags or answers: a plan chooses by one label a row."""
+    claimed = next((one.name for one in TASKS.values() if one.claims(rows)), None)
+    if claimed is None and holds_tagged_words(rows):
+        claimed = TokenClassification.name
+    if claimed is not None:
+        raise ValueError(
+            f"a plan reads rows with one label each, and these are rows of {claimed}: `hf-transfer rank`, `adapt` and "
+            "`compare` read them."
+        )
+
+
+def with_held_out(
+    raw: RunData,
+    validation: Dataset | None,
+    asked: int | None,
+    of_task: Callable[..., tuple[Dataset, Dataset, tuple[int, ...]] | None],
+    seed: int = 0,
+) -> dict[str, Dataset]:
+    """The rows by role, with those that are held out of the training rows.
+
+    Args:
+        raw: what was read.
+        validation: rows to choose by, where there are any.
+        asked: how many of these to hold out; a fifth when left out.
+        of_task: `hold_out` of the task, which says None where random rows will do.
+        seed: of random rows.
+    """
+
+    def without(rows: Dataset, count: int, role: str) -> tuple[Dataset, Dataset]:
+        found = of_task(rows, count, role="training")
+        return hold_out(rows, count, role, multi, seed) if found is None else found[:2]
+
     train, test = raw.train, raw.test
     multi = raw.kind.problem_type == MULTI_LABEL
     share = max(LEAST_ROWS, int(len(train) * HELD_OUT_SHARE))
     if test is None and raw.target is None:
-        train, test = hold_out(train, share, "test", multi, seed)
+        train, test = without(train, share, "test")
     if validation is None and asked != 0:
-        train, validation = hold_out(train, asked or share, "validation", multi, seed)
+        train, validation = without(train, asked or share, "validation")
     found = {"train": train, "validation": validation, "test": test}
     found["target"] = None if raw.target is None else without_labels(raw.target)
     return {role: one for role, one in found.items() if one is not None}
@@ -149,7 +207,7 @@ def rows_arguments(plan: Plan, facts: dict[str, Any], test: str | None, with_tar
     labelled = labelled_role(facts, with_target)
     arguments: dict[str, Any] = {"dataset": str(folder / labelled), "dataset_names": facts["names"]}
     arguments |= {"problem_type": facts["kind"]}
-    for name in ("text_columns", "max_length"):
+    for name in ("text_columns", "max_length", "forecasting"):
         if getattr(data, name) is not None:
             arguments[name] = getattr(data, name)
     if test is not None:
