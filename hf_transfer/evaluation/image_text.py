@@ -23,8 +23,9 @@ from transformers import EvalPrediction
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.data.captions import caption_tokens
 from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.modeling.class_texts import USUAL_PROMPT
 
-PROMPTS = ("a photo of a {}.",)
+PROMPTS = (USUAL_PROMPT,)
 KS = (1, 5)
 ROWS_AT_ONCE = 1024
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from hf_transfer.models.revisions import is_on_hub
 
+from hf_transfer.core.problem_types import are_made_up as are_made_up
+
 logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -46,11 +48,6 @@ def complete_adapter(folder: str | os.PathLike, id2label: Mapping[int, str] | No
             names = {str(index): name for index, name in id2label.items()}
             config["auto_mapping"] = {**(config.get("auto_mapping") or {}), NAMES: names}
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
-
-
-def are_made_up(names: list[str]) -> bool:
-    """Whether these are the names that transformers gives to classes without any: LABEL_0, LABEL_1, ..."""
-    return list(names) == [f"LABEL_{index}" for index in range(len(names))]
 
 
 def adapter_class_names(folder: str | os.PathLike) -> list[str] | None:

@@ -6,6 +6,7 @@ dense    the same of every pixel of the logits' grid
 pooled   a backbone without a head: its pooled output, or the mean of its last state; no logits
 queries  the queries of a detector
 pictures the pictures of a detector: the mean of the encoder's state, and the largest score of each class
+class_texts the pictures of a model with two towers whose classes are texts
 heat_maps the pictures of a model of key points, with the places that its maps tell
 spans    the questions of a model that answers them by a part of a context; no logits
 nothing  no features and no logits
@@ -24,6 +25,7 @@ from hf_transfer.core.readout import Named, Nothing, Readout, Units, rows_of
 from hf_transfer.core.supervision import FromModel, FromSpans, span_scores
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.modeling.anatomy import HeadInput, base_layer, is_backbone, linear_heads, unwrap_peft, width_of
+from hf_transfer.modeling.class_texts import TEXTS, ClassTexts
 from hf_transfer.modeling.detection_readouts import Pictures, Queries
 from hf_transfer.modeling.heat_map_readout import KEYPOINT_HEADS, HeatMaps
 from hf_transfer.modeling.label_forms import DENSE_HEADS, DETECTION_HEADS, ignored_class
@@ -157,6 +159,7 @@ READOUTS: dict[str, type[Readout]] = {
     "pooled": Pooled,
     "queries": Queries,
     "pictures": Pictures,
+    "class_texts": ClassTexts,
     "heat_maps": HeatMaps,
     "spans": Spans,
     "nothing": Nothing,
@@ -184,6 +187,8 @@ def usual_readout(model: nn.Module) -> Readout:
     name = type(unwrap_peft(model)).__name__
     if name.endswith(DENSE_HEADS):
         return Dense()
+    if hasattr(unwrap_peft(model).config, TEXTS):
+        return ClassTexts()
     if name.endswith(DETECTION_HEADS):
         return Queries()
     if name.endswith(KEYPOINT_HEADS):

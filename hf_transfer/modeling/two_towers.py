@@ -1,5 +1,6 @@
 """Models with an image and a text tower whose weights come from two models: transformers' VisionTextDualEncoderModel.
 
+What reads images alone can have the image tower by itself, under a new linear head: `image_classifier`.
 The configuration of a tower may be a name in place of its fields: `vision_config: google/vit-base-patch16-224`.
 """
 
@@ -10,6 +11,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from hf_transfer.modeling.anatomy import backbone_of
 from hf_transfer.models.revisions import at_revision
 from hf_transfer.models.short_names import model_folder
 
@@ -75,3 +77,48 @@ def load_tower(model: PreTrainedModel, part: str, name: str) -> dict[str, Any]:
     tower = getattr(loaded, TOWERS[part], loaded)
     getattr(model, TOWERS[part]).load_state_dict(tower.state_dict())
     return report
+
+
+def has_only_towers(name: str, loader: Any, **stored: Any) -> bool:
+    """Whether a model has two towers, of a kind without a class of its own for what `loader` loads, and an image tower
+    of a kind that has one.
+
+    Args:
+        name: folder or Hub id of a whole model.
+        loader: an Auto class.
+        stored: of `from_pretrained`.
+    """
+    config = AutoConfig.from_pretrained(name, **stored)
+    known = getattr(loader, "_model_mapping", ())
+    return config.model_type == DUAL_ENCODER and type(config) not in known and type(config.vision_config) in known
+
+
+def image_classifier(name: str, loader: Any, labels: Mapping[str, Any], **stored: Any) -> tuple[PreTrainedModel, dict]:
+    """The image tower of a model with two, with a new head.
+
+    Args:
+        name: folder or Hub id.
+        loader: the Auto class of models with such a head.
+        labels: fields of the configuration that say what the head predicts.
+        stored: of `from_pretrained`.
+
+    Returns:
+        The model, and what is new in it, as `from_pretrained` reports it.
+
+    Raises:
+        ValueError: the towers' weights are not there.
+    """
+    whole, report = AutoModel.from_pretrained(name, output_loading_info=True, **stored)
+    if report["missing_keys"]:
+        raise ValueError(f"it lacks weights of its towers: {sorted(report['missing_keys'])[:3]}.")
+    config = whole.config.vision_config
+    config.update(dict(labels))
+    model = loader.from_config(config)
+    backbone = backbone_of(model)
+    absent = backbone.load_state_dict(whole.vision_model.state_dict(), strict=False).missing_keys
+    if absent:
+        raise ValueError(f"the image tower lacks weights of a {type(backbone).__name__}: {sorted(absent)[:3]}.")
+    model.config._name_or_path = name
+    inside = {id(parameter) for parameter in backbone.parameters()}
+    new = {key for key, parameter in model.named_parameters() if id(parameter) not in inside}
+    return model, {"missing_keys": new}

@@ -84,7 +84,7 @@ def run_card(
         ],
         datasets=used_datasets(data_args, data),
         ranking=ranking_table(run_args.from_ranking),
-        **{**facts, "task": model_args.task},
+        **{**facts, "task": task_named(model_args.task).pipeline_tag or model_args.task},
     )
 
 

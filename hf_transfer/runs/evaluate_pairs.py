@@ -12,6 +12,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.prepare import prepare
 from hf_transfer.evaluation.image_text import PROMPTS, PairMetrics, check_prompts
+from hf_transfer.modeling.class_texts import prompt_of
 from hf_transfer.runs.models import load_model
 from hf_transfer.tasks import task_named
 from hf_transfer.tasks.arguments import ModelArguments
@@ -40,8 +41,7 @@ def evaluate_pairs(
     Raises:
         ValueError: not a model with two towers, neither texts nor classes with names, or a row without its text.
     """
-    prompts = tuple(prompts or PROMPTS)
-    check_prompts(prompts)
+    check_prompts(prompts or PROMPTS)
     names, label = named_classes(rows)
     texts = [name for name, one in rows.features.items() if getattr(one, "dtype", None) in WORDS]
     has_texts = bool(set(texts) - set(LABEL_COLUMNS))
@@ -52,11 +52,12 @@ def evaluate_pairs(
                 'dataset.class_encode_column("label") for words.'
             )
         # the text tower has to be given something; what it makes of it is not measured
-        rows = rows.add_column(MADE, [prompts[0].format(names[number]) for number in rows[label]])
+        rows = rows.add_column(MADE, [names[number] for number in rows[label]])
         reading = {**reading, "text_columns": [MADE]}
     task = task_named(arguments.task)
     loaded = load_model(arguments, allow_new_weights=False)
     processor = task.load_processor(arguments, loaded.config)
+    prompts = tuple(prompts) or (prompt_of(loaded.config, processor.tokenizer),)
     ready = prepare(rows, loaded.config, processor, **reading)
     measure = PairMetrics(loaded, processor.tokenizer, names, prompts, reading.get("max_length"))
     with tempfile.TemporaryDirectory() as scratch:

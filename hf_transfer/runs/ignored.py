@@ -65,7 +65,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "transfer_probes": (reads_labels_or_domains, UNLABELLED),
     "probe_patience": (reads_labels_or_domains, UNLABELLED),
     "dat": (reads_no_single_source, ONE_DOMAIN),
-    "prompts": (is_not_read("prompts"), "the task zero-shot-image-classification"),
+    "prompts": (is_not_read("prompts"), "the tasks zero-shot- and prompted-image-classification"),
     "pixels": (is_not_read("pixels"), "the tasks causal-image-modeling and masked-pixel-modeling"),
     "block_size": (is_not_read("block_size"), PRETRAINING),
     "pretraining": (is_not_read("pretraining"), f"{PRETRAINING}, and masked-time-series-modeling"),

@@ -30,6 +30,7 @@ PLACEHOLDERS = {
 BESIDE = {
     "b_tuning": {"objectives": {"b_tuning": {"ranking": "RANKING"}}},
     "bit_hyper_rule": {"hyper_rule": "bit"},
+    "coop": {"task": "prompted-image-classification"},
     "dat": {"dat": {"classifier": "FOLDER", "target": "TARGET"}},
     "hub_pathway": {"objectives": {"pathways": {}}},
     "knowledge_flow": {"converters": {"teacher_layers": {"checkpoints": ["FOLDER", "FOLDER"]}}},

@@ -29,7 +29,16 @@ from hf_transfer.modeling.anatomy import linear_heads
 from hf_transfer.modeling.detection_readouts import detection_heads
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.label_forms import DETECTION_HEADS
-from hf_transfer.modeling.two_towers import DUAL_ENCODER, TOWERS, check_tower, load_tower, named_towers, tower_config
+from hf_transfer.modeling.two_towers import (
+    DUAL_ENCODER,
+    TOWERS,
+    check_tower,
+    has_only_towers,
+    image_classifier,
+    load_tower,
+    named_towers,
+    tower_config,
+)
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.tasks import task_named
 from hf_transfer.tasks.arguments import ModelArguments
@@ -81,17 +90,7 @@ def load_model(
     else:
         adapter = local_adapter(arguments.model, arguments.revision)
         try:
-            if adapter is not None:
-                labels = labels or adapter_labels(adapter)
-            with_place = nullcontext(arguments.model) if adapter is None else loadable_adapter(adapter)
-            with with_place as place, without_loading_report():
-                model, report = loader.from_pretrained(
-                    place,
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                    **arguments.stored | ({} if adapter is None else {"revision": base_revision(adapter)}),
-                    **labels,
-                )
+            model, report = from_folder(arguments, adapter, loader, labels)
         except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
             reason = headless_kind(error) or error
             base = "" if adapter is None else f", an adapter of `{named_base(adapter)}`,"
@@ -105,6 +104,40 @@ def load_model(
             order_head(model, stored_class_names(arguments, adapter), class_names, arguments.model)
     model = convert_model(model, arguments.converters)
     return model if arguments.peft is None else with_adapter(model, arguments.peft, arguments.revision)
+
+
+def from_folder(
+    arguments: ModelArguments, adapter: Path | None, loader: Any, labels: Mapping[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A saved model, and what `from_pretrained` reports of it.
+
+    Args:
+        arguments: which.
+        adapter: its folder, where it is an adapter.
+        loader: the Auto class.
+        labels: fields of the configuration that say what the head predicts; those that it was saved with when empty.
+
+    Raises:
+        ValueError: as `from_pretrained`; or an adapter is asked for of the image tower of a model with two.
+    """
+    if adapter is None and has_only_towers(arguments.model, loader, **arguments.stored):
+        if arguments.peft is not None:
+            raise ValueError(
+                "its image tower alone gets the head, and a `peft` adapter would name the whole model as its base: "
+                "adapt without `peft` first, or by the task prompted-image-classification."
+            )
+        return image_classifier(arguments.model, loader, labels, **arguments.stored)
+    if adapter is not None:
+        labels = labels or adapter_labels(adapter)
+    with_place = nullcontext(arguments.model) if adapter is None else loadable_adapter(adapter)
+    with with_place as place, without_loading_report():
+        return loader.from_pretrained(
+            place,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **arguments.stored | ({} if adapter is None else {"revision": base_revision(adapter)}),
+            **labels,
+        )
 
 
 def stored_class_names(arguments: ModelArguments, adapter: Path | None) -> list[str]:

@@ -24,12 +24,14 @@ from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.prepared_streams import PreparedStream
 from hf_transfer.data.stream_files import load_stream
 from hf_transfer.data.tagged_words import holds_tagged_words
+from hf_transfer.hub import adapter_class_names
 from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
 from hf_transfer.runs.models import base_revision, new_config
 from hf_transfer.runs.stream_data import check_streaming
 from hf_transfer.tasks import MAIN_TASKS, TASKS, Task
+from hf_transfer.tasks.prompted_image_classification import PromptedImageClassification
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
@@ -49,7 +51,8 @@ def with_task(experiment: Experiment, pretraining: bool = False) -> Experiment:
     model_args, data_args = experiment.model, experiment.data
     check_streaming(experiment)
     if model_args.task is not None:
-        return experiment
+        adapted_as = None if pretraining or model_args.task not in TASKS else TASKS[model_args.task].adapted_as
+        return experiment if adapted_as is None else experiment._replace(model=replace(model_args, task=adapted_as))
 
     def rows() -> Dataset:
         own = {"config": data_args.dataset_config, "options": data_args.dataset_options}
@@ -75,6 +78,8 @@ def find_task(
     if pretraining and has_two_towers(config) and are_pairs(rows()):
         return ZeroShotImageClassification.name
     kinds = set(MAIN_TASKS) if config is None else kinds_of(config)
+    if not pretraining and not kinds and has_two_towers(config):
+        return PromptedImageClassification.name
     if data_args is not None and (data_args.trajectories or data_args.dataset == "trajectories"):
         kinds &= {"trajectory"}
     data = rows() if len(kinds) > 1 or (pretraining and kinds) else None
@@ -123,7 +128,8 @@ def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]
         return remembering
     saved_as = adapted_class(model_args) or (getattr(config, "architectures", None) or [""])[0]
     if has_two_towers(config) and saved_as.endswith("Model"):
-        return ZeroShotImageClassification.name
+        is_adapted = is_adapter(Path(model_args.model)) and adapter_class_names(model_args.model) is not None
+        return PromptedImageClassification.name if is_adapted else ZeroShotImageClassification.name
     if config is not None and language_task(config) == "text-generation":
         return "text-generation"
     return head_task(config, saved_as) or find_task(model_args, rows)

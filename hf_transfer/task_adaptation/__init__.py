@@ -20,6 +20,7 @@ SCHEDULES = {
 """Schedules of learning rates and frozen layers, by name."""
 
 CONVERTERS = {
+    "coop": "hf_transfer.task_adaptation.coop:convert",
     "stoch_norm": "hf_transfer.task_adaptation.stoch_norm:convert",
 }
 """Changes of the model, by name as "module:function"; see hf_transfer/training/converters.py."""

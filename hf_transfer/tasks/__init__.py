@@ -12,6 +12,7 @@ from hf_transfer.tasks.masked_image_modeling import MaskedImageModeling
 from hf_transfer.tasks.object_detection import ObjectDetection
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
 from hf_transfer.tasks.pixels import CausalImageModeling, MaskedPixelModeling
+from hf_transfer.tasks.prompted_image_classification import PromptedImageClassification
 from hf_transfer.tasks.question_answering import QuestionAnswering
 from hf_transfer.tasks.task import Task
 from hf_transfer.tasks.text2text_generation import Text2TextGeneration
@@ -54,6 +55,7 @@ TASKS: dict[str, Task] = {
         NextStepPrediction(),
         TrajectoryPretraining(),
         ZeroShotImageClassification(),
+        PromptedImageClassification(),
     )
 }
 """Name -> task."""

@@ -42,6 +42,7 @@ class ZeroShotImageClassification(Task):
     auto_class = "AutoModel"
     reads_labels = False
     keeps_labels = True
+    adapted_as = "prompted-image-classification"
     own_arguments = TextTask.own_arguments | {"prompts"}
     pretrainer = PairsTrainer
 

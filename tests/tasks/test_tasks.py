@@ -39,6 +39,7 @@ def test_a_task_is_there_once_under_its_own_name():
         "audio-classification",
         "time-series-classification",
         "time-series-forecasting",
+        "prompted-image-classification",
     ]
 
 
@@ -70,7 +71,7 @@ def test_only_pretraining_on_text_reads_blocks_and_only_trajectories_their_setti
         *LANGUAGE,
         "zero-shot-image-classification",
     ]
-    assert readers["prompts"] == ["zero-shot-image-classification"]
+    assert readers["prompts"] == ["zero-shot-image-classification", "prompted-image-classification"]
 
 
 @pytest.mark.parametrize(

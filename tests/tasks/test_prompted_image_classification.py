@@ -1,0 +1,131 @@
+"""Adaptation of models with two towers by texts of classes, from the arguments to the saved folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import DatasetDict
+from huggingface_hub import ModelCard
+from transformers import AutoModel, ViTForImageClassification
+
+from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.predict import predict_rows
+from hf_transfer.runs.task import with_task
+from tests.pretraining import pairs
+from tests.runs.folders import QUICK
+
+COOP = {"converters": {"coop": {"context": 2}}}
+METRICS = {"loss", "accuracy", "macro_f1"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    """Pictures of digits with named classes and no text, in two domains, and models with two towers."""
+    folder = tmp_path_factory.mktemp("saved")
+    rows = pairs.captioned(0, 120, labelled=True).remove_columns("caption")
+    DatasetDict(train=rows.select(range(80)), test=rows.select(range(80, 120))).save_to_disk(folder / "digits")
+    rows.select(range(40, 80)).save_to_disk(folder / "target")
+    pairs.captioned(80, 120, labelled=True).save_to_disk(folder / "captioned")
+    for name, make in pairs.MODELS.items():
+        make().save_pretrained(folder / name)
+        pairs.processor().save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def adapt(saved, tmp_path, monkeypatch):
+    """Runs with these settings in a folder of its own in which the saved things have their bare names."""
+    for item in saved.iterdir():
+        (tmp_path / item.name).symlink_to(item)
+    monkeypatch.chdir(tmp_path)
+
+    def run(**settings):
+        settings = {
+            "model": "dual_encoder",
+            "dataset": "digits",
+            "learning_rate": 1e-2,
+            "output_dir": "out",
+            **settings,
+        }
+        Path("run.yaml").write_text(yaml.safe_dump(settings))
+        return run_adaptation(parse_arguments(["run.yaml", *QUICK]))
+
+    return run
+
+
+def test_a_learnt_context_from_few_labels_to_evaluation(adapt):
+    metrics = adapt(**COOP, labels_per_class=2)
+    assert metrics.keys() >= METRICS
+    config = json.loads(Path("out/model/adapter_config.json").read_text())
+    assert config["peft_type"] == "TRAINABLE_TOKENS" and len(config["token_indices"]) == 2
+    assert Path("out/model/adapter_model.safetensors").stat().st_size < 1000
+    measured = run_evaluation("out/model", "digits")
+    assert measured["accuracy"] == metrics["accuracy"]
+    zero_shot = run_evaluation("out/model", "captioned", task="zero-shot-image-classification")
+    assert zero_shot["zero_shot_accuracy"] == pytest.approx(metrics["accuracy"])
+    assert zero_shot.keys() >= {"image_to_text_recall_1", "text_to_image_recall_5"}
+    found = predict_rows("out/model", "target")
+    assert set(found.columns["prediction"]) <= set(pairs.NAMES) and found.rows == 40
+    card = ModelCard.load("out/model/README.md")
+    assert card.data.pipeline_tag == "zero-shot-image-classification" and "2109.01134" in card.text
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_other_models_are_trained_whole_and_know_their_texts(adapt, name):
+    metrics = adapt(model=name, task="zero-shot-image-classification", prompts=["the number {}"])
+    assert AutoModel.from_pretrained("out/model").config.class_prompt == "the number {}"
+    measured = run_evaluation("out/model", "digits")
+    assert measured.keys() >= METRICS and measured["accuracy"] == metrics["accuracy"]
+
+
+def test_the_image_side_is_adapted_to_a_domain(adapt):
+    settings = {
+        "target_dataset": "target",
+        "objectives": {"cdan": {}, "mcc": {}},
+        "converters": {},
+        "test_dataset": "digits",
+    }
+    metrics = adapt(**settings, test_split="test")
+    assert METRICS - {"loss"} <= metrics.keys()
+    adapted, start = (AutoModel.from_pretrained(name).state_dict() for name in ("out/model", "dual_encoder"))
+    moved = {key for key, value in adapted.items() if not value.equal(start[key])}
+    assert any(key.startswith("vision_model") for key in moved)
+
+
+def test_the_image_tower_alone_under_a_linear_head(adapt):
+    metrics = adapt(task="image-classification", backbone_freeze_ratio=1.0)
+    assert "accuracy" in metrics
+    model = ViTForImageClassification.from_pretrained("out/model")
+    tower = AutoModel.from_pretrained("dual_encoder").vision_model.state_dict()
+    assert all(value.equal(tower[key]) for key, value in model.vit.state_dict().items())
+    with pytest.raises(ValueError, match="its image tower alone gets the head, and a `peft` adapter"):
+        adapt(task="image-classification", peft={"peft_type": "LORA", "target_modules": "all-linear"}, overwrite=True)
+
+
+def test_the_task_is_told_from_the_model(adapt):
+    adapt(output_dir="first")
+    for settings in ({}, {"task": "zero-shot-image-classification"}):
+        experiment = parse_arguments(["run.yaml"], **settings)
+        assert with_task(experiment).model.task == "prompted-image-classification"
+
+
+WRONG = {
+    "both": ({**COOP, "prompts": ["a {}"]}, "`prompts` are what the converter `coop` learns"),
+    "several": ({"prompts": ["a {}", "the {}"]}, "a class is one text in training, got 2"),
+    "random weights": (
+        {"model": None, "architecture": {"model_type": "clip"}, "task": "zero-shot-image-classification"},
+        "start from a saved `model`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_go_together_is_refused_before_training(adapt, case):
+    settings, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        adapt(**settings)
