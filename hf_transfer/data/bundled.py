@@ -259,9 +259,10 @@ def _load_elsewhere(name: str, config: str | None) -> Dataset | DatasetDict:
     if path.is_dir() or path.suffix in FILE_FORMATS:
         try:
             return _load_here(path)
-        except (DatasetGenerationError, ValueError, IndexError) as error:
-            # `datasets` finds no first table in a saved folder without rows, and calls an empty file's split unknown.
-            has_no_rows = isinstance(error, IndexError) or "corresponds to no data" in str(error)
+        except (DatasetGenerationError, ValueError, IndexError, StopIteration) as error:
+            # `datasets` finds no first table in a saved folder without rows, no first line in an empty json file, and
+            # calls the split of another empty file unknown.
+            has_no_rows = isinstance(error, IndexError | StopIteration) or "corresponds to no data" in str(error)
             reason = "it has no rows" if has_no_rows else error.__cause__ or error
             raise ValueError(f"cannot read `{name}`: {reason}.") from error
     try:

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from hf_transfer.data.checks import LABEL_COLUMNS
+from hf_transfer.data.class_names import number_words
 from hf_transfer.data.holes import row_name
 from hf_transfer.data.image_folders import folders_of_files
 from hf_transfer.data.optional import import_optional
@@ -47,7 +48,7 @@ def load_sounds(folder: Path) -> DatasetDict:
         rows: dict[str, list] = {"audio": [{"bytes": None, "path": path} for path in paths]}
         if has_classes:
             rows["label"] = [Path(path).parent.name for path in paths]
-        splits[split] = Dataset.from_dict(rows).cast_column("audio", Audio(decode=False))
+        splits[split] = number_words(Dataset.from_dict(rows)).cast_column("audio", Audio(decode=False))
     return DatasetDict(splits)
 
 
@@ -75,7 +76,7 @@ def read_sound(cell: Mapping[str, Any] | None, rate: int, name: str) -> np.ndarr
     try:
         samples, own = soundfile.read(BytesIO(content) if content else path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
-        raise ValueError(f"{name} cannot be read as a sound: {error}.") from error
+        raise ValueError(f"{name} cannot be read as a sound: {str(error).rstrip('.')}.") from error
     one = samples.mean(axis=1)
     reason = None
     if len(one) == 0:

@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hf_transfer.models.revisions import is_on_hub
-
 from hf_transfer.core.problem_types import are_made_up as are_made_up
+from hf_transfer.models.revisions import is_on_hub
 
 logger = logging.getLogger(__name__)
 

@@ -202,6 +202,7 @@ def load_data(
             train, test, held_out = _held_out(train, arguments, seed, task, "training")
     rest = None
     if arguments.labels_per_class is not None:
+        check_has_classes(kind)
         rows = arguments.test_rows if test is None and arguments.test_rows else 0
         split = scarce_split(train.add_column(ROW, list(range(len(train)))), arguments.labels_per_class, rows, seed)
         held_out = tuple(split["test"][ROW]) if rows else held_out
@@ -214,6 +215,15 @@ def load_data(
         target = without_labels(target)  # nor are its files read
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
     return RunData(train, target, test, held_out, kind, rest)
+
+
+def check_has_classes(kind: LabelKind | None) -> None:
+    """Raises ValueError where rows have no single class each, of which a few could be drawn."""
+    if kind is not None and kind.problem_type != SINGLE_LABEL:
+        raise ValueError(
+            f"`labels_per_class` draws rows of each class, and these labels are {kind.problem_type}: leave it out; "
+            "`max_samples` trains on fewer rows."
+        )
 
 
 def _named_test(

@@ -83,6 +83,11 @@ class TimeSeriesForecasting(Task):
             return with_flat_future(rows, role)
         if PAST in rows.column_names:
             return rows
+        if arguments.label_column is not None:
+            raise ValueError(
+                "the labels of a table of steps are its own next steps: leave `label_column` out; `forecasting: "
+                "{columns: [...]}` names channels."
+            )
         if role.startswith("prediction"):
             return last_windows(rows, arguments.forecasting, role)
         return windows_of(rows, arguments.forecasting, role)

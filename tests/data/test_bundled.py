@@ -83,3 +83,10 @@ def test_options_are_for_bundled_sets_that_have_them(tmp_path):
         load(str(tmp_path), options={"size": 3})
     with pytest.raises(ValueError, match="`dataset_config` is for Hub datasets"):
         load("optical_digits", config="plain")
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.csv"])
+def test_an_empty_file_has_no_rows(tmp_path, name):
+    (tmp_path / name).write_text("")
+    with pytest.raises(ValueError, match=f"cannot read `.*{name}`: it has no rows"):
+        load(str(tmp_path / name))

@@ -56,7 +56,7 @@ def test_what_holds_nothing_is_named(tmp_path, samples, message):
 
 def test_what_is_no_sound_is_named(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"no sound")
-    with pytest.raises(ValueError, match=r"row 3 \(`.*a.wav`\) cannot be read as a sound"):
+    with pytest.raises(ValueError, match=r"row 3 \(`.*a.wav`\) cannot be read as a sound: .*[^.]\.$"):
         read_sound(cell(tmp_path / "a.wav"), RATE, "row 3")
     with pytest.raises(ValueError, match="row 3 is empty"):
         read_sound(None, RATE, "row 3")
@@ -87,7 +87,8 @@ def test_spectrograms_are_made_once(tmp_path):
 
 def test_folders_are_classes_and_splits(tmp_path):
     rows = load(str(write_folder(tmp_path / "flat", count=2)))
-    assert sorted(rows["label"]) == ["high", "high", "low", "low"] and rows.features["audio"] == Audio(decode=False)
+    assert sorted(rows["label"]) == [0, 0, 1, 1] and rows.features["audio"] == Audio(decode=False)
+    assert rows.features["label"].names == ["high", "low"], "so that two domains are compared by their folders"
     for split in ("train", "test"):
         write_folder(tmp_path / "splits" / split, count=1)
     assert {name: len(one) for name, one in load_splits(str(tmp_path / "splits")).items()} == {"train": 2, "test": 2}

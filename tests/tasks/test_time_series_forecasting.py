@@ -110,6 +110,11 @@ def test_a_table_of_steps_is_cut_into_windows(place):
         ),
         (["--forecasting", "{context_length: 8, prediction_length: 4, columns: [day]}"], r"\['day'\] hold numbers"),
         (["--forecasting", STEPS, "--test_rows", "27"], "29 windows: 27 held out and the 3 that overlap"),
+        (
+            ["--forecasting", STEPS, "--labels_per_class", "2"],
+            "`labels_per_class` draws rows of each class, and these",
+        ),
+        (["--forecasting", STEPS, "--label_column", "a"], "leave `label_column` out; `forecasting: {columns:"),
         (["--problem_type", "regression", "--max_length", "4"], "`max_length` = 4 would be ignored"),
     ],
 )
