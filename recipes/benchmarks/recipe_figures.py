@@ -40,20 +40,23 @@ LARGE = re.compile(r"_paper$|^flowformer_(small|base)_|^streamed_")
 """Names of recipes of a size that is not run here, or of data that are not bundled."""
 SHOWN = (
     "few_shot_accuracy",
+    "zero_shot_accuracy",
+    "entity_f1",
     "accuracy",
     "mean_iou",
     "map",
-    "pck",
+    "pck_10",
     "f1",
-    "normalized_score",
+    "normalised_score",
+    "mean_squared_error",
     "mean_absolute_error",
-    "mse",
-    "r2",
+    "r_squared",
     "perplexity",
     "loss",
 )
-"""The metrics of a recipe's line, the first that it has; a probe's accuracies stand before `loss`."""
-PERCENT = ("accuracy", "mean_iou", "map", "pck", "f1", "knn", "linear_probe", "ridge", "score")
+"""The metrics of a recipe's line, the first that it has; what FURTHER names is told with it, in place of `loss`."""
+FURTHER = ("_linear_probe", "_knn", "image_to_text_recall_5")
+PERCENT = ("accuracy", "mean_iou", "map", "pck_10", "f1", "knn", "linear_probe", "recall_5")
 WIDTH = 120
 MARK = "# Figures, "
 PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")
@@ -168,7 +171,7 @@ def train(cell: Cell, runs_dir: Path, report_only: bool = False) -> dict[str, An
 
 def shown_metrics(metrics: Mapping[str, float]) -> list[str]:
     """Those that a recipe's line tells."""
-    probes = [name for name in metrics if name.endswith(("_linear_probe", "_knn"))]
+    probes = [name for name in metrics if name.endswith(FURTHER)]
     first = [name for name in SHOWN if name in metrics][:1]
     return [*(first if first not in ([], ["loss"]) else []), *probes] or first
 

@@ -15,7 +15,6 @@ QUIET = {"logging_steps": 1000, "disable_tqdm": True}
 MASKS = {**read_yaml(RECIPES / "base" / "emoji_masks_shift.yaml"), **QUIET}
 BOXES = {**read_yaml(RECIPES / "base" / "emoji_boxes_shift.yaml"), **QUIET}
 POINTS = {**read_yaml(RECIPES / "emoji_points_regda.yaml"), **QUIET}
-MOVED = {"augmentation": {"shift": 0.1, "zoom": 0.2}}
 FEW = {"dataset_options": {"vendor": "twitter", "background": 1}, "max_steps": 300, "per_device_train_batch_size": 16}
 PLACES = {"google": 0, "twitter": 1}
 """On which photograph a vendor's emoji are pasted."""
@@ -53,7 +52,7 @@ def settings_of(source: str, target: str) -> dict[str, Setting]:
         f"boxes_{source}_to_{target}": Setting(
             f"{shift}64x64 pixels, three kinds; a YOLOS of 0.5 million random weights, 2,000 steps of "
             "16 + 16 scenes, shifted and zoomed; 300 test scenes of the target.",
-            {**between(BOXES, source, target), **MOVED},
+            between(BOXES, source, target),
             {
                 "source_only": {"objectives": {}},
                 "dann_pictures": {**warm(dann=weak), "readout": "pictures"},
