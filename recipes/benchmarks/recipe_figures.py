@@ -36,8 +36,8 @@ from hf_transfer.runs.arguments import parse_arguments, read_yaml
 RECIPES = Path(__file__).resolve().parent.parent
 FOLDERS = ("pretraining", "task_adaptation", "multi_model", "domain_adaptation", "tasks", "flowformer")
 RUNS = {"adapt": run_adaptation, "pretrain": run_pretraining}
-LARGE = re.compile(r"_paper$|^flowformer_(small|base)_|^streamed_")
-"""Names of recipes of a size that is not run here, or of data that are not bundled."""
+LARGE = re.compile(r"_paper$|^flowformer_(small|base)_")
+"""Names of recipes of a size that is not run here."""
 SHOWN = (
     "few_shot_accuracy",
     "zero_shot_accuracy",
