@@ -35,8 +35,12 @@ os.environ.pop("HF_HUB_CACHE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait slow every other process down
 
+import matplotlib.figure  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+
+SAVEFIG = matplotlib.figure.Figure.savefig
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
@@ -99,13 +103,33 @@ def frozen_heap():
     gc.unfreeze()
 
 
-@pytest.fixture
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rankings are saved without figures, which take longer to draw than tiny models to rank."""
-    from hf_transfer.ranking import ranking
+@pytest.fixture(scope="session", autouse=True)
+def little_drawn_and_fitted():
+    """Figures are blank, and hypotheses of validators are fitted in few steps: both take longer than tiny models to
+    train. A test that looks at them asks for `drawn` or `fitted`.
+    """
+    from hf_transfer.functional import hypotheses
 
-    for name in ("plot_ranking", "plot_layers"):
-        monkeypatch.setattr(ranking, name, lambda rows, score, path: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "matplotlib.figure.Figure.savefig", lambda figure, path, **_: Image.new("L", (200, 200)).save(path)
+        )
+        patch.setattr(hypotheses, "STEPS", 5)
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", SAVEFIG)
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hypotheses are fitted as long as a user's."""
+    from hf_transfer.functional import hypotheses
+
+    monkeypatch.setattr(hypotheses, "STEPS", 200)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Short trainings that come out alike on one process and on two. `test_distributed.py` runs them both ways.
 
-ACCELERATE_USE_CPU=true python -m tests.distributed_runs OUTPUT_FOLDER
+ACCELERATE_USE_CPU=true python -m tests.distributed_runs OUTPUT_FOLDER NAME...
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -348,10 +348,12 @@ def print_few_shot(folder: Path, batch_size: int) -> None:
     (folder / f"printed_by_{state.process_index}").write_text(printed.getvalue())
 
 
-def run(folder: Path, batch_size: int, resumed: tuple[str, ...] = ()) -> dict[str, dict[str, torch.Tensor]]:
-    """The final state of every run, and that of some of them resumed from their middle as well."""
+def run(
+    folder: Path, batch_size: int, names: Sequence[str], resumed: Sequence[str] = ()
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The final state of these runs, and that of some of them resumed from their middle as well."""
     ends, losses, moved, reopened = {}, {}, {}, None
-    made = makers()
+    made = {name: make for name, make in makers().items() if name in names}
     for name, make in made.items():
         trainer = make(folder / name, batch_size)
         start = backbone_in_training(trainer)
@@ -387,8 +389,8 @@ def backbone_in_training(trainer: TransferTrainer) -> dict[str, torch.Tensor]:
     }
 
 
-def run_as_one_of_two(folder: Path) -> None:
-    ends = run(folder, batch_size=8, resumed=RESUMED)
+def run_as_one_of_two(folder: Path, names: Sequence[str]) -> None:
+    ends = run(folder, 8, names, resumed=[name for name in RESUMED if name in names])
     torch.save(ends, folder / f"rank_{dist.get_rank()}.pt")
     dist.barrier()
     dist.destroy_process_group()
@@ -397,4 +399,4 @@ def run_as_one_of_two(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     # two copies of this process: what it imported is imported once
-    debug_launcher(run_as_one_of_two, (Path(sys.argv[1]),), num_processes=2)
+    debug_launcher(run_as_one_of_two, (Path(sys.argv[1]), sys.argv[2:]), num_processes=2)

@@ -107,6 +107,7 @@ def environment(tmp_path: Path, wheels: Path) -> Environment:
     return Environment(tmp_path / "environment", wheels)
 
 
+@pytest.mark.slow
 def test_old_then_ours_warns_then_breaks_when_the_old_one_goes_and_can_be_repaired(environment: Environment) -> None:
     environment.install("hf_transfer")
     environment.install(collision.OURS)

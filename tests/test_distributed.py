@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,38 +12,57 @@ import torch
 from safetensors.torch import load_file
 
 from tests import distributed_runs
+from tests.marks import slow
 
 TUNED = list(distributed_runs.TUNED)
-NAMES = ["cross_entropy", "adversarial", "whole_batch", "accumulated", "alternating", "thawing", "measured"]
-NAMES += ["bi_tuning", "taught", "zoo_tuning", "pathways", "streamed", "maml", "label_sets"]
-NAMES += [*TUNED, *distributed_runs.SELF_SUPERVISED, *distributed_runs.TEXTS, *distributed_runs.PARTS]
-NAMES += distributed_runs.SERIES
+CORE = ["cross_entropy", "adversarial", "whole_batch", "alternating", "bi_tuning", "pathways", "streamed", "maml"]
+CORE += [*TUNED, "moco", "simclr", "spans", "tokens"]
+FURTHER = sorted(set(distributed_runs.makers()) - set(CORE))
+NAMES = [*CORE, *(slow(name) for name in FURTHER)]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
+def runs(tmp_path_factory):
+    """From CORE or FURTHER to what they end in: see `two` and `one`."""
+
+    @cache
+    def ends(names: tuple[str, ...]):
+        folder = tmp_path_factory.mktemp("two")
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.distributed_runs", str(folder), *names],
+            cwd=Path(__file__).parents[1],
+            # a command that is not told `use_cpu` takes it from there
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-5000:]
+        first, second = (torch.load(folder / f"rank_{rank}.pt") for rank in (0, 1))
+        alone = tmp_path_factory.mktemp("one")
+        states = distributed_runs.run(alone, 16, names)
+        facts = [json.loads((one / "facts.json").read_text()) for one in (folder, alone)]
+        return (first, second, facts[0], folder), (states, facts[1])
+
+    return ends
+
+
+@pytest.fixture
+def of_this_test(runs, request):
+    further = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name") in FURTHER
+    return runs(tuple(FURTHER if further else CORE))
+
+
+@pytest.fixture
+def two(of_this_test):
     """(states of the first process, states of the second, facts, folder) of the runs on two processes."""
-    folder = tmp_path_factory.mktemp("two")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.distributed_runs", str(folder)],
-        cwd=Path(__file__).parents[1],
-        # a command that is not told `use_cpu` takes it from there
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    first, second = (torch.load(folder / f"rank_{rank}.pt") for rank in (0, 1))
-    return first, second, json.loads((folder / "facts.json").read_text()), folder
+    return of_this_test[0]
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
+@pytest.fixture
+def one(of_this_test):
     """(states, facts) of the same runs on this process, with twice the batch."""
-    folder = tmp_path_factory.mktemp("one")
-    ends = distributed_runs.run(folder, batch_size=16)
-    return ends, json.loads((folder / "facts.json").read_text())
+    return of_this_test[1]
 
 
 def test_there_are_two_processes(two, one):

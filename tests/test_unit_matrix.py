@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from hf_transfer.core.objective import AlternatingObjective
 from hf_transfer.training.objectives import REGISTRY, objective_class
 from hf_transfer.training.trainer import TransferTrainer
+from tests.marks import slow
 from tests.test_methods import keywords_for
 from tests.test_units import config, setting
 from tests.training.test_trainer import assert_same, state_of
@@ -73,7 +74,7 @@ def test_it_trains_and_a_resumed_run_equals_a_straight_one(name, units, tmp_path
     assert_same(state_of(resumed), state_of(straight), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("name", "units"), ROWS)
+@pytest.mark.parametrize(("name", "units"), [row if row[1] == "tokens" else slow(*row) for row in ROWS])
 def test_it_composes_with_lora(name, units, tmp_path):
     trainer = make(name, units, tmp_path, lora=True, max_steps=1)
     start = {key: value.clone() for key, value in trainer.adapted_model.named_parameters()}

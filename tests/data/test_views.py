@@ -12,6 +12,7 @@ from hf_transfer.data.views import AUGMENTATIONS, ViewCollator, make_augmentatio
 from hf_transfer.data.visits import VISIT_COLUMN, Visit
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
+from tests.marks import slow
 
 VIEWS = ViewCollator(default_data_collator, ImageAugmentation())
 
@@ -124,7 +125,7 @@ def test_the_padding_of_a_series_stays_and_changes_no_step():
     assert not batch["past_values"][0, 5:].any()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, slow(2)])
 def test_every_epoch_shows_a_row_anew_at_any_batch_size(tmp_path, digits, workers):
     """Four rows, three epochs: twelve different pictures, and the same ones in batches of one and of four."""
     shown = {}
@@ -137,7 +138,7 @@ def test_every_epoch_shows_a_row_anew_at_any_batch_size(tmp_path, digits, worker
     assert torch.equal(shown[1], shown[4])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, slow(2)])
 def test_a_resumed_run_sees_the_views_of_a_straight_one(tmp_path, digits, workers):
     few = digits.select(range(24))  # three steps an epoch: the fifth is in the second
     settings = {"dataloader_num_workers": workers, "max_steps": 5}

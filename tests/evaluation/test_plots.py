@@ -13,6 +13,8 @@ from hf_transfer.evaluation.plots import (
     plot_losses,
 )
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 HISTORY = [
     {"step": 1, "loss": 2.0, "loss_task": 1.5, "learning_rate": 0.1},
     {"step": 1, "eval_loss": 9.0},

@@ -3,6 +3,8 @@ import torch
 
 from hf_transfer.functional.hypotheses import fit, perceptron, standardised
 
+pytestmark = pytest.mark.usefixtures("fitted")
+
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)

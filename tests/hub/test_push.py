@@ -42,6 +42,7 @@ def sent(hub, method: str, part: str) -> list[str]:
     return [asked["path"] for asked in hub.requests if asked["method"] == method and part in asked["path"]]
 
 
+@pytest.mark.slow
 def test_a_model_and_one_of_our_architecture_arrive_and_load_in_a_fresh_process(
     hub, tiny_model: Path, tmp_path: Path
 ) -> None:

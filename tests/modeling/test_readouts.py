@@ -19,8 +19,9 @@ from tests import tiny
 
 
 def segformer() -> SegformerForSemanticSegmentation:
-    sizes = {"hidden_sizes": [8, 8, 8, 8], "depths": [1] * 4, "decoder_hidden_size": 8, "num_attention_heads": [1] * 4}
-    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=4, **sizes)).eval()
+    sizes = {"num_encoder_blocks": 2, "hidden_sizes": [8, 8], "depths": [1, 1], "num_attention_heads": [1, 1]}
+    sizes |= {"sr_ratios": [4, 2], "patch_sizes": [7, 3], "strides": [4, 2], "mlp_ratios": [2, 2]}
+    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=4, decoder_hidden_size=8, **sizes)).eval()
 
 
 def tagger() -> BertForTokenClassification:

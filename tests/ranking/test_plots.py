@@ -1,10 +1,13 @@
 from dataclasses import replace
 
+import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
 from hf_transfer.ranking import RankingRow, Score
 from hf_transfer.ranking.plots import plot_layers, plot_ranking, short_name
+
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def make_rows(count):

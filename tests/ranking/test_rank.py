@@ -85,7 +85,6 @@ def test_a_further_score_that_fails_is_a_note(zoo, digits):
         rank([zoo / "vit0"], values, score=["trans_rate", "logme"])
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_random_weights_of_each_architecture_on_request(zoo, digits, tmp_path):
     models = [zoo / "vit0", zoo / "vit1", zoo / "mae"]
     ranking = rank(models, digits, random_baseline=True, output_dir=tmp_path, score="logme")
@@ -198,7 +197,6 @@ def test_out_of_memory_halves_the_batch(zoo, digits, monkeypatch):
         rank([zoo / "vit0"], digits)
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_an_interrupted_run_continues(zoo, digits, tmp_path, monkeypatch):
     models = [str(zoo / "vit0"), str(zoo / "vit1")]
     whole = rank(models, digits, output_dir=tmp_path)
@@ -259,7 +257,6 @@ class TestOverTheHub:
         assert "No column" in rows["lab/bert"].reason
         assert not list(tmp_path.glob("models--*"))
 
-    @pytest.mark.usefixtures("without_figures")
     def test_continues_without_downloading_again(self, hub, zoo, digits, tmp_path):
         hub.add_folder("lab/vit0", zoo / "vit0")
         options = {"cache_dir": str(tmp_path / "cache"), "output_dir": tmp_path / "out", "free_disk": True}

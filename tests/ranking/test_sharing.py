@@ -106,7 +106,6 @@ def rank_in_two_processes(models, dataset, target):
     assert len(again.rows) == 2
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_two_processes_with_models_of_their_own_give_the_ranking_of_one(zoo, digits, tmp_path, monkeypatch):
     models = [str(zoo / "vit0"), str(zoo / "vit1"), str(tmp_path / "absent")]
     options = {"batch_size": 64, "score": "logme", "random_baseline": True, "progress": False}

@@ -33,6 +33,7 @@ def pretrain(name: str, words: list[str]):
     return run_pretraining(parse_arguments([str(RECIPES / f"flowformer_{name}.yaml"), *words]))
 
 
+@pytest.mark.slow
 def test_the_folders_load_by_name_in_a_fresh_process(here):
     for name, words in (("tiny_mlm", TEXT), ("tiny_clm", TEXT), ("tiny_mae", IMAGES)):
         found = pretrain(name, words)

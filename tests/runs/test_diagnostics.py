@@ -9,6 +9,8 @@ from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from tests.runs.folders import QUICK
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 DOMAIN = ["--model", "vit", "--dataset", "digits", "--target_dataset", "more_digits", "--test_rows", "20", *QUICK]
 DOMAIN += ["--objectives", "{mcc: {}}", "--logging_steps", "1"]
 

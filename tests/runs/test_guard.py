@@ -190,6 +190,7 @@ def test_a_guard_costs_one_pass_more_which_is_the_picture_of_before(here, passes
     assert "source only and after" in Path("out/model/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_pass_has_a_bar_of_its_own_length(here, monkeypatch):
     bars = []
 

@@ -91,6 +91,7 @@ def test_ignoring_a_shift_changes_no_bit_and_the_guard_tells_it(here):
     assert "The training does not use them (`label_shift: ignore`)" in Path("out/model/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_guards_model_estimates_and_source_only_may_be_corrected(here, caplog):
     adapt("--output_dir", "reference")
     named = ["--source_only", "reference/model", "--keep_adapted", *CORRECT]

@@ -10,6 +10,7 @@ from transformers import AutoModel, AutoModelForImageClassification
 
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
+from tests.marks import slow
 from tests.runs.folders import ARCHITECTURE, QUICK
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "num_channels": 1}
@@ -40,7 +41,7 @@ def views(*names):
     return ["--task", "image-feature-extraction", "--objectives", json.dumps({name: SMALL[name] for name in names})]
 
 
-@pytest.mark.parametrize("kind", ["flowformer", "vit"])
+@pytest.mark.parametrize("kind", [slow("flowformer"), "vit"])
 def test_a_backbone_is_pre_trained_by_views_and_then_adapts(here, kind, capsys):
     metrics = pretrain(BACKBONES[kind], *views("simclr", "moco"), "--augmentation", "{views: small}")
     assert metrics.keys() == {"rank_me", "channel_spread"}
@@ -55,7 +56,7 @@ def test_a_backbone_is_pre_trained_by_views_and_then_adapts(here, kind, capsys):
     assert all(torch.equal(backbone.state_dict()[name], adapted[name]) for name in shared)
 
 
-@pytest.mark.parametrize("kind", ["resnet", "convnext"])
+@pytest.mark.parametrize("kind", ["resnet", slow("convnext")])
 def test_convolutional_backbones_are_read_too(here, kind):
     assert pretrain(BACKBONES[kind], *views("simclr"))["rank_me"] >= 1
     saved = AutoModel.from_pretrained("out/model")

@@ -9,8 +9,6 @@ from hf_transfer.ranking import Ranking
 from hf_transfer.runs.rank import run_ranking
 from tests.runs.folders import save_books
 
-pytestmark = pytest.mark.usefixtures("without_figures")
-
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):

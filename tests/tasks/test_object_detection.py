@@ -17,6 +17,7 @@ from hf_transfer.runs.predict import run_prediction
 from hf_transfer.runs.task import with_task
 from hf_transfer.tasks.object_detection import DetectionMetrics, of_one_size, scored_boxes
 from tests.drawings import CATEGORIES, scene_options
+from tests.marks import slow
 from tests.tasks.test_image_segmentation import experiment
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -89,7 +90,7 @@ def test_predictions_are_boxes(trained, coco, tmp_path, monkeypatch):
         assert row["prediction"] in CATEGORIES and 0 <= float(row["x"]) <= float(row["x"]) + float(row["width"]) <= 32
 
 
-@pytest.mark.parametrize(("readout", "more"), [(None, {"mcc": {}}), ("pictures", {})])
+@pytest.mark.parametrize(("readout", "more"), [(None, {"mcc": {}}), slow("pictures", {})])
 def test_queries_or_pictures_of_two_domains_are_aligned(readout, more, drawings, tmp_path):
     options = {name: scene_options(drawings, name) for name in ("google", "twitter")}
     run = detection(

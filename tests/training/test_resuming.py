@@ -9,6 +9,7 @@ import torch
 from hf_transfer.training.trainer import TransferTrainer, last_complete_checkpoint
 from hf_transfer.training.transfer_model import TransferModel
 from tests import tiny
+from tests.marks import slow
 from tests.training.test_trainer import ADVERSARIAL, Probe, assert_same, config, state_of
 
 
@@ -26,7 +27,16 @@ def straight_and_resumed(tmp_path, make, stop: int, **changes):
     return straight, resumed
 
 
-@pytest.mark.parametrize("name, stop", [("vit", 2), ("vit", 4), ("vit", 5), ("resnet", 5), ("flowformer", 5)])
+@pytest.mark.parametrize(
+    "name, stop",
+    [
+        ("vit", 2),
+        slow("vit", 4),
+        ("vit", 5),
+        slow("resnet", 5),
+        ("flowformer", 5),
+    ],
+)
 def test_a_resumed_run_equals_a_straight_one(tmp_path, digit_domains, name, stop):
     """32 rows a domain in batches of 8 + 8: epochs end after 4 steps, which the stops precede, meet and follow."""
 

@@ -25,6 +25,7 @@ from hf_transfer.data import (
 )
 from tests import tiny
 from tests.data.text_tokenizers import TEXTS, byte_level
+from tests.marks import slow
 
 VOCABULARY = 400
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -105,7 +106,7 @@ def test_it_learns_and_a_resumed_run_equals_a_straight_one(tmp_path, name):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name if name in ("masked", "spans") else slow(name) for name in CASES])
 def test_accumulated_steps_equal_one_step_of_the_joined_batch(tmp_path, name):
     """Every label counts the same, in whichever part of the batch it is; packed parts are no padded rows."""
     ends = []

@@ -4,6 +4,8 @@ import torch
 import hf_transfer.validators.dd as module
 from hf_transfer.validators.dd import dd, held_out_disparity
 
+pytestmark = pytest.mark.usefixtures("fitted")
+
 
 def clouds(shift, count=80, seed=0):
     """Source and target clouds in the plane, the target shifted along the second axis; the number is of the first."""

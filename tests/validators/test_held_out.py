@@ -5,6 +5,8 @@ from hf_transfer.functional.hypotheses import perceptron
 from hf_transfer.validators.held_out import held_out_supremum
 from hf_transfer.validators.rows import split_halves
 
+pytestmark = pytest.mark.usefixtures("fitted")
+
 
 def test_against_both_folds_written_out(monkeypatch):
     """Two steps of fitting f' on one half, and its gaps on the other."""

@@ -6,6 +6,8 @@ import torch
 import hf_transfer.validators.mdd as module
 from hf_transfer.validators.mdd import held_out_disparity, mdd
 
+pytestmark = pytest.mark.usefixtures("fitted")
+
 
 def clouds(shift, count=80, seed=0):
     """Source and target clouds in the plane, the target shifted along the second axis; f is the sign of the first."""

@@ -10,6 +10,7 @@ from hf_transfer.models.flowformer import flow_attention_bidirectional, flow_att
 from hf_transfer.models.flowformer.flow_attention import flow_attention, flow_attention_step, naive_flow_attention
 from hf_transfer.models.flowformer.flow_options import FEATURE_MAPS
 from hf_transfer.models.flowformer.flow_state import FlowState
+from tests.marks import slow
 
 LENGTHS = (1, 7, 63, 64, 65, 300)
 BOTH_FORMS = pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
@@ -378,7 +379,7 @@ def test_half_precision_state_is_kept_in_full():
 # compilers -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["naive", "bidirectional", "causal", "step"])
+@pytest.mark.parametrize("form", [*(slow(one) for one in ("naive", "step")), "bidirectional", "causal"])
 def test_compiles_without_graph_breaks(form):
     inputs, mask = make_inputs(70 if form != "step" else 1), make_mask(70 if form != "step" else 1)
     state = FlowState.zeros(2, 3, 8, 5, dtype=torch.float64)
@@ -407,6 +408,7 @@ def test_the_code_torch_compile_generates_is_right():
     assert_all_close(gradients(compiled, inputs), gradients(flow_attention, inputs))
 
 
+@pytest.mark.slow
 def test_compiled_causal_form_takes_any_length_without_recompiling():
     torch.compiler.reset()
     graphs = []
@@ -427,7 +429,7 @@ def test_compiled_causal_form_takes_any_length_without_recompiling():
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
+@pytest.mark.parametrize("masked", [slow(False), True], ids=["full", "masked"])
 def test_bidirectional_exports_with_free_batch_and_length(masked):
     class Attention(torch.nn.Module):
         def forward(self, query, key, value, mask=None):

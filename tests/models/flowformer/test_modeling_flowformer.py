@@ -10,6 +10,7 @@ from transformers import AutoModel
 
 import hf_transfer  # noqa: F401
 from hf_transfer.models.flowformer import FlowformerForSequenceClassification, FlowformerModel, flow_compatibility
+from tests.marks import slow
 from tests.models.flowformer.tiny import LENGTH, tiny_config, tiny_inputs
 
 MODALITIES = ["text", "image", "time_series", "trajectory"]
@@ -271,9 +272,9 @@ RIGHT_PADDING = torch.tensor([[1] * LENGTH, [1] * 4 + [0] * (LENGTH - 4)])
     ("modality", "fields"),
     [
         ("text", {"is_causal": True}),
-        ("time_series", BATCH_NORM),
-        pytest.param("image", {}, marks=pytest.mark.slow),
-        pytest.param("trajectory", {"is_causal": True}, marks=pytest.mark.slow),
+        slow("time_series", BATCH_NORM),
+        slow("image", {}),
+        slow("trajectory", {"is_causal": True}),
     ],
 )
 def test_the_whole_model_is_one_graph(modality, fields):
@@ -289,7 +290,10 @@ def test_the_whole_model_is_one_graph(modality, fields):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("modality", ["text", "image", pytest.param("time_series", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "modality",
+    [slow("text"), "image", slow("time_series")],
+)
 def test_the_bidirectional_model_exports(modality):
     model, inputs, shapes = model_of(modality), tiny_inputs(tiny_config(modality)), None
     other = tiny_inputs(model.config, batch=3, length=12, seed=1)

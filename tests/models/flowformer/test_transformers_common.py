@@ -24,11 +24,12 @@ from hf_transfer.models.flowformer import (
     FlowformerForTokenClassification,
     FlowformerModel,
 )
+from tests.marks import slow
 from tests.models.flowformer.tiny import BATCH, LENGTH, head_inputs, tiny_config, tiny_labels
 from tests.models.flowformer.transformers_tests import Unavailable, load_model_tester_mixin
 
 SLOW = ("image", "time_series")
-MODALITIES = ["text", *(pytest.param(one, marks=pytest.mark.slow) for one in SLOW)]
+MODALITIES = ["text", *(slow(one) for one in SLOW)]
 
 
 class Tester:
@@ -192,6 +193,7 @@ def cases() -> dict[str, type[unittest.TestCase]]:
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.slow
 def test_transformers_common(modality, cases, subtests):
     names = unittest.TestLoader().getTestCaseNames(cases[modality])
     assert len(names) > 50

@@ -117,6 +117,7 @@ def test_a_dry_run_says_where_the_hub_does_not_answer(here, hub, monkeypatch):
     assert estimate.minutes > 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_combinations_or_gives_a_bound(here, hub):
     combine = {"methods": ["b_tuning", "feature_distillation"], "top": 2}
     estimate = Lifecycle(changed(task={"methods": ["fine_tuning"]}, combine=combine)).dry_run()

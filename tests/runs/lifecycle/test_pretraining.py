@@ -108,6 +108,7 @@ def test_an_entry_of_no_steps_is_random_weights_and_an_encoder_has_no_head(here)
     assert encoder_of(described("vit", store), train, False, store, progress) == encoder
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_pre_training_and_measures_on_what_it_starts_from(here):
     entries = SUPERVISED, {**MASKED, "max_steps": 400}
     estimate = Lifecycle(changed(*entries)).dry_run()
