@@ -16,6 +16,7 @@ MASKS = {**read_yaml(RECIPES / "base" / "emoji_masks_shift.yaml"), **QUIET}
 BOXES = {**read_yaml(RECIPES / "base" / "emoji_boxes_shift.yaml"), **QUIET}
 POINTS = {**read_yaml(RECIPES / "emoji_points_regda.yaml"), **QUIET}
 FEW = {"dataset_options": {"vendor": "twitter", "background": 1}, "max_steps": 300, "per_device_train_batch_size": 16}
+MOVED = {"augmentation": {"shift": 0.1, "zoom": 0.2}}
 PLACES = {"google": 0, "twitter": 1}
 """On which photograph a vendor's emoji are pasted."""
 
