@@ -25,7 +25,7 @@ from hf_transfer.runs.lifecycle.candidates import by_name, find_candidates, pin_
 from hf_transfer.runs.lifecycle.dry_run import Estimate, estimate
 from hf_transfer.runs.lifecycle.encoders import encoder_of
 from hf_transfer.runs.lifecycle.outcome import Outcome
-from hf_transfer.runs.lifecycle.plan import Plan, read_plan
+from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan, read_plan
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.publish import push_chosen, save_chosen
 from hf_transfer.runs.lifecycle.report import write_report
@@ -153,7 +153,9 @@ class Lifecycle:
         self, store: Store, progress: Progress, rows: dict[str, Any]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The candidates that the plan pre-trains and their records; before that, whether the methods fit them."""
-        before = stand_ins(self.plan, store)
+        # of one architecture once: methods fit all of them or none
+        one_each = {str(one.get(ARCHITECTURE, one["name"])): one for one in reversed(stand_ins(self.plan, store))}
+        before = list(reversed(one_each.values()))
         if before:
             shown = {one["name"]: one["shown"] for one in before}
             place = Setting(self.plan, store, progress, rows, None, dict.fromkeys(shown), shown)

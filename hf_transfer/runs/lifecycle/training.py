@@ -20,6 +20,7 @@ from hf_transfer.core.task_metrics import METRICS
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import Experiment, parse_arguments
 from hf_transfer.runs.card import LOG_FILE
+from hf_transfer.runs.domain_report import NOT_COMPARED
 from hf_transfer.runs.lifecycle.outputs import outputs_on
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.store import Store
@@ -132,7 +133,8 @@ def recorded(training: Training, folder: Path, results: Mapping[str, Any], valid
         "model": str(model),
         "test": measured,
         "guard": results.get("guard"),
-        "warnings": results.get("warnings", []),
+        # source only stands in the plan's own table, whatever a single run would say
+        "warnings": [warning for warning in results.get("warnings", []) if warning != NOT_COMPARED],
     }
     losses = [[one["step"], one["loss"]] for one in log if "loss" in one]
     seconds = next((one["train_runtime"] for one in log if "train_runtime" in one), None)
