@@ -51,7 +51,7 @@ def settings_of(source: str, target: str) -> dict[str, Setting]:
             ("mean_iou", "mean_accuracy", "overall_accuracy"),
         ),
         f"boxes_{source}_to_{target}": Setting(
-            f"{shift}64x64 pixels, three kinds; a YOLOS of 0.5 million random weights, 2,000 steps of "
+            f"{shift}64x64 pixels, three kinds; an RT-DETR of 0.5 million random weights, 1,000 steps of "
             "16 + 16 scenes, shifted and zoomed; 300 test scenes of the target.",
             between(BOXES, source, target),
             {
@@ -82,7 +82,7 @@ def few_labels(count: int) -> dict[str, Setting]:
     """Masks, boxes and key points of `count` labelled pictures of Twitter's emoji, from models of Google's."""
     kinds = {
         "masks": ("a SegFormer", ("mean_iou", "mean_accuracy", "overall_accuracy")),
-        "boxes": ("a YOLOS", ("map", "map_50", "map_75")),
+        "boxes": ("an RT-DETR", ("map", "map_50", "map_75")),
         "points": ("heat maps on a small ResNet", ("pck_05", "pck_10", "mean_error")),
     }
     found = {}
