@@ -338,6 +338,7 @@ def collapse_gauges(folder: Path, batch_size: int) -> list[float]:
 def print_few_shot(folder: Path, batch_size: int) -> None:
     """Keep what `hf-transfer evaluate --few-shot` prints on this process, of an odd number of rows."""
     state, model, rows = PartialState(), folder / "model", folder / "rows"
+    torch.manual_seed(0)
     if state.is_main_process:
         save_image_model(model, tiny.vit(num_labels=2))
         save_digits(rows, 0, 63)

@@ -147,6 +147,7 @@ hf_transfer.download
     assert "# digits" in (Path(environment.python).parent / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_ours_then_old_imports_the_old_one_and_our_submodules_say_so(environment: Environment) -> None:
     environment.install(collision.OURS)
     environment.install("hf_transfer")

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -210,13 +209,3 @@ def test_no_file_is_called_by_what_it_is_not():
 
 def test_every_file_says_what_it_holds():
     assert each_file(lambda _, tree: ["no docstring"] if tree.body and ast.get_docstring(tree) is None else []) == []
-
-
-def test_a_trainer_imports_neither_rankings_nor_pictures():
-    """They took 48 MiB of every training."""
-    told = "import sys, hf_transfer.training.family_trainers; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", told], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
-    ).stdout
-    assert "hf_transfer.training.trainer" in loaded.split()
-    assert not {"matplotlib", "scipy.stats", "hf_transfer.ranking.scorer"} & set(loaded.split())

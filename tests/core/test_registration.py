@@ -20,6 +20,7 @@ assert "RESIDUAL" in [str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO
 assert "flowformer" in layers
 assert not any(isinstance(finder, Registrar) for finder in sys.meta_path)
 """
+TRAINER = "import hf_transfer.training.family_trainers; print(*sys.modules)"
 FILES = {
     "outer": "import ours_low",
     "ours_low": "import first\nVALUE = 1",
@@ -33,14 +34,20 @@ FILES = {
 
 
 def test_whoever_imports_transformers_and_peft_finds_ours():
-    """PEFT imports transformers in its own middle, and `model_anatomy`, which the tuners import, imports both."""
+    """PEFT imports transformers in its own middle, and `model_anatomy`, which the tuners import, imports both.
+
+    A trainer then loads neither rankings nor what draws: they took 48 MiB of every training.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", "import hf_transfer.modeling.anatomy" + CHECK],
+        [sys.executable, "-c", "import hf_transfer.modeling.anatomy" + CHECK + TRAINER],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    loaded = done.stdout.split()
+    assert "hf_transfer.training.trainer" in loaded
+    assert not {"matplotlib", "scipy.stats", "hf_transfer.ranking.scorer"} & set(loaded)
 
 
 @pytest.fixture

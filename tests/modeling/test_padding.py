@@ -5,6 +5,7 @@ from datasets import Dataset
 from transformers import FNetConfig, FNetModel
 
 from hf_transfer.ranking import rank_models
+from tests.marks import slow
 from tests.modeling.test_masks import speech_model
 
 
@@ -37,11 +38,11 @@ def scores_by_batch_size(folder, dataset, sizes=(1, 8, 40)):
     [
         ("Wav2Vec2", {"feat_extract_norm": "group"}),
         ("Wav2Vec2", {"feat_extract_norm": "layer", "do_stable_layer_norm": True}),
-        ("Hubert", {"feat_extract_norm": "layer"}),
-        ("WavLM", {"feat_extract_norm": "layer"}),
-        ("UniSpeech", {"feat_extract_norm": "group"}),
+        slow("Hubert", {"feat_extract_norm": "layer"}),
+        slow("WavLM", {"feat_extract_norm": "layer"}),
+        slow("UniSpeech", {"feat_extract_norm": "group"}),
         ("SEW", {"feat_extract_norm": "layer", "squeeze_factor": 2}),
-        ("Data2VecAudio", {"conv_pos_kernel_size": 5}),
+        slow("Data2VecAudio", {"conv_pos_kernel_size": 5}),
     ],
 )
 def test_the_batch_size_does_not_change_a_speech_models_score(waves, tmp_path, name, options):

@@ -99,6 +99,7 @@ def run_clean(cases: list[dict], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_head_loads_where_hf_transfer_is_not_installed(remote_code, tmp_path):
     heads = [(head, modality, tmp_path / head.__name__) for head, modality in HEADS_AND_MODALITIES]
     cases = [save_with_expectation(*head) for head in heads]

@@ -135,6 +135,7 @@ def test_a_narrow_terminal_has_fewer_columns_and_whole_names(ranking):
     assert "Left out for the width: seconds, P(> next)" in text
 
 
+@pytest.mark.usefixtures("drawn")
 def test_saved_and_loaded(ranking, tmp_path):
     folder = ranking.save(tmp_path / "deep" / "ranking")
     loaded = Ranking.load(folder)

@@ -30,6 +30,7 @@ from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.saving import read_results
 from hf_transfer.training.transfer_callback import TransferCallback
 from tests import tiny
+from tests.marks import slow
 from tests.runs.folders import ARCHITECTURE, QUICK, causal_lm, digits, masked_lm, save_books, save_text_model
 
 DIGITS = ["--model", "vit", "--dataset", "digits", "--test_rows", "20", *QUICK]
@@ -145,7 +146,7 @@ def test_numbers_are_predicted_and_their_errors_measured(here):
     assert config.num_labels == 1 and config.problem_type == "regression"
 
 
-@pytest.mark.parametrize("start", ["vit", "three", "headless", "flow"])
+@pytest.mark.parametrize("start", ["vit", slow("three"), slow("headless"), "flow"])
 def test_an_adapter_reads_back_with_its_head(here, start):
     lora = "{peft_type: LORA, r: 2, target_modules: all-linear}"
     arguments = ["--dataset", "digits", "--test_dataset", "digits", "--output_dir", "out", *QUICK]
@@ -174,7 +175,7 @@ def test_domain_adaptation_of_an_adapter(here):
     assert isinstance(AutoPeftModel.from_pretrained("out/model").peft_config["default"].r, int)
 
 
-@pytest.mark.parametrize("model, words", [("bert", False), ("gpt2", False), ("bert", True)])
+@pytest.mark.parametrize("model, words", [("bert", False), slow("gpt2", False), slow("bert", True)])
 def test_text_classification_of_a_file(here, model, words):
     save_books(here / "named.csv", words=words)
     data = ["--dataset", "named.csv", "--test_dataset", "named.csv"]

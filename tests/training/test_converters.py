@@ -29,7 +29,7 @@ def trainer(folder, rows, name: str, **changes) -> TransferTrainer:
     return TransferTrainer(model, args, train_dataset=rows, data_collator=default_data_collator)
 
 
-@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"tent"}))  # which no training takes
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {"coop", "tent"}))  # of two towers, and of no training
 def test_it_trains_resumes_exactly_and_saves_an_ordinary_model(tmp_path, digits, name):
     rows = tiny.two_domains(digits.select(range(24)))
     straight = trainer(tmp_path, rows, name, save_strategy="steps", save_steps=2)
@@ -61,7 +61,7 @@ def test_conversions_are_remembered():
 @pytest.mark.parametrize(
     "spec, error, message",
     [
-        ({"nope": {}}, ValueError, r"unknown converter `nope`, accepted: \['bit', 'dsbn'"),
+        ({"nope": {}}, ValueError, r"unknown converter `nope`, accepted: \['bit', 'coop', 'dsbn'"),
         ({"stoch_norm": 0.5}, TypeError, "`stoch_norm`: keywords should be a mapping"),
         ({"stoch_norm": {"q": 0.5}}, TypeError, "`stoch_norm` has no keyword `q`"),
         ({"stoch_norm": {"p": 2}}, ValueError, "`p` should be in"),

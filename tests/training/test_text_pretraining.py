@@ -70,6 +70,9 @@ CASES = {
     "packed": (llama, lambda: PackingCollator(byte_level())),
 }
 
+FEW = ("masked", "spans")
+"""Cases that are not left to the slow tests of a kind that every case passes."""
+
 
 def rows() -> Dataset:
     return Dataset.from_dict({"input_ids": byte_level()(TEXTS)["input_ids"]})
@@ -91,7 +94,7 @@ def trainer(folder, name: str, dataset: Dataset | None = None, dropout: float = 
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name if name in FEW else slow(name) for name in CASES])
 def test_it_learns_and_a_resumed_run_equals_a_straight_one(tmp_path, name):
     straight = trainer(tmp_path / "straight", name)
     before = straight.evaluate()["eval_loss"]
@@ -106,7 +109,7 @@ def test_it_learns_and_a_resumed_run_equals_a_straight_one(tmp_path, name):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize("name", [name if name in ("masked", "spans") else slow(name) for name in CASES])
+@pytest.mark.parametrize("name", [name if name in FEW else slow(name) for name in CASES])
 def test_accumulated_steps_equal_one_step_of_the_joined_batch(tmp_path, name):
     """Every label counts the same, in whichever part of the batch it is; packed parts are no padded rows."""
     ends = []
