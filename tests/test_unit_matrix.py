@@ -77,7 +77,8 @@ def test_it_trains_and_a_resumed_run_equals_a_straight_one(name, units, tmp_path
     assert_same(state_of(resumed), state_of(straight), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("name", "units"), [row if row[1] == "tokens" else slow(*row) for row in ROWS])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "units"), ROWS)
 def test_it_composes_with_lora(name, units, tmp_path):
     trainer = make(name, units, tmp_path, lora=True, max_steps=1)
     start = {key: value.clone() for key, value in trainer.adapted_model.named_parameters()}

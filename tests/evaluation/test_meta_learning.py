@@ -25,6 +25,7 @@ def maml(model: nn.Module, **keywords) -> MAML:
     return made
 
 
+@pytest.mark.slow
 def test_steps_on_the_support_make_the_queries_better_and_the_weights_stay(settings, rows):
     torch.manual_seed(0)
     model = tiny.vit()

@@ -180,6 +180,7 @@ def test_series(tmp_path):
         convert(model(), checkpoints=[str(tmp_path / "other")])
 
 
+@pytest.mark.slow
 def test_a_student_predicts_alone_after_a_training_at_the_defaults(zoo, train, digits):
     """On the rows that it was trained on it does alone what it did with its teachers."""
     trainer = train({"knowledge_flow": {}}, flowing(zoo, "wide"), steps=60, optim="adamw_torch")

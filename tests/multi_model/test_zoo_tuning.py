@@ -13,6 +13,7 @@ from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.training.converters import convert_model
 from tests import tiny
+from tests.marks import slow
 from tests.multi_model.conftest import end_of
 from tests.runs.folders import QUICK
 
@@ -121,7 +122,7 @@ def test_weights_that_are_loaded_afterwards_count(zoo, digits):
     assert torch.equal(model.state_dict()["vit.embeddings.cls_token"], other.state_dict()["vit.embeddings.cls_token"])
 
 
-@pytest.mark.parametrize("lite", [True, False])
+@pytest.mark.parametrize("lite", [True, slow(False)])
 def test_it_resumes_exactly(zoo, train, tmp_path, lite):
     straight = train({}, disturb(converted(zoo, lite=lite)), save_strategy="steps", save_steps=2)
     end_of(straight)
@@ -218,7 +219,7 @@ def test_a_model_with_kernels_of_every_row_is_saved_whole(zoo, train, digits, tm
         export(tiny.vit())
 
 
-@pytest.mark.parametrize("lite", [True, False])
+@pytest.mark.parametrize("lite", [True, slow(False)])
 def test_a_run_saves_what_it_measured(here, lite):
     """From the command line to the evaluation of the saved folder."""
     torch.manual_seed(3)

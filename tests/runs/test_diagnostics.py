@@ -19,6 +19,7 @@ def adapt(*argv: str) -> dict[str, float]:
     return run_adaptation(parse_arguments([*DOMAIN, *argv]))
 
 
+@pytest.mark.slow
 def test_pictures_lie_in_the_output_folder_and_on_the_card_and_change_no_result(here):
     plain = adapt("--output_dir", "plain")
     assert adapt("--output_dir", "out", "--diagnostics", "true") == plain

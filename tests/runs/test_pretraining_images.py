@@ -56,7 +56,8 @@ def test_a_backbone_is_pre_trained_by_views_and_then_adapts(here, kind, capsys):
     assert all(torch.equal(backbone.state_dict()[name], adapted[name]) for name in shared)
 
 
-@pytest.mark.parametrize("kind", ["resnet", slow("convnext")])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["resnet", "convnext"])
 def test_convolutional_backbones_are_read_too(here, kind):
     assert pretrain(BACKBONES[kind], *views("simclr"))["rank_me"] >= 1
     saved = AutoModel.from_pretrained("out/model")

@@ -19,6 +19,7 @@ from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.runs.task import find_evaluation_task, find_task
 from tests import sounds
+from tests.marks import slow
 from tests.runs.folders import QUICK
 
 pytest.importorskip("soundfile")
@@ -89,7 +90,7 @@ def test_ranking_tells_tones_apart_whatever_the_batch(place):
     assert np.isfinite(leep.best.score)
 
 
-@pytest.mark.parametrize("name", ["wav2vec2", "hubert"])
+@pytest.mark.parametrize("name", ["wav2vec2", slow("hubert")])
 def test_padding_changes_neither_features_nor_logits(name):
     torch.manual_seed(0)
     model = MODELS[name]().eval()

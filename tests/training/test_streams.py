@@ -10,6 +10,7 @@ from hf_transfer.data.streams import DomainStream
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, PretrainingTrainer, TaskAdaptationTrainer
 from hf_transfer.training.trainer import TransferTrainer
 from tests import tiny
+from tests.marks import slow
 from tests.runs.folders import causal_lm
 from tests.training.test_trainer import assert_same, config, state_of
 
@@ -63,7 +64,7 @@ def test_the_batches_are_those_of_the_stream(tmp_path, stream):
             {"augmentation": {"shift": 0.2}},
         ),
         (DomainAdaptationTrainer, {"dann": {"hidden_size": 8}}, {}),
-        (DomainAdaptationTrainer, {"fixmatch": {}}, {}),
+        slow(DomainAdaptationTrainer, {"fixmatch": {}}, {}),
     ],
 )
 def test_resuming_equals_a_straight_run(tmp_path, stream, family, objectives, changes):

@@ -25,6 +25,7 @@ from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.tuners.difference import DifferenceCallback, project
 from tests import tiny
+from tests.marks import slow
 from tests.runs.folders import QUICK
 from tests.tuners.conftest import CONFIGS, MERGEABLE, MODELS, adapted_model, base_model, inputs_for, logits, shake
 
@@ -212,7 +213,7 @@ def test_auto_classes_load_adapters(kind, tmp_path):
     assert torch.equal(logits(BertForSequenceClassification.from_pretrained(folder).eval(), inputs), expected)
 
 
-@pytest.mark.parametrize("kind", ["serial", "difference", "side"])
+@pytest.mark.parametrize("kind", ["serial", "difference", slow("side")])
 def test_a_plain_trainer_trains_and_resumes(kind, digits, tmp_path):
     def trainer(folder: str, **changes) -> Trainer:
         torch.manual_seed(0)
@@ -235,8 +236,8 @@ def test_a_plain_trainer_trains_and_resumes(kind, digits, tmp_path):
     "settings",
     [
         "peft_type: RESIDUAL, r: 2",
-        "peft_type: DIFFERENCE",
-        "peft_type: SIDE",
+        slow("peft_type: DIFFERENCE"),
+        slow("peft_type: SIDE"),
     ],
 )
 def test_a_run_from_settings(settings, here):

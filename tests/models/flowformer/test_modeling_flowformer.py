@@ -277,6 +277,7 @@ RIGHT_PADDING = torch.tensor([[1] * LENGTH, [1] * 4 + [0] * (LENGTH - 4)])
         slow("trajectory", {"is_causal": True}),
     ],
 )
+@pytest.mark.slow
 def test_the_whole_model_is_one_graph(modality, fields):
     """In training, with a padding mask where there is one: no check of the input breaks the graph."""
     model, twin = (model_of(modality, **fields).train() for _ in range(2))

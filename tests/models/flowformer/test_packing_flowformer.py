@@ -220,6 +220,7 @@ def test_a_trainer_without_padding_equals_one_with_it(layers, tmp_path):
     torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_compiled_graph_refuses_packed_documents():
     model = model_of(FlowformerForTokenClassification)
     torch._dynamo.reset()
