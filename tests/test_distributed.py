@@ -1,11 +1,7 @@
 """Two real processes (gloo) end where one process with twice the batch ends."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +9,7 @@ from safetensors.torch import load_file
 
 from tests import distributed_runs
 from tests.marks import slow
+from tests.processes import run_module
 
 TUNED = list(distributed_runs.TUNED)
 CORE = ["cross_entropy", "adversarial", "alternating", "bi_tuning", "streamed", "maml", "difference", "moco", "tokens"]
@@ -27,16 +24,8 @@ def runs(tmp_path_factory):
     @cache
     def ends(names: tuple[str, ...]):
         folder = tmp_path_factory.mktemp("two")
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.distributed_runs", str(folder), *names],
-            cwd=Path(__file__).parents[1],
-            # a command that is not told `use_cpu` takes it from there
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr[-5000:]
+        # a command that is not told `use_cpu` takes it from there
+        run_module("tests.distributed_runs", str(folder), *names, ACCELERATE_USE_CPU="true")
         first, second = (torch.load(folder / f"rank_{rank}.pt") for rank in (0, 1))
         alone = tmp_path_factory.mktemp("one")
         states = distributed_runs.run(alone, 16, names)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
+
+from tests.processes import TWO, run_module
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = {
@@ -35,17 +34,7 @@ def test_sharded_weights_are_those_of_a_training_in_one_piece(tmp_path):
 
 def launched(module: str, output: Path) -> None:
     """Run a module in two processes on the CPU."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [*command, "-m", module, str(output)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_module(module, str(output), launcher=TWO, GLOO_SOCKET_IFNAME="lo", ACCELERATE_USE_CPU="true")
 
 
 def weights_in(folder: Path) -> dict[str, torch.Tensor]:

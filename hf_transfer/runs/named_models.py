@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hf_transfer.hub import is_commit
 from hf_transfer.modeling.two_towers import TOWERS
+from hf_transfer.models.revisions import is_on_hub, split_revision
+from hf_transfer.models.short_names import PACKAGED
 
 NAMING = ("teacher", "checkpoints", "source_head")
 """Keywords of objectives and converters that name models."""
@@ -42,6 +45,16 @@ def names_in(arguments: Mapping[str, Any]) -> list[str]:
 
     with_names(arguments, keep)
     return list(found)
+
+
+def may_move(name: str) -> bool:
+    """Whether a name means a model on the Hub at whatever commit its branch or tag is: no folder, and no commit in it.
+
+    Args:
+        name: packaged name, folder or Hub id, possibly with @REVISION.
+    """
+    stem, revision = split_revision(name)
+    return name not in PACKAGED and is_on_hub(stem) and not is_commit(revision)
 
 
 def _entries(given: Any, names: tuple[str, ...], change: Callable[[str], str]) -> Any:

@@ -12,10 +12,9 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from hf_transfer.hub import commit_of, is_commit, local_model_folder
-from hf_transfer.models.revisions import is_on_hub, pinned, split_revision
-from hf_transfer.models.short_names import PACKAGED
+from hf_transfer.models.revisions import pinned, split_revision
 from hf_transfer.runs.arguments import Experiment
-from hf_transfer.runs.named_models import names_in, with_names
+from hf_transfer.runs.named_models import may_move, names_in, with_names
 
 REVISION_FILE = "base_model.json"
 """In `output_dir`: {"base_model", "base_model_revision", "members": {NAME: COMMIT}}."""
@@ -39,8 +38,8 @@ def with_revision(experiment: Experiment) -> Experiment:
     named = arguments_of(experiment)
     commits = {}
     for name in names_in(named):
-        stem, revision = split_revision(name)
-        if name not in PACKAGED and is_on_hub(stem) and not is_commit(revision):
+        if may_move(name):
+            stem, revision = split_revision(name)
             commits[name] = pinned(name, begun.get(stem) or commit_from_main(stem, revision))
     return (
         with_arguments(experiment, with_names(named, lambda name: commits.get(name, name))) if commits else experiment

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from task_setting import Setting
 
 from hf_transfer.runs.arguments import read_yaml
@@ -26,6 +27,12 @@ def warm(**objectives: Mapping[str, Any]) -> dict[str, Any]:
     return {"objectives": objectives, "objective_warmup": 0.5}
 
 
+def recipe(name: str) -> dict[str, Any]:
+    """What a recipe sets beside its base: the arguments in which a method differs."""
+    own = yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+    return {"objectives": {}} | {key: value for key, value in own.items() if key not in ("base", "output_dir")}
+
+
 def between(base: Mapping[str, Any], source: str, target: str) -> dict[str, Any]:
     """Arguments of a run from one vendor, labelled, to the other, unlabelled and measured on its test pictures."""
     options = {name: {"vendor": name, "background": PLACES[name]} for name in (source, target)}
@@ -42,11 +49,8 @@ def settings_of(source: str, target: str) -> dict[str, Setting]:
             "600 steps of 16 + 16 scenes; 300 test scenes of the target.",
             between(MASKS, source, target),
             {
-                "source_only": {"objectives": {}},
-                "advent": warm(advent={"min_entropy": 0.001}),
-                "fourier_dann": {**warm(dann=weak), "fourier_adaptation": 0.05},
-                "dacs": {"objectives": {"dacs": {}}},
-                "dacs_mcc": {"objectives": {"dacs": {}, "mcc": weak}},
+                name: recipe(f"emoji_masks_{name}")
+                for name in ("source_only", "advent", "fourier_dann", "dacs", "dacs_mcc")
             },
             ("mean_iou", "mean_accuracy", "overall_accuracy"),
         ),
@@ -56,9 +60,9 @@ def settings_of(source: str, target: str) -> dict[str, Setting]:
             between(BOXES, source, target),
             {
                 "source_only": {"objectives": {}},
-                "dann_pictures": {**warm(dann=weak), "readout": "pictures"},
-                "dann_mcc": warm(dann=weak, mcc=weak),
-                "unbiased_teacher": {"objectives": {"unbiased_teacher": {}}},
+                "dann_pictures": recipe("emoji_boxes_dann"),
+                "dann_mcc": recipe("emoji_boxes_queries_dann_mcc"),
+                "unbiased_teacher": recipe("emoji_boxes_unbiased_teacher"),
                 "unbiased_teacher_dann": warm(unbiased_teacher={}, dann=weak),
             },
             ("map", "map_50", "map_75"),

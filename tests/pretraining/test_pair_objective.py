@@ -1,32 +1,19 @@
 """Two real processes compare the pairs of both."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from hf_transfer.pretraining.clip import CLIP
 from hf_transfer.training.transfer_model import TransferModel
 from tests.pretraining import pair_processes, pairs
+from tests.processes import TWO, run_module
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What each of two processes found with its part of the rows."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.pretraining.pair_processes", str(folder)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    run_module("tests.pretraining.pair_processes", str(folder), launcher=TWO, GLOO_SOCKET_IFNAME="lo")
     return [torch.load(folder / f"rank_{rank}.pt") for rank in (0, 1)]
 
 

@@ -173,20 +173,29 @@ def test_every_cell_of_other_tasks():
                 raise AssertionError(f"{name} {method}: {error}") from error
 
 
-def test_a_cell_of_other_tasks_is_trained_once(monkeypatch, tmp_path):
+@pytest.fixture
+def runs(monkeypatch):
+    """Experiments that the benchmark of other tasks would have run."""
     import tasks
 
     from hf_transfer.runs.results import Result
 
-    runs = []
+    begun = []
 
     def run(experiment):
         folder = Path(experiment.config.output_dir) / "model"
         folder.mkdir(parents=True)
-        runs.append(experiment)
-        return Result({"map": 0.5, "map_50": 0.7, "map_75": 0.4, "loss": 2.0}, folder)
+        begun.append(experiment)
+        measured = {"map": 0.5, "map_50": 0.7, "map_75": 0.4, "loss": 2.0}
+        return Result({**measured, **dict.fromkeys(("mean_iou", "mean_accuracy", "overall_accuracy"), 0.5)}, folder)
 
     monkeypatch.setattr(tasks, "run_adaptation", run)
+    return begun
+
+
+def test_a_cell_of_other_tasks_is_trained_once(runs, tmp_path):
+    import tasks
+
     cells = [tasks.train(("boxes_google_to_twitter", "dann_mcc", 1), tmp_path) for _ in range(2)]
     assert cells[0] == cells[1] and cells[0]["metrics"] == {"map": 0.5, "map_50": 0.7, "map_75": 0.4}
     assert len(runs) == 1 and runs[0].config.seed == 1 and set(runs[0].config.objectives) == {"dann", "mcc"}
@@ -222,20 +231,9 @@ def test_every_cell_of_multi_model(monkeypatch, tmp_path):
     assert not {"uniform soup", "TIES", "zoo_tuning"} & set(benchmark.methods("unlike"))
 
 
-def test_cells_with_a_start_share_its_training(monkeypatch, tmp_path):
+def test_cells_with_a_start_share_its_training(runs, tmp_path):
     import tasks
 
-    from hf_transfer.runs.results import Result
-
-    runs = []
-
-    def run(experiment):
-        folder = Path(experiment.config.output_dir) / "model"
-        folder.mkdir(parents=True)
-        runs.append(experiment)
-        return Result(dict.fromkeys(tasks.all_settings()["masks_few_20"].metrics, 0.5), folder)
-
-    monkeypatch.setattr(tasks, "run_adaptation", run)
     for name in ("masks_few_20", "masks_few_100"):
         tasks.train((name, "lora", 0), tmp_path)
     start, few, more = runs

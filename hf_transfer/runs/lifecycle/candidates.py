@@ -13,13 +13,13 @@ from hf_transfer.hub import HubError, is_commit, local_model_folder
 from hf_transfer.hub.errors import may_pass, readable_hub_errors
 from hf_transfer.hub.retry import with_retries
 from hf_transfer.modeling.loading import WEIGHTS, revision_of
-from hf_transfer.models.revisions import is_on_hub, pinned, split_revision
-from hf_transfer.models.short_names import PACKAGED, model_folder, packaged_name
+from hf_transfer.models.revisions import pinned, split_revision
+from hf_transfer.models.short_names import model_folder, packaged_name
 from hf_transfer.ranking import Ranking, find_models, rank_models
 from hf_transfer.ranking.candidates import read_models
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.store import Store, from_main
-from hf_transfer.runs.named_models import names_in
+from hf_transfer.runs.named_models import may_move, names_in
 from hf_transfer.runs.rank import windows_to_rank
 
 QUERY, CANDIDATE, RANKING = "query", "candidate", "ranking"
@@ -146,8 +146,7 @@ def pinned_member(name: str, store: Store) -> str:
     Raises:
         HubError: the Hub could not be asked now, and may be later.
     """
-    stem, asked = split_revision(name)
-    if name in PACKAGED or not is_on_hub(stem) or is_commit(asked):
+    if not may_move(name):
         return name
     found = described(name, store)["revision"]
     return pinned(name, found) if is_commit(found) else name
