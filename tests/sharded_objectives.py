@@ -64,7 +64,7 @@ def sharding(args: TransferConfig, is_wanted: bool) -> Iterator[None]:
 def trainer_of(folder: Path, objectives: dict, is_sharded: bool) -> TransferTrainer:
     # a large epsilon keeps Adam from blowing rounding errors of tiny gradients up to whole steps
     adam = {"optim": "adamw_torch", "learning_rate": 0.01, "adam_epsilon": 0.01}
-    args = replace(config(folder, batch_size=8), **adam)
+    args = replace(config(folder, batch_size=8), **adam, max_steps=STEPS, save_strategy="steps")
     with sharding(args, is_sharded):
         torch.manual_seed(0)
         rows = tiny.two_domains(tiny.digit_rows(0, 64))
