@@ -26,13 +26,22 @@ TEXTS, PROMPT, CONTEXT = "class_texts", "class_prompt", "context_tokens"
 """Attributes of a configuration: tokens of the classes, the text around a name, and words of it that are learnt."""
 
 
+def has_class_names(config: PreTrainedConfig) -> bool:
+    """Whether a model's classes have names of their own."""
+    return not are_made_up(_names(config))
+
+
+def _names(config: PreTrainedConfig) -> list[str]:
+    return [str(config.id2label[place]) for place in sorted(config.id2label)]
+
+
 def class_names_of(config: PreTrainedConfig) -> list[str]:
     """The names of a model's classes in the order of its outputs.
 
     Raises:
         ValueError: they have none.
     """
-    names = [str(config.id2label[place]) for place in sorted(config.id2label)]
+    names = _names(config)
     if are_made_up(names):
         raise ValueError(
             "the classes have no names, so that no text says what they are: use words as labels, or "

@@ -29,7 +29,8 @@ from hf_transfer.runs.report import Remembering
 from hf_transfer.runs.results import Measured
 from hf_transfer.runs.task import find_evaluation_task, told_or_remembered
 from hf_transfer.tasks import Task, task_named
-from hf_transfer.tasks.text_generation import check_next_token
+from hf_transfer.tasks.text_generation import TextGeneration, check_next_token
+from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 from hf_transfer.training.family_trainers import PretrainingTrainer
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
@@ -84,20 +85,29 @@ def run_evaluation(
     Raises:
         ValueError: not a model, no such dataset, no labels, or labels outside the model's classes.
     """
+    measure = _measure_of_features(few_shot, retrieval)
     rows = load(dataset, split, usual_split="test")
     check_not_empty(rows, "evaluation")
     task = task or find_evaluation_task(ModelArguments(model=model), lambda: rows)
+    if measure is not None:
+        task = task_named(task).adapted_as or task
+    _check_given(
+        task,
+        block_size=block_size,
+        max_length=max_length,
+        prompts=prompts,
+        few_shot=few_shot is not None,
+        retrieval=retrieval,
+        label_column=label_column,
+        forecasting=forecasting,
+    )
     arguments = ModelArguments(model=model, task=task, converters=None if converters is None else dict(converters))
-    if block_size is not None and task != "text-generation":
-        raise ValueError(f"`block_size` cuts text for text-generation, and this task is {task}: leave it out.")
-    if max_length is not None and task == "text-generation":
-        raise ValueError("`max_length` is not read for text-generation, whose texts are joined: give `block_size`.")
-    if task == "text-generation":
-        return Measured(_perplexity(arguments, rows, batch_size, block_size), task, len(rows))
     reading = {"max_length": max_length, "text_columns": text_columns}
-    if prompts and task != ZeroShotImageClassification.name:
-        raise ValueError(f"`prompts` are for {ZeroShotImageClassification.name}, and this task is {task}.")
+    if task == TextGeneration.name:
+        rows = some_rows(rows, max_samples, seed)
+        return Measured(_perplexity(arguments, rows, batch_size, block_size, text_columns), task, len(rows))
     if task == ZeroShotImageClassification.name:
+        rows = rows if label_column is None else with_one_label_column(rows, "evaluation", label_column)[0]
         rows = some_rows(rows, max_samples, seed)
         return Measured(evaluate_pairs(arguments, rows, batch_size, reading, prompts), task, len(rows))
     reader = task_named(task)
@@ -106,14 +116,8 @@ def run_evaluation(
     rows = reader.arranged(rows, columns, f"evaluation (`{dataset}`)")
     rows = with_one_label_column(rows, "evaluation", reader.label_column(columns))[0]
     rows = some_rows(rows, max_samples, seed)
-    if few_shot is not None and retrieval:
-        raise ValueError("`few_shot` and `retrieval` both read features in place of the head: give one of them.")
-    if few_shot is not None:
-        episodes = FewShotSettings.of(few_shot)
-        measure = partial(evaluate_few_shot, settings=episodes)
+    if measure is not None:
         return Measured(_by_features(arguments, rows, batch_size, reading, measure), task, len(rows))
-    if retrieval:
-        return Measured(_by_features(arguments, rows, batch_size, reading, evaluate_retrieval), task, len(rows))
     loaded = load_model(arguments, allow_new_weights=False)
     check_modality(rows, loaded.config)
     rows = numbered_as_model(rows, loaded.config, reader)
@@ -140,23 +144,52 @@ def run_evaluation(
     return Measured(named, task, len(rows), measured.class_figures(config), measured.confusion(config))
 
 
+def _measure_of_features(few_shot: Mapping[str, Any] | None, retrieval: bool) -> Callable | None:
+    """What is measured of the features of rows, if anything. Raises ValueError where both are asked for."""
+    if few_shot is not None and retrieval:
+        raise ValueError("`few_shot` and `retrieval` both read features in place of the head: give one of them.")
+    if few_shot is not None:
+        return partial(evaluate_few_shot, settings=FewShotSettings.of(few_shot))
+    return evaluate_retrieval if retrieval else None
+
+
+def _check_given(task: str, **options: Any) -> None:
+    """Raises ValueError for an option that is given and that a task does not read."""
+    given = [name for name, value in options.items() if value]
+    if "prompts" in given and task != ZeroShotImageClassification.name:
+        raise ValueError(f"`prompts` are for {ZeroShotImageClassification.name}, and this task is {task}.")
+    if "block_size" in given and task != TextGeneration.name:
+        raise ValueError(f"`block_size` cuts text for text-generation, and this task is {task}: leave it out.")
+    if "max_length" in given and task == TextGeneration.name:
+        raise ValueError("`max_length` is not read for text-generation, whose texts are joined: give `block_size`.")
+    unread = sorted({"few_shot", "retrieval", "label_column"} & set(given))
+    if unread and task == TextGeneration.name:
+        raise ValueError(f"`{unread[0]}` is about classes of rows, and text-generation has none: leave it out.")
+    if "forecasting" in given and task != TimeSeriesForecasting.name:
+        raise ValueError(f"`forecasting` is for {TimeSeriesForecasting.name}, and this task is {task}: leave it out.")
+
+
 def _by_features(
     arguments: ModelArguments, rows: Dataset, batch_size: int, reading: Mapping[str, Any], measure: Callable
 ) -> dict[str, Any]:
     """What `measure` finds of a trainer and the rows, by the features of a model that may have no head yet."""
     loaded = load_model(arguments)
+    reader = task_named(arguments.task)
+    reader.ready_for_features(loaded.config)
     processor = load_processor(arguments, loaded.config)
     rows, kind = read_labels(rows, "evaluation")
     if kind.problem_type != SINGLE_LABEL:
         raise ValueError(f"rows are compared by their class, and these have labels of {kind.problem_type}.")
-    ready = prepare(rows, loaded.config, processor, **reading)
-    collator = task_named(arguments.task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    ready = reader.prepare(rows, loaded.config, processor, **reading)
+    collator = reader.collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         return measure(TransferTrainer(loaded, config, data_collator=collator), ready)
 
 
-def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block_size: int | None) -> dict[str, float]:
+def _perplexity(
+    arguments: ModelArguments, rows: Dataset, batch_size: int, block_size: int | None, text_columns: Sequence[str]
+) -> dict[str, float]:
     """Mean loss of a token of the joined text, and its exponential."""
     loaded = load_model(arguments, allow_new_weights=False)
     check_next_token(loaded)
@@ -164,7 +197,8 @@ def _perplexity(arguments: ModelArguments, rows: Dataset, batch_size: int, block
     block_size = block_size or text_positions(loaded.config)
     if block_size is None:
         raise ValueError("the model's configuration names no longest text: give `block_size`.")
-    ready = prepare(rows, loaded.config, processor, block_size=block_size, keep_labels=False)
+    reading = {"block_size": block_size, "keep_labels": False, "text_columns": text_columns}
+    ready = prepare(rows, loaded.config, processor, **reading)
     with tempfile.TemporaryDirectory() as scratch:
         config = TransferConfig(scratch, per_device_eval_batch_size=batch_size, report_to=[])
         collator = task_named(arguments.task).collator(processor, ready)

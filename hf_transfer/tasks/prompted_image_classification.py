@@ -11,10 +11,13 @@ from transformers import PreTrainedConfig
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.evaluation.image_text import check_prompts
 from hf_transfer.modeling.anatomy import unwrap_peft
-from hf_transfer.modeling.class_texts import CONTEXT, PROMPT, TEXTS, read_class_texts
+from hf_transfer.modeling.class_texts import CONTEXT, PROMPT, TEXTS, has_class_names, read_class_texts
 from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
+
+NO_CLASS = "image"
+"""The name in the text of a model whose classes are of no use."""
 
 
 class PromptedImageClassification(ZeroShotImageClassification):
@@ -59,6 +62,11 @@ class PromptedImageClassification(ZeroShotImageClassification):
 
     def remembered(self, config: PreTrainedConfig | None) -> dict[str, Any]:
         return {"prompts": [getattr(config, PROMPT)]} if hasattr(config, TEXTS) else {}
+
+    def ready_for_features(self, config: PreTrainedConfig) -> None:
+        """One class, as the text tower has to read some text."""
+        if not has_class_names(config):
+            config.id2label, config.label2id = {0: NO_CLASS}, {NO_CLASS: 0}
 
     def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
         if config.problem_type not in (None, SINGLE_LABEL):

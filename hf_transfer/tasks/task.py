@@ -115,6 +115,10 @@ class Task:
         """The arguments of the data that a saved model's configuration tells, by name."""
         return {}
 
+    def ready_for_features(self, config: PreTrainedConfig) -> None:
+        """Write into a model's configuration what its features cannot be read without, where its classes are of no
+        use."""
+
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         """Rows as they were read, in the columns that the other methods of this task expect.
 

@@ -137,6 +137,25 @@ def test_few_shot_by_the_features_of_a_model_with_other_classes(here):
         run_evaluation("three", "digits", few_shot={"way": 4})
 
 
+UNREAD = {
+    "few_shot": ("text-generation", {}),
+    "retrieval": ("text-generation", True),
+    "label_column": ("text-generation", "book"),
+    "max_length": ("text-generation", 4),
+    "block_size": ("text-classification", 4),
+    "prompts": ("text-classification", ["a {}"]),
+    "forecasting": ("text-classification", {"context_length": 3}),
+}
+
+
+@pytest.mark.parametrize("option", UNREAD)
+def test_what_a_task_does_not_read_is_refused(option, here):
+    save_books(here / "books.csv")
+    task, value = UNREAD[option]
+    with pytest.raises(ValueError, match=f"`{option}` .*text-"):
+        run_evaluation("bert", "books.csv", task=task, **{option: value})
+
+
 @pytest.mark.parametrize(
     "problem_type, labels, metrics",
     [

@@ -6,16 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from datasets import DatasetDict
+from datasets import DatasetDict, load_from_disk
 from huggingface_hub import ModelCard
 from transformers import AutoModel, ViTForImageClassification
 
+from hf_transfer.data.images import with_pixel_values
+from hf_transfer.evaluation.retrieval import retrieval_metrics
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.predict import predict_rows
 from hf_transfer.runs.task import with_task
+from tests import tiny
 from tests.pretraining import pairs
 from tests.runs.folders import QUICK
 
@@ -112,6 +116,24 @@ def test_the_task_is_told_from_the_model(adapt):
     for settings in ({}, {"task": "zero-shot-image-classification"}):
         experiment = parse_arguments(["run.yaml"], **settings)
         assert with_task(experiment).model.task == "prompted-image-classification"
+
+
+@pytest.mark.parametrize("name", ["dual_encoder", "clip", "siglip"])
+def test_rows_are_compared_by_the_embeddings_of_their_pictures(adapt, name):
+    """With a model that was never told classes, by the task that it is found to have or by the one that is named."""
+    found = run_evaluation(name, "captioned", task="zero-shot-image-classification", retrieval=True)
+    model = AutoModel.from_pretrained(name).eval()
+    rows = load_from_disk("captioned")
+    pixels = with_pixel_values(rows.select_columns(["image", "label"]), tiny.IMAGE_SIZE, 1)[:]["pixel_values"]
+    with torch.no_grad():
+        features = model.get_image_features(pixels)
+    features = getattr(features, "pooler_output", features)
+    assert found == pytest.approx(retrieval_metrics(features, torch.tensor(rows["label"])))
+    assert found == pytest.approx(
+        run_evaluation(name, "captioned", task="prompted-image-classification", retrieval=True)
+    )
+    episodes = {"ways": 3, "shots": 1, "queries": 1, "episodes": 20}
+    assert run_evaluation(name, "captioned", few_shot=episodes)["accuracy"] > 0.2
 
 
 WRONG = {
