@@ -7,8 +7,8 @@
 A run that finished is kept in --runs_dir and in the report, and is not trained again while its recipe stays the same.
 The first seed of each recipe is run before the second of any. Recipes that start from the quickstart's models read
 `quickstart/` of --runs_dir, which is made there where it is missing; those that start from another recipe's model read
-that of the first seed. Minutes are processor time of one thread. Recipes that are rows of domain_adaptation.md take
-their figures from there.
+that of the first seed. Minutes are processor time of one thread. Recipes that are rows of domain_adaptation.md or of
+tasks.md take their figures from there.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import tasks
 from cells import end_by, mean_and_deviation, train_all, write_report
 from domain_adaptation import stored_pairs
 
@@ -63,6 +65,8 @@ PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")
 OTHER_PAIRS = {"pada": "digits_partial", "iwan": "digits_partial", "osbp": "digits_open"}
 OWN_SETTINGS = ("cdan_mcc", "cluster_contrast", "cluster_contrast_dbscan", "dsbn", "guarded", "label_shift")
 """Methods of recipes on these pairs that are no rows of domain_adaptation.md."""
+WHERE = ("seed", "output_dir", "logging_steps", "disable_tqdm", "model", "architecture")
+"""Settings that may differ where a recipe is a row of tasks.md, whose rows have one start."""
 Cell = tuple[str, int]
 """Folder and name of a recipe, and its seed."""
 
@@ -115,10 +119,40 @@ def row_of(recipe: str) -> tuple[str, str] | None:
     return None
 
 
+def compared(settings: Mapping[str, Any]) -> str:
+    """What has to be equal for a recipe to be a row of tasks.md."""
+    counts = {key: value for key, value in settings.items() if key not in WHERE and (key, value) != ("objectives", {})}
+    return json.dumps(counts, sort_keys=True)
+
+
+@cache
+def rows_of_tasks() -> dict[str, tuple[str, str]]:
+    """Recipe -> setting and method of the row of tasks.md that it is."""
+    rows = {
+        compared({**setting.arguments, **method}): (name, by)
+        for name, setting in tasks.all_settings().items()
+        for by, method in setting.methods.items()
+    }
+    found = {name: rows.get(compared(read_yaml(file))) for name, file in recipes_of(("tasks",), ()).items()}
+    return {name: row for name, row in found.items() if row is not None}
+
+
+def table_of(recipe: str) -> str:
+    """The table of which it is a row, and the script that makes it."""
+    if row_of(recipe) is not None:
+        return "domain_adaptation"
+    return "tasks" if recipe in rows_of_tasks() else "recipe_figures"
+
+
 def runs_of_rows(recipes: Iterable[str]) -> dict[str, dict[int, dict[str, Any]]]:
-    """Recipe -> seed -> seconds and metrics, of the recipes that are rows of domain_adaptation.md."""
-    pairs, found = stored_pairs(RECIPES / "benchmarks" / "results"), {}
+    """Recipe -> seed -> seconds and metrics, of the recipes that are rows of another table."""
+    results = RECIPES / "benchmarks" / "results"
+    pairs, found = stored_pairs(results), {}
+    settings = json.loads((results / "tasks.json").read_text())["settings"]
     for name in recipes:
+        setting, method = rows_of_tasks().get(name, ("", ""))
+        if runs := settings.get(setting, {}).get(method, {}):
+            found[name] = {int(seed): run for seed, run in runs.items()}
         if (row := row_of(name)) is not None:
             runs = pairs[row[0]][row[1]]["runs"]
             found[name] = {
@@ -200,8 +234,7 @@ def minutes_of(runs: Mapping[int, Mapping[str, Any]]) -> str:
 def line_of(name: str, runs: Mapping[int, Mapping[str, Any]]) -> str:
     """What stands in the recipe: metrics over the seeds, and the minutes of one."""
     seeds = f"seed {next(iter(runs))}" if len(runs) == 1 else f"seeds {', '.join(map(str, runs))}"
-    script = "recipe_figures" if row_of(name) is None else "domain_adaptation"
-    cost = f"{minutes_of(runs)} min of a CPU thread each (recipes/benchmarks/{script}.py)."
+    cost = f"{minutes_of(runs)} min of a CPU thread each (recipes/benchmarks/{table_of(name)}.py)."
     return f"{MARK}{seeds}: {figures_of(runs)}; {cost}"
 
 
@@ -283,7 +316,7 @@ def main() -> None:
             write_line(recipes[name], line_of(name, by_seed))
     every = known_runs(recipes_of(FOLDERS, ()), arguments.output_dir / "recipe_figures.json") | done
     every = {name: dict(sorted(by_seed.items())) for name, by_seed in sorted(every.items()) if by_seed}
-    own = [name for name in every if row_of(name) is None]
+    own = [name for name in every if table_of(name) == "recipe_figures"]
     rows = {name: {"digest": digest_of(RECIPES / f"{name}.yaml"), "runs": every[name]} for name in own}
     write_report(arguments.output_dir, "recipe_figures", rows, report(every))
     if arguments.report_only:

@@ -6,6 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+QUIET = {"logging_steps": 1000, "disable_tqdm": True}
+ADAPTERS: dict[str, Any] = {
+    "lora": {"peft": {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": "all-linear"}},
+    "residual": {"peft": {"peft_type": "RESIDUAL", "r": 8}},
+}
+L2_SP: dict[str, Any] = {"objectives": {"l2_sp": {}}}
+
+
+def warm(**objectives: Mapping[str, Any]) -> dict[str, Any]:
+    """Objectives that come in over the first half of the training."""
+    return {"objectives": objectives, "objective_warmup": 0.5}
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from task_setting import Setting
+from task_setting import ADAPTERS, L2_SP, QUIET, Setting, warm
 
 from hf_transfer.runs.arguments import read_yaml
 
 RECIPES = Path(__file__).parents[1] / "tasks"
-QUIET = {"logging_steps": 1000, "disable_tqdm": True}
 MASKS = {**read_yaml(RECIPES / "base" / "emoji_masks_shift.yaml"), **QUIET}
 BOXES = {**read_yaml(RECIPES / "base" / "emoji_boxes_shift.yaml"), **QUIET}
 POINTS = {**read_yaml(RECIPES / "emoji_points_regda.yaml"), **QUIET}
@@ -20,11 +19,6 @@ FEW = {"dataset_options": {"vendor": "twitter", "background": 1}, "max_steps": 3
 MOVED = {"augmentation": {"shift": 0.1, "zoom": 0.2}}
 PLACES = {"google": 0, "twitter": 1}
 """On which photograph a vendor's emoji are pasted."""
-
-
-def warm(**objectives: Mapping[str, Any]) -> dict[str, Any]:
-    """Objectives that come in over the first half of the training."""
-    return {"objectives": objectives, "objective_warmup": 0.5}
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -96,12 +90,7 @@ def few_labels(count: int) -> dict[str, Setting]:
             f"{count} labelled pictures of Twitter's emoji on one photograph, from {model} trained on 1,000 of "
             "Google's on two; 300 steps of 16, shifted and zoomed; 300 test pictures of held-out emoji.",
             {**start, **FEW, **MOVED, "max_samples": count},
-            {
-                "fine_tuning": {},
-                "lora": {"peft": {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": "all-linear"}},
-                "residual": {"peft": {"peft_type": "RESIDUAL", "r": 8}},
-                "l2_sp": {"objectives": {"l2_sp": {}}},
-            },
+            {"fine_tuning": {}, **ADAPTERS, "l2_sp": L2_SP},
             metrics,
             start=(f"{kind}_google", start),
         )
