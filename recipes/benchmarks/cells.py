@@ -29,6 +29,11 @@ Cell = TypeVar("Cell", bound=Hashable)
 
 COLUMNS, COLOURS = 4, 16  # of a picture
 HELD_OUT = 5  # every fifth digit of MNIST-5k, where some of its digits should be test data
+PERCENT = (
+    *("accuracy", "f1", "precision", "recall", "recall_5", "knn", "linear_probe"),
+    *("mean_iou", "map", "map_50", "map_75", "pck_05", "pck_10"),
+)
+"""Ends of the names of metrics that are shares, told in percent."""
 COMMON = {
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,

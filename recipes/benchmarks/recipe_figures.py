@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from cells import end_by, mean_and_deviation, train_all, write_report
+from cells import PERCENT, end_by, mean_and_deviation, train_all, write_report
 from domain_adaptation import stored_pairs
 
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
@@ -58,7 +58,6 @@ SHOWN = (
 )
 """The metrics of a recipe's line, the first that it has; what FURTHER names is told with it, in place of `loss`."""
 FURTHER = ("_linear_probe", "_knn", "image_to_text_recall_5")
-PERCENT = ("accuracy", "mean_iou", "map", "pck_10", "f1", "knn", "linear_probe", "recall_5")
 WIDTH = 120
 MARK = "# Figures, "
 PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")

@@ -4,8 +4,8 @@
     python recipes/benchmarks/tasks.py --settings names_old_to_new --methods source_only mcc --seeds 0
 
 Every module tasks_*.py beside this one names its settings in `SETTINGS`: {name: Setting}. A cell is one training; one
-that is finished in --runs_dir is not run again. Writes `tasks.json` and `tasks.md` into the output folder, with the
-finished cells of all settings.
+that is finished in --runs_dir is not run again. Writes `tasks.json`, `tasks.md` and `tasks.png` into the output folder,
+with the finished cells of all settings.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import json
 import shutil
 import statistics
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from cells import train_all
+from cells import PERCENT, mean_and_deviation, plot_accuracies, train_all, write_report
 from machine import processor_names
 from task_setting import Setting
 
@@ -80,25 +81,37 @@ def finished(runs_dir: Path) -> dict[str, Any]:
     return found
 
 
-def to_markdown(report: dict[str, Any]) -> str:
+def shown(metric: str, runs: Mapping[str, Mapping[str, Any]]) -> list[float]:
+    """A metric of every seed, shares in percent."""
+    factor = 100 if metric.endswith(PERCENT) else 1
+    return [factor * run["metrics"][metric] for run in runs.values()]
+
+
+def to_markdown(report: Mapping[str, Any]) -> str:
     """A table for every setting: mean and standard deviation over the seeds."""
     lines = ["# Methods on other tasks", "", report["machine"], ""]
     for name, methods in report["settings"].items():
         setting = all_settings()[name]
+        heads = [f"{metric}, %" if metric.endswith(PERCENT) else metric for metric in setting.metrics]
         lines += [f"## {name}", "", setting.says, ""]
-        lines += ["| method | " + " | ".join(setting.metrics) + " | seeds | seconds |"]
+        lines += ["| method | " + " | ".join(heads) + " | seeds | seconds |"]
         lines += ["|---|" + "--:|" * (len(setting.metrics) + 2)]
         for method, runs in methods.items():
-            cells = [mean_and_spread([run["metrics"][metric] for run in runs.values()]) for metric in setting.metrics]
-            seconds = statistics.mean(run["seconds"] for run in runs.values())
+            cells = [mean_and_deviation(shown(metric, runs)) for metric in setting.metrics]
+            seconds = statistics.median(run["seconds"] for run in runs.values())
             lines.append(f"| {method} | {' | '.join(cells)} | {len(runs)} | {seconds:.0f} |")
         lines.append("")
     return "\n".join(lines)
 
 
-def mean_and_spread(values: list[float]) -> str:
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
+def draw(settings: Mapping[str, Any], path: Path) -> None:
+    """The main metric of every method, a panel a setting."""
+    mains = {name: all_settings()[name].metrics[0] for name in settings}
+    panels = {
+        name: {method: shown(mains[name], runs) for method, runs in methods.items()}
+        for name, methods in settings.items()
+    }
+    plot_accuracies(panels, "source_only", path, {name: f"{metric}, %" for name, metric in mains.items()})
 
 
 def main() -> None:
@@ -122,9 +135,8 @@ def main() -> None:
     machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32; mean ± standard "
     machine += "deviation over the seeds, processor seconds."
     report = {"machine": machine, "settings": finished(arguments.runs_dir)}
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    (arguments.output_dir / "tasks.json").write_text(json.dumps(report, indent=2) + "\n")
-    (arguments.output_dir / "tasks.md").write_text(to_markdown(report))
+    write_report(arguments.output_dir, "tasks", report, to_markdown(report))
+    draw(report["settings"], arguments.output_dir / "tasks.png")
 
 
 if __name__ == "__main__":
