@@ -4,7 +4,7 @@
     python recipes/benchmarks/tasks.py --settings names_old_to_new --methods source_only mcc --seeds 0
 
 Every module tasks_*.py beside this one names its settings in `SETTINGS`: {name: Setting}. A cell is one training; one
-that is finished in --runs_dir is not run again. Writes `tasks.json`, `tasks.md` and `tasks.png` into the output folder,
+that is finished in --runs_dir is not run again. Writes `tasks.json`, `.md` and `.png` into the output folder,
 with the finished cells of all settings.
 """
 
