@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from hf_transfer.modeling.anatomy import backbone_of
@@ -18,6 +19,7 @@ from hf_transfer.models.short_names import model_folder
 DUAL_ENCODER = "vision-text-dual-encoder"
 TOWERS = {"vision_config": "vision_model", "text_config": "text_model"}
 """Field of the configuration -> module, as transformers calls them."""
+USUAL_SIZE = (224, 224)
 
 
 def named_towers(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -52,13 +54,36 @@ def tower_config(name: str, part: str) -> PreTrainedConfig:
     return getattr(config, part, config)
 
 
-def check_tower(config: PreTrainedConfig, part: str) -> None:
-    """Raises ValueError when a VisionTextDualEncoderModel cannot tell how wide the tower is."""
-    if not hasattr(config, "hidden_size"):
+def settle_width(config: PreTrainedConfig, part: str) -> None:
+    """Have the configuration of a tower say how wide it is, as a VisionTextDualEncoderModel reads it: `hidden_size`.
+
+    Args:
+        config: of the tower; that of a convolutional net gets the field, with which it is saved.
+        part: `vision_config` or `text_config`.
+
+    Raises:
+        ValueError: the tower does not make one vector of an image or a text.
+    """
+    if hasattr(config, "hidden_size"):
+        return
+    width = pooled_width(config) if part == "vision_config" else None
+    if width is None:
         raise ValueError(
-            f"`architecture`: a {config.model_type} cannot be the {part} of a {DUAL_ENCODER}, which needs one "
-            "`hidden_size` and a `pooler_output`: take a ViT, DINOv2 or Swin for images, a BERT for texts."
+            f"`architecture`: a {config.model_type} cannot be the {part} of a {DUAL_ENCODER}, which needs one vector "
+            "of an image, its `pooler_output`: take a ViT, DINOv2, Swin, ConvNeXt or EfficientNet for images, a BERT "
+            "for texts."
         )
+    config.hidden_size = width
+
+
+def pooled_width(config: PreTrainedConfig) -> int | None:
+    """D where an image model makes one vector [B, D] of an image, by a pass without weights; None for other shapes."""
+    size = getattr(config, "image_size", None)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config).eval()
+        pixels = torch.zeros(1, config.num_channels, *(2 * [size] if isinstance(size, int) else size or USUAL_SIZE))
+        pooled = getattr(model(pixels), "pooler_output", None)
+    return pooled.shape[1] if pooled is not None and pooled.ndim == 2 else None
 
 
 def load_tower(model: PreTrainedModel, part: str, name: str) -> dict[str, Any]:

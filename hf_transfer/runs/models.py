@@ -32,11 +32,11 @@ from hf_transfer.modeling.label_forms import DETECTION_HEADS
 from hf_transfer.modeling.two_towers import (
     DUAL_ENCODER,
     TOWERS,
-    check_tower,
     has_only_towers,
     image_classifier,
     load_tower,
     named_towers,
+    settle_width,
     tower_config,
 )
 from hf_transfer.models.short_names import model_folder
@@ -298,7 +298,7 @@ def new_tower(given: Any, plain: PreTrainedConfig, part: str, kind: str) -> dict
     else:
         config = new_config({"model_type": plain.model_type, **given})
     if kind == DUAL_ENCODER:
-        check_tower(config, part)
+        settle_width(config, part)
     return config.to_dict()
 
 

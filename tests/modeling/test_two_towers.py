@@ -1,8 +1,17 @@
 import pytest
 import torch
-from transformers import BertModel, PreTrainedModel, ResNetConfig, ViTModel
+from transformers import (
+    BertModel,
+    ConvNextV2Config,
+    EfficientNetConfig,
+    MobileNetV2Config,
+    PreTrainedModel,
+    ResNetConfig,
+    ViTConfig,
+    ViTModel,
+)
 
-from hf_transfer.modeling.two_towers import check_tower, load_tower, named_towers, tower_config
+from hf_transfer.modeling.two_towers import load_tower, named_towers, settle_width, tower_config
 from tests.pretraining import pairs
 
 
@@ -47,4 +56,18 @@ def test_what_cannot_be_a_tower_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`architecture`: cannot load `.*nothing` as text_config"):
         tower_config(str(tmp_path / "nothing"), "text_config")
     with pytest.raises(ValueError, match="a resnet cannot be the vision_config of a vision-text-dual-encoder"):
-        check_tower(ResNetConfig(), "vision_config")
+        settle_width(ResNetConfig(), "vision_config")
+
+
+@pytest.mark.parametrize(
+    "config, width",
+    [
+        (EfficientNetConfig(hidden_dim=1280, width_coefficient=1.0, depth_coefficient=1.0, image_size=64), 1280),
+        (ConvNextV2Config(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1]), 32),
+        (MobileNetV2Config(image_size=96), 1280),
+        (ViTConfig(hidden_size=24), 24),
+    ],
+)
+def test_a_convolutional_net_is_as_wide_as_what_it_pools(config, width):
+    settle_width(config, "vision_config")
+    assert config.hidden_size == width

@@ -8,7 +8,16 @@ import pytest
 import yaml
 from datasets import DatasetDict, Value
 from huggingface_hub import ModelCard
-from transformers import AutoModel, AutoProcessor, CLIPModel, SiglipModel, VisionTextDualEncoderModel, ViTModel
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    CLIPModel,
+    ConvNextConfig,
+    ConvNextModel,
+    SiglipModel,
+    VisionTextDualEncoderModel,
+    ViTModel,
+)
 
 from hf_transfer.runs.adapt import run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
@@ -102,6 +111,22 @@ def test_towers_of_saved_models_with_the_image_tower_locked(pretrain):
     card = Path("out/model/README.md").read_text()
     assert "| vision_model started from | `vit` |" in card and "| text_model started from | `bert` |" in card
     assert "| lit | [arXiv:2111.07991]" in card
+
+
+def test_a_convolutional_tower_locked(pretrain):
+    """Its configuration says nothing of the width that the projection needs."""
+    sizes = {"hidden_sizes": [8, 12], "depths": [1, 1], "num_channels": 1, "image_size": tiny.IMAGE_SIZE}
+    config = ConvNextConfig(**sizes, num_stages=2, patch_size=2)
+    ConvNextModel(config).save_pretrained("convnext")
+    pairs.processor().image_processor.save_pretrained("convnext")
+    architecture = {**DUAL, "vision_config": "convnext", "text_config": "bert"}
+    metrics = pretrain(architecture=architecture, converters={"lit": {}}, test_rows=8, test_split=None)
+    assert metrics.keys() == RECALLS | CHANCE | ZERO_SHOT
+    model, start = AutoModel.from_pretrained("out/model"), ConvNextModel.from_pretrained("convnext")
+    assert model.config.vision_config.hidden_size == 12
+    assert all(value.equal(model.vision_model.state_dict()[key]) for key, value in start.state_dict().items())
+    found = run_evaluation("out/model", "captioned", task="zero-shot-image-classification")
+    assert found.keys() == RECALLS | CHANCE
 
 
 def test_a_saved_model_goes_on_and_its_task_is_told_from_model_and_rows(pretrain):
