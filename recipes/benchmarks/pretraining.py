@@ -1,4 +1,4 @@
-"""Every pre-training of the library measured by what it is good for: images, pairs, texts, episodes, shifts and costs.
+"""Every pre-training of the library by what it is good for: images, pairs, texts, series, episodes, shifts, costs.
 
     python recipes/benchmarks/pretraining.py                                    # everything, three seeds
     python recipes/benchmarks/pretraining.py --only images text --seeds 0       # some sections, one seed
@@ -30,6 +30,7 @@ import pretraining_episodes
 import pretraining_images
 import pretraining_importance
 import pretraining_pairs
+import pretraining_series
 import pretraining_sinusoids
 import pretraining_text
 import torch
@@ -42,6 +43,7 @@ SECTIONS = {
     "images": pretraining_images,
     "text": pretraining_text,
     "pairs": pretraining_pairs,
+    "series": pretraining_series,
     "sinusoids": pretraining_sinusoids,
     "episodes": pretraining_episodes,
     "coloured": pretraining_coloured,

@@ -9,6 +9,7 @@ import pretraining_coloured
 import pretraining_costs
 import pretraining_images
 import pretraining_pairs
+import pretraining_series
 import pretraining_text
 from cells import mean_and_deviation
 
@@ -30,6 +31,7 @@ TITLES = {
     "images": "Images",
     "text": "Texts",
     "pairs": "Pairs of image and text",
+    "series": "Series",
     "sinusoids": "Sinusoids",
     "episodes": "Episodes of new kinds",
     "coloured": "ColoredMNIST",
@@ -43,8 +45,9 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
     "standard supervised": {"images": ("supervised (ResNet)", "supervised (ViT)")},
     "meta-learning": {"episodes": ("maml, 5 shot", "fomaml, 5 shot", "reptile, 5 shot")},
     "causal learning": {"coloured": ("irm",)},
-    "generative": {"images": ("mae",), "text": tuple(pretraining_text.OBJECTIVES)},
-    "contrastive": {"images": ("moco", "moco_v3", "simclr"), "pairs": ("clip", "siglip")},
+    "generative": {"images": ("mae",), "text": tuple(pretraining_text.OBJECTIVES)}
+    | {"series": ("masked time points", "next step")},
+    "contrastive": {"images": ("moco", "moco_v3", "simclr"), "pairs": ("clip", "siglip"), "series": ("simclr",)},
 }
 MODALITIES = {
     "standard supervised": "images, texts, series; whatever has labels",
@@ -98,15 +101,20 @@ def notes(section: str, rows: Table) -> list[str]:
     )(rows) + SETTINGS[section]
 
 
+TOLD_BY = {
+    "images": pretraining_images,
+    "text": pretraining_text,
+    "pairs": pretraining_pairs,
+    "series": pretraining_series,
+    "coloured": pretraining_coloured,
+    "costs": pretraining_costs,
+}
+"""Section -> a module whose docstring says its settings, below the first line."""
 SETTINGS = {
-    "images": [pretraining_images.__doc__.split("\n\n", 1)[1].strip().replace("\n", " ")],
-    "text": [pretraining_text.__doc__.split("\n\n", 1)[1].strip().replace("\n", " ")],
-    "pairs": [pretraining_pairs.__doc__.split("\n\n", 1)[1].strip().replace("\n", " ")],
+    **{name: [module.__doc__.split("\n\n", 1)[1].strip().replace("\n", " ")] for name, module in TOLD_BY.items()},
     "sinusoids": ["Squared errors. The paper trains 70,000 steps of 25 sinusoids; 1,500 of 8 have not settled."],
     "episodes": ["`interval` is half of the 95 % one; `transductive`: the batch norms see the queries together."],
-    "coloured": [pretraining_coloured.__doc__.split("\n\n", 1)[1].strip().replace("\n", " ")],
     "importance": ["Both see as many rows; see recipes/benchmarks/pretraining_importance.py."],
-    "costs": [pretraining_costs.__doc__.split("\n\n", 1)[1].strip().replace("\n", " ")],
 }
 
 
@@ -156,8 +164,8 @@ def remarks(made: dict[str, Table]) -> list[str]:
     lines.append(
         "Data efficiency: by how much the watched probe rose over the last two thirds of a training, in points "
         "(images). Label efficiency: fine-tuned on 10 labels a class over random weights of the same network, in "
-        "points (images), on 33 a class (texts), and of episodes over random weights with prototypes. ± is over the "
-        "methods of a family and the seeds."
+        "points (images, series), on 33 a class (texts), and of episodes over random weights with prototypes. ± is "
+        "over the methods of a family and the seeds."
     )
     lines += ["", "| family | modality scalability | task scalability | data efficiency | label efficiency |"]
     lines.append("|---|---|---|--:|--:|")
@@ -182,6 +190,7 @@ def gains(section: str, name: str, runs: dict[str, dict[str, Any]], rows: Table)
     figure, plain = {
         "images": ("emoji: fine-tuned", RANDOM_OF.get(name, RANDOM)),
         "text": ("fine-tuned", pretraining_text.RANDOM + name),
+        "series": ("fine-tuned", pretraining_series.RANDOM),
         "episodes": ("accuracy", "random weights, prototypes, 5 shot"),
     }.get(section, ("", ""))
     base = rows.get(plain, {})
@@ -198,7 +207,7 @@ def panels(made: dict[str, Table]) -> tuple[dict[str, dict[str, list[float]]], s
                 values = [run[name] for run in runs.values() if name in run]
                 rows |= {row: values} if values else {}
             drawn |= {name: rows} if rows else {}
-    for section, figure in (("text", "fine-tuned"), ("episodes", "accuracy")):
+    for section, figure in (("text", "fine-tuned"), ("series", "fine-tuned"), ("episodes", "accuracy")):
         if section in made:
             rows = {row: [run[figure] for run in runs.values()] for row, runs in made[section].items()}
             drawn[f"{TITLES[section]}: {figure}"] = rows
