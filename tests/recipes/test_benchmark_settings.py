@@ -200,7 +200,7 @@ def test_a_cell_of_other_tasks_is_trained_once(runs, tmp_path):
     assert cells[0] == cells[1] and cells[0]["metrics"] == {"map": 0.5, "map_50": 0.7, "map_75": 0.4}
     assert len(runs) == 1 and runs[0].config.seed == 1 and set(runs[0].config.objectives) == {"dann", "mcc"}
     page = tasks.to_markdown({"machine": "", "settings": tasks.finished(tmp_path)})
-    assert "| dann_mcc | 0.500 | 0.700 | 0.400 | 1 |" in page
+    assert "| dann_mcc | 50.0 | 70.0 | 40.0 | 1 |" in page
 
 
 def test_the_page_of_pretraining_tells_gains_over_random_weights():
