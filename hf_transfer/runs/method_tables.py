@@ -69,11 +69,12 @@ def row_of(method: Method, recipes: Iterable[Path]) -> str:
     paper = re.sub(r"^https://(huggingface.co/papers/|doi.org/)?", "", method.paper)
     paper = paper if re.fullmatch(r"\d{4}\.\d{4,5}|10\..+", paper) else paper.partition("/")[0]
     attribute = method.target.split(":")[1]
+    summary = method.summary.removeprefix(f"{attribute}: ").replace("|", "\\|")
     links = [f"[{path.name}](../../{path.relative_to(PACKAGE.parent).as_posix()})" for path in recipes]
     cells = [
         f"`{method.name}`",
         f"[{paper}]({method.paper})",
-        f"[{attribute}](../{method.file}): {method.summary.replace('|', chr(92) + '|')}",
+        f"[{attribute}](../{method.file}): {summary}",
         links[0] if links else usage(method),
     ]
     return f"| {' | '.join(cells)} |"
