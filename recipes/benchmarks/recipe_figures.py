@@ -60,7 +60,7 @@ SHOWN = (
 FURTHER = ("_linear_probe", "_knn", "image_to_text_recall_5")
 WIDTH = 120
 MARK = "# Figures, "
-PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles")
+PAIRS = ("mnist_to_digits", "rotated_mnist", "digit_angles", "vowel_a_to_e")
 OTHER_PAIRS = {"pada": "digits_partial", "iwan": "digits_partial", "osbp": "digits_open"}
 OWN_SETTINGS = ("cdan_mcc", "cluster_contrast", "cluster_contrast_dbscan", "dsbn", "guarded", "label_shift")
 """Methods of recipes on these pairs that are no rows of domain_adaptation.md."""

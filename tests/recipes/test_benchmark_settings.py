@@ -67,7 +67,7 @@ def test_recipes_that_are_rows_of_domain_adaptation_have_its_settings(monkeypatc
     renamed |= {"optical_with_unknown": "optical_digits"}
     beside = {"output_dir", "overwrite", "diagnostics", "disable_tqdm", "use_cpu", "logging_dir", "logging_steps"}
     beside |= {"dataloader_pin_memory", "distributed_state"}  # follow from use_cpu
-    beside |= {"dataset_options", "target_options", "test_split", "run_name"}
+    beside |= {"dataset_options", "target_options", "target_split", "test_split", "run_name"}
     files = recipe_figures.recipes_of(["domain_adaptation"], ())
     table = benchmark.stored_pairs(BENCHMARKS / "results")
     rows = {name: recipe_figures.row_of(name) for name in files if recipe_figures.row_of(name) is not None}
