@@ -72,11 +72,11 @@ def test_keywords_that_have_to_be_given_are_in_the_first_yaml():
 
 def test_a_table_takes_the_place_of_the_old_one_and_the_text_around_it_stays():
     text = f"# Tuners\n\nBefore.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n"
-    new = with_table(text, "tuners")
+    new = with_table(text, table_of("tuners"))
     assert new.startswith(f"# Tuners\n\nBefore.\n\n{BEGIN}\n| method |") and new.endswith(f"{END}\n\nAfter.\n")
     assert "old" not in new and "[ResidualConfig](../tuners/residual/__init__.py)" in new
-    assert with_table(new, "tuners") == new
-    assert with_table("", "tuners").startswith(f"# {FAMILIES['tuners']}\n\n{BEGIN}")
+    assert with_table(new, table_of("tuners")) == new
+    assert with_table("", table_of("tuners"), FAMILIES["tuners"]).startswith(f"# {FAMILIES['tuners']}\n\n{BEGIN}")
     assert "recipes/task_adaptation/digits_residual.yaml" in table_of("tuners")
 
 

@@ -15,7 +15,7 @@ from hf_transfer.cli.app import app
 from hf_transfer.core.objective import NEEDS, Objective
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
 from hf_transfer.runs.method_index import FAMILIES, IDENTIFIER, all_methods
-from hf_transfer.runs.method_tables import with_table
+from hf_transfer.runs.method_tables import SETTINGS, matrix, table_of, with_table
 from hf_transfer.runs.values import read_mapping
 from hf_transfer.training.transfer_model import REGISTRY, make_objectives, objective_class
 
@@ -179,7 +179,15 @@ def test_all_methods_are_in_the_index():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_table_of_a_family_is_up_to_date(family):
     text = readme_of(family).read_text()
-    assert text == with_table(text, family), "python -m hf_transfer.runs.method_tables writes it"
+    assert text == with_table(text, table_of(family)), "python -m hf_transfer.runs.method_tables writes it"
+
+
+def test_the_recipes_of_the_tasks_are_up_to_date():
+    """Every cell has a recipe of its task and setting."""
+    text = readme_of("tasks").read_text()
+    assert text == with_table(text, matrix()), "python -m hf_transfer.runs.method_tables writes it"
+    for setting in SETTINGS:
+        assert setting in text
 
 
 def test_there_is_a_row_in_the_method_index():
