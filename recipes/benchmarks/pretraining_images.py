@@ -2,7 +2,10 @@
 
 Sources: 1,525 emoji of Google for the first two targets, MNIST-5k for the third, read at 32 pixels. Targets: the same
 nine categories with 10 labels a class, the same with the pictures of Twitter, optical digits with 5 labels a class.
-The features of a probe are the input of the head; both probes are fitted to the few labelled rows alone.
+The features of a probe are the last state, averaged over patches or places; both probes are fitted to the few labelled
+rows alone. (The class token of a masked autoencoder takes no part in its loss: of mnist_vit_mae.yaml, seed 0, it gives
+a linear probe 51.1 % of the optical digits from 5 labels a class, where random weights give 56.8, and the mean 60.0,
+where they give 56.7.)
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from cells import COMMON, data_folder, every_fifth
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -24,6 +28,8 @@ from sklearn.preprocessing import StandardScaler
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import column_values, label_column
+from hf_transfer.modeling.anatomy import backbone_of
+from hf_transfer.ranking.features import FeatureExtractor
 from hf_transfer.runs.adapt import finish, make_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.training.trainer import TransferTrainer
@@ -86,14 +92,14 @@ SOURCES = {
         {"dataset": "google_train", "test_dataset": "google_test"},
         3,
         {"views": "small", "crop": 0.3},
-        {"views": 250, "labels": 150, "masked": 400, "none": 20},
+        {"views": 250, "labels": 150, "patches": 400, "masked": 400, "none": 20},
         {"dataset": "google_test"},
     ),
     "mnist": Source(
         {"dataset": "mnist_train", "test_dataset": "mnist_test"},
         1,
         {"views": "small", "crop": 0.4, "flip": False},
-        {"views": 120, "labels": 100, "masked": 250, "none": 20},
+        {"views": 120, "labels": 100, "patches": 400, "masked": 250, "none": 20},
         {"dataset": "optical_digits", "max_samples": 300},
     ),
 }
@@ -126,7 +132,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "simsiam": by_views(simsiam={"projection_dim": 256, "hidden_size": 64}),
     "lejepa": by_views(lejepa={"hidden_size": 256, "projection_dim": 32, "directions": 256}),
     "random weights (ViT)": {**LABELS, "architecture": VIT, "kind": "none"},
-    "supervised (ViT)": {**LABELS, "architecture": VIT, "kind": "labels", "learning_rate": 1e-3},
+    "supervised (ViT)": {**LABELS, "architecture": VIT, "kind": "patches", "learning_rate": 1e-3},
     "mae": {**MASKED, "architecture": MAE, "kind": "masked"},
 }
 """Name -> arguments of the pre-training, and of which kind it is."""
@@ -198,11 +204,9 @@ def adapted(model: Path, data: dict[str, Any], seed: int, folder: Path, quick: b
 
 
 def features_of(trainer: TransferTrainer, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Input of the head [N, D] of prepared rows, and their labels [N]."""
+    """The mean of the last state [N, D] of prepared rows, and their labels [N]."""
     column = label_column(rows, "benchmark")
-    trainer.transfer_model.returns_features = True
-    try:
-        features = trainer.predict(rows.remove_columns(column)).predictions[1]
-    finally:
-        trainer.transfer_model.returns_features = False
-    return features, column_values(rows, column)
+    extract = FeatureExtractor(backbone_of(trainer.adapted_model))
+    batches = trainer.get_test_dataloader(rows.remove_columns(column))
+    features = [state for batch in batches for state in extract({"pixel_values": batch["pixel_values"]}).values()]
+    return torch.cat(features).numpy(), column_values(rows, column)
