@@ -42,8 +42,15 @@ PEERS = {
         "antlr4-python3-runtime==4.9.3",
         *SHARED,
     ),
+    "skada": ("skada==0.6.0", "skorch==1.4.0", "POT==0.9.7.post1", "tabulate==0.10.0"),
 }
-"""Library -> what is installed, without the dependencies that no loss imports."""
+"""Library -> what is installed, without the dependencies that nothing here imports."""
+WITHOUT_OPERATORS = (
+    "import sys, types; name = 'torchvision._meta_registrations'; sys.modules[name] = types.ModuleType(name)"
+)
+"""Run at the start of such an interpreter: torchvision's compiled operators need another build of torch, and its
+import fails without them; nothing here calls any."""
+WITH_LOSSES = ("pytorch_adapt", "lightly")
 
 
 def checked(command: list[str], environment: dict[str, str] | None = None) -> None:
@@ -65,7 +72,7 @@ def environment_of(library: str, runs_dir: Path) -> str:
     checked([python, "-m", "pip", "install", "-q", "--no-deps", *PEERS[library]])
     versions = f"python{sys.version_info.major}.{sys.version_info.minor}"
     link = folder / "lib" / versions / "site-packages" / "zz_of_the_calling_interpreter.pth"
-    link.write_text(sysconfig.get_path("purelib") + "\n")  # after its own packages: torch and numpy
+    link.write_text(f"{sysconfig.get_path('purelib')}\n{WITHOUT_OPERATORS}\n")  # after its own: torch and numpy
     ready.write_text(json.dumps(list(PEERS[library])))
     return python
 
@@ -122,7 +129,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--only", nargs="+", choices=WITH_LOSSES, default=WITH_LOSSES)
     parser.add_argument("--rounds", type=int, default=5, help="turns of fresh processes")
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/peers"), help="where environments go")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")

@@ -96,6 +96,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "--rounds 1",
         folders="--runs_dir {runs}/peers",
     ),
+    "peers_training": Benchmark(
+        "whole trainings beside those of other libraries",
+        "mean ± standard deviation over the seeds",
+        "--methods dann --seeds 0",
+        folders="--runs_dir {runs}/peers",
+    ),
     "step_costs": Benchmark("a training step of two checkouts", MEDIAN, hindrance=two_checkouts),
     "ranking": Benchmark(
         "ranking beside other implementations and beside fine-tuning",

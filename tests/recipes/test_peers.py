@@ -1,6 +1,7 @@
 """The comparison with other libraries: gaps are those of the tensors, and a library that cannot be had has a row."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -56,3 +57,43 @@ def test_every_loss_here_has_a_value_and_gradients(peers):
     for name, loss in own.items():
         made = losses.measure(loss)
         assert torch.isfinite(torch.tensor(made["value"])) and made["gradients"] and made["ms"] > 0, name
+
+
+def test_trainings_that_fail_have_a_row_and_finished_ones_are_kept(peers, monkeypatch, tmp_path):
+    benchmark = importlib.import_module("peers_training")
+    called = []
+
+    def run(command, environment):
+        called.append(command[2:4])
+        if command[2] == "skada":
+            raise RuntimeError("no such package")
+        Path(command[-1]).write_text('{"accuracy": 80.0, "seconds": 9.0, "memory": 30.0, "lines": 9}')
+
+    monkeypatch.setattr(benchmark, "checked", run)
+    monkeypatch.setattr(benchmark, "environment_of", lambda library, folder: "python")
+    monkeypatch.setattr(benchmark, "data_folder", lambda rows, name, folder: str(folder / "data" / name))
+    words = ["--runs_dir", str(tmp_path), "--output_dir", str(tmp_path), "--methods", "dann", "--seeds", "0", "1"]
+    monkeypatch.setattr(sys, "argv", ["peers_training.py", *words, "--only", "hf_transfer", "skada"])
+    with pytest.raises(SystemExit, match="2 trainings failed"):
+        benchmark.main()
+    page = (tmp_path / "peers_training.md").read_text()
+    assert "| dann | hf_transfer | 2 | 80.0 ± 0.0 | 9.0 ± 0.0 | 30.0 ± 0.0 | 9 |" in page
+    assert "| dann | skada==0.6.0 | | not measured: no such package | | | |" in page
+    with pytest.raises(SystemExit):
+        benchmark.main()
+    assert called == [["hf_transfer", "dann"], ["skada", "dann"]] * 2 + [["skada", "dann"]] * 2
+
+
+def test_a_training_here_is_that_of_the_worker(peers, monkeypatch, tmp_path):
+    """The function whose lines are counted, on few rows."""
+    worker = importlib.import_module("peers_training_worker")
+    monkeypatch.setattr(worker, "EPOCHS", 1)
+    benchmark = importlib.import_module("peers_training")
+    for name in ("source", "target", "test"):
+        benchmark.some_rows("optical_digits", 0, 256).save_to_disk(tmp_path / "rows" / name)
+    monkeypatch.setattr(
+        sys, "argv", ["worker", "hf_transfer", "dann", "0", str(tmp_path / "rows"), str(tmp_path / "f")]
+    )
+    worker.main()
+    found = json.loads((tmp_path / "f").read_text())
+    assert found["lines"] == 10 and 0 <= found["accuracy"] <= 100 and found["seconds"] > 0 <= found["memory"]
