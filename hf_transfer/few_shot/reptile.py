@@ -5,7 +5,8 @@
 
 With `optim: sgd` and a learning rate eps an outer step is the paper's theta <- theta + eps (mean_i theta_i - theta);
 the paper's eps falls from 1 to 0 in a straight line (`learning_rate: 1.0`, `lr_scheduler_type: linear`).
-All rows of an episode train; an inner step reads the next `inner_batch_size` of them, in the order of the episode.
+All rows of an episode train; an inner step reads the next `inner_batch_size` of them, a row of each class in turn (the
+paper's code shuffles them), so that no step sees some classes alone.
 
 Paper: Nichol et al., "On First-Order Meta-Learning Algorithms", 2018, https://huggingface.co/papers/1803.02999.
 Defaults: 5 episodes a step, inner batches of 10 and 5 inner steps as its Omniglot runs, whose inner optimizer is Adam
@@ -64,13 +65,21 @@ class Reptile(AdaptingObjective):
 
     def adapt(self, model: nn.Module, support: Rows, steps: int) -> Weights:
         """All weights that train, after so many inner steps on these rows."""
-        weights, count = self.moving(model), len(support.labels)
+        weights, count, support = self.moving(model), len(support.labels), in_turn(support)
         for step in range(steps):
             order = torch.arange(step * self.inner_batch_size, (step + 1) * self.inner_batch_size) % count
             rows = support.some(order[:count].to(support.labels.device))
             weights = step_down(rows.loss(model, weights), weights, self.inner_learning_rate, second_order=False)
             weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
         return trainable(model) | weights
+
+
+def in_turn(rows: Rows) -> Rows:
+    """Rows of classes by their place within their class; others as they are."""
+    if rows.outputs is None:
+        return rows
+    places = (rows.labels[:, None] == rows.labels).tril(-1).sum(dim=1)
+    return rows.some((places * rows.outputs + rows.labels).argsort())
 
 
 def joined(one: Rows, other: Rows) -> Rows:

@@ -4,14 +4,19 @@ import torch.nn.functional as F
 from datasets import Dataset
 
 from hf_transfer.core.objective import BuildContext, View
-from hf_transfer.few_shot.reptile import Reptile
+from hf_transfer.few_shot.adaptation import Rows
+from hf_transfer.few_shot.reptile import Reptile, in_turn
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from tests import tiny
 from tests.few_shot.test_maml import LABELS, RATE, Net
 
 
 def naive_end(model, rows, targets, steps, batch):
-    """The weights after steps of gradient descent on rows taken in turn, by hand."""
+    """The weights after steps of gradient descent on rows taken a class in turn, by hand."""
+    order = [
+        row for pair in zip(*((targets == label).nonzero().flatten().tolist() for label in (0, 1))) for row in pair
+    ]
+    rows, targets = rows[order], targets[order]
     weights = [weight.detach().clone().requires_grad_() for weight in model.parameters()]
     for step in range(steps):
         keep = [k % len(rows) for k in range(step * batch, (step + 1) * batch)]
@@ -44,6 +49,17 @@ def test_value_and_gradient_against_the_formula(steps):
     torch.testing.assert_close(loss, expected, check_dtype=False, rtol=1e-5, atol=1e-7)
     for got, weight, *both in zip(torch.autograd.grad(loss, weights), weights, *ends):
         torch.testing.assert_close(got, weight - sum(both) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_an_inner_batch_has_every_class():
+    """The rows of an episode stand class by class, the support rows before the queries."""
+    labels = torch.tensor([*[0] * 5, *[1] * 5, *[2] * 5, *[0] * 2, *[1] * 2, *[2] * 2])
+    rows = in_turn(Rows({"rows": torch.arange(21)}, labels, "single_label_classification", 3))
+    for batch in rows.labels.split(3):
+        assert batch.tolist() == [0, 1, 2]
+    assert sorted(rows.inputs["rows"].tolist()) == list(range(21)) and labels[rows.inputs["rows"]].equal(rows.labels)
+    values = Rows({"rows": torch.arange(3)}, torch.rand(3), "regression", None)
+    assert in_turn(values) is values
 
 
 def test_plain_descent_with_rate_one_lands_where_the_episodes_lead(tmp_path, digits):
