@@ -122,6 +122,10 @@ def predict(
     batch_size: BATCH_SIZE = 64,
     max_length: MAX_LENGTH = None,
     forecasting: FORECASTING = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", "--classes", help="A name of a class, for an image and a text tower that has none."),
+    ] = None,
     overwrite: OVERWRITE = False,
     as_json: Annotated[bool, typer.Option("--json", help="How often each class was predicted, as JSON.")] = False,
 ) -> None:
@@ -138,6 +142,7 @@ def predict(
     options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
     check_output(output, overwrite)
     options["text_columns"] = read_names(options.pop("text_column"))
+    options["classes"] = read_names(classes)
     found = predict_rows(pictures=None if overwrite else output.with_suffix(""), **options)
     save_predictions(found, output, overwrite)
     answers = found.columns.get("prediction", [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from hf_transfer.data.columns import without_labels
 from hf_transfer.data.prepare import check_modality
 from hf_transfer.evaluation.answers import answers_of as answers_of
 from hf_transfer.hub import atomic_folder
+from hf_transfer.modeling.anatomy import unwrap_peft
+from hf_transfer.modeling.class_texts import has_class_names
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import some_rows
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.task import find_evaluation_task, told_or_remembered
-from hf_transfer.tasks import task_named, tasks_with_labels
+from hf_transfer.tasks import TASKS, task_named, tasks_with_labels
+from hf_transfer.tasks.prompted_image_classification import PromptedImageClassification
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
 
@@ -123,6 +126,7 @@ def predict_rows(
     batch_size: int = 64,
     max_length: int | None = None,
     forecasting: Mapping[str, Any] | None = None,
+    classes: Sequence[str] = (),
 ) -> Predictions:
     """A table of the row's number, its text where it has any, the prediction and how probable it is; and pictures.
 
@@ -143,20 +147,30 @@ def predict_rows(
         max_length: cut text after so many tokens.
         forecasting: how windows are cut of a table of steps, whose last one is read of every series; as the model was
             trained when left out.
+        classes: names of classes that a model with an image and a text tower has not been trained to tell.
 
     Raises:
-        ValueError: not a model, no such dataset or column, or another kind of task.
+        ValueError: not a model, no such dataset or column, another kind of task, or classes without names.
         FileExistsError: the task has pictures to write, and their folder exists.
     """
     rows = load(dataset, split, usual_split="test")
     check_not_empty(rows, "prediction")
     rows = without_column(rows, label_column)
     task = task or find_evaluation_task(ModelArguments(model=model), lambda: without_labels(rows))
+    task = (TASKS[task].adapted_as if task in TASKS else None) or task
     if task not in tasks_with_labels():
         raise ValueError(f"`task` should be one of {tasks_with_labels()}, got `{task}`.")
     if task_named(task).tells_by_pictures and pictures is not None and pictures.exists():
         raise FileExistsError(f"`{pictures}` exists, where pictures of predictions would go: choose another --output.")
-    loaded = load_model(ModelArguments(model=model, task=task), allow_new_weights=False)
+    if classes and (task != PromptedImageClassification.name or len(set(classes)) < 2):
+        raise ValueError(
+            f"`classes` are two or more names for {PromptedImageClassification.name}, got {list(classes)} for {task}."
+        )
+    loaded = load_model(
+        ModelArguments(model=model, task=task), list(dict.fromkeys(classes)) or None, allow_new_weights=False
+    )
+    if task == PromptedImageClassification.name and not has_class_names(unwrap_peft(loaded).config):
+        raise ValueError(f"`{model}` was not trained to tell classes: name them, as `--class cat --class dog`.")
     arguments = DataArguments(dataset, text_columns=list(text_columns) or None, max_length=max_length)
     reader = task_named(task)
     own = told_or_remembered(ModelArguments(model=model, task=task), reader, {"forecasting": forecasting})

@@ -10,7 +10,7 @@ import torch
 import yaml
 from datasets import DatasetDict, load_from_disk
 from huggingface_hub import ModelCard
-from transformers import AutoModel, ViTForImageClassification
+from transformers import AutoModel, AutoProcessor, ViTForImageClassification
 
 from hf_transfer.data.images import with_pixel_values
 from hf_transfer.evaluation.retrieval import retrieval_metrics
@@ -116,6 +116,22 @@ def test_the_task_is_told_from_the_model(adapt):
     for settings in ({}, {"task": "zero-shot-image-classification"}):
         experiment = parse_arguments(["run.yaml"], **settings)
         assert with_task(experiment).model.task == "prompted-image-classification"
+
+
+def test_classes_that_no_training_named(adapt):
+    """As the zero-shot classification of transformers tells them."""
+    found = predict_rows("clip", "target", classes=["one", "two", "five"])
+    model, processor = AutoModel.from_pretrained("clip").eval(), AutoProcessor.from_pretrained("clip")
+    texts = processor.tokenizer([f"a photo of a {name}." for name in ("one", "two", "five")], return_tensors="pt")
+    rows = load_from_disk("target").select_columns(["image", "label"])
+    pixels = with_pixel_values(rows, tiny.IMAGE_SIZE, 1)[:]["pixel_values"]
+    with torch.no_grad():
+        logits = model(pixel_values=pixels, **texts).logits_per_image
+    assert found.columns["prediction"] == [("one", "two", "five")[place] for place in logits.argmax(dim=1)]
+    with pytest.raises(ValueError, match="was not trained to tell classes: name them"):
+        predict_rows("clip", "target")
+    with pytest.raises(ValueError, match="`classes` are two or more names"):
+        predict_rows("clip", "target", classes=["one", "one"])
 
 
 @pytest.mark.parametrize("name", ["dual_encoder", "clip", "siglip"])
