@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 from transformers import AutoModel, AutoModelForImageClassification
 
 import hf_transfer.cli
-from hf_transfer.cli import app as cli
 from hf_transfer.hub import retry
 from hf_transfer.ranking import Ranking
-from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.saving import read_results
 from tests import tiny
 from tests.runs.folders import ARCHITECTURE, QUICK
@@ -438,14 +434,3 @@ def test_missing_words_show_the_usage(run, words):
 def test_the_console_script_is_this_program():
     (script,) = entry_points(group="console_scripts", name="hf-transfer")
     assert script.load() is hf_transfer.cli.main
-
-
-def test_the_commands_of_the_readme_name_arguments_that_exist(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[2])
-    lines = Path("README.md").read_text().splitlines()
-    commands = [shlex.split(line) for line in lines if line.startswith("hf-transfer ")]
-    assert {words[1] for words in commands} >= {"rank", "adapt", "evaluate", "push", "doctor"}
-    for _, name, *words in commands:
-        context = typer.main.get_command(cli.app).commands[name].make_context(name, words)
-        if name in ("adapt", "pretrain"):
-            parse_arguments(context.args)
