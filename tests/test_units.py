@@ -23,7 +23,7 @@ class MeanGap(Objective):
 
     paper = "none"
     needs = frozenset({"features", "domain"})
-    is_quadratic = True
+    is_bounded = True
 
     def forward(self, view):
         self.units = len(view.features)
@@ -191,7 +191,7 @@ def test_the_task_loss_of_pixels_is_of_whole_maps():
     torch.testing.assert_close(ours.loss, model(pixel_values=batch["pixel_values"], labels=batch["labels"]).loss)
 
 
-def test_a_quadratic_objective_sees_a_bounded_number_of_units():
+def test_a_bounded_objective_sees_a_bounded_number_of_units():
     batch = pixel_rows()[:4]
     for most, seen in ((100, 100), (10_000, 4 * 64)):
         model = TransferModel(segformer(), {"gap": MeanGap()}, max_units=most)

@@ -238,8 +238,9 @@ class Objective(nn.Module):
     one is refused. A formula that reads features, weights or `row_losses` alone is defined for `ANY_PROBLEM`."""
     rows_per_domain: ClassVar[int] = 1
     """The least rows of each domain or environment that a batch needs; fewer give it nothing to compare."""
-    is_quadratic: ClassVar[bool] = False
-    """Whether the cost grows with the square of the number of units; then it sees at most `max_units` of a batch."""
+    is_bounded: ClassVar[bool] = False
+    """Whether it sees at most `max_units` random units of a batch: the cost grows with the square of their number, or
+    each goes through a network of the objective's own, which pixels would be many for."""
     can_collapse: ClassVar[bool] = False
     """Whether it trains features without labels, so that these may become the same for all rows; then pre-training
     logs at every evaluation how far they spread."""

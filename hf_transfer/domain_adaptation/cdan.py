@@ -74,6 +74,7 @@ class CDAN(Objective):
     tasks = frozenset({SINGLE_LABEL})
     needs = frozenset({"features", "logits", "domain", "global_batch"})
     weighs_source = True
+    is_bounded = True
 
     def __init__(
         self,

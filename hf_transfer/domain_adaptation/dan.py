@@ -73,7 +73,7 @@ class DAN(Objective):
     needs = frozenset({"features", "domain", "global_batch"})
     weighs_source = True
     rows_per_domain = 2
-    is_quadratic = True
+    is_bounded = True
 
     def __init__(self, scales: Sequence[float] = MEAN_DISTANCE_SCALES, linear: bool = False, weight: float = 1.0):
         super().__init__(weight)

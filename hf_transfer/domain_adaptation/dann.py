@@ -39,6 +39,7 @@ class DANN(Objective):
     tasks = ANY_PROBLEM
     needs = frozenset({"features", "domain", "global_batch"})
     weighs_source = True
+    is_bounded = True
 
     def __init__(
         self, hidden_size: int = 1024, max_reversal: float = 1.0, warm_start: float = 10.0, weight: float = 1.0

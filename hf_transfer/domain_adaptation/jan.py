@@ -82,7 +82,7 @@ class JAN(Objective):
     needs = frozenset({"features", "logits", "domain", "global_batch"})
     weighs_source = True
     rows_per_domain = 2
-    is_quadratic = True
+    is_bounded = True
 
     def __init__(
         self,

@@ -92,7 +92,8 @@ class TransferModel(nn.Module):
         task_loss: where the loss of the task comes from; when left out, the units' labels where the model has a
             linear head on rows or tokens, and else the model itself.
         label_smoothing: share of the target distribution spread over all classes, for labels that are classes.
-        max_units: at most so many random units of a batch reach objectives whose cost grows with their square.
+        max_units: at most so many random units of a batch reach objectives whose cost grows with their square, or that
+            send each through a discriminator.
 
     Raises:
         ValueError: an objective asks for something unknown, or for features or logits that the readout has not.
@@ -397,7 +398,7 @@ class TransferModel(nn.Module):
         with torch.autocast(self.device.type, enabled=False):
             for name, objective in self.objectives.items():
                 seen = everywhere if "global_batch" in objective.needs else view
-                seen = self._bounded(seen) if objective.is_quadratic else seen
+                seen = self._bounded(seen) if objective.is_bounded else seen
                 try:
                     losses[name] = objective(seen)
                 except torch.linalg.LinAlgError as error:
