@@ -118,6 +118,15 @@ def detection_heads(model: nn.Module) -> list[str]:
     return [name for name in HEADS if name in names]
 
 
+def detection_layers(model: nn.Module) -> list[str]:
+    """`detection_heads` with the places of a list of them, one a decoder layer, in place of the list."""
+    names = []
+    for head in detection_heads(model):
+        (found, *_) = (one for name, one in unwrap_peft(model).named_modules() if name.split(".")[-1] == head)
+        names += [f"{head}.{place}" for place in range(len(found))] if isinstance(found, nn.ModuleList) else [head]
+    return names
+
+
 def _first_of(config: Any, names: tuple[str, ...]) -> int:
     found = [getattr(config, name) for name in names if isinstance(getattr(config, name, None), int)]
     if not found:

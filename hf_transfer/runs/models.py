@@ -26,7 +26,7 @@ from hf_transfer.hub import adapter_class_names, loadable_adapter
 from hf_transfer.hub.adapter import are_made_up, named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter
 from hf_transfer.modeling.anatomy import linear_heads
-from hf_transfer.modeling.detection_readouts import detection_heads
+from hf_transfer.modeling.detection_readouts import detection_layers
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.label_forms import DETECTION_HEADS
 from hf_transfer.modeling.two_towers import (
@@ -330,7 +330,7 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any], revision: str
 def head_names(model: PreTrainedModel) -> list[str]:
     """Names of the classifier's modules outside the backbone, or of a detector's heads; none without classes."""
     if type(model).__name__.endswith(DETECTION_HEADS):
-        return detection_heads(model)
+        return detection_layers(model)
     try:
         heads = {id(head) for head in linear_heads(model)}
     except ValueError:

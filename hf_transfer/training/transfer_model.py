@@ -92,8 +92,7 @@ class TransferModel(nn.Module):
         task_loss: where the loss of the task comes from; when left out, the units' labels where the model has a
             linear head on rows or tokens, and else the model itself.
         label_smoothing: share of the target distribution spread over all classes, for labels that are classes.
-        max_units: at most so many random units of a batch reach objectives whose cost grows with their square, or that
-            send each through a discriminator.
+        max_units: at most so many random units of a batch reach objectives that are bounded.
 
     Raises:
         ValueError: an objective asks for something unknown, or for features or logits that the readout has not.

@@ -122,6 +122,31 @@ def test_adapters_train_the_heads_too(peft, trained, coco, tmp_path):
     assert 0 <= found["map"] <= 1
 
 
+def test_a_head_of_every_decoder_layer_is_trained_beside_an_adapter(coco, tmp_path):
+    """RT-DETR keeps its heads in lists, which PEFT cannot save as they are."""
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+    small = {"d_model": 8, "num_queries": 4, "num_denoising": 0, "decoder_layers": 2, "image_size": 32}
+    small |= {f"{part}_attention_heads": 2 for part in ("encoder", "decoder")}
+    small |= {f"{part}_ffn_dim": 8 for part in ("encoder", "decoder")}
+    architecture = {"model_type": "rt_detr", "encoder_in_channels": [8] * 3, "decoder_in_channels": [8] * 3, **small}
+    architecture["encoder_hidden_dim"] = 8
+    architecture["backbone_config"] = {**backbone, "out_features": ["stage2", "stage3", "stage4"]}
+    changes = {"architecture": json.dumps(architecture), "dataset": str(coco / "train.json"), "max_steps": 1}
+    start = run_adaptation(detection(tmp_path / "start", **changes)).folder
+    lora = {"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}
+    changes |= {"architecture": None, "model": str(start), "peft": lora, "learning_rate": 0.1}
+    made = run_adaptation(detection(tmp_path / "run", **changes)).folder
+    heads = {name: value for name, value in load_file(made / "adapter_model.safetensors").items() if "_embed." in name}
+    before = load_file(start / "model.safetensors")
+    for layer in range(2):
+        now, then = (
+            next(value for name, value in part.items() if name.endswith(f".class_embed.{layer}.weight"))
+            for part in (heads, before)
+        )
+        assert now.shape == then.shape and not now.equal(then)
+    assert 0 <= run_evaluation(str(made), str(coco / "test.json"))["map"] <= 1
+
+
 def rows(objects, categories=None) -> Dataset:
     names = ClassLabel(names=categories) if categories else Value("string")
     features = Features({"image": Image(), "objects": {"bbox": List(List(Value("float32"))), "category": List(names)}})
