@@ -77,12 +77,15 @@ def settle_width(config: PreTrainedConfig, part: str) -> None:
 
 
 def pooled_width(config: PreTrainedConfig) -> int | None:
-    """D where an image model makes one vector [B, D] of an image, by a pass without weights; None for other shapes."""
-    size = getattr(config, "image_size", None)
-    with torch.device("meta"):
-        model = AutoModel.from_config(config).eval()
-        pixels = torch.zeros(1, config.num_channels, *(2 * [size] if isinstance(size, int) else size or USUAL_SIZE))
-        pooled = getattr(model(pixels), "pooler_output", None)
+    """D where an image model makes one vector [B, D] of an image, by a pass without weights; None where not."""
+    size = getattr(config, "image_size", None) or USUAL_SIZE
+    height, width = (size, size) if isinstance(size, int) else size
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(config).eval()
+            pooled = getattr(model(torch.zeros(1, config.num_channels, height, width)), "pooler_output", None)
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # it reads no images
+        return None
     return pooled.shape[1] if pooled is not None and pooled.ndim == 2 else None
 
 

@@ -5,6 +5,7 @@ from transformers import (
     ConvNextV2Config,
     EfficientNetConfig,
     MobileNetV2Config,
+    PoolFormerConfig,
     PreTrainedModel,
     ResNetConfig,
     ViTConfig,
@@ -57,6 +58,8 @@ def test_what_cannot_be_a_tower_is_refused(tmp_path):
         tower_config(str(tmp_path / "nothing"), "text_config")
     with pytest.raises(ValueError, match="a resnet cannot be the vision_config of a vision-text-dual-encoder"):
         settle_width(ResNetConfig(), "vision_config")
+    with pytest.raises(ValueError, match="a poolformer cannot be the vision_config"):
+        settle_width(PoolFormerConfig(), "vision_config")
 
 
 @pytest.mark.parametrize(
