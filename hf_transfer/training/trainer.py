@@ -63,6 +63,7 @@ from hf_transfer.training.muon import NAME as MUON
 from hf_transfer.training.muon import muon_groups
 from hf_transfer.training.objectives import label_sets_of
 from hf_transfer.training.publishing_trainer import PublishingTrainer
+from hf_transfer.training.silent_terms import tell_silent_terms
 from hf_transfer.training.steps import steps_for
 from hf_transfer.training.transfer_callback import TransferCallback
 from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
@@ -147,6 +148,7 @@ class TransferTrainer(PublishingTrainer):
         self.layer_freezing = LayerFreezing(model.model, self.schedules, skips_backward=args.world_size == 1)
         self.train_sampler: ShuffleSampler | VisitSampler | None = None
         self._term_sums: dict[str, Tensor] = {}
+        self._ever: dict[str, Tensor] = {}
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.steps = steps_for(self)
@@ -339,7 +341,10 @@ class TransferTrainer(PublishingTrainer):
         model = self.transfer_model
         model.constants_checksum = self._constants_of(resume_from_checkpoint) if resume_from_checkpoint else None
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            self._ever.clear()
+            made = super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            tell_silent_terms(self._ever, self.accelerator)
+            return made
         finally:
             model.constants_checksum = None  # what is saved from now on stands alone
 
@@ -395,6 +400,7 @@ class TransferTrainer(PublishingTrainer):
         for name, value in (outputs.losses or {}).items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value
             self._term_counts[name] += 1
+            self._ever[name] = (value != 0) | self._ever.get(name, value != 0)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:

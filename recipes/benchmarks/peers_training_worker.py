@@ -3,8 +3,8 @@
     python peers_training_worker.py LIBRARY METHOD SEED DATA FOUND.json
 
 Each function below is what a user of the library writes, for rows that are read already; its lines are counted. All
-train the same LeNet from the same weights with Adam at a rate of 1e-3 and otherwise by the library's own defaults,
-with as many rows a step and discriminators of one width.
+train the same LeNet from the same weights with Adam at a constant rate of 1e-3 and otherwise by the library's own
+defaults, with as many rows a step and discriminators of one width.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Net(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.features = Features(model)
-        self.classifier = model.classifier
+        self.classifier = nn.Sequential(model.dropout, model.classifier)
 
     def forward(self, images: Tensor, sample_weight: Any = None) -> Tensor:
         return self.classifier(self.features(images))
@@ -72,19 +72,19 @@ def hf_transfer(method: str, model: nn.Module, data: dict[str, Any], seed: int, 
     rows = {"train_dataset": data["source"], "target_dataset": data["target"]}
     config = TransferConfig(folder, max_steps=steps_of(data), per_device_train_batch_size=2 * ROWS, seed=seed)
     config.set_save("no")
-    config.learning_rate = RATE
+    config.learning_rate, config.lr_scheduler_type = RATE, "constant"
     trainer = DomainAdaptationTrainer(model, config, objectives=objectives[method], **rows)
     trainer.train()
     return trainer.adapted_model
 
 
 def pytorch_adapt(method: str, model: nn.Module, data: dict[str, Any], seed: int, folder: str) -> nn.Module:
-    from pytorch_adapt.hooks import AlignerPlusCHook, CDANHook, ClassifierHook, DANNHook
-    from pytorch_adapt.layers import RandomizedDotProduct
+    from pytorch_adapt.hooks import AlignerHook, AlignerPlusCHook, CDANHook, ClassifierHook, DANNHook
+    from pytorch_adapt.layers import CORALLoss, RandomizedDotProduct
     from pytorch_adapt.models import Discriminator
 
-    nets = {"G": Features(model), "C": model.classifier}
-    width = model.classifier.in_features
+    net, width = Net(model), model.classifier.in_features
+    nets = {"G": net.features, "C": net.classifier}
     if method in ("dann", "cdan"):
         nets["D"] = Discriminator(width, DISCRIMINATOR)
     optimizers = {name: torch.optim.Adam(net.parameters(), lr=RATE) for name, net in nets.items()}
@@ -97,7 +97,7 @@ def pytorch_adapt(method: str, model: nn.Module, data: dict[str, Any], seed: int
         nets["feature_combiner"] = RandomizedDotProduct([width, 10], width)
         hook = CDANHook(d_opts=[optimizers["D"]], g_opts=[optimizers["G"], optimizers["C"]])
     else:
-        hook = AlignerPlusCHook(every)
+        hook = AlignerPlusCHook(every, aligner_hook=AlignerHook(loss_fn=CORALLoss()))
     generator = torch.Generator().manual_seed(seed)
     images, labels = data["source_images"], data["source_labels"]
     for _ in range(EPOCHS):
@@ -106,7 +106,7 @@ def pytorch_adapt(method: str, model: nn.Module, data: dict[str, Any], seed: int
             batch = {"src_imgs": images[rows], "src_labels": labels[rows], "target_imgs": data["target_images"][other]}
             batch |= {"src_domain": torch.zeros(ROWS), "target_domain": torch.ones(ROWS)}
             hook({**nets, **batch})
-    return nn.Sequential(nets["G"], nets["C"])
+    return net
 
 
 def skada(method: str, model: nn.Module, data: dict[str, Any], seed: int, folder: str) -> nn.Module:

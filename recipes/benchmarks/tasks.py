@@ -97,7 +97,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         lines += ["| method | " + " | ".join(heads) + " | seeds | seconds |"]
         lines += ["|---|" + "--:|" * (len(setting.metrics) + 2)]
         for method, runs in methods.items():
-            cells = [mean_and_deviation(shown(metric, runs)) for metric in setting.metrics]
+            digits = {metric: 1 if metric.endswith(PERCENT) else 3 for metric in setting.metrics}
+            cells = [mean_and_deviation(shown(metric, runs), digits[metric]) for metric in setting.metrics]
             seconds = statistics.median(run["seconds"] for run in runs.values())
             lines.append(f"| {method} | {' | '.join(cells)} | {len(runs)} | {seconds:.0f} |")
         lines.append("")
