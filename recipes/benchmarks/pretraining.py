@@ -24,7 +24,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pretraining_characters
 import pretraining_coloured
 import pretraining_costs
 import pretraining_episodes
@@ -43,7 +42,6 @@ from pretraining_tables import markdown, panels
 SECTIONS = {
     "images": pretraining_images,
     "text": pretraining_text,
-    "characters": pretraining_characters,
     "pairs": pretraining_pairs,
     "series": pretraining_series,
     "sinusoids": pretraining_sinusoids,

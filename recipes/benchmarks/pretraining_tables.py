@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-import pretraining_characters
 import pretraining_coloured
 import pretraining_costs
 import pretraining_images
@@ -31,7 +30,6 @@ UNSHOWN = (
 TITLES = {
     "images": "Images",
     "text": "Texts",
-    "characters": "Characters",
     "pairs": "Pairs of image and text",
     "series": "Series",
     "sinusoids": "Sinusoids",
@@ -106,7 +104,6 @@ def notes(section: str, rows: Table) -> list[str]:
 TOLD_BY = {
     "images": pretraining_images,
     "text": pretraining_text,
-    "characters": pretraining_characters,
     "pairs": pretraining_pairs,
     "series": pretraining_series,
     "coloured": pretraining_coloured,
