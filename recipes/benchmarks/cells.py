@@ -84,6 +84,12 @@ def train_all(train: Callable[..., Any], cells: Iterable[Cell], workers: int, *a
         return {cell: future.result() for cell, future in waiting.items()}
 
 
+def logged(folder: Path, name: str) -> list[float]:
+    """A figure at every evaluation of a pre-training, from the log in its folder; `name` without "eval_"."""
+    history = json.loads((folder / "training_log.json").read_text())["log_history"]
+    return [entry[f"eval_{name}"] for entry in history if f"eval_{name}" in entry]
+
+
 def end_by(failed: int) -> None:
     """End with an exit code of 1 where trainings failed, once the report of the others is written."""
     if failed:

@@ -11,7 +11,6 @@ fine-tuned after them, 53.8 and 59.6 after 1,500; random weights 59.0 and 51.4.)
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cells import COMMON, data_folder, every_fifth
+from cells import COMMON, data_folder, every_fifth, logged
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -183,9 +182,8 @@ def measure(row: str, seed: int, folder: Path, quick: bool) -> dict[str, float]:
 
 def watched(folder: Path) -> dict[int, float]:
     """Linear probe in % after one, two and three thirds of a pre-training that was watched."""
-    history = json.loads((folder / "training_log.json").read_text())["log_history"]
-    values = [100 * entry[f"eval_{PROBE}_linear_probe"] for entry in history if f"eval_{PROBE}_linear_probe" in entry]
-    return dict(enumerate(values[:3], start=1))
+    values = logged(folder, f"{PROBE}_linear_probe")[:3]
+    return {place: 100 * value for place, value in enumerate(values, start=1)}
 
 
 def adapted(model: Path, data: dict[str, Any], seed: int, folder: Path, quick: bool) -> dict[str, float]:

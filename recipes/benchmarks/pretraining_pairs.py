@@ -7,12 +7,11 @@ trained for the nine categories, with their labels, or EfficientNet-Lite0 as Ima
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from cells import COMMON, data_folder
+from cells import COMMON, data_folder, logged
 from pretraining_images import DATA
 from ranking_models import candidate
 
@@ -89,8 +88,7 @@ def measure(row: str, seed: int, folder: Path, quick: bool) -> dict[str, float]:
     twitter = load(data_folder(DATA, "twitter_test", folder.parent))
     ready = prepare(twitter, trainer.adapted_model.config, trainer.processing_class, max_length=LENGTH)
     other = trainer.evaluate(ready, metric_key_prefix="other")
-    history = json.loads((own.folder / "training_log.json").read_text())["log_history"]
-    watched = [entry["eval_image_to_text_recall_5"] for entry in history if "eval_image_to_text_recall_5" in entry]
+    watched = logged(own.folder, "image_to_text_recall_5")
     found = {f"held out: {name}": 100 * own[name] for name in FIGURES}
     found |= {f"other vendor: {name}": 100 * other[f"other_{name}"] for name in FIGURES}
     found |= {f"recall at 5, {place}/3": 100 * value for place, value in enumerate(watched[:3], start=1)}

@@ -7,11 +7,10 @@ probe and the neighbours (knn) read 200 of these by halves. Every objective has 
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
-from cells import COMMON
+from cells import COMMON, logged
 
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
@@ -40,10 +39,9 @@ def measure(row: str, seed: int, folder: Path, quick: bool) -> dict[str, float]:
     started = time.process_time()
     made = run_pretraining(parse_arguments([], **settings, overwrite=True))
     seconds = time.process_time() - started
-    history = json.loads((made.folder / "training_log.json").read_text())["log_history"]
     probe = f"{PROBE}_linear_probe"
-    watched = [100 * entry[f"eval_{probe}"] for entry in history if f"eval_{probe}" in entry]
-    found = {f"probe {place}/3": value for place, value in enumerate(watched[:3], start=1)}
+    watched = logged(made.folder, probe)[:3]
+    found = {f"probe {place}/3": 100 * value for place, value in enumerate(watched, start=1)}
     found |= {"LogME": made[f"{PROBE}_logme"], "linear probe": 100 * made[probe], "knn": 100 * made[f"{PROBE}_knn"]}
     adaptation = {**COMMON, "model": str(made.folder), "task": "time-series-classification", "dataset": TARGET}
     adaptation |= {"test_split": "test", "labels_per_class": 10, "seed": seed, "max_steps": 2 if quick else 150}

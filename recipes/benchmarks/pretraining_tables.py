@@ -45,8 +45,11 @@ FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
     "standard supervised": {"images": ("supervised (ResNet)", "supervised (ViT)")},
     "meta-learning": {"episodes": ("maml, 5 shot", "fomaml, 5 shot", "reptile, 5 shot")},
     "causal learning": {"coloured": ("irm",)},
-    "generative": {"images": ("mae",), "text": tuple(pretraining_text.OBJECTIVES)}
-    | {"series": ("masked time points", "next step")},
+    "generative": {
+        "images": ("mae",),
+        "text": tuple(pretraining_text.OBJECTIVES),
+        "series": ("masked time points", "next step"),
+    },
     "contrastive": {"images": ("moco", "moco_v3", "simclr"), "pairs": ("clip", "siglip"), "series": ("simclr",)},
 }
 MODALITIES = {

@@ -7,12 +7,11 @@ was made for, so each stands beside random weights of the same.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from cells import COMMON, data_folder
+from cells import COMMON, data_folder, logged
 from task_adaptation_targets import some_verses
 
 from hf_transfer.data.bundled import load
@@ -90,8 +89,7 @@ def measure(row: str, seed: int, folder: Path, quick: bool) -> dict[str, float]:
     settings, started = pretraining_settings(row, seed, folders, quick), time.process_time()
     made = run_pretraining(parse_arguments([], **settings, output_dir=str(folder / "start"), overwrite=True))
     seconds = time.process_time() - started
-    history = json.loads((made.folder / "training_log.json").read_text())["log_history"]
-    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry][:3]
+    losses = logged(made.folder, "loss")[:3]
     found = {f"held-out loss {place}/3": value for place, value in enumerate(losses, start=1)}
     found |= {"LogME": made[f"{PROBE}_logme"], "linear probe": 100 * made[f"{PROBE}_linear_probe"]}
     adaptation = {**COMMON, "model": str(made.folder), "task": "text-classification", "dataset": folders["train"]}
