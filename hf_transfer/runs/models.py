@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -103,7 +105,22 @@ def load_model(
         if class_names and not (report["missing_keys"] or report.get("mismatched_keys")):
             order_head(model, stored_class_names(arguments, adapter), class_names, arguments.model)
     model = convert_model(model, arguments.converters)
-    return model if arguments.peft is None else with_adapter(model, arguments.peft, arguments.revision)
+    if arguments.peft is not None:
+        model = with_adapter(model, arguments.peft, arguments.revision)
+    return in_channels_last(model) if arguments.channels_last else model
+
+
+def in_channels_last(model: nn.Module) -> nn.Module:
+    """The model with its four-dimensional weights in the layout torch.channels_last.
+
+    Raises:
+        ValueError: it has no 2-d convolution that would be any faster by it.
+    """
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        raise ValueError(
+            f"`channels_last` is a layout of 2-d convolutions, and {type(model).__name__} has none: leave it out."
+        )
+    return model.to(memory_format=torch.channels_last)
 
 
 def from_folder(

@@ -54,6 +54,14 @@ class ModelArguments:
             "the training texts; beside it `mask_token: true` and `sentinels: 100` for pre-training that needs them."
         },
     )
+    channels_last: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the weights of 2-d convolutions in torch's channels_last layout, in which some nets "
+            "(MobileNet, EfficientNet-Lite) train faster on a CPU and others do not. Results differ by rounding; what "
+            "is saved is as always."
+        },
+    )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
     revision: str | None = field(
         default=None,

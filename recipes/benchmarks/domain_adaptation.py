@@ -20,16 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cells import as_columns, as_runs, data_folder, end_by, plot_accuracies, train_all, write_json, write_report
-from domain_adaptation_pairs import DATA, METHODS, PAIRS, SETTINGS, SOURCE_ONLY, fits, measure_of
+from domain_adaptation_pairs import DATA, METHODS, PAIRS, SETTINGS, SOURCE_ONLY, candidates_of, fits, measure_of
 from domain_adaptation_tables import markdown, measured
+from emoji_pairs import PAIRS as EMOJI_PAIRS
 from machine import processor_names
+from ranking_models import MAKERS, candidate
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from hf_transfer.runs.adapt import run_adaptation
@@ -46,16 +48,20 @@ Cell = tuple[str, str, int, int]
 
 
 def write_data(pairs: Iterable[str], runs_dir: Path) -> None:
-    """The rows that the pairs read, as folders."""
+    """The rows that the pairs read and the models that they start from, as folders."""
     used = {value for pair in pairs for value in PAIRS[pair].values() if isinstance(value, str)}
     for name in sorted(used & set(DATA)):
         data_folder(DATA, name, runs_dir)
+    for name in sorted(used & set(MAKERS)):
+        candidate(name, runs_dir)
 
 
 def settings_of(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
     """The arguments of a cell's run."""
-    pair, method, candidate, seed = cell
-    given = {**SETTINGS, **PAIRS[pair], **METHODS[method][candidate], "seed": seed}
+    pair, method, place, seed = cell
+    given = {**SETTINGS, **PAIRS[pair], **candidates_of(pair, method)[place], "seed": seed}
+    if given.get("model") in MAKERS:
+        given["model"] = str(candidate(given["model"], runs_dir).resolve())
     for key in ("dataset", "target_dataset", "test_dataset"):
         if key in given:
             given[key] = data_folder(DATA, given[key], runs_dir)
@@ -67,8 +73,7 @@ def settings_of(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]
 
 
 def run_folder(cell: Cell, runs_dir: Path) -> Path:
-    pair, method, candidate, seed = cell
-    return runs_dir / f"{pair}-{method}-{candidate}-{seed}"
+    return runs_dir / "-".join(map(str, cell))
 
 
 def train(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
@@ -107,7 +112,7 @@ def choose_candidates(arguments: argparse.Namespace) -> dict[tuple[str, str], in
     if not arguments.tune:
         return dict.fromkeys(pairs, 0)
     seed = arguments.seeds[0]
-    cells = to_run(((*pair, place, seed) for pair in pairs for place in range(len(METHODS[pair[1]]))), arguments)
+    cells = to_run(((*pair, place, seed) for pair in pairs for place in range(len(candidates_of(*pair)))), arguments)
     found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
 
     def score(cell: Cell) -> float:
@@ -122,12 +127,12 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = choose_candidates(arguments)
     cells = to_run(((*pair, place, seed) for seed in arguments.seeds for pair, place in chosen.items()), arguments)
     found = train_all(train, cells, arguments.workers, arguments.runs_dir, arguments.steps)
-    pairs = stored_pairs(arguments.output_dir)
+    pairs = stored_pairs(arguments.output_dir, arguments.results)
     for (pair, method), place in chosen.items():
         runs = {cell[3]: found[cell] for cell in cells if cell[:3] == (pair, method, place)}
         if not runs:
             continue
-        row = {"settings": METHODS[method][place], "tuned": arguments.tune, "steps": arguments.steps}
+        row = {"settings": candidates_of(pair, method)[place], "tuned": arguments.tune, "steps": arguments.steps}
         row["runs"] = {str(seed): run for seed, run in runs.items()}
         pairs.setdefault(pair, {})[method] = row
     machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
@@ -140,12 +145,12 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"machine": machine, "tuned_by": TUNED_BY, "pairs": ordered, "validators": validators}
 
 
-def stored_pairs(folder: Path) -> dict[str, Any]:
-    """The rows of an earlier report in the folder, with their runs by seed; none where there is none."""
-    if not (folder / f"{RESULTS}.json").exists():
+def stored_pairs(folder: Path, name: str = RESULTS) -> dict[str, Any]:
+    """The rows of an earlier report of this name in the folder, with their runs by seed; none where there is none."""
+    if not (folder / f"{name}.json").exists():
         return {}
-    pairs = json.loads((folder / f"{RESULTS}.json").read_text())["pairs"]
-    scores = json.loads((folder / f"{RESULTS}_validators.json").read_text())
+    pairs = json.loads((folder / f"{name}.json").read_text())["pairs"]
+    scores = json.loads((folder / f"{name}_validators.json").read_text())
     for pair, table in pairs.items():
         for method, row in table.items():
             row["runs"] = as_runs(row["runs"])
@@ -154,7 +159,7 @@ def stored_pairs(folder: Path) -> dict[str, Any]:
     return pairs
 
 
-def store(made: dict[str, Any], folder: Path) -> None:
+def store(made: dict[str, Any], folder: Path, name: str) -> None:
     """Write the report; what the validators say of each run has a file of its own."""
     pairs: dict[str, Any] = {}
     scores: dict[str, Any] = {}
@@ -166,8 +171,8 @@ def store(made: dict[str, Any], folder: Path) -> None:
             told = {seed: run["validators"] for seed, run in row["runs"].items() if "validators" in run}
             if told:
                 scores[pair][method] = as_columns(told)
-    write_report(folder, RESULTS, {**made, "pairs": pairs}, markdown(made))
-    write_json(folder / f"{RESULTS}_validators.json", scores)
+    write_report(folder, name, {**made, "pairs": pairs}, markdown(made))
+    write_json(folder / f"{name}_validators.json", scores)
 
 
 def finished_runs(pair: str, pairs: dict[str, Any], runs_dir: Path) -> list[dict[str, Any]]:
@@ -201,30 +206,42 @@ def validator_table(pair: str, runs: list[dict[str, Any]]) -> dict[str, dict[str
     return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", nargs="+", choices=list(PAIRS), default=list(PAIRS))
+def command(results: str, names: Sequence[str], description: str | None) -> None:
+    """The command line of a benchmark of domain adaptation.
+
+    Args:
+        results: name of what it writes.
+        names: of its pairs.
+        description: of its help.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", choices=names, default=names)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time, a thread each")
     parser.add_argument("--tune", action="store_true", help="let a validator choose among a method's settings")
     parser.add_argument("--finished", action="store_true", help="train nothing: report the cells that are there")
     parser.add_argument("--steps", type=int, help="in place of the pairs' own number: a quick trial")
-    parser.add_argument("--runs_dir", type=Path, default=Path("outputs/domain_adaptation"), help="where trainings go")
+    parser.add_argument("--runs_dir", type=Path, default=Path("outputs") / results, help="where trainings go")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
+    parser.set_defaults(results=results)
     arguments = parser.parse_args()
     made = report(arguments)
-    store(made, arguments.output_dir)
+    store(made, arguments.output_dir, results)
     known = {
         pair: {method: list(measured(pair, row).values()) for method, row in table.items() if measured(pair, row)}
         for pair, table in made["pairs"].items()
     }
     labels = {pair: measure_of(pair).title for pair in known}
-    plot_accuracies(known, SOURCE_ONLY, arguments.output_dir / f"{RESULTS}.png", labels)
+    plot_accuracies(known, SOURCE_ONLY, arguments.output_dir / f"{results}.png", labels)
     tables = [made["pairs"].get(pair, {}) for pair in arguments.pairs]
     rows = [table[method] for table in tables for method in arguments.methods if method in table]
     failed = sum("error" in run for row in rows for run in row["runs"].values())
     end_by(0 if arguments.finished else failed)
+
+
+def main() -> None:
+    command(RESULTS, [pair for pair in PAIRS if pair not in EMOJI_PAIRS], __doc__)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import emoji_pairs
 from cells import COMMON, SERIES_ENCODER, every_fifth
 from datasets import Dataset
 
@@ -51,6 +52,7 @@ DATA = {
     "rotated_mnist_test": partial(load, "rotated_mnist", "test"),
     "mnist_angles": partial(load, "mnist_angles"),
     "optical_angles": partial(load, "optical_angles"),
+    **emoji_pairs.DATA,
 }
 """Name -> the rows, which are written to --runs_dir once."""
 
@@ -144,6 +146,7 @@ PAIRS: dict[str, dict[str, Any]] = {
         "target_dataset": "optical_angles",
         "test_rows": 500,
     },
+    **emoji_pairs.PAIRS,
 }
 """Name -> arguments of `hf-transfer adapt`; data sets are keys of DATA."""
 
@@ -325,6 +328,7 @@ SPECIAL_PAIRS = {
     "digits_open": (SOURCE_ONLY, "dann", "mcc", "osbp"),
     "rotated_mnist": (SOURCE_ONLY, "irm", "vrex", "groupdro", "mldg", "mix_style", "domain_coral"),
     "digit_angles": (SOURCE_ONLY, "dan", "coral", "dann", "dd", "rsd"),
+    **emoji_pairs.SPECIAL_PAIRS,
 }
 """Pair -> its methods, where it is not one of two domains with the same classes."""
 ONLY_SPECIAL = ("osbp", "irm", "vrex", "groupdro", "mldg", "domain_coral", "dd", "rsd")
@@ -341,8 +345,15 @@ def measure_of(pair: str) -> Measure:
     return MEASURES.get(pair, ACCURACY)
 
 
+def candidates_of(pair: str, method: str) -> list[dict[str, Any]]:
+    """The settings that a method may have on a pair; without --tune the first."""
+    return (emoji_pairs.METHODS if pair in emoji_pairs.PAIRS else METHODS)[method]
+
+
 def fits(pair: str, method: str) -> bool:
     """Whether a method is made for a pair."""
     if pair in SPECIAL_PAIRS:
         return method in SPECIAL_PAIRS[pair]
+    if pair in emoji_pairs.PAIRS:
+        return method in emoji_pairs.METHODS and method not in (*ONLY_SPECIAL, "pada", "iwan")
     return method not in ONLY_SPECIAL and pair in ONLY_FOR.get(method, PAIRS)

@@ -115,7 +115,8 @@ def markdown(report: dict[str, Any]) -> str:
             )
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## By family", "", *family_table(report["pairs"])]
-    lines += ["", "## The field's remarks table", "", *remarks(report["pairs"])]
+    if set(SMALL_PAIRS) & report["pairs"].keys():
+        lines += ["", "## The field's remarks table", "", *remarks(report["pairs"])]
     lines += ["", "## What each validator sees of the true target accuracy", ""]
     lines += [
         "Correlation over all finished runs of a pair (methods, settings and seeds), and the accuracy (or error) of "

@@ -80,6 +80,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         SEEDS,
         "--runs_dir {runs}/flowformer_tasks",
     ),
+    "channels_last": Benchmark(
+        "a step of convolutional nets in either layout", MEDIAN, "--nets mobilenet_v2 --rounds 1"
+    ),
     "adaptation_overhead": Benchmark(
         "a step of each domain-adaptation method over source only",
         "ratio: median over pairs of neighbouring steps",
@@ -131,6 +134,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "--pairs mnist_to_photos vowel_a_to_e --methods source_only dann mcc --seeds 0 --steps 40",
         SEEDS,
         "--runs_dir {runs}/domain_adaptation",
+    ),
+    "emoji": Benchmark(
+        "domain adaptation between vendors of emoji",
+        BARS,
+        "--pairs emoji_google_to_twitter --methods source_only dann --seeds 0 --steps 5",
+        SEEDS,
+        "--runs_dir {runs}/emoji",
     ),
     "label_shift": Benchmark(
         "class shares that differ between the domains, ignored and estimated",

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,13 +39,14 @@ def test_every_cell_of_domain_adaptation(monkeypatch, tmp_path):
     import domain_adaptation as benchmark
 
     monkeypatch.setattr(benchmark, "data_folder", lambda data, name, folder: name)
+    monkeypatch.setattr(benchmark, "candidate", lambda name, folder: Path(name))
     cells, seen = [], set()  # every pair, and every candidate of every method on the first pair that it fits
     for pair in benchmark.PAIRS:
-        for method, candidates in benchmark.METHODS.items():
-            new = [(pair, method, place, 0) for place in range(len(candidates)) if (method, place) not in seen]
-            if benchmark.fits(pair, method) and (new or pair not in {cell[0] for cell in cells}):
-                cells += new or [(pair, method, 0, 0)]
-                seen |= {cell[1:3] for cell in new}
+        for method in filter(partial(benchmark.fits, pair), benchmark.METHODS):
+            for place, settings in enumerate(benchmark.candidates_of(pair, method)):
+                if str(settings) not in seen or pair not in {cell[0] for cell in cells}:
+                    cells.append((pair, method, place, 0))
+                seen.add(str(settings))
     assert {cell[0] for cell in cells} == set(benchmark.PAIRS) and {cell[1] for cell in cells} == set(
         benchmark.METHODS
     )
