@@ -20,6 +20,15 @@ CONFIGURATIONS = {
     "deepspeed_zero2": "DEEPSPEED",
     "zero3": "DEEPSPEED",
 }
+STAGE = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
+DEEPSPEED = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+    "ACCELERATE_TORCH_DEVICE": "cpu",
+    "DS_ACCELERATOR": "cpu",
+    "GLOO_SOCKET_IFNAME": "lo",
+}
+"""What `accelerate launch --config_file recipes/accelerate/deepspeed_zero2.yaml` sets, and that it is the CPU."""
 
 
 @pytest.mark.slow
@@ -61,6 +70,35 @@ def test_objectives_are_sharded_with_the_model_and_resume_exactly(tmp_path):
         for key, value in whole.items():
             torch.testing.assert_close(straight[key], value, rtol=1e-5, atol=1e-6, msg=f"{name}: {key}")
             assert torch.equal(resumed[key], straight[key]), f"{name}: {key}"
+
+
+@pytest.mark.slow
+def test_deepspeed_trains_what_data_parallel_does_and_resumes_exactly(tmp_path):
+    """ZeRO 2 with every kind of objective; ZeRO 3 with those that read no weights between forwards."""
+    pytest.importorskip("deepspeed")
+    launched("tests.deepspeed_objectives", tmp_path / "whole")
+    for stage in ("2", "3"):
+        folder = tmp_path / stage
+        run_module("tests.deepspeed_objectives", str(folder), launcher=TWO, **DEEPSPEED, **{STAGE: stage})
+        names = [path.parent.name for path in folder.glob("*/straight")]
+        assert len(names) == (4 if stage == "2" else 2)
+        for name in names:
+            whole, straight, resumed = (
+                weights_in(place)
+                for place in (
+                    tmp_path / "whole" / name / "straight",
+                    folder / name / "straight",
+                    folder / name / "model",
+                )
+            )
+            assert whole.keys() == straight.keys() == resumed.keys()
+            assert any(key.startswith("objectives.") for key in whole)
+            for key, value in whole.items():
+                torch.testing.assert_close(straight[key], value, rtol=1e-5, atol=1e-6, msg=f"{stage} {name}: {key}")
+                assert torch.equal(resumed[key], straight[key]), f"{stage} {name}: {key}"
+    told = json.loads((tmp_path / "3" / "refusals.json").read_text())
+    assert told["weights"].startswith("['l2_sp', 'ewc'] read the model's weights between its forwards")
+    assert told["averaged"].startswith("['self_ensembling'] read the model's weights")
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

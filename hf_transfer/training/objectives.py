@@ -27,6 +27,9 @@ REGISTRY: dict[str, str] = {
 }
 """Every objective by its short name, as "module:class"."""
 
+WEIGHTS_IN_PARTS = 3
+"""The stage of DeepSpeed's ZeRO from which on a weight is whole only while a module runs."""
+
 
 def objective_class(name: str) -> type[Objective]:
     """The class of a registered objective.
@@ -108,3 +111,24 @@ def check_readout(objectives: Mapping[str, Objective], readout: Readout, model_c
                 "AutoModelForImageClassification, AutoModelForTokenClassification), or say what to read by `readout`, "
                 'such as "pooled" for a backbone or the name of an output of shape [rows, width].'
             )
+
+
+def check_whole_weights(objectives: Mapping[str, Objective], plugin: Any) -> None:
+    """Raises ValueError under ZeRO 3 for objectives that read or move weights outside a forward, where there are none.
+
+    Args:
+        objectives: of the training.
+        plugin: accelerate's of DeepSpeed; None without DeepSpeed.
+    """
+    if plugin is None or plugin.zero_stage < WEIGHTS_IN_PARTS:
+        return
+    asking = [
+        name
+        for name, one in objectives.items()
+        if "weights" in one.needs or type(one).after_step is not Objective.after_step
+    ]
+    if asking:
+        raise ValueError(
+            f"{asking} read the model's weights between its forwards, when DeepSpeed's ZeRO 3 has taken them apart: "
+            "use ZeRO 2 (recipes/accelerate/deepspeed_zero2.yaml) or FSDP2 (recipes/accelerate/fsdp2.yaml)."
+        )

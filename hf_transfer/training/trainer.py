@@ -61,7 +61,7 @@ from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
 from hf_transfer.training.muon import NAME as MUON
 from hf_transfer.training.muon import muon_groups
-from hf_transfer.training.objectives import label_sets_of
+from hf_transfer.training.objectives import check_whole_weights, label_sets_of
 from hf_transfer.training.publishing_trainer import PublishingTrainer
 from hf_transfer.training.silent_terms import tell_silent_terms
 from hf_transfer.training.steps import steps_for
@@ -152,6 +152,7 @@ class TransferTrainer(PublishingTrainer):
         self._term_counts: dict[str, int] = defaultdict(int)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.steps = steps_for(self)
+        check_whole_weights(model.objectives, getattr(self.accelerator.state, "deepspeed_plugin", None))
         self.check_processors()
         for objective in model.objectives.values() if train_dataset is not None else ():
             objective.check_batch(self._train_batch_size * args.world_size)

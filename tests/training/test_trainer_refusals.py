@@ -2,9 +2,11 @@
 
 import multiprocessing
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from hf_transfer.training.objectives import check_whole_weights, make_objectives
 from hf_transfer.training.trainer import TransferTrainer, check_writable
 from hf_transfer.training.transfer_model import TransferModel
 from tests import tiny
@@ -20,6 +22,15 @@ def test_objectives_that_are_no_mapping_are_refused(tmp_path, given):
 def test_a_multiplier_that_is_not_positive_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`head_learning_rate_multiplier` should be positive, got 0"):
         config(tmp_path, head_learning_rate_multiplier=0)
+
+
+@pytest.mark.parametrize("name", ["l2_sp", "self_ensembling", "moco"])
+def test_objectives_that_read_weights_between_forwards_are_refused_under_zero_3(name):
+    made = make_objectives({name: {}, "dann": {}})
+    for stage in (None, 2):
+        check_whole_weights(made, None if stage is None else SimpleNamespace(zero_stage=stage))
+    with pytest.raises(ValueError, match=rf"\['{name}'\] read the model's weights between its forwards.*use ZeRO 2"):
+        check_whole_weights(made, SimpleNamespace(zero_stage=3))
 
 
 # Bad input: each is refused before any training.
