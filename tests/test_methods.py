@@ -149,6 +149,16 @@ def test_it_trains_resumes_exactly_and_saves_a_model(name, tmp_path, base, rows_
     assert torch.equal(loaded(pixels).logits, straight.adapted_model.eval()(pixels).logits)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IMAGE_METHODS)
+def test_it_trains_in_bf16(name, tmp_path, base, rows_for):
+    """Losses, gradients and weights stay finite under autocast, also of methods that take logarithms and roots."""
+    trainer = make(name, tmp_path, base, rows_for, bf16=True)
+    trainer.train()
+    assert_learned(trainer, name)
+    assert all(torch.isfinite(weight).all() for weight in trainer.transfer_model.parameters())
+
+
 @pytest.mark.parametrize(
     "name", [name if number % 3 == 0 else slow(name) for number, name in enumerate(IMAGE_METHODS)]
 )
