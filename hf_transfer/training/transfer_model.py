@@ -35,11 +35,12 @@ from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, prob
 from hf_transfer.data.label_sets import split_label_sets
 from hf_transfer.data.visits import seed_of
 from hf_transfer.hub import complete_adapter
-from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unsplit_classes, unwrap_peft
+from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unwrap_peft
 from hf_transfer.modeling.label_forms import label_form
 from hf_transfer.modeling.readouts import Pooled, choose_readout
 from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.training.constant_copies import CHECKSUM, constant_names, with_constants
+from hf_transfer.training.delegating_model import DelegatingModel
 from hf_transfer.training.gathered_view import gathered
 from hf_transfer.training.joined_batches import in_float32, joined_batches, split_copies
 from hf_transfer.training.loss_items import LossItems
@@ -76,7 +77,7 @@ class TransferOutput(ModelOutput):
     unit_labels: Tensor | None = None
 
 
-class TransferModel(nn.Module):
+class TransferModel(DelegatingModel):
     """Backbone, head and objectives as the one module that the Trainer wraps.
 
     A readout makes units of the model's outputs: images, sentences, tokens or pixels. The task loss reads the labels
@@ -161,31 +162,6 @@ class TransferModel(nn.Module):
     def reads_labels(self) -> bool:
         """Whether the task loss is of the units' labels, so that the data have to have them."""
         return isinstance(self.supervision, FromLabels)
-
-    # What the Trainer asks of a model.
-
-    @property
-    def config(self):
-        return self.model.config
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    @property
-    def main_input_name(self) -> str:
-        return unwrap_peft(self.model).main_input_name
-
-    _no_split_modules = property(lambda self: unsplit_classes(self.model))
-
-    def activation_checkpointing_enable(self, *args, **kwargs) -> None:
-        self.model.activation_checkpointing_enable(*args, **kwargs)
-
-    def gradient_checkpointing_enable(self, *args, **kwargs) -> None:
-        self.model.gradient_checkpointing_enable(*args, **kwargs)
-
-    def gradient_checkpointing_disable(self) -> None:
-        self.model.gradient_checkpointing_disable()
 
     def train(self, mode: bool = True) -> TransferModel:
         super().train(mode)
