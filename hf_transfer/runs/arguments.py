@@ -134,7 +134,13 @@ def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Experime
         raise ValueError(
             "`dataset` is missing: a bundled name (mnist5k, optical_digits), a Hub id, a folder or a file."
         )
-    return Experiment(*parser.parse_dict(values))
+    experiment = Experiment(*parser.parse_dict(values))
+    if experiment.config.batch_eval_metrics:
+        raise ValueError(
+            "`batch_eval_metrics` sums metrics up batch by batch, and those here are of all rows at once: leave it "
+            "out; `eval_accumulation_steps` moves predictions off the device as they come."
+        )
+    return experiment
 
 
 def with_text_columns(values: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,10 @@ class DelegatingModel(nn.Module):
     def main_input_name(self) -> str:
         return unwrap_peft(self.model).main_input_name
 
+    def get_input_embeddings(self) -> nn.Module:
+        """What `neftune_noise_alpha` adds noise to."""
+        return self.model.get_input_embeddings()
+
     _no_split_modules = property(lambda self: unsplit_classes(self.model))
 
     def activation_checkpointing_enable(self, *args, **kwargs) -> None:

@@ -345,7 +345,6 @@ class DomainAdaptationTrainer(TransferTrainer):
 
     def _outputs_of_rows(self, rows: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         column = label_column(rows, "validation")
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
         self.transfer_model.returns_features = True
         self._close_prediction_bar()
@@ -353,7 +352,6 @@ class DomainAdaptationTrainer(TransferTrainer):
             loader = self.get_test_dataloader(rows.remove_columns(column))
             output = self.evaluation_loop(loader, description="Prediction", prediction_loss_only=False)
         finally:
-            self.args.dataloader_drop_last = drop_last
             self.preprocess_logits_for_metrics = preprocess
             self.transfer_model.returns_features = False
             self._close_prediction_bar()

@@ -133,6 +133,15 @@ class ReadingTrainer(PublishingTrainer):
         finally:
             self.data_collator = plain
 
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
+        """As the Trainer's, but `dataloader_drop_last` is of training alone: a measure is of all rows."""
+        drop_last = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop_last and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def _visits(self, rows: VisitedRows) -> VisitSampler:
         self.train_sampler = VisitSampler(self._get_train_sampler(self.train_dataset))
         return self.train_sampler

@@ -186,6 +186,27 @@ def test_evaluation_is_the_task_alone(tmp_path, digits):
     assert loss == pytest.approx(F.cross_entropy(logits, batch["labels"]).item(), abs=1e-5)
 
 
+def test_rows_that_training_drops_are_measured_all_the_same(tmp_path, digits):
+    args = config(tmp_path, per_device_train_batch_size=24, per_device_eval_batch_size=24, dataloader_drop_last=True)
+    trainer = TransferTrainer(tiny.vit(), args, train_dataset=digits, eval_dataset=digits)
+    assert len(trainer.get_train_dataloader()) == 2 and len(trainer.get_eval_dataloader()) == 3
+    assert trainer.predict(digits).predictions.shape == (64, 10)
+    assert args.dataloader_drop_last is True
+
+
+def test_noisy_embeddings(tmp_path, sentences):
+    """NEFTune finds the embeddings, changes what is learnt, and leaves no hook behind."""
+    ends = []
+    for alpha in (None, 5.0):
+        torch.manual_seed(0)
+        args = config(tmp_path, neftune_noise_alpha=alpha, max_steps=1)
+        trainer = TransferTrainer(tiny.bert(), args, train_dataset=sentences, objectives={"bss": {}})
+        trainer.train()
+        ends.append(trainer.adapted_model.get_input_embeddings().weight.detach().clone())
+        assert not trainer.adapted_model.get_input_embeddings()._forward_hooks
+    assert not torch.equal(*ends)
+
+
 def test_prediction_needs_no_labels(tmp_path, digits):
     trainer = TransferTrainer(tiny.vit(), config(tmp_path))
     output = trainer.predict(digits.remove_columns("labels"))
