@@ -1,4 +1,4 @@
-"""Stacks of flow layers, of softmax layers and of three to one, on one language model: held-out perplexity.
+"""Stacks of flow layers, softmax layers and softmax over a few tokens, on one language model: held-out perplexity.
 
     python recipes/benchmarks/flow_hybrid.py --seeds 0 1 2
 
@@ -21,11 +21,16 @@ from hf_transfer.runs.arguments import read_yaml
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "pretraining" / "wikipedia_hybrid.yaml"
-FLOW, FULL = "flow_attention", "full_attention"
+FLOW, FULL, SLIDING = "flow_attention", "full_attention", "sliding_attention"
+WINDOW = 8
+"""Tokens that a layer of sliding attention sees."""
 STACKS = {
     "flow": [FLOW] * 4,
     "three flow, one softmax": [FLOW, FLOW, FLOW, FULL],
     "softmax": [FULL] * 4,
+    "sliding and flow by turns": [SLIDING, FLOW] * 2,
+    "sliding and softmax by turns": [SLIDING, FULL] * 2,
+    "sliding": [SLIDING] * 4,
 }
 
 
@@ -37,6 +42,7 @@ def train(stack: str, seed: int, runs_dir: Path, steps: int | None) -> float:
         folder.mkdir(parents=True, exist_ok=True)
         settings = read_yaml(RECIPE)
         architecture = {**settings["architecture"], "layer_types": STACKS[stack]}
+        architecture |= {"sliding_window": WINDOW} if SLIDING in STACKS[stack] else {}
         settings |= {"architecture": architecture, "seed": seed, "output_dir": str(folder), "disable_tqdm": True}
         if steps is not None:
             settings["max_steps"] = steps
@@ -53,6 +59,7 @@ def train(stack: str, seed: int, runs_dir: Path, steps: int | None) -> float:
 
 def markdown(found: dict[str, list[float]], machine: str) -> str:
     lines = ["# Flow, hybrid and softmax stacks on a language model", "", machine, ""]
+    lines += [f"Sliding layers see {WINDOW} tokens.", ""]
     lines += ["| stack | perplexity | standard deviation | seeds |", "|---|--:|--:|--:|"]
     for stack, values in found.items():
         deviation = f"{statistics.stdev(values):.1f}" if len(values) > 1 else ""
