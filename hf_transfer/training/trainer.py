@@ -58,6 +58,7 @@ from hf_transfer.training.objectives import check_whole_weights, label_sets_of
 from hf_transfer.training.reading_trainer import ReadingTrainer
 from hf_transfer.training.silent_terms import tell_silent_terms
 from hf_transfer.training.steps import steps_for
+from hf_transfer.training.trainer_arguments import check_given_optimizer, check_trainer_arguments, check_trains
 from hf_transfer.training.transfer_callback import TransferCallback
 from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
 from hf_transfer.training.transfer_model import TransferModel, TransferOutput, make_objectives
@@ -83,7 +84,7 @@ class TransferTrainer(ReadingTrainer):
 
     Raises:
         ValueError: empty dataset, no label column, a label outside the classes, no linear head, an unknown objective.
-        TypeError: an unknown keyword of an objective, or arguments of another type.
+        TypeError: an unknown keyword of an objective, arguments of another type, or `model_init` in place of a model.
     """
 
     # The loss is a mean over the micro-batch, so the Trainer has to divide by the number of micro-batches.
@@ -93,8 +94,8 @@ class TransferTrainer(ReadingTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel | PeftModel | TransferModel,
-        args: TransferConfig,
+        model: PreTrainedModel | PeftModel | TransferModel | None = None,
+        args: TransferConfig | None = None,
         *,
         objectives: Mapping[str, Objective | Mapping[str, Any] | None] | None = None,
         readout: Readout | str | None = None,
@@ -103,6 +104,7 @@ class TransferTrainer(ReadingTrainer):
     ):
         if not isinstance(args, TransferConfig):
             raise TypeError(f"`args` should be a TransferConfig, got {type(args).__name__}.")
+        check_trainer_arguments(model, kwargs)
         check_writable(args.output_dir)
         readout = args.readout if readout is None else readout
         if not isinstance(model, TransferModel):
@@ -119,6 +121,7 @@ class TransferTrainer(ReadingTrainer):
         if train_dataset is not None:
             train_dataset = self._as_training_rows(train_dataset, model, args)
             self.check_dataset(model, self.known_rows)
+            check_trains(model)
             apply_hyper_rule(args, None if train_dataset is not self.known_rows else len(train_dataset))
             check_rows_of_domains(model.objectives, self.known_rows, args)
         kwargs["eval_dataset"] = evaluation_rows(kwargs.get("eval_dataset"))
@@ -143,6 +146,7 @@ class TransferTrainer(ReadingTrainer):
         self._term_sums: dict[str, Tensor] = {}
         self._ever: dict[str, Tensor] = {}
         self._term_counts: dict[str, int] = defaultdict(int)
+        check_given_optimizer((kwargs.get("optimizers") or (None, None))[0], model, args)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.steps = steps_for(self)
         check_whole_weights(model.objectives, getattr(self.accelerator.state, "deepspeed_plugin", None))

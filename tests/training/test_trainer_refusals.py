@@ -5,6 +5,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from hf_transfer.training.objectives import check_whole_weights, make_objectives
 from hf_transfer.training.trainer import TransferTrainer, check_writable
@@ -31,6 +32,48 @@ def test_objectives_that_read_weights_between_forwards_are_refused_under_zero_3(
         check_whole_weights(made, None if stage is None else SimpleNamespace(zero_stage=stage))
     with pytest.raises(ValueError, match=rf"\['{name}'\] read the model's weights between its forwards.*use ZeRO 2"):
         check_whole_weights(made, SimpleNamespace(zero_stage=3))
+
+
+def test_a_model_for_each_trial_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="give a `model`: what objectives keep .* `search` of a plan"):
+        TransferTrainer(args=config(tmp_path), model_init=tiny.vit)
+    with pytest.raises(TypeError, match="`args` should be a TransferConfig, got NoneType"):
+        TransferTrainer(tiny.vit())
+
+
+def test_a_given_optimizer_has_to_train_what_objectives_train(tmp_path, digit_domains):
+    model = tiny.vit()
+    made = {"dann": {"hidden_size": 8}}
+    of_model = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"`optimizers` lacks parameters of \['dann'\], which would never train"):
+        TransferTrainer(
+            model, config(tmp_path), train_dataset=digit_domains, objectives=made, optimizers=(of_model, None)
+        )
+    whole = TransferModel(model, make_objectives(made))
+    of_all = torch.optim.SGD(whole.parameters(), lr=0.1)
+    changed = config(tmp_path, head_learning_rate_multiplier=10.0)
+    with pytest.raises(ValueError, match=r"\['head_learning_rate_multiplier'\] shape the trainer's own optimizer"):
+        TransferTrainer(whole, changed, train_dataset=digit_domains, optimizers=(of_all, None))
+    trainer = TransferTrainer(whole, config(tmp_path), train_dataset=digit_domains, optimizers=(of_all, None))
+    before = [weight.detach().clone() for weight in whole.objectives.parameters()]
+    trainer.train()
+    after = list(whole.objectives.parameters())
+    assert not all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_a_loss_beside_the_objectives_is_refused(tmp_path, digits):
+    with pytest.raises(TypeError, match="`compute_loss_func` would not be asked: .* write an `Objective`"):
+        TransferTrainer(
+            tiny.vit(), config(tmp_path), train_dataset=digits, compute_loss_func=lambda *_, **__: torch.tensor(5.0)
+        )
+
+
+def test_a_model_of_which_nothing_trains_is_refused(tmp_path, digit_domains):
+    model = tiny.vit().requires_grad_(False)
+    made = {"dann": {"hidden_size": 8}}
+    with pytest.raises(ValueError, match="no parameter of the ViTForImageClassification takes a gradient"):
+        TransferTrainer(model, config(tmp_path), train_dataset=digit_domains, objectives=made)
+    assert TransferTrainer(model, config(tmp_path), eval_dataset=digit_domains).evaluate()["eval_loss"] > 0
 
 
 # Bad input: each is refused before any training.
