@@ -58,7 +58,12 @@ from hf_transfer.training.objectives import check_whole_weights, label_sets_of
 from hf_transfer.training.reading_trainer import ReadingTrainer
 from hf_transfer.training.silent_terms import tell_silent_terms
 from hf_transfer.training.steps import steps_for
-from hf_transfer.training.trainer_arguments import check_given_optimizer, check_trainer_arguments, check_trains
+from hf_transfer.training.trainer_arguments import (
+    check_given_optimizer,
+    check_ready_model,
+    check_trainer_arguments,
+    check_trains,
+)
 from hf_transfer.training.transfer_callback import TransferCallback
 from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
 from hf_transfer.training.transfer_model import TransferModel, TransferOutput, make_objectives
@@ -113,8 +118,8 @@ class TransferTrainer(ReadingTrainer):
             task_loss = None if self.task_loss is None or is_backbone(model) else self.task_loss()
             smoothing = args.label_smoothing_factor
             model = TransferModel(model, made, readout, task_loss=task_loss, label_smoothing=smoothing)
-        elif objectives is not None:
-            raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
+        else:
+            check_ready_model(model, args, objectives, readout)
         args.label_names = args.label_names or ["labels"]
         self.known_rows: Dataset | None = None
         """The training set; of a stream its first rows."""

@@ -40,6 +40,19 @@ def check_trainer_arguments(model: Any, arguments: Mapping[str, Any]) -> None:
         )
 
 
+def check_ready_model(model: TransferModel, args: TransferConfig, objectives: Any, readout: Any) -> None:
+    """Raises ValueError for settings that only a trainer which makes its TransferModel would read."""
+    if objectives is not None or args.objectives:
+        raise ValueError("give `objectives` to the TransferModel or to the trainer, not to both.")
+    if readout is not None:
+        raise ValueError("give `readout` to the TransferModel, which is made with one.")
+    if args.label_smoothing_factor not in (0.0, model.label_smoothing):
+        raise ValueError(
+            f"`label_smoothing_factor` is {args.label_smoothing_factor}, and the TransferModel was made with "
+            f"`label_smoothing={model.label_smoothing}`: give it there."
+        )
+
+
 def check_trains(model: TransferModel) -> None:
     """Raises ValueError where a training would leave the whole model as it is."""
     parts = (model.model, model.sidecars)

@@ -135,6 +135,11 @@ class TransferModel(DelegatingModel):
         reads_nothing = task_loss is not None and not task_loss.needs and not self.needs & {"features", "logits"}
         self.readout = choose_readout(model, "nothing" if reads_nothing and readout is None else readout)
         self.supervision = task_loss or usual_task_loss(self.readout, label_smoothing)
+        if label_smoothing and getattr(self.supervision, "label_smoothing", None) != label_smoothing:
+            raise ValueError(
+                "`label_smoothing_factor` spreads labels that are classes of rows or tokens; the loss here is the "
+                "model's own, or of objectives alone: leave it out."
+            )
         if isinstance(self.supervision, NoTask) and not self.objectives:
             backbone_of(model)  # says how to load a head
         check_readout(self.objectives, self.readout, type(unwrap_peft(model)).__name__)

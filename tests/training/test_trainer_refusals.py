@@ -76,6 +76,21 @@ def test_a_model_of_which_nothing_trains_is_refused(tmp_path, digit_domains):
     assert TransferTrainer(model, config(tmp_path), eval_dataset=digit_domains).evaluate()["eval_loss"] > 0
 
 
+@pytest.mark.parametrize(
+    "changes, keywords, message",
+    [
+        ({}, {"objectives": {"bss": {}}}, "give `objectives` to the TransferModel or to the trainer, not to both"),
+        ({"objectives": {"bss": {}}}, {}, "give `objectives` to the TransferModel or to the trainer, not to both"),
+        ({"readout": "linear"}, {}, "give `readout` to the TransferModel"),
+        ({"label_smoothing_factor": 0.1}, {}, "`label_smoothing_factor` is 0.1, and the TransferModel was made with"),
+    ],
+)
+def test_settings_that_a_ready_transfer_model_would_not_read(tmp_path, digits, changes, keywords, message):
+    model = TransferModel(tiny.vit(), {})
+    with pytest.raises(ValueError, match=message):
+        TransferTrainer(model, config(tmp_path, **changes), train_dataset=digits, **keywords)
+
+
 # Bad input: each is refused before any training.
 
 

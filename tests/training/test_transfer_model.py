@@ -6,9 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import (
-    BertForMaskedLM,
-)
+from transformers import BertForMaskedLM, BertModel
 
 from hf_transfer.core.objective import IGNORED_LABEL, Objective, View
 from hf_transfer.core.supervision import FromModel
@@ -473,3 +471,12 @@ def test_a_copy_of_a_transfer_model_reads_its_own_head(batch):
     seen = copied.objectives["one"].seen
     torch.testing.assert_close(seen.features, torch.full_like(seen.features, 0.5).tanh())
     assert seen.logits.detach().std(dim=0).max() < 1e-6
+
+
+def test_labels_that_a_model_reads_by_itself_are_not_smoothed():
+    for loss in (FromModel(), None):
+        model = BertForMaskedLM(tiny.bert().config) if loss else BertModel(tiny.bert().config)
+        with pytest.raises(
+            ValueError, match="`label_smoothing_factor` spreads labels that are classes of rows or tok"
+        ):
+            TransferModel(model, task_loss=loss, label_smoothing=0.1)
