@@ -63,6 +63,7 @@ from hf_transfer.training.trainer_arguments import (
     check_ready_model,
     check_trainer_arguments,
     check_trains,
+    check_whole_batches,
 )
 from hf_transfer.training.transfer_callback import TransferCallback
 from hf_transfer.training.transfer_config import TransferConfig, torch_optimizer
@@ -127,6 +128,7 @@ class TransferTrainer(ReadingTrainer):
             train_dataset = self._as_training_rows(train_dataset, model, args)
             self.check_dataset(model, self.known_rows)
             check_trains(model)
+            check_whole_batches(args, model, self.known_rows.column_names)
             apply_hyper_rule(args, None if train_dataset is not self.known_rows else len(train_dataset))
             check_rows_of_domains(model.objectives, self.known_rows, args)
         kwargs["eval_dataset"] = evaluation_rows(kwargs.get("eval_dataset"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch.optim import Optimizer
@@ -50,6 +50,23 @@ def check_ready_model(model: TransferModel, args: TransferConfig, objectives: An
         raise ValueError(
             f"`label_smoothing_factor` is {args.label_smoothing_factor}, and the TransferModel was made with "
             f"`label_smoothing={model.label_smoothing}`: give it there."
+        )
+
+
+def check_whole_batches(args: TransferConfig, model: TransferModel, columns: Iterable[str]) -> None:
+    """Raises ValueError where processes would share the batches that a sampler composes of domains or episodes.
+
+    Args:
+        args: settings of the training.
+        model: in training.
+        columns: of the training set.
+    """
+    composes = "domain" in columns or "episodes" in model.needs
+    if composes and args.accelerator_config.split_batches and args.world_size > 1:
+        raise ValueError(
+            "`split_batches` of `accelerator_config` cuts each batch between the processes, so that one would get the "
+            "source and another the target, or parts of an episode: leave it out, and choose "
+            "`per_device_train_batch_size` for each process."
         )
 
 

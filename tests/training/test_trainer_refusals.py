@@ -9,6 +9,8 @@ import torch
 
 from hf_transfer.training.objectives import check_whole_weights, make_objectives
 from hf_transfer.training.trainer import TransferTrainer, check_writable
+from hf_transfer.training.trainer_arguments import check_whole_batches
+from hf_transfer.training.transfer_config import TransferConfig
 from hf_transfer.training.transfer_model import TransferModel
 from tests import tiny
 from tests.training.test_trainer import config
@@ -89,6 +91,17 @@ def test_settings_that_a_ready_transfer_model_would_not_read(tmp_path, digits, c
     model = TransferModel(tiny.vit(), {})
     with pytest.raises(ValueError, match=message):
         TransferTrainer(model, config(tmp_path, **changes), train_dataset=digits, **keywords)
+
+
+def test_batches_that_processes_would_share(tmp_path, monkeypatch, digits, digit_domains):
+    args = config(tmp_path, accelerator_config={"split_batches": True})
+    model = TransferModel(tiny.vit(), make_objectives({"dann": {"hidden_size": 8}}))
+    check_whole_batches(args, model, digit_domains.column_names)
+    monkeypatch.setattr(TransferConfig, "world_size", 2)
+    check_whole_batches(args, TransferModel(tiny.vit()), digits.column_names)
+    check_whole_batches(config(tmp_path), model, digit_domains.column_names)
+    with pytest.raises(ValueError, match="`split_batches` .* one would get the source and another the target"):
+        check_whole_batches(args, model, digit_domains.column_names)
 
 
 # Bad input: each is refused before any training.
