@@ -98,6 +98,20 @@ class RunArguments:
             raise ValueError("`resume` keeps what is in output_dir and `overwrite` replaces it: give one of them.")
 
 
+WHOLE = "metrics are of all rows at once. `eval_accumulation_steps` moves predictions off the device as they come."
+NOT_READ: dict[str, tuple[Any, str]] = {
+    "batch_eval_metrics": (False, WHOLE),
+    "eval_do_concat_batches": (True, WHOLE),
+    "resume_from_checkpoint": (
+        None,
+        "`resume: true` (--resume) goes on from the newest whole checkpoint of `output_dir`; to begin anew from the "
+        "weights of another, name its folder as `model`.",
+    ),
+    "do_predict": (False, "`hf-transfer predict` writes predictions of the saved model."),
+}
+"""Arguments of the Trainer that a run would pass over in silence -> their usual value, and what to do."""
+
+
 class Experiment(NamedTuple):
     """Everything that a run is told: read and checked once, and handed down."""
 
@@ -135,11 +149,9 @@ def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Experime
             "`dataset` is missing: a bundled name (mnist5k, optical_digits), a Hub id, a folder or a file."
         )
     experiment = Experiment(*parser.parse_dict(values))
-    if experiment.config.batch_eval_metrics:
-        raise ValueError(
-            "`batch_eval_metrics` sums metrics up batch by batch, and those here are of all rows at once: leave it "
-            "out; `eval_accumulation_steps` moves predictions off the device as they come."
-        )
+    for name, (usual, advice) in NOT_READ.items():
+        if getattr(experiment.config, name) != usual:
+            raise ValueError(f"`{name}` is not read here: {advice}")
     return experiment
 
 

@@ -346,6 +346,7 @@ class DomainAdaptationTrainer(TransferTrainer):
     def _outputs_of_rows(self, rows: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         column = label_column(rows, "validation")
         preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
+        joins, self.args.eval_do_concat_batches = self.args.eval_do_concat_batches, True
         self.transfer_model.returns_features = True
         self._close_prediction_bar()
         try:
@@ -353,6 +354,7 @@ class DomainAdaptationTrainer(TransferTrainer):
             output = self.evaluation_loop(loader, description="Prediction", prediction_loss_only=False)
         finally:
             self.preprocess_logits_for_metrics = preprocess
+            self.args.eval_do_concat_batches = joins
             self.transfer_model.returns_features = False
             self._close_prediction_bar()
         logits, features = (torch.from_numpy(values) for values in output.predictions)

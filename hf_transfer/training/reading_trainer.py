@@ -24,6 +24,9 @@ from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.training.objectives import label_sets_of
 from hf_transfer.training.publishing_trainer import PublishingTrainer
 
+OF_TRAINING = {"dataloader_drop_last": False, "dataloader_in_order": True}
+"""Settings of loaders that are of training alone -> their value where rows are measured."""
+
 
 class ReadingTrainer(PublishingTrainer):
     """`transformers.Trainer` with the samplers and collators of this package.
@@ -134,13 +137,16 @@ class ReadingTrainer(PublishingTrainer):
             self.data_collator = plain
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
-        """As the Trainer's, but `dataloader_drop_last` is of training alone: a measure is of all rows."""
-        drop_last = self.args.dataloader_drop_last
-        self.args.dataloader_drop_last = drop_last and is_training
+        """As the Trainer's, but a measure is of all rows in their order, whatever `OF_TRAINING` says of training."""
+        changed = {} if is_training else OF_TRAINING
+        kept = {name: getattr(self.args, name) for name in changed}
         try:
+            for name, value in changed.items():
+                setattr(self.args, name, value)
             return super()._get_dataloader(*args, is_training=is_training, **kwargs)
         finally:
-            self.args.dataloader_drop_last = drop_last
+            for name, value in kept.items():
+                setattr(self.args, name, value)
 
     def _visits(self, rows: VisitedRows) -> VisitSampler:
         self.train_sampler = VisitSampler(self._get_train_sampler(self.train_dataset))

@@ -62,7 +62,13 @@ def test_flags_values_and_equal_signs():
         (["--dataset", "d", "--model", "m", "--objectives", "{a"], "`objectives` cannot be read as YAML"),
         (["--dataset", "d", "--model", "m", "--objectives", "dann"], "`objectives` should map names to keywords"),
         (["--dataset", "d", "--model", "m", "--objective_warmup", "2"], r"`objective_warmup` should be in \[0, 1\]"),
-        (["--dataset", "d", "--model", "m", "--batch_eval_metrics"], "`batch_eval_metrics` sums metrics up batch by"),
+        (["--dataset", "d", "--model", "m", "--batch_eval_metrics"], "`batch_eval_metrics` is not read here: metrics"),
+        (
+            ["--dataset", "d", "--model", "m", "--eval_do_concat_batches", "false"],
+            "`eval_do_concat_batches` is not re",
+        ),
+        (["--dataset", "d", "--model", "m", "--resume_from_checkpoint", "x"], r"`resume: true` \(--resume\) goes on"),
+        (["--dataset", "d", "--model", "m", "--do_predict"], "`do_predict` is not read here: `hf-transfer predict`"),
         (["--dataset", "d", "config.yaml"], "expected `--key value`, got `config.yaml`"),
     ],
 )

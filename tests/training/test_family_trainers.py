@@ -177,6 +177,7 @@ def test_the_validator_sees_all_rows_whatever_the_arguments_of_the_evaluation(tm
         return {"rows": len(prediction.label_ids)}
 
     args = {"dataloader_drop_last": True, "per_device_eval_batch_size": 24, "batch_eval_metrics": True}
+    args |= {"eval_do_concat_batches": False}
     other = adapt(
         tmp_path,
         source,

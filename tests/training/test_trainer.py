@@ -186,12 +186,14 @@ def test_evaluation_is_the_task_alone(tmp_path, digits):
     assert loss == pytest.approx(F.cross_entropy(logits, batch["labels"]).item(), abs=1e-5)
 
 
-def test_rows_that_training_drops_are_measured_all_the_same(tmp_path, digits):
-    args = config(tmp_path, per_device_train_batch_size=24, per_device_eval_batch_size=24, dataloader_drop_last=True)
+def test_rows_that_training_drops_or_mixes_are_measured_in_order(tmp_path, digits):
+    loaders = {"dataloader_drop_last": True, "dataloader_in_order": False, "dataloader_num_workers": 2}
+    args = config(tmp_path, per_device_train_batch_size=24, per_device_eval_batch_size=24, **loaders)
     trainer = TransferTrainer(tiny.vit(), args, train_dataset=digits, eval_dataset=digits)
     assert len(trainer.get_train_dataloader()) == 2 and len(trainer.get_eval_dataloader()) == 3
+    assert trainer.get_train_dataloader().in_order is False and trainer.get_eval_dataloader().in_order is True
     assert trainer.predict(digits).predictions.shape == (64, 10)
-    assert args.dataloader_drop_last is True
+    assert args.dataloader_drop_last is True and args.dataloader_in_order is False
 
 
 def test_noisy_embeddings(tmp_path, sentences):
