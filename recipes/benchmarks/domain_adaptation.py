@@ -39,6 +39,10 @@ from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.validators import VALIDATORS
 
 RESULTS = "domain_adaptation"
+TITLES = {
+    RESULTS: "Domain adaptation: every method on every pair",
+    "emoji": "Domain adaptation between vendors of emoji",
+}
 TUNED_BY = "information_maximization"
 FEWEST_RUNS = 10  # over which a correlation is worth telling
 
@@ -171,7 +175,7 @@ def store(made: dict[str, Any], folder: Path, name: str) -> None:
             told = {seed: run["validators"] for seed, run in row["runs"].items() if "validators" in run}
             if told:
                 scores[pair][method] = as_columns(told)
-    write_report(folder, name, {**made, "pairs": pairs}, markdown(made))
+    write_report(folder, name, {**made, "pairs": pairs}, markdown(made, TITLES[name]))
     write_json(folder / f"{name}_validators.json", scores)
 
 

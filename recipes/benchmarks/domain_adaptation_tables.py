@@ -51,6 +51,8 @@ def family_table(pairs: dict[str, Any]) -> list[str]:
     lines = ["Points over source only: the median of a family's methods, and its best one.", ""]
     lines += ["| family | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for name, family in FAMILIES.items():
+        if not any(set(family.methods) & pairs[pair].keys() for pair in names):
+            continue
         cells = [name]
         for pair in names:
             table = pairs[pair]
@@ -90,14 +92,16 @@ def remarks(pairs: dict[str, Any]) -> list[str]:
     return lines
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any], title: str) -> str:
     """A table of methods for each pair, then one of validators."""
-    lines = ["# Domain adaptation: every method on every pair", "", report["machine"], ""]
-    lines += [
+    is_tuned = any(row["tuned"] for table in report["pairs"].values() for row in table.values())
+    told = [
         "On target rows held out of the training, mean ± standard deviation over the seeds; no target label was read "
-        f"in training, and where settings were tuned `{report['tuned_by']}` chose them. Translation is compared with "
-        f"`{SHORT_SOURCE_ONLY}`.",
+        "in training" + (f", and where settings were tuned `{report['tuned_by']}` chose them." if is_tuned else ".")
     ]
+    if any(SHORT_SOURCE_ONLY in table for table in report["pairs"].values()):
+        told.append(f"Translation is compared with `{SHORT_SOURCE_ONLY}`.")
+    lines = [f"# {title}", "", report["machine"], "", " ".join(told)]
     for pair, table in report["pairs"].items():
         title = measure_of(pair).title
         lines += ["", f"## {pair}", "", f"| method | settings | seeds | {title} | over source only | seconds |"]
@@ -117,6 +121,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines += ["", "## By family", "", *family_table(report["pairs"])]
     if set(SMALL_PAIRS) & report["pairs"].keys():
         lines += ["", "## The field's remarks table", "", *remarks(report["pairs"])]
+    if not any(report["validators"].values()):
+        return "\n".join(lines) + "\n"
     lines += ["", "## What each validator sees of the true target accuracy", ""]
     lines += [
         "Correlation over all finished runs of a pair (methods, settings and seeds), and the accuracy (or error) of "
