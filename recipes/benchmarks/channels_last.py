@@ -9,6 +9,7 @@ forward and backward pass. Writes `channels_last.json` and `.md` into the output
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from pathlib import Path
@@ -16,11 +17,16 @@ from pathlib import Path
 import torch
 from cells import write_report
 from machine import processor_names
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForImageClassification, PreTrainedModel, set_seed
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel, set_seed
 
 from hf_transfer.runs.models import in_channels_last
 
-EFFICIENTNET_B0 = {"width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280}
+EFFICIENTNET_B0 = {
+    "model_type": "efficientnet",
+    "width_coefficient": 1.0,
+    "depth_coefficient": 1.0,
+    "hidden_dim": 1280,
+}
 NETS: dict[str, dict] = {
     "resnet": {},
     "convnextv2": {},
@@ -30,19 +36,16 @@ NETS: dict[str, dict] = {
     "efficientnet_b0": EFFICIENTNET_B0,
     "efficientnet_lite0": {**EFFICIENTNET_B0, "hidden_act": "relu6", "squeeze_expansion_ratio": 1e-3},
 }
-"""Name -> what differs from the defaults of its kind."""
+"""Name, which is the kind where none is said -> what differs from the defaults of the kind."""
 PICTURES, SIZE = 16, 64
 
 
 def forms(net: str) -> dict[str, PreTrainedModel]:
     """The same net in both layouts."""
-    made, kind = {}, next(kind for kind in CONFIG_MAPPING if net == kind or net.startswith(f"{kind}_"))
-    for form in ("usual", "channels_last"):
-        set_seed(0)
-        made[form] = AutoModelForImageClassification.from_config(
-            AutoConfig.for_model(kind, num_labels=10, **NETS[net])
-        ).train()
-    return {**made, "channels_last": in_channels_last(made["channels_last"])}
+    set_seed(0)
+    config = AutoConfig.for_model(**{"model_type": net, **NETS[net]}, num_labels=10)
+    usual = AutoModelForImageClassification.from_config(config).train()
+    return {"usual": usual, "channels_last": in_channels_last(copy.deepcopy(usual))}
 
 
 def measure(net: str, rounds: int) -> dict:
