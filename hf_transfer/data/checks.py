@@ -21,7 +21,7 @@ LABEL_COLUMNS = ("labels", "label", "label_ids")
 
 def column_values(dataset: Dataset, column: str) -> np.ndarray:
     """One column as an array, whatever the dataset's format, without touching the other columns."""
-    return np.asarray(dataset.with_format("numpy").select_columns([column])[:][column])
+    return np.asarray(dataset.with_format("numpy", columns=[column])[:][column])
 
 
 def check_not_empty(dataset: Dataset, name: str) -> None:

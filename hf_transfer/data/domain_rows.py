@@ -109,7 +109,7 @@ def _unknown_labels(
     elif "input_ids" in target.column_names:
         shapes = [(len(tokens),) for tokens in target.with_format(None)["input_ids"]]
     elif "pixel_values" in target.column_names:
-        pictures = target.with_format("numpy").select_columns(["pixel_values"])
+        pictures = target.with_format("numpy", columns=["pixel_values"])
         shapes = [np.shape(row["pixel_values"])[-2:] for row in pictures]
     else:
         raise ValueError(
@@ -136,5 +136,5 @@ def _label_lists(dataset: Dataset, column: str) -> list:
     """The labels of the parts of each row; maps that are stored as bytes as they are."""
     if dataset.features[column] == Value("binary"):
         return dataset.with_format(None)[column][:]
-    rows = map(np.asarray, dataset.with_format("numpy").select_columns([column])[:][column])
+    rows = map(np.asarray, dataset.with_format("numpy", columns=[column])[:][column])
     return [row.astype(np.int64) if row.dtype.kind in "iub" else row for row in rows]

@@ -27,7 +27,7 @@ def row_name(dataset: Dataset, index: int, column: str | None = None) -> str:
 
 def column_of(dataset: Dataset, column: str) -> pa.ChunkedArray:
     """One column as it is stored, whatever the dataset's format; pictures are not opened."""
-    return dataset.with_format("arrow").select_columns([column])[:][column]
+    return dataset.with_format("arrow", columns=[column])[:][column]
 
 
 def empty_cells(values: pa.ChunkedArray) -> np.ndarray:

@@ -250,7 +250,7 @@ def _with_tokens(
 
 def _largest(ready: Dataset) -> list[int]:
     """The largest token number of every part of a table."""
-    parts = ready.with_format("arrow").select_columns(["input_ids"]).iter(batch_size=ROWS_AT_ONCE)
+    parts = ready.with_format("arrow", columns=["input_ids"]).iter(batch_size=ROWS_AT_ONCE)
     values = [pc.max(pc.list_flatten(part["input_ids"])).as_py() for part in parts]
     return [value for value in values if value is not None]
 
