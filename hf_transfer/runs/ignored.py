@@ -63,7 +63,6 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "text_columns": (is_not_read("text_columns"), TEXT),
     "max_length": (is_not_read("max_length"), TEXT),
     "transfer_probes": (reads_labels_or_domains, UNLABELLED),
-    "probe_patience": (reads_labels_or_domains, UNLABELLED),
     "dat": (reads_no_single_source, ONE_DOMAIN),
     "prompts": (is_not_read("prompts"), "the tasks zero-shot- and prompted-image-classification"),
     "pixels": (is_not_read("pixels"), "the tasks causal-image-modeling and masked-pixel-modeling"),

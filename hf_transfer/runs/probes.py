@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, default_data_collator
+from transformers import default_data_collator
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.labels import read_labels
@@ -88,21 +88,3 @@ def probe_plots(trainer: TransferTrainer, folder: Path) -> list[PlotFact]:
     panels = {target: [f"eval_{target}_{score}" for score in probes.settings.scores] for target in probes.targets}
     drawn = plot_metrics(trainer.state.log_history, panels, path)
     return [PlotFact(path, "Transfer probes over the training, the best layer of each")] if drawn else []
-
-
-def early_stopping(patience: int | None, config: TransferConfig) -> list[EarlyStoppingCallback]:
-    """What ends a training whose chosen metric does not rise for so many evaluations.
-
-    Raises:
-        ValueError: no metric is named, or the patience is below 1.
-    """
-    if patience is None:
-        return []
-    if patience < 1:
-        raise ValueError(f"`probe_patience` should be at least 1, got {patience}.")
-    if config.metric_for_best_model in (None, "loss", "eval_loss") or not config.load_best_model_at_end:
-        raise ValueError(
-            "`probe_patience` watches a transfer probe: name it by `metric_for_best_model` (such as "
-            "eval_digits_logme) and give `load_best_model_at_end: true`."
-        )
-    return [EarlyStoppingCallback(patience)]

@@ -24,7 +24,7 @@ from hf_transfer.runs.ignored import check_nothing_is_ignored
 from hf_transfer.runs.importance import drawn_by_importance
 from hf_transfer.runs.measured import measured_metrics, trains_head
 from hf_transfer.runs.members import member_tables
-from hf_transfer.runs.probes import early_stopping, make_probes, probe_plots
+from hf_transfer.runs.probes import make_probes, probe_plots
 from hf_transfer.runs.report import Remembering, class_table, tell_end
 from hf_transfer.runs.results import Result
 from hf_transfer.runs.revision import revision_facts
@@ -120,7 +120,6 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
         processing_class=processor,
         data_collator=collator or task.collator(processor, data.known),
         transfer_probes=probes,
-        callbacks=early_stopping(data_args.probe_patience, config),
     )
     return trainer, data
 

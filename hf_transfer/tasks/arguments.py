@@ -212,14 +212,8 @@ class DataArguments:
             "help": "Pre-training without labels: small labelled data sets on which LogME, kNN and a linear probe of "
             "the present features are logged at every evaluation: {digits: optical_digits}, or {digits: {dataset: "
             "optical_digits, split: test, max_samples: 500}}; `scores: [logme]` measures fewer. "
-            "`metric_for_best_model: eval_digits_logme` chooses the checkpoint by one."
-        },
-    )
-    probe_patience: int | None = field(
-        default=None,
-        metadata={
-            "help": "End the training when the transfer probe that chooses the checkpoint has not risen for so "
-            "many evaluations."
+            "`metric_for_best_model: eval_digits_logme` chooses the checkpoint by one, and "
+            "`early_stopping_patience` ends the training by it."
         },
     )
     prompts: list[str] | None = field(

@@ -15,6 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from hf_transfer.data.fingerprint import fingerprint
+from hf_transfer.training.early_stopping import evaluations_without_gain
 
 logger = logging.get_logger(__name__)
 
@@ -124,8 +125,13 @@ def check_record(folder: str | Path, record: Mapping[str, Any]) -> None:
 
 
 def is_finished(folder: str | Path, args: TrainingArguments) -> bool:
-    """Whether a checkpoint is the end of a training of the length that `args` ask for, so that no step is left."""
+    """Whether a checkpoint is the end of a training, which ended early or has no step left of the length that `args`
+    ask for.
+    """
     state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text())
+    patience = getattr(args, "early_stopping_patience", None)
+    if patience is not None and evaluations_without_gain(state.get("stateful_callbacks", {})) >= patience:
+        return True
     if state["global_step"] < state["max_steps"]:
         return False
     if args.max_steps > 0:

@@ -49,6 +49,7 @@ from hf_transfer.training.checkpoints import (
 )
 from hf_transfer.training.constant_copies import CONSTANTS_FILE, checksum_in
 from hf_transfer.training.constant_rates import hold_constant_groups, split_constant_groups
+from hf_transfer.training.early_stopping import early_stopping
 from hf_transfer.training.hyper_rule import apply_hyper_rule
 from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
@@ -164,8 +165,7 @@ class TransferTrainer(ReadingTrainer):
         self.resumed_from: str | None = None
         if args.push_to_hub:
             self.check_publishable()
-        self.add_callback(TransferCallback(self))
-        for callback in adapter_callbacks(model.model):
+        for callback in (TransferCallback(self), *early_stopping(args), *adapter_callbacks(model.model)):
             self.add_callback(callback)
 
     @property

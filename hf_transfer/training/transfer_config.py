@@ -33,6 +33,7 @@ LEAST = {
     "max_grad_norm": 0,
     "warmup_steps": 0,
     "dataloader_num_workers": 0,
+    "early_stopping_patience": 1,
 }
 """The least value of arguments of every training."""
 
@@ -117,6 +118,13 @@ class TransferConfig(TrainingArguments):
             "rows nearly alike. A warning tells of it either way."
         },
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "End the training when the metric that chooses the checkpoint (`load_best_model_at_end`) has not "
+            "improved for so many evaluations."
+        },
+    )
     momentum: float = field(
         default=0.0, metadata={"help": "Of a `torch_optimizer` that has one, SGD or RMSprop; .9 is usual."}
     )
@@ -175,6 +183,11 @@ class TransferConfig(TrainingArguments):
         if self.stop_on_collapse and self.eval_strategy == "no":
             raise ValueError(
                 "`stop_on_collapse` looks at evaluations: give an `eval_strategy`, such as steps or epoch."
+            )
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError(
+                "`early_stopping_patience` watches the metric that chooses the checkpoint: give "
+                "`load_best_model_at_end: true`, and `metric_for_best_model` where it is not the loss."
             )
         if not 0 <= self.momentum < 1:
             raise ValueError(f"`momentum` should be in [0, 1), got {self.momentum}.")

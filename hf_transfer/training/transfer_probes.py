@@ -2,7 +2,7 @@
 
 Each score of a ranking (LogME, kNN, a linear probe) is computed of the backbone's hidden states, layer by layer; the
 best layer's value is the metric `eval_TARGET_SCORE`. A checkpoint can be chosen by one (`metric_for_best_model`), and
-a training can end where it no longer rises (`probe_patience`). Nothing is trained on the targets.
+a training can end where it no longer rises (`early_stopping_patience`). Nothing is trained on the targets.
 
 Papers: LogME, You et al., ICML 2021, https://huggingface.co/papers/2102.11005; the other scores name their own.
 """

@@ -40,7 +40,7 @@ def test_the_card_tells_what_was_probed_and_draws_it():
         ("{digits: {rows: few}}", (), "`digits` should be a data set or a mapping with `dataset`"),
         ("{digits: few, scores: [best]}", (), "best"),
         ("{digits: few}", ("--eval_strategy", "no"), "measured at evaluations: give an `eval_strategy`"),
-        ("{digits: few}", ("--probe_patience", "2"), "name it by `metric_for_best_model`"),
+        ("{digits: few}", ("--early_stopping_patience", "2"), "give `load_best_model_at_end"),
         ("{digits: nowhere}", (), "nowhere"),
     ],
 )

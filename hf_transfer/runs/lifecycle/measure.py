@@ -24,7 +24,7 @@ STEPS = 4
 """Steps that are measured; the first one, which is slower, does not count."""
 UNMEASURED = {
     *("save_strategy", "save_steps", "save_total_limit", "logging_steps"),
-    *("load_best_model_at_end", "metric_for_best_model", "probe_patience"),
+    *("load_best_model_at_end", "metric_for_best_model", "early_stopping_patience"),
 }
 FORWARD_SHARE = 1 / 3
 """Of the time of a step that its forward pass takes: the backward pass takes twice as long."""

@@ -330,8 +330,9 @@ def check_arguments(plan: Plan) -> None:
         for method in () if stage is None else (stage.source_only, *stage.methods):
             for setting in stage.settings(method):
                 arguments = {**plan.training, **stage.training, **method.changed(setting)}
-                if "load_best_model_at_end" in arguments and stage is not plan.domain:
-                    raise ValueError("`load_best_model_at_end` would choose by test rows here: leave it out.")
+                for name in ("load_best_model_at_end", "early_stopping_patience"):
+                    if name in arguments and stage is not plan.domain:
+                        raise ValueError(f"`{name}` would choose by test rows here: leave it out.")
                 experiment = parse_arguments(
                     [], **as_arguments(plan.data), model="any", output_dir=str(plan.output_dir), **arguments
                 )
