@@ -62,7 +62,8 @@ def source_only_folder(experiment: Experiment, name: str, share: float = 1.0) ->
     plain.objectives, plain.push_to_hub = None, False
     plain.output_dir = str(Path(config.output_dir) / name)
     if share < 1:
-        plain.load_best_model_at_end = False  # there may be no evaluation in so few steps
+        # there may be no evaluation in so few steps
+        plain.load_best_model_at_end, plain.early_stopping_patience = False, None
         plain.max_steps = max(1, round(share * config.max_steps)) if config.max_steps > 0 else config.max_steps
         plain.num_train_epochs = share * config.num_train_epochs
     folder = Path(plain.output_dir) / "model"

@@ -54,6 +54,17 @@ def test_shares_are_said_before_the_training_and_told_after_it(here, caplog):
     assert not any("is_corrected" in str(value) for value in read_results("out/label_shift/model").values())
 
 
+def test_the_short_training_of_an_estimate_does_not_end_early(here):
+    every = ["--eval_strategy", "steps", "--eval_steps", "1", "--save_strategy", "steps", "--save_steps", "1"]
+    early = [*every, "--load_best_model_at_end", "--early_stopping_patience", "1", "--learning_rate", "0"]
+    adapt("--objectives", "{mcc: {}}", *CORRECT, "--max_steps", "9", *early)
+    steps = {}
+    for folder in ("out", "out/label_shift"):
+        log = json.loads(Path(folder, "model", "training_log.json").read_text())
+        steps[folder] = log["log_history"][-1]["step"]
+    assert steps == {"out": 2, "out/label_shift": 3}
+
+
 def test_the_trainer_weighs_by_the_estimate_and_its_validator_asks_for_it(here, monkeypatch):
     seen = {}
     ordinary = torch.nn.functional.kl_div
