@@ -28,6 +28,7 @@ from hf_transfer.data.emoji import emoji
 from hf_transfer.data.emoji_scenes import emoji_boxes, emoji_masks, emoji_points
 from hf_transfer.data.forecasts import power_demand
 from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
+from hf_transfer.data.json_objects import check_rows
 from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.mask_folders import load_masks, mask_folders
 from hf_transfer.data.photographs import on_photographs
@@ -256,7 +257,12 @@ def check_options(name: str, config: str | None, options: Mapping[str, Any]) -> 
 
 def _load_elsewhere(name: str, config: str | None) -> Dataset | DatasetDict:
     path = Path(name)
-    if path.is_dir() or path.suffix in FILE_FORMATS:
+    if path.is_file() and path.suffix.lower() not in FILE_FORMATS:
+        raise ValueError(
+            f"`{name}` is a file, and its suffix is none of {sorted(FILE_FORMATS)}: unpack it, or save it as one of "
+            "these."
+        )
+    if path.is_dir() or path.suffix.lower() in FILE_FORMATS:
         try:
             return _load_here(path)
         except (DatasetGenerationError, ValueError, IndexError, StopIteration) as error:
@@ -292,14 +298,16 @@ def _load_here(path: Path) -> Dataset | DatasetDict:
 
 def _load_file(path: Path) -> Dataset:
     """The rows of a csv, tsv, json, parquet or CoNLL file."""
-    if path.suffix in CONLL_SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in CONLL_SUFFIXES:
         return load_conll(path)
-    if path.suffix == ".json" and (parts := read_coco(path)) is not None:
-        return coco_rows(parts, path)
-    if path.suffix == ".json" and (questions := read_squad(path)) is not None:
-        return Dataset.from_list(questions)
-    is_text = path.suffix in SEPARATORS
-    loaded = load_table(path) if is_text else load_dataset(FILE_FORMATS[path.suffix], data_files=str(path))
+    if suffix == ".json":
+        if (parts := read_coco(path)) is not None:
+            return coco_rows(parts, path)
+        if (questions := read_squad(path)) is not None:
+            return Dataset.from_list(questions)
+        check_rows(path)
+    loaded = load_table(path) if suffix in SEPARATORS else load_dataset(FILE_FORMATS[suffix], data_files=str(path))
     return with_pictures(loaded["train"], path.parent)
 
 
@@ -309,7 +317,7 @@ def tables_of(folder: Path) -> dict[str, Path]:
     Raises:
         ValueError: several files, and one of them is not named after a split, or two after the same.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix in FILE_FORMATS)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in FILE_FORMATS)
     if not files or holds_pictures(folder):
         return {}
     if len(files) == 1:

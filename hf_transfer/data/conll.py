@@ -33,7 +33,7 @@ def load_conll(path: Path) -> Dataset:
         ValueError: it is not UTF-8, has no words, or a line with fewer columns than it needs; the line is named.
     """
     lines = path.read_text(encoding=check_encoding(path)).split("\n")
-    is_universal = path.suffix == ".conllu"
+    is_universal = path.suffix.lower() == ".conllu"
     sentences: list[tuple[list[str], list[str]]] = [([], [])]
     width = None
     for number, fields in _fields(lines, is_universal):

@@ -17,3 +17,24 @@ def read_object(path: Path) -> dict[str, Any] | None:
             return json.load(file)
         except json.JSONDecodeError:
             return None
+
+
+def check_rows(path: Path) -> None:
+    """Refuse a json file that would be read as one row, though it holds many.
+
+    Raises:
+        ValueError: it is one object around a list of rows, or has a column under each key.
+    """
+    found = read_object(path) or {}
+    if found and all(
+        isinstance(column, dict) and column and all(map(str.isdigit, column)) for column in found.values()
+    ):
+        raise ValueError(
+            'it has a column under each key, as pandas writes it: write the rows, by `to_json(..., orient="records")`'
+        )
+    for key, rows in found.items():
+        if isinstance(rows, list) and len(rows) > 1 and all(isinstance(row, dict) for row in rows):
+            raise ValueError(
+                f"it is one object, whose `{key}` holds {len(rows)} rows: write that list alone, or each row on a "
+                "line of its own (.jsonl)"
+            )

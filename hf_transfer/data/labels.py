@@ -12,6 +12,7 @@ they stand. An empty cell never changes what a column is: it is refused, with it
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, List, Value
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import (
@@ -33,6 +35,8 @@ from hf_transfer.data.checks import LABEL_COLUMNS, label_column
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import column_of, empty_cells, refuse_rows
 from hf_transfer.data.literal_cells import have_decimal_commas, read_lists
+
+logger = logging.get_logger(__name__)
 
 NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "none", "null", "?", "-"})
 """Words that stand for a missing number."""
@@ -90,6 +94,7 @@ def read_labels(
     """
     dataset, column = with_one_label_column(dataset, role, column)
     read = _read(dataset, column, role, problem_type)
+    _tell_alike(read.kind, f"column `{column}` of the {role} dataset")
     return _with_values(dataset, column, read), read.kind
 
 
@@ -231,6 +236,18 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _classes(names: Sequence[str]) -> LabelKind:
     return LabelKind(SINGLE_LABEL, len(names), tuple(names))
+
+
+def _tell_alike(kind: LabelKind, where: str) -> None:
+    """Warn of classes whose names a person would hardly tell apart."""
+    alike: dict[str, list[str]] = {}
+    for name in kind.class_names or ():
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    if same := ["/".join(map(repr, names)) for names in alike.values() if len(names) > 1]:
+        logger.warning(
+            f"{where} has classes whose names differ in capitals or in the form of their letters alone: "
+            f"{', '.join(same[:10])}. Where they are one class, write it one way."
+        )
 
 
 def _as_asked(read: Read, problem_type: str | None, where: str) -> Read:

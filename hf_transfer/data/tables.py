@@ -52,7 +52,7 @@ def load_table(path: Path) -> DatasetDict:
     twice = [name for name, times in Counter(layout.columns).items() if times > 1]
     if twice:
         raise ValueError(f"the header names the columns {twice} more than once: give each a name of its own")
-    if layout.separator != SEPARATORS[path.suffix][0]:
+    if layout.separator != SEPARATORS[path.suffix.lower()][0]:
         logger.warning(f"`{path}` is read with the separator {layout.separator!r}.")
     loaded = load_dataset(
         "csv",
@@ -96,9 +96,9 @@ def find_layout(path: Path, encoding: str) -> Layout:
     Raises:
         ValueError: there is none, or it depends on the quotation marks how many rows there are.
     """
-    usual, complaint = SEPARATORS[path.suffix][0], None
+    usual, complaint = SEPARATORS[path.suffix.lower()][0], None
     alone = None
-    for separator in SEPARATORS[path.suffix]:
+    for separator in SEPARATORS[path.suffix.lower()]:
         try:
             layout = read_layout(path, encoding, separator)
         except BadLine as error:
@@ -133,7 +133,7 @@ def read_layout(path: Path, encoding: str, separator: str) -> Layout:
         return quoted
     if plain.rows == quoted.rows:
         return quoted
-    if path.suffix == ".tsv":
+    if path.suffix.lower() == ".tsv":
         return plain
     raise ValueError(
         f"it has {quoted.rows} rows where quotation marks enclose fields of several lines, and {plain.rows} where "

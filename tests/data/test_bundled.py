@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
@@ -43,7 +45,8 @@ def test_files_and_folders(tmp_path):
     rows.to_parquet(tmp_path / "rows.parquet")
     rows.save_to_disk(tmp_path / "one")
     DatasetDict(train=rows, test=rows.select([1])).save_to_disk(tmp_path / "two")
-    for name in ("rows.csv", "rows.tsv", "rows.jsonl", "rows.parquet", "one", "two"):
+    (tmp_path / "ROWS.CSV").write_bytes((tmp_path / "rows.csv").read_bytes())
+    for name in ("rows.csv", "ROWS.CSV", "rows.tsv", "rows.jsonl", "rows.parquet", "one", "two"):
         loaded = load(str(tmp_path / name))
         assert list(loaded["text"]) == ["a b", "c, d"] and list(loaded["label"]) == [0, 1]
     assert list(load(str(tmp_path / "two"), split="test")["text"]) == ["c, d"]
@@ -91,3 +94,27 @@ def test_an_empty_file_has_no_rows(tmp_path, name):
     (tmp_path / name).write_text("")
     with pytest.raises(ValueError, match=f"cannot read `.*{name}`: it has no rows"):
         load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["rows.csv.gz", "rows.xlsx", "rows.txt", "rows"])
+def test_a_file_of_another_kind_is_not_asked_of_the_hub(tmp_path, name, monkeypatch):
+    monkeypatch.setattr("hf_transfer.data.bundled.load_dataset", lambda *args: pytest.fail("the Hub was asked"))
+    (tmp_path / name).write_text("rows")
+    with pytest.raises(ValueError, match=f"`.*{name}` is a file, and its suffix is none of .*'.csv'.*: unpack it"):
+        load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"version": "1.0", "data": [{"text": "a", "label": 0}] * 3}, "one object, whose `data` holds 3 rows"),
+        ({"text": {"7": "a", "2": "b"}, "label": {"7": 0, "2": 1}}, "a column under each key.*orient=.records"),
+    ],
+)
+def test_a_json_file_that_hides_its_rows_is_refused(tmp_path, written, message):
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=f"cannot read `.*rows.json`: it .*{message}"):
+        load(str(file))
+    file.write_text(json.dumps({"text": "a b", "label": 1}))
+    assert load(str(file))[0] == {"text": "a b", "label": 1}

@@ -67,6 +67,15 @@ def test_classes_are_named_in_the_rows_and_numbers_from_zero_stay():
     assert read_labels(plain, "training")[0] is plain
 
 
+@pytest.mark.parametrize("labels", [["good", "Good ", "bad"], ["caf\u00e9", "cafe\u0301", "bar"], [["A"], ["a", "b"]]])
+def test_classes_that_look_alike_are_told(labels, caplog):
+    read_labels(rows(labels), "training")
+    assert "`label` of the training dataset has classes whose names differ in capitals or" in caplog.text
+    caplog.clear()
+    read_labels(rows(["good", "well", "bad"]), "training")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("labels", "places"),
     [
