@@ -42,6 +42,16 @@ def test_the_released_image_class_has_its_default_number_of_parameters():
         assert FlowformerForImageClassification(config).num_parameters() == 22_415_528
 
 
+@pytest.mark.parametrize("name", ["basic_motions", "japanese_vowels", "wikipedia", "mnist"])
+def test_a_small_recipe_differs_from_the_paper_s_in_sizes_and_dropout(name):
+    sizes = {"hidden_size", "hidden_sizes", "depths", "num_hidden_layers", "num_attention_heads", "intermediate_size"}
+    sizes |= {"vocab_size", "max_position_embeddings", "max_episode_length", "image_size", "patch_size"}
+    sizes |= {"num_channels", "classifier_hidden_size", "initializer_range", "linear_initializer_range"}
+    sizes |= {"hidden_dropout_prob", "classifier_dropout", "drop_path_rate"}
+    small, paper = ({k: v for k, v in architecture(n).items() if k not in sizes} for n in (name, f"{name}_paper"))
+    assert small == paper
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_shifted_relu_averages_where_no_feature_is_above_zero(causal):
     torch.manual_seed(0)
