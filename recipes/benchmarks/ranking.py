@@ -1,4 +1,4 @@
-"""Ranking beside other implementations, and beside the fine-tuning that it stands for.
+"""Ranking beside other implementations: speed, memory, and the same values.
 
     pip install -c constraints.txt "hf-transferability[benchmarks]"
     python recipes/benchmarks/ranking.py                  # all parts
@@ -9,11 +9,9 @@
     b  one real model on one real text task against `transformer-ranker`, each in a process of its own;
        --transformer_ranker_python is the interpreter of an environment that has it
     c  time of scoring beside the time of extracting features
-    d  every score beside the accuracy after fine-tuning, for real targets and candidates of different upstream tasks;
-       what is trained stays in --work_dir, so that a run that was interrupted goes on
 
-OMP_NUM_THREADS sets the threads of everything. Writes `ranking.json`, `ranking.md` and `ranking.png` into the output
-folder.
+Whether the scores order models as fine-tuning does: ranking_truth.py. OMP_NUM_THREADS sets the threads of everything.
+Writes `ranking.json` and `ranking.md` into the output folder.
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ from machine import processor_names
 from ranking_data import book_group, images
 from ranking_logme import logme_markdown, measure_logme
 from ranking_models import candidate, minilm
-from ranking_quality import TARGETS, measure_quality, plot_quality, quality_markdown
 from transformers.utils import logging
 
 from hf_transfer.ranking import rank_models
@@ -41,7 +38,6 @@ TITLES = {
     "a": "LogME against the authors' algorithm",
     "b": "The same ranking by transformer-ranker",
     "c": "Scoring beside feature extraction",
-    "d": "Scores beside fine-tuned accuracy",
 }
 
 
@@ -117,7 +113,7 @@ def shares_markdown(rows: list[dict]) -> list[str]:
     return lines
 
 
-WRITERS = {"a": logme_markdown, "b": peers_markdown, "c": shares_markdown, "d": quality_markdown}
+WRITERS = {"a": logme_markdown, "b": peers_markdown, "c": shares_markdown}
 
 
 def measure(part: str, arguments: argparse.Namespace) -> dict | list:
@@ -126,28 +122,23 @@ def measure(part: str, arguments: argparse.Namespace) -> dict | list:
         return measure_logme(arguments.rounds)
     if part == "b":
         return measure_peers(arguments.transformer_ranker_python, arguments.work_dir)
-    if part == "c":
-        return measure_shares(arguments.work_dir)
-    return measure_quality(arguments.work_dir, arguments.targets)
+    return measure_shares(arguments.work_dir)
 
 
 def write(report: dict, output_dir: Path) -> None:
-    """The report as JSON and Markdown, and the scatter plots of part d."""
+    """The report as JSON and Markdown."""
     output_dir.mkdir(parents=True, exist_ok=True)
     (output_dir / RESULTS).write_text(json.dumps(report, indent=2) + "\n")
     lines = ["# Ranking"]
     for part in sorted(report):
         lines += ["", f"## {TITLES[part]}", "", report[part]["machine"], "", *WRITERS[part](report[part]["results"])]
     (output_dir / "ranking.md").write_text("\n".join(lines) + "\n")
-    if "d" in report:
-        plot_quality(report["d"]["results"], output_dir / "ranking.png")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--rounds", type=int, default=5, help="of part a")
-    parser.add_argument("--targets", nargs="+", choices=list(TARGETS), default=list(TARGETS), help="of part d")
     parser.add_argument("--transformer_ranker_python", default=sys.executable, metavar="PATH")
     parser.add_argument("--work_dir", type=Path, default=Path("outputs/ranking"))
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")

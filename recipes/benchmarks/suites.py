@@ -107,12 +107,19 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "step_costs": Benchmark("a training step of two checkouts", MEDIAN, hindrance=two_checkouts),
     "ranking": Benchmark(
-        "ranking beside other implementations and beside fine-tuning",
+        "ranking beside other implementations",
         "medians of times; no spread",
         "--parts a --rounds 1",
-        "--parts a c d",  # part b needs the interpreter of an environment with transformer-ranker
+        "--parts a c",  # part b needs the interpreter of an environment with transformer-ranker
         "--work_dir {runs}/ranking",
         threads=2,
+    ),
+    "ranking_truth": Benchmark(
+        "scores beside fine-tuning that has settled",
+        "weighted tau with an interval over candidates drawn with replacement",
+        "--targets italy_power_demand --candidates flow_gun_point flow_series_random flow_pickup_gesture --seeds 0",
+        SEEDS,
+        "--runs_dir {runs}/ranking_truth",
     ),
     "pretraining": Benchmark(
         "every pre-training by what it is good for",

@@ -242,3 +242,36 @@ def test_cells_with_a_start_share_its_training(runs, tmp_path):
     assert start.model.architecture is not None and start.data.max_samples is None
     assert few.model.model == more.model.model == str(tmp_path / "starts" / "masks_google" / "model")
     assert (few.data.max_samples, more.data.max_samples) == (20, 100)
+
+
+def test_every_target_of_the_ranking(tmp_path):
+    from ranking_models import MAKERS
+    from ranking_targets import TARGETS, settings_of
+
+    for target in TARGETS.values():
+        assert len(set(target.candidates)) >= 10 and set(target.candidates) <= set(MAKERS)
+        settings = settings_of(target, {"train": "rows", "validation": "held out"}, seed=0)
+        check({**settings, "model": "model", "learning_rate": target.rates[0], "output_dir": str(tmp_path)})
+
+
+def test_the_rate_of_a_candidate_is_chosen_by_held_out_rows_and_unfinished_ones_do_not_count(tmp_path):
+    import ranking_truth as benchmark
+
+    models = benchmark.TARGETS["emoji"].candidates[:5]
+    for place, model in enumerate(models):
+        for rate in benchmark.TARGETS["emoji"].rates[: 2 if place == 4 else 3]:
+            run = {"accuracy": 0.1 * place + rate, "validation": -rate, "best_step": 40, "steps": 160, "seconds": 1.0}
+            folder = tmp_path / "trainings" / "emoji" / f"{model}-{rate:g}-0"
+            folder.mkdir(parents=True)
+            (folder / "cell.json").write_text(json.dumps(run))
+        (tmp_path / "scores" / "emoji").mkdir(parents=True, exist_ok=True)
+        scores = {"logme": place, "knn": -place, "linear_probe": 0.5}
+        (tmp_path / "scores" / "emoji" / f"{model}.json").write_text(json.dumps(scores))
+    facts = benchmark.of_target("emoji", tmp_path)
+    assert list(facts["models"]) == list(models[:4])
+    assert all(facts["models"][model]["seeds"][0]["rate"] == 0.0002 for model in models[:4])
+    assert {name: round(tau["tau"], 6) for name, tau in facts["taus"].items()} == {"logme": 1, "knn": -1}
+    assert benchmark.regret(facts, "logme") == 0 and benchmark.regret(facts, "knn") == pytest.approx(30)
+    page = benchmark.markdown("A machine.", {"emoji": facts})
+    assert "4 of 4 trainings ended because it no longer rose" in page
+    assert f"| {models[3]} | 30.0 | 1 | 0.0002 |" in page
