@@ -12,7 +12,7 @@ from tests.marks import slow
 from tests.processes import run_module
 
 TUNED = list(distributed_runs.TUNED)
-CORE = ["cross_entropy", "adversarial", "alternating", "maml", "difference", "moco", "tokens"]
+CORE = ["cross_entropy", "adversarial", "alternating", "bi_tuning", "streamed", "maml", "difference", "moco", "tokens"]
 FURTHER = sorted(set(distributed_runs.makers()) - set(CORE))
 NAMES = [*CORE, *(slow(name) for name in FURTHER)]
 
@@ -103,11 +103,10 @@ def test_few_shot_evaluation_shares_rows_and_episodes_out(two, one):
     assert 0 < metrics["accuracy"] < 1 and metrics["interval"] > 0 and metrics["episodes"] == 21
 
 
-@pytest.mark.parametrize("name", [slow("bi_tuning")])
-def test_the_keys_of_all_processes_enter_the_queues(two, name):
+def test_the_keys_of_all_processes_enter_the_queues(two):
     labels = distributed_runs.half_labelled(distributed_runs.tiny.digit_rows(0, 64))["labels"][:]
     counts = torch.bincount(labels[labels >= 0], minlength=10)
-    places = two[0][name]["objectives.bi_tuning.places"]
+    places = two[0]["bi_tuning"]["objectives.bi_tuning.places"]
     assert torch.equal(places, counts % distributed_runs.QUEUE_SIZE)
 
 

@@ -3,6 +3,6 @@
 from hypothesis import HealthCheck, settings
 
 drawn = settings(
-    derandomize=True, deadline=None, max_examples=12, database=None, suppress_health_check=[HealthCheck.too_slow]
+    derandomize=True, deadline=None, max_examples=25, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 """Of a test: cases that do not change from run to run, and no limit of time on a busy machine."""
