@@ -21,19 +21,19 @@ from sklearn.datasets import load_digits
 from hf_transfer.data.bible import VERSIONS, bible
 from hf_transfer.data.bible_names import bible_names
 from hf_transfer.data.bible_questions import bible_questions
-from hf_transfer.data.coco import coco_rows, read_coco
+from hf_transfer.data.coco import coco_rows, is_coco
 from hf_transfer.data.conll import SUFFIXES as CONLL_SUFFIXES
 from hf_transfer.data.conll import load_conll
 from hf_transfer.data.emoji import emoji
 from hf_transfer.data.emoji_scenes import emoji_boxes, emoji_masks, emoji_points
 from hf_transfer.data.forecasts import power_demand
 from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
-from hf_transfer.data.json_objects import check_rows
+from hf_transfer.data.json_objects import check_rows, read_object
 from hf_transfer.data.list_ops import list_ops
 from hf_transfer.data.mask_folders import load_masks, mask_folders
 from hf_transfer.data.photographs import on_photographs
 from hf_transfer.data.picture_paths import with_pictures
-from hf_transfer.data.questions import read_squad
+from hf_transfer.data.questions import squad_rows
 from hf_transfer.data.shifted_digits import UNKNOWN, coloured, environments, flipped, known_classes, of_shares, rotated
 from hf_transfer.data.sounds import holds_sounds, load_sounds
 from hf_transfer.data.spoken_digits import spoken_digits
@@ -257,12 +257,13 @@ def check_options(name: str, config: str | None, options: Mapping[str, Any]) -> 
 
 def _load_elsewhere(name: str, config: str | None) -> Dataset | DatasetDict:
     path = Path(name)
-    if path.is_file() and path.suffix.lower() not in FILE_FORMATS:
+    is_known = path.suffix.lower() in FILE_FORMATS
+    if path.is_file() and not is_known:
         raise ValueError(
             f"`{name}` is a file, and its suffix is none of {sorted(FILE_FORMATS)}: unpack it, or save it as one of "
             "these."
         )
-    if path.is_dir() or path.suffix.lower() in FILE_FORMATS:
+    if path.is_dir() or is_known:
         try:
             return _load_here(path)
         except (DatasetGenerationError, ValueError, IndexError, StopIteration) as error:
@@ -301,12 +302,12 @@ def _load_file(path: Path) -> Dataset:
     suffix = path.suffix.lower()
     if suffix in CONLL_SUFFIXES:
         return load_conll(path)
-    if suffix == ".json":
-        if (parts := read_coco(path)) is not None:
-            return coco_rows(parts, path)
-        if (questions := read_squad(path)) is not None:
+    if suffix == ".json" and (found := read_object(path)) is not None:
+        if is_coco(found):
+            return coco_rows(found, path)
+        if (questions := squad_rows(found)) is not None:
             return Dataset.from_list(questions)
-        check_rows(path)
+        check_rows(found)
     loaded = load_table(path) if suffix in SEPARATORS else load_dataset(FILE_FORMATS[suffix], data_files=str(path))
     return with_pictures(loaded["train"], path.parent)
 

@@ -9,13 +9,12 @@ Pictures are looked for beside the file, in `images` there, and in the folder ab
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from transformers.utils import logging
-
-from hf_transfer.data.json_objects import read_object
 
 logger = logging.get_logger(__name__)
 
@@ -23,10 +22,9 @@ PARTS = ("images", "annotations", "categories")
 PLACES = (".", "images", "..", "../images")
 
 
-def read_coco(path: Path) -> dict[str, Any] | None:
-    """The parts of a COCO-style file; None where the file is something else."""
-    found = read_object(path)
-    return found if found is not None and all(isinstance(found.get(part), list) for part in PARTS) else None
+def is_coco(found: Mapping[str, Any]) -> bool:
+    """Whether the object of a json file has the parts of a COCO-style one."""
+    return all(isinstance(found.get(part), list) for part in PARTS)
 
 
 def coco_rows(parts: dict[str, Any], path: Path) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,12 @@ def read_object(path: Path) -> dict[str, Any] | None:
             return None
 
 
-def check_rows(path: Path) -> None:
-    """Refuse a json file that would be read as one row, though it holds many.
+def check_rows(found: Mapping[str, Any]) -> None:
+    """Refuse an object that would be read as one row, though it holds many.
 
     Raises:
         ValueError: it is one object around a list of rows, or has a column under each key.
     """
-    found = read_object(path) or {}
     if found and all(
         isinstance(column, dict) and column and all(map(str.isdigit, column)) for column in found.values()
     ):

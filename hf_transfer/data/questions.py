@@ -9,7 +9,6 @@ that the context has none. Rajpurkar et al. 2018, https://huggingface.co/papers/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, List, Value
@@ -18,7 +17,6 @@ from transformers.utils import logging
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.holes import column_of, refuse_empty_cells, row_name
-from hf_transfer.data.json_objects import read_object
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.literal_cells import read_literal
 
@@ -41,14 +39,13 @@ class SpanKind(LabelKind):
         return "answers that are parts of their contexts"
 
 
-def read_squad(path: Path) -> list[dict[str, Any]] | None:
-    """The rows of a json file that nests questions as SQuAD does; None where the file is something else.
+def squad_rows(found: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The rows of the object of a json file that nests questions as SQuAD does; None where it is something else.
 
     Raises:
         ValueError: a question that lacks a part; which, is named.
     """
-    found = read_object(path)
-    articles = None if found is None else found.get("data")
+    articles = found.get("data")
     if not isinstance(articles, list) or not all(isinstance(one, dict) and "paragraphs" in one for one in articles):
         return None
     rows = []

@@ -96,9 +96,9 @@ def find_layout(path: Path, encoding: str) -> Layout:
     Raises:
         ValueError: there is none, or it depends on the quotation marks how many rows there are.
     """
-    usual, complaint = SEPARATORS[path.suffix.lower()][0], None
-    alone = None
-    for separator in SEPARATORS[path.suffix.lower()]:
+    separators = SEPARATORS[path.suffix.lower()]
+    complaint = alone = None
+    for separator in separators:
         try:
             layout = read_layout(path, encoding, separator)
         except BadLine as error:
@@ -106,7 +106,7 @@ def find_layout(path: Path, encoding: str) -> Layout:
             continue
         if len(layout.columns) > 1:
             return layout
-        alone = alone or (layout if separator == usual else None)
+        alone = alone or (layout if separator == separators[0] else None)
     if alone is None:
         raise ValueError(str(complaint))
     return alone

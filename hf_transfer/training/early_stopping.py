@@ -33,9 +33,9 @@ class EarlyStopping(EarlyStoppingCallback):
             super().on_evaluate(args, state, control, metrics, **kwargs)
 
 
-def early_stopping(args: Any) -> list[EarlyStopping]:
-    """What `early_stopping_patience` asks for, one or none."""
-    return [] if args.early_stopping_patience is None else [EarlyStopping(args.early_stopping_patience)]
+def early_stopping(patience: int | None) -> list[EarlyStopping]:
+    """One, or none without a patience."""
+    return [] if patience is None else [EarlyStopping(patience)]
 
 
 def evaluations_without_gain(kept: Mapping[str, Any]) -> int:

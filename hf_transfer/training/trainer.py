@@ -165,7 +165,8 @@ class TransferTrainer(ReadingTrainer):
         self.resumed_from: str | None = None
         if args.push_to_hub:
             self.check_publishable()
-        for callback in (TransferCallback(self), *early_stopping(args), *adapter_callbacks(model.model)):
+        early = early_stopping(args.early_stopping_patience)
+        for callback in (TransferCallback(self), *early, *adapter_callbacks(model.model)):
             self.add_callback(callback)
 
     @property

@@ -149,10 +149,6 @@ def random_flowformer(folder: Path, architecture: dict) -> None:
         AutoTokenizer.from_pretrained(minilm()).save_pretrained(folder)
 
 
-def rows_of(name: str) -> Dataset:
-    return load(name)
-
-
 def text_flowformer(rows: Callable[[], Dataset], task: str = "text-classification", **settings) -> Callable:
     return partial(
         flowformer, architecture=FLOW_TEXT, task=task, rows=rows, steps=300, tokenizer=str(minilm()), **settings
@@ -179,7 +175,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "minilm_random": partial(truncated_minilm, layers=6, has_weights=False),
     "flow_book_group": text_flowformer(partial(book_group, "asv", 0), max_length=64),
     "flow_translation": text_flowformer(partial(translation, 0), max_length=64),
-    "flow_wikipedia": text_flowformer(partial(rows_of, "wikipedia_sample"), "text-generation", block_size=128),
+    "flow_wikipedia": text_flowformer(partial(load, "wikipedia_sample"), "text-generation", block_size=128),
     "flow_bible_masked": text_flowformer(partial(book_group, "asv", 0), "fill-mask", max_length=64),
     "flow_text_random": partial(random_flowformer, architecture=FLOW_TEXT),
     "efficientnet_lite0": partial(efficientnet_lite, number=0),
@@ -197,7 +193,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
         mask_ratio=0.5,
         **{f"decoder_{name}": value for name, value in DECODER.items()},
     ),
-    "flow_photos": image_flowformer(partial(rows_of, "mnist_on_photos"), num_channels=3),
+    "flow_photos": image_flowformer(partial(load, "mnist_on_photos"), num_channels=3),
     "flow_emoji": image_flowformer(partial(emoji, "google"), image_size=64, patch_size=8, num_channels=3),
     "flow_image_random": partial(random_flowformer, architecture=FLOW_IMAGE),
     "flow_arrow_head": series_flowformer("arrow_head", 300),

@@ -27,12 +27,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from cells import end_by, mean_and_deviation, save_picture, train_all, write_report
 from datasets import Dataset
 from machine import processor_names
+from matplotlib import pyplot
 from ranking_models import candidate
 from ranking_targets import CHECK, MOST_CHECKS, PATIENCE, TARGETS, VALIDATION, Target, rows_of, settings_of
 from scipy.stats import weightedtau
@@ -46,9 +46,6 @@ from hf_transfer.ranking.features import HeadExtractor
 from hf_transfer.ranking.registry import score_class
 from hf_transfer.runs.adapt import make_adaptation
 from hf_transfer.runs.arguments import parse_arguments
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 RESAMPLES = 1000
 """Of the interval of a tau: 5th to 95th percentile."""
@@ -162,15 +159,12 @@ def of_target(name: str, runs_dir: Path) -> dict[str, Any]:
         file = runs_dir / "scores" / name / f"{model}.json"
         if whole and file.exists():
             models[model] = {"seeds": whole, "scores": json.loads(file.read_text())}
-    accuracies = {
-        model: statistics.mean(run["accuracy"] for run in facts["seeds"].values()) for model, facts in models.items()
-    }
     taus = {}
     for known in sorted(SCORES):
         having = [model for model in models if known in models[model]["scores"]]
         values = [models[model]["scores"][known] for model in having]
         if len(set(values)) > 2:
-            taus[known] = tau_and_interval(values, [accuracies[model] for model in having])
+            taus[known] = tau_and_interval(values, [mean_accuracy(models[model]) for model in having])
     sizes = {"train": target.train_rows, "validation": VALIDATION, "test": target.test_rows}
     return {"rows": sizes, "rates": target.rates, "models": models, "taus": taus}
 
@@ -178,7 +172,7 @@ def of_target(name: str, runs_dir: Path) -> dict[str, Any]:
 def regret(facts: Mapping[str, Any], known: str) -> float | None:
     """Points of accuracy lost by the pick of a score against the best candidate that has the score."""
     having = {
-        model: (one["scores"][known], statistics.mean(run["accuracy"] for run in one["seeds"].values()))
+        model: (one["scores"][known], mean_accuracy(one))
         for model, one in facts["models"].items()
         if known in one["scores"]
     }

@@ -58,6 +58,8 @@ SECTIONS: dict[str, set[str]] = {
     "budget": {"minutes", "memory", "seeds", "seed"},
     "training": ARGUMENTS,
 }
+CHOOSE = {"load_best_model_at_end", "early_stopping_patience"}
+"""Arguments of a training that choose a checkpoint by the rows it is evaluated on."""
 LISTS = ("candidates", "pretrain")
 """Sections that are lists."""
 TRIALS, ARCHITECTURE = "trials", "architecture"
@@ -330,9 +332,8 @@ def check_arguments(plan: Plan) -> None:
         for method in () if stage is None else (stage.source_only, *stage.methods):
             for setting in stage.settings(method):
                 arguments = {**plan.training, **stage.training, **method.changed(setting)}
-                for name in ("load_best_model_at_end", "early_stopping_patience"):
-                    if name in arguments and stage is not plan.domain:
-                        raise ValueError(f"`{name}` would choose by test rows here: leave it out.")
+                if stage is not plan.domain and (chooses := CHOOSE & arguments.keys()):
+                    raise ValueError(f"`{max(chooses)}` would choose by test rows here: leave it out.")
                 experiment = parse_arguments(
                     [], **as_arguments(plan.data), model="any", output_dir=str(plan.output_dir), **arguments
                 )
