@@ -17,6 +17,13 @@ def resident_mib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
 
 
+def added_mib(before: float) -> float:
+    """MiB of this process at its highest since `restart_peak` above what it held before; the kernel's two counts may
+    differ by a page, so that without any growth one would be below the other.
+    """
+    return max(0.0, resident_mib("VmHWM") - before)
+
+
 def restart_peak() -> None:
     """Let the kernel's high-water mark start again from the present size."""
     Path("/proc/self/clear_refs").write_text("5")
