@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from machine import added_mib, processor_names, resident_mib, restart_peak
+from machine import growth_mib, processor_names, resident_mib, restart_peak
 from transformers import AutoModelForImageClassification
 from transformers.trainer_utils import set_seed
 
@@ -113,7 +113,7 @@ def measure(method: str, rounds: int) -> dict[str, float]:
         steps = Steps(method, is_regression, scratch)
         for _ in range(2):
             steps.take()
-        peak = added_mib(before)
+        peak = growth_mib(before)
         baseline = Steps(SOURCE_ONLY, is_regression, scratch)
         baseline.take()
         pairs = [(baseline.take(), steps.take()) for _ in range(rounds)]

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import added_mib, processor_names, resident_mib, restart_peak
+from machine import growth_mib, processor_names, resident_mib, restart_peak
 from torch import Tensor
 from torch.nn import functional
 
@@ -126,7 +126,7 @@ def peak_mib(name: str, length: int, device: str) -> float:
     before = resident_mib("VmRSS")
     restart_peak()
     torch.autograd.grad(FORMS[name](*leaves), leaves, gradient)
-    return added_mib(before)
+    return growth_mib(before)
 
 
 def measure_peak(name: str, length: int, device: str, threads: int) -> float:

@@ -29,7 +29,7 @@ import matplotlib
 import torch
 import yaml
 from cells import mean_and_deviation, save_picture, write_report
-from machine import added_mib, processor_names, resident_mib, restart_peak
+from machine import growth_mib, processor_names, resident_mib, restart_peak
 
 from hf_transfer.runs.adapt import make_pretraining
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
@@ -112,7 +112,7 @@ def step(model: torch.nn.Module, batch: dict) -> tuple[float, float]:
     output = model(**batch)
     (output["loss"] if isinstance(output, dict) else output.loss).backward()
     milliseconds = 1e3 * (time.perf_counter() - start)
-    return milliseconds, added_mib(before)
+    return milliseconds, growth_mib(before)
 
 
 def cost(task: str, scratch: Path, rounds: int = 12) -> dict[str, dict[str, float]]:

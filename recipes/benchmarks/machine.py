@@ -17,7 +17,7 @@ def resident_mib(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**10
 
 
-def added_mib(before: float) -> float:
+def growth_mib(before: float) -> float:
     """MiB of this process at its highest since `restart_peak` above what it held before; the kernel's two counts may
     differ by a page, so that without any growth one would be below the other.
     """

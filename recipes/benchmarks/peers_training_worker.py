@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from datasets import load_from_disk
-from machine import added_mib, resident_mib, restart_peak
+from machine import growth_mib, resident_mib, restart_peak
 from torch import Tensor, nn
 from transformers import AutoModelForImageClassification
 
@@ -159,7 +159,7 @@ def main() -> None:
     restart_peak()
     before, started = resident_mib("VmRSS"), time.process_time()
     made = LIBRARIES[library](method, model, data, int(seed), str(Path(found).parent / "run")).eval()
-    seconds, added = time.process_time() - started, added_mib(before)
+    seconds, added = time.process_time() - started, growth_mib(before)
     with torch.inference_mode():
         output = made(data["test_images"])
     logits = getattr(output, "logits", output)

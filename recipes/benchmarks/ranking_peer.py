@@ -12,7 +12,7 @@ import sys
 import time
 
 from datasets import load_from_disk
-from machine import added_mib, resident_mib, restart_peak
+from machine import growth_mib, resident_mib, restart_peak
 
 BATCH = 32
 
@@ -50,6 +50,6 @@ if __name__ == "__main__":
     found = rank()
     found["seconds"] = time.perf_counter() - start
     found["processor_seconds"] = time.process_time() - processor_start
-    found["added_mib"] = added_mib(before)
+    found["added_mib"] = growth_mib(before)
     found["peak_mib"] = resident_mib("VmHWM")
     print(json.dumps(found))

@@ -67,7 +67,7 @@ def trainer_of(case: str, scratch: str) -> Any:
 def measure(case: str, seconds: float) -> dict[str, float]:
     """Milliseconds of a step, median over `seconds` of steps, and MiB that the run added at its peak."""
     import torch
-    from machine import added_mib, resident_mib, restart_peak
+    from machine import growth_mib, resident_mib, restart_peak
 
     torch.set_num_threads(1)
     restart_peak()
@@ -84,7 +84,7 @@ def measure(case: str, seconds: float) -> dict[str, float]:
         times, end = [], time.perf_counter() + seconds
         while not times or time.perf_counter() < end:
             times.append(step(trainer, model, batch))
-        return {"ms": statistics.median(times), "mib": added_mib(before)}
+        return {"ms": statistics.median(times), "mib": growth_mib(before)}
 
 
 def step(trainer: Any, model: Any, batch: dict[str, Any]) -> float:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import added_mib, processor_names, resident_mib, restart_peak
+from machine import growth_mib, processor_names, resident_mib, restart_peak
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -90,7 +90,7 @@ def added_mib(name: str, args: argparse.Namespace, answer) -> None:
     restart_peak()
     step = make_step(name, args)
     step(), step()
-    answer.put(added_mib(before))
+    answer.put(growth_mib(before))
 
 
 def measure_memory(args: argparse.Namespace) -> dict[str, float]:
