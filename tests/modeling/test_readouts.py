@@ -99,6 +99,25 @@ def test_a_backbone_made_of_parts_is_pooled_too(kind):
     assert isinstance(readout, Pooled) and units.features.shape == (2, readout.feature_dim) == (2, 16)
 
 
+SMALL_NETS = {
+    "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
+    "mobilenet_v2": {"depth_multiplier": 0.1, "finegrained_output": False},
+    "mobilevit": {"hidden_sizes": [8, 8, 8], "neck_hidden_sizes": [4, 4, 4, 8, 8, 8, 40], "num_attention_heads": 2},
+    "textnet": {},
+    "swiftformer": {"embed_dims": [8, 8, 8, 24], "depths": [1, 1, 1, 1]},
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_NETS)
+def test_the_width_of_a_net_whose_configuration_tells_none_or_another(kind):
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **SMALL_NETS[kind], image_size=64)).eval()
+    readout, outputs, units = units_of(model, {"pixel_values": torch.randn(2, 3, 64, 64)})
+    pooled = outputs.get("pooler_output", outputs.last_hidden_state)
+    expected = pooled if pooled.ndim == 2 else pooled.mean(dim=(2, 3))
+    assert isinstance(readout, Pooled) and readout.feature_dim == expected.shape[1]
+    torch.testing.assert_close(units.features, expected)
+
+
 def test_a_backbone_is_pooled(sentences):
     batch = tiny.batch_of(sentences, 3)
     backbone = tiny.bert().bert.eval()
