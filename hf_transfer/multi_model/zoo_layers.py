@@ -72,7 +72,8 @@ class Experts(nn.Module):
         count = len(states)
         shares = [1 / count] * count if shares is None else shares
         self.lite = lite
-        self.channels_last = isinstance(layer, (Conv1D, nn.Embedding))
+        self.is_table = isinstance(layer, nn.Embedding)
+        self.channels_last = self.is_table or isinstance(layer, Conv1D)
         self.kernels = nn.Parameter(torch.stack([state["weight"].detach().clone() for state in states]))
         has_bias = getattr(layer, "bias", None) is not None
         self.biases = nn.Parameter(torch.stack([s["bias"].detach().clone() for s in states])) if has_bias else None
@@ -108,6 +109,14 @@ class Experts(nn.Module):
         """Kernel and bias of gates [..., E], with their leading axes."""
         bias = None if self.biases is None else torch.tensordot(gates, self.biases, dims=1)
         return torch.tensordot(gates, self.aligned(), dims=1), bias
+
+    @torch.no_grad()
+    def merge_alignment(self) -> None:
+        """Let the kernels be T_e W_e, which changes no output, and saves C products of their size a pass; but for
+        embeddings, whose gates read vectors that are not aligned."""
+        if self.alignment is not None and not self.is_table:
+            self.kernels.copy_(self.aligned())
+            self.alignment = None
 
     @torch.no_grad()
     def folded_into(self, layer: nn.Module) -> None:

@@ -1,6 +1,9 @@
 """A model that Zoo-Tuning without `lite` trained, as one folder: kernels of every row, and all their sources.
 
-    W(x) = sum_e a_e(x) T_e W_e
+    W(x) = sum_e a_e(x) K_e,   K_e = T_e W_e
+
+The alignments T_e are merged into the kernels, as they depend on no row. A forward of five EfficientNet-Lite0 takes
+1.05 times the operations of one at 224 pixels and 1.6 times at 64; with alignments it would take 4.4 and 4.9 times.
 
 Paper: Shu et al., "Zoo-Tuning: Adaptive Transfer from a Zoo of Models", ICML 2021,
 https://huggingface.co/papers/2106.15434.
@@ -34,12 +37,14 @@ class ZooTunedConfig(CompositeConfig):
         members: that of the architecture alone, see CompositeConfig.
         sources: E, how many pre-trained models every layer mixes.
         align: whether channels are aligned.
+        merged: whether the kernels hold their alignments, those of embeddings apart.
     """
 
     model_type = "zoo_tuned"
 
     sources: int = 2
     align: bool = True
+    merged: bool = False
 
 
 class ZooTuned(CompositeModel):
@@ -55,18 +60,26 @@ class ZooTuned(CompositeModel):
         mix = registered(CONVERTER, "mix", "part")
         member = self.members[0]
         self.zoo = mix(member, [member.state_dict()] * config.sources, False, config.align)
+        if config.merged:
+            self.merge_alignments()
         self.post_init()
 
     @classmethod
     def of(cls, model: PreTrainedModel, zoo: nn.Module) -> ZooTuned:
-        """Of a converted model and what stands beside it; both become parts of the one that is made."""
+        """Of a converted model and what stands beside it; both become parts of the one that is made, with their
+        alignments merged."""
         experts = next(iter(zoo.layers.values()))
-        facts = {"sources": len(experts.kernels), "align": experts.alignment is not None}
+        facts = {"sources": len(experts.kernels), "align": experts.alignment is not None, "merged": True}
         config = ZooTunedConfig(members=[member_settings(model)], **facts, **shared_settings([model]))
         with torch.device("meta"):  # the parts that it makes are replaced
             made = cls(config)
         made.members, made.zoo = nn.ModuleList([model]), zoo
+        made.merge_alignments()
         return made.eval()
+
+    def merge_alignments(self) -> None:
+        for experts in self.zoo.layers.values():
+            experts.merge_alignment()
 
     def logits_of(self, inputs: dict[str, Tensor]) -> Tensor:
         (member,) = self.members

@@ -131,6 +131,15 @@ def test_in_evaluation_the_lite_form_is_the_plain_layer_of_its_moving_average(ki
 
 
 @pytest.mark.parametrize("kind", list(LAYERS))
+def test_merging_the_alignment_changes_no_output(kind):
+    layer, inputs = made(kind, lite=False)
+    expected = layer.eval()(inputs)
+    layer.experts.merge_alignment()
+    assert (layer.experts.alignment is None) == (kind != "ids")
+    torch.testing.assert_close(layer(inputs), expected)
+
+
+@pytest.mark.parametrize("kind", list(LAYERS))
 def test_a_layer_starts_as_the_mean_of_its_sources(kind):
     torch.manual_seed(0)
     make, shape = LAYERS[kind]

@@ -155,6 +155,9 @@ def test_text_models_train_and_padding_changes_nothing(name, tmp_path):
     alone = model(**short).logits
     torch.testing.assert_close(model(**padded).logits, alone, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model(**joined).logits[:1], alone, rtol=1e-4, atol=1e-5)
+    export(model).save_pretrained(tmp_path / "whole")
+    whole = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(whole(**joined).logits[:1], alone, rtol=1e-4, atol=1e-5)
     assert AutoModelForSequenceClassification.from_pretrained(tmp_path).config.num_labels == 3
 
 
@@ -205,6 +208,7 @@ def test_a_model_with_kernels_of_every_row_is_saved_whole(zoo, train, digits, tm
     expected = model.eval()(pixels).logits
     whole = export(model)
     assert torch.equal(whole(pixels).logits, expected)
+    assert not any("alignment" in name for name in whole.state_dict()), "they are merged into the kernels"
     whole.save_pretrained(tmp_path)
     for loader in (AutoModelForImageClassification, ZooTuned):
         loaded, report = loader.from_pretrained(tmp_path, output_loading_info=True)
