@@ -21,6 +21,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from transformers.utils.generic import maybe_autocast
 
 from .flow_attention_bidirectional import bidirectional_flow_attention
 from .flow_attention_causal import causal_flow_attention, causal_flow_step
@@ -80,7 +81,7 @@ def flow_attention(
     in_kernels = runs_in_kernels(kernel, query) and causal
     run = partial(_causal, in_kernels) if causal else _bidirectional
     # the sums need full precision: autocast would take the products inside to half
-    with torch.autocast(query.device.type, enabled=False):
+    with maybe_autocast(query.device.type, enabled=False):
         if cu_seqlens is None:
             output, state = run(query, key, value, key_mask, query_mask, state, options)
         else:
