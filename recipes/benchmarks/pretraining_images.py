@@ -92,14 +92,14 @@ SOURCES = {
         {"dataset": "google_train", "test_dataset": "google_test"},
         3,
         {"views": "small", "crop": 0.3},
-        {"views": 250, "labels": 150, "patches": 400, "masked": 400, "none": 20},
+        {"views": 1000, "labels": 150, "patches": 400, "masked": 1000, "none": 20},
         {"dataset": "google_test"},
     ),
     "mnist": Source(
         {"dataset": "mnist_train", "test_dataset": "mnist_test"},
         1,
         {"views": "small", "crop": 0.4, "flip": False},
-        {"views": 120, "labels": 100, "patches": 400, "masked": 250, "none": 20},
+        {"views": 500, "labels": 100, "patches": 400, "masked": 1000, "none": 20},
         {"dataset": "optical_digits", "max_samples": 300},
     ),
 }

@@ -18,7 +18,7 @@ from hf_transfer.data.bundled import load
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 
-STEPS, BLOCK, VOCABULARY = 300, 48, 1000
+STEPS, BLOCK, VOCABULARY = 1200, 48, 1000
 PROBE = "verses"
 SCORES = ("logme", "linear_probe")
 WIDTH = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 384}
