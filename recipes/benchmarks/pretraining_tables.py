@@ -7,11 +7,13 @@ from typing import Any
 
 import pretraining_coloured
 import pretraining_costs
+import pretraining_episodes
 import pretraining_images
 import pretraining_pairs
 import pretraining_series
 import pretraining_text
 from cells import mean_and_deviation
+from pretraining_episodes import ADAPTED
 
 Table = dict[str, dict[str, dict[str, Any]]]
 """Row -> seed -> figures."""
@@ -33,7 +35,7 @@ TITLES = {
     "pairs": "Pairs of image and text",
     "series": "Series",
     "sinusoids": "Sinusoids",
-    "episodes": "Episodes of new kinds",
+    "episodes": "Episodes of new characters",
     "coloured": "ColoredMNIST",
     "importance": "Domain adaptive transfer",
     "costs": "What a step costs",
@@ -109,6 +111,7 @@ TOLD_BY = {
     "text": pretraining_text,
     "pairs": pretraining_pairs,
     "series": pretraining_series,
+    "episodes": pretraining_episodes,
     "coloured": pretraining_coloured,
     "costs": pretraining_costs,
 }
@@ -116,7 +119,6 @@ TOLD_BY = {
 SETTINGS = {
     **{name: [module.__doc__.split("\n\n", 1)[1].strip().replace("\n", " ")] for name, module in TOLD_BY.items()},
     "sinusoids": ["Squared errors. The paper trains 70,000 steps of 25 sinusoids; 1,500 of 8 have not settled."],
-    "episodes": ["`interval` is half of the 95 % one; `transductive`: the batch norms see the queries together."],
     "importance": ["Both see as many rows; see recipes/benchmarks/pretraining_importance.py."],
 }
 
@@ -167,7 +169,7 @@ def remarks(made: dict[str, Table]) -> list[str]:
     lines.append(
         "Data efficiency: by how much the watched probe rose over the last two thirds of a training, in points "
         "(images). Label efficiency: fine-tuned on 10 labels a class over random weights of the same network, in "
-        "points (images, series), on 33 a class (texts), and of episodes over random weights with prototypes. ± is "
+        "points (images, series), on 33 a class (texts), and of episodes over random weights that adapt alike. ± is "
         "over the methods of a family and the seeds."
     )
     lines += ["", "| family | modality scalability | task scalability | data efficiency | label efficiency |"]
@@ -194,7 +196,7 @@ def gains(section: str, name: str, runs: dict[str, dict[str, Any]], rows: Table)
         "images": ("emoji: fine-tuned", RANDOM_OF.get(name, RANDOM)),
         "text": ("fine-tuned", pretraining_text.RANDOM + name),
         "series": ("fine-tuned", pretraining_series.RANDOM),
-        "episodes": ("accuracy", "random weights, prototypes, 5 shot"),
+        "episodes": ("accuracy", f"{ADAPTED}, 5 shot"),
     }.get(section, ("", ""))
     base = rows.get(plain, {})
     return [run[figure] - base[seed][figure] for seed, run in runs.items() if figure in run and seed in base]

@@ -2,7 +2,9 @@
 
 Texts: 8,000 verses of the King James Bible in rows of 48 tokens, a vocabulary of 1,000. Task: which of six kinds of
 book a verse is from, 33 labels a class, 600 verses of the test chapters. Every objective has the architecture that it
-was made for, so each stands beside random weights of the same.
+was made for, so each stands beside random weights of the same. (ModernBERT for masked language: a BERT of the same
+size, with absolute positions, stayed at the loss of word frequencies, 5.32 held-out nats after 1,200 steps, at two
+rates.)
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ STEPS, BLOCK, VOCABULARY = 1200, 48, 1000
 PROBE = "verses"
 SCORES = ("logme", "linear_probe")
 WIDTH = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 384}
-BERT = {"model_type": "bert", **WIDTH, "max_position_embeddings": BLOCK, "hidden_dropout_prob": 0.0}
-BERT |= {"attention_probs_dropout_prob": 0.0, "initializer_range": 0.05}
+MODERN_BERT = {"model_type": "modernbert", **WIDTH, "intermediate_size": 256, "max_position_embeddings": BLOCK}
+MODERN_BERT |= {"local_attention": BLOCK, "initializer_range": 0.05, "initializer_cutoff_factor": 3.0}
 FLOW = {"model_type": "flowformer", "modality": "text", "is_causal": True, "feature_map": "relu", **WIDTH}
 FLOW |= {"max_position_embeddings": BLOCK}
 XLNET = {"model_type": "xlnet", "d_model": 96, "n_layer": 2, "n_head": 4, "d_inner": 384, "dropout": 0.0}
@@ -36,7 +38,7 @@ BART |= {"max_position_embeddings": BLOCK, "dropout": 0.0}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "masked language": {
         "task": "fill-mask",
-        "architecture": BERT,
+        "architecture": MODERN_BERT,
         "tokenizer": {"vocab_size": VOCABULARY, "mask_token": True},
         "pretraining": {"masked_language": {"probability": 0.3}},
     },
