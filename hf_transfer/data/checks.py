@@ -42,7 +42,8 @@ def label_column(dataset: Dataset, name: str) -> str:
     raise ValueError(
         f"the {name} dataset has no label column: expected one of {list(LABEL_COLUMNS)}, found "
         f"{dataset.column_names}. "
-        'Rename yours: dataset.rename_column("your_column", "labels").'
+        "Name yours by `--label_column` (`data.label_column` in a plan), or rename it: "
+        'dataset.rename_column("your_column", "labels").'
     )
 
 

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 _LOG_IN = "Log in with `hf auth login`, or set HF_TOKEN to a token from {endpoint}/settings/tokens"
 _PASSING = ("too many requests (429)", "the Hub is in trouble", "the connection to", "the Hub could not be asked")
 """Begin the explanations of what may be over in a while."""
+_WITHOUT_XET = "Where the Hub's Xet storage cannot be reached, set HF_HUB_DISABLE_XET=1"
 _TRY_LATER = "Nothing is wrong with your files: try again in a few minutes"
 
 
@@ -91,12 +92,18 @@ def _explain_one(error: BaseException, repo_id: str) -> str | None:
         return _explain_response(error, repo_id)
     if isinstance(error, EntryNotFoundError):
         return f"the repository has no such file ({_first_line(error)})"
-    if isinstance(error, HTTPError):
+    if isinstance(error, (HTTPError, ConnectionError, TimeoutError)) or _is_of_xet(error):
+        storage = f". {_WITHOUT_XET}" if _is_of_xet(error) else ""
         return (
             f"the connection to {endpoint} broke ({type(error).__name__}: {_first_line(error)}). Check the network "
-            "and HF_ENDPOINT, then run the same command again: what is complete is not sent twice"
+            f"and HF_ENDPOINT, then run the same command again: what is complete is not sent twice{storage}"
         )
     return None
+
+
+def _is_of_xet(error: BaseException) -> bool:
+    """Whether hf_xet, which moves the large files, raised it: a class of its own or Python's ConnectionError."""
+    return "xet" in type(error).__name__.lower() or (isinstance(error, OSError) and "xet-" in str(error))
 
 
 def _explain_response(error: HfHubHTTPError, repo_id: str) -> str:

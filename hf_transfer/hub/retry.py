@@ -37,7 +37,7 @@ def with_retries(call: Callable[[], Result], attempts: int = 4, first_wait: floa
     for attempt in range(1, attempts + 1):
         try:
             return call()
-        except HTTPError as error:
+        except (HTTPError, ConnectionError, TimeoutError) as error:  # the latter two of hf_xet
             wait = _seconds_to_wait(error, first_wait * 2 ** (attempt - 1))
             if attempt == attempts or wait is None:
                 raise
@@ -46,7 +46,7 @@ def with_retries(call: Callable[[], Result], attempts: int = 4, first_wait: floa
     raise ValueError(f"`attempts` should be positive, got {attempts}.")
 
 
-def _seconds_to_wait(error: HTTPError, default: float) -> float | None:
+def _seconds_to_wait(error: Exception, default: float) -> float | None:
     """Seconds until it is worth trying again, None if it never is. Without a response the connection was lost."""
     if not isinstance(error, HfHubHTTPError):
         return default

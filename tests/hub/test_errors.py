@@ -5,8 +5,8 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoConfig
 
-from hf_transfer.hub import HubError, explain_hub_error
-from hf_transfer.hub.errors import readable_hub_errors
+from hf_transfer.hub import HubError, explain_hub_error, push_folder, retry
+from hf_transfer.hub.errors import may_pass, readable_hub_errors
 
 FAULTS = [
     (401, "InvalidToken", "the token was refused (401: fault 401). Log in with `hf auth login`"),
@@ -38,6 +38,18 @@ def test_a_broken_connection(hub) -> None:
     with pytest.raises(Exception) as caught:  # the type belongs to the HTTP library, httpx or httpx2
         HfApi(endpoint="http://127.0.0.1:9").model_info("lab/tiny")
     assert explain_hub_error(caught.value, "lab/tiny").startswith(f"the connection to {constants.ENDPOINT} broke")
+
+
+def test_a_hub_without_xet_storage(hub, monkeypatch, tiny_model) -> None:
+    """hf_xet raises classes of Python: nothing else would say whose connection it was."""
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(retry, "sleep", lambda seconds: None)
+    with pytest.raises(HubError) as caught:
+        push_folder(tiny_model, "lab/tiny")
+    assert str(caught.value).startswith(f"Pushing to 'lab/tiny' failed: the connection to {constants.ENDPOINT} broke")
+    assert "set HF_HUB_DISABLE_XET=1" in str(caught.value) and "\n" not in str(caught.value)
+    assert may_pass(explain_hub_error(caught.value.__cause__, "lab/tiny"))
 
 
 def test_offline(hub, monkeypatch) -> None:
