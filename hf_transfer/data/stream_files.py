@@ -71,8 +71,9 @@ def shards_of(name: str) -> list[Path]:
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that says how to read a file: that below the packing."""
-    return Path(path.stem).suffix if path.suffix in PACKED else path.suffix
+    """The suffix that says how to read a file, in small letters: that below the packing."""
+    plain = Path(path.name.lower())
+    return Path(plain.stem).suffix if plain.suffix in PACKED else plain.suffix
 
 
 def of_shards(name: str, shards: list[Path]) -> IterableDataset:

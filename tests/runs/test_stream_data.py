@@ -1,5 +1,6 @@
 """Runs with `streaming: true` from the arguments to the saved folder, and what is refused before any training."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -157,3 +158,11 @@ def test_a_missing_file_is_not_asked_of_the_hub(shards):
     for name in ("nothing.jsonl", "shards/*.tar"):
         with pytest.raises(FileNotFoundError, match="there is no file"):
             load_stream(name)
+
+
+@pytest.mark.parametrize("name", ["ROWS.JSONL", "ROWS.JSONL.GZ"])
+def test_a_suffix_in_capitals_is_read(tmp_path, name):
+    line = b'{"text": "In the beginning"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(line) if name.endswith("GZ") else line)
+    assert list(load_stream(str(tmp_path / name))) == list(load_stream(str(tmp_path)))
+    assert next(iter(load_stream(str(tmp_path)))) == {"text": "In the beginning"}
