@@ -26,6 +26,7 @@ from hf_transfer.data.conll import SUFFIXES as CONLL_SUFFIXES
 from hf_transfer.data.conll import load_conll
 from hf_transfer.data.emoji import emoji
 from hf_transfer.data.emoji_scenes import emoji_boxes, emoji_masks, emoji_points
+from hf_transfer.data.font_characters import font_characters
 from hf_transfer.data.forecasts import power_demand
 from hf_transfer.data.image_folders import SPLIT_OF, holds_pictures, load_pictures
 from hf_transfer.data.json_objects import check_rows, read_object
@@ -185,6 +186,7 @@ BUNDLED: dict[str, Callable[..., Dataset | DatasetDict]] = {
     "emoji_boxes": emoji_boxes,
     "emoji_masks": emoji_masks,
     "emoji_points": emoji_points,
+    "font_characters": font_characters,
     "mnist5k": mnist5k,
     "mnist_angles": mnist_angles,
     "mnist_on_photos": mnist_on_photos,

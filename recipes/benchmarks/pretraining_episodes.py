@@ -1,6 +1,6 @@
 """Episodes over characters: learning to tell five new characters apart from one or five pictures of each.
 
-Characters of twelve fonts, slightly turned and shifted, see characters.py: those of the Latin, Greek and Cyrillic
+Characters of twelve fonts, slightly turned and shifted, see `font_characters`: those of the Latin, Greek and Cyrillic
 alphabets are trained on, the Armenian and Georgian ones tested. Every method sees as many pictures. `interval` is half
 of the 95 % one. The network is the ResNet of the images' section at 28 pixels; where it adapts by gradients on a few
 pictures its batch norms, whose stored statistics would not adapt, are group norms (`bit`). What MAML, first-order MAML
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cells import COMMON, data_folder
-from characters import SIZE, characters
 from datasets import Dataset
 from pretraining_images import CONV
 
 from hf_transfer.data.bundled import load
+from hf_transfer.data.font_characters import SIZE
 from hf_transfer.data.prepare import prepare
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
 from hf_transfer.evaluation.meta_learning import evaluate_adaptation
@@ -47,8 +47,8 @@ ROWS = [f"{kind}, {shots} shot" for shots in (1, 5) for kind in KINDS]
 
 
 DATA = {
-    "train": partial(characters, "Latin", "Greek", "Cyrillic"),
-    "test": partial(characters, "Armenian", "Georgian"),
+    "train": partial(load, "font_characters", "train"),
+    "test": partial(load, "font_characters", "test"),
 }
 
 
