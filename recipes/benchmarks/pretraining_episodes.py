@@ -4,7 +4,8 @@ Characters of twelve fonts, slightly turned and shifted, see `font_characters`: 
 alphabets are trained on, the Armenian and Georgian ones tested. Every method sees as many pictures. `interval` is half
 of the 95 % one. The network is the ResNet of the images' section at 28 pixels; where it adapts by gradients on a few
 pictures its batch norms, whose stored statistics would not adapt, are group norms (`bit`). What MAML, first-order MAML
-and Reptile learnt is what they have over random weights that adapt alike, by the rate of MAML.
+and Reptile learnt is what they have over random weights that adapt alike, by the rate of MAML. The paper
+takes 60,000 steps, these are 600 with one picture and 300 with five: they have not settled.
 """
 
 from __future__ import annotations
