@@ -154,13 +154,10 @@ class Pooled(Readout):
     def pooled(self, outputs: Mapping[str, Any], batch: Mapping[str, Tensor]) -> Tensor:
         """[B, D], as the model pools, or by the mean."""
         pooled = outputs.get("pooler_output")
-        if pooled is not None and pooled.ndim == 2:
-            return pooled
-        state, mask = pooled, None
-        if pooled is None:
-            state = outputs["last_hidden_state"]
-            mask = state_mask(self.model, batch.get("attention_mask"), state.shape[1]) if state.ndim == 3 else None
-        return mean_state(state, mask)
+        if pooled is not None:
+            return pooled if pooled.ndim == 2 else mean_state(pooled, None)
+        state, mask = outputs["last_hidden_state"], batch.get("attention_mask")
+        return mean_state(state, state_mask(self.model, mask, state.shape[1]) if state.ndim == 3 else None)
 
 
 READOUTS: dict[str, type[Readout]] = {
