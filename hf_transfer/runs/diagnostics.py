@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import EvalPrediction
 
 from hf_transfer.core.objective import SOURCE, TARGET
+from hf_transfer.core.random_state import kept_random_state
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.checks import column_values
 from hf_transfer.evaluation.answers import labelled_units
 from hf_transfer.evaluation.plots import EMBEDDINGS, Cloud, confusion_counts, plot_confusion, plot_domains, plot_losses
 from hf_transfer.hub import PlotFact
-from hf_transfer.runs.random_state import kept_random_state
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 
 FIGURES_FOLDER = "figures"

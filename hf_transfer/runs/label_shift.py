@@ -13,13 +13,13 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from hf_transfer.core.random_state import kept_random_state
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.domain_adaptation.label_shift import LabelShift
 from hf_transfer.runs.arguments import CORRECT, Experiment
 from hf_transfer.runs.card import LOG_FILE
 from hf_transfer.runs.domain_report import class_names
 from hf_transfer.runs.guard import kept_weights, load_reference
-from hf_transfer.runs.random_state import kept_random_state
 from hf_transfer.runs.reference import source_only_folder
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer
 from hf_transfer.training.trainer import TransferTrainer

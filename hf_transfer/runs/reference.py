@@ -6,9 +6,9 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
+from hf_transfer.core.random_state import kept_random_state
 from hf_transfer.runs.arguments import IGNORE, Experiment, RunArguments
 from hf_transfer.runs.guard import check_reference
-from hf_transfer.runs.random_state import kept_random_state
 from hf_transfer.runs.saving import read_results
 from hf_transfer.runs.single_run import single_run
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer

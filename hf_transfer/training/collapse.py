@@ -20,6 +20,7 @@ from hf_transfer.training.transfer_model import TransferModel, TransferOutput
 
 logger = logging.get_logger(__name__)
 
+GAUGES = ("rank_me", "channel_spread")
 LEAST_SPREAD = 0.02
 LEAST_RANK = 1.5
 MOST_ROWS = 8192
@@ -68,7 +69,7 @@ class CollapseGauges:
                 f"{rank:.2f} of {features.shape[1]} (at least {LEAST_RANK}). A lower learning rate, stronger views or "
                 "another objective may help; `stop_on_collapse: true` ends such a training."
             )
-        return {f"{prefix}_rank_me": rank, f"{prefix}_channel_spread": spread}
+        return {f"{prefix}_{name}": value for name, value in zip(GAUGES, (rank, spread), strict=True)}
 
 
 def is_collapsed(rank: float, spread: float) -> bool:

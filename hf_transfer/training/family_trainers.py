@@ -14,7 +14,6 @@ from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
 from hf_transfer.core.objective import SOURCE, TARGET, Objective
@@ -31,7 +30,8 @@ from hf_transfer.domain_adaptation.label_shift import LabelShift
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.modeling.packing import check_packing
 from hf_transfer.modeling.readouts import choose_readout
-from hf_transfer.training.collapse import CollapseGauges, is_collapsed
+from hf_transfer.training.best_metric import close_prediction_bar, evaluation_sets
+from hf_transfer.training.collapse import GAUGES, CollapseGauges, is_collapsed
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 from hf_transfer.training.transfer_model import TransferModel
 from hf_transfer.training.unit_outputs import unit_outputs
@@ -92,6 +92,12 @@ class PretrainingTrainer(TransferTrainer):
         if self.args.stop_on_collapse and not can_collapse:
             raise ValueError("`stop_on_collapse` is for self-supervised objectives, such as simsiam: leave it out.")
         self.collapse_gauges = CollapseGauges(self.transfer_model, self._gathered_rows) if can_collapse else None
+
+    @property
+    def own_metrics(self) -> list[str]:
+        probes = [] if self.transfer_probes is None else [f"eval_{name}" for name in self.transfer_probes.names]
+        gauges = () if self.collapse_gauges is None else GAUGES
+        return probes + [f"{prefix}_{name}" for prefix in evaluation_sets(self.eval_dataset) for name in gauges]
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """As the Trainer's, with the transfer probes beside it where there are any."""
@@ -223,6 +229,10 @@ class DomainAdaptationTrainer(TransferTrainer):
             f"Every batch of {args.per_device_train_batch_size} rows is {half} of the source and {half} of the target."
         )
 
+    @property
+    def own_metrics(self) -> list[str]:
+        return [self.validator_metric(self.args)]
+
     @staticmethod
     def validator_metric(args: TransferConfig) -> str:
         """The name under which the validator's score is logged."""
@@ -348,7 +358,7 @@ class DomainAdaptationTrainer(TransferTrainer):
         preprocess, self.preprocess_logits_for_metrics = self.preprocess_logits_for_metrics, None
         joins, self.args.eval_do_concat_batches = self.args.eval_do_concat_batches, True
         self.transfer_model.returns_features = True
-        self._close_prediction_bar()
+        close_prediction_bar(self)
         try:
             loader = self.get_test_dataloader(rows.remove_columns(column))
             output = self.evaluation_loop(loader, description="Prediction", prediction_loss_only=False)
@@ -356,19 +366,13 @@ class DomainAdaptationTrainer(TransferTrainer):
             self.preprocess_logits_for_metrics = preprocess
             self.args.eval_do_concat_batches = joins
             self.transfer_model.returns_features = False
-            self._close_prediction_bar()
+            close_prediction_bar(self)
         logits, features = (torch.from_numpy(values) for values in output.predictions)
         domain = torch.from_numpy(column_values(rows, "domain"))
         labels = torch.from_numpy(column_values(rows, column))
         if self.problem_type == REGRESSION:
             labels = labels.to(logits.dtype)  # they may be whole numbers
         return features, logits, domain, labels
-
-    def _close_prediction_bar(self) -> None:
-        """A pass of its own has a bar of its own: the Trainer closes none before the whole evaluation is over."""
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, ProgressCallback):
-                callback.on_predict(self.args, self.state, self.control)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()

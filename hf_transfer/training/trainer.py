@@ -40,6 +40,7 @@ from hf_transfer.data.visits import NumberingCollator, VisitedRows, VisitSampler
 from hf_transfer.modeling.anatomy import is_backbone, layer_indices
 from hf_transfer.modeling.processors import check_same_processor
 from hf_transfer.task_adaptation.schedule import make_schedules
+from hf_transfer.training.best_metric import watch_best_metric
 from hf_transfer.training.checkpoints import (
     check_record,
     check_resumable,
@@ -173,6 +174,11 @@ class TransferTrainer(ReadingTrainer):
     def adapted_model(self) -> PreTrainedModel | PeftModel:
         """The Hugging Face (or PEFT) model in training, without the objectives."""
         return self.transfer_model.model
+
+    @property
+    def own_metrics(self) -> list[str]:
+        """The names of what evaluations have beside the loss and what `compute_metrics` gives."""
+        return []
 
     def _as_training_rows(self, rows: Any, model: TransferModel, args: TransferConfig) -> Dataset | RowStream:
         """The training set as it is read, and what is known of it before."""
@@ -372,6 +378,7 @@ class TransferTrainer(ReadingTrainer):
                 lambda step: timed.rate_over_time(step, num_training_steps),
             )
             self._created_lr_scheduler = True
+        watch_best_metric(self.args)
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if is_new and self._constant_rate_parameters():
             hold_constant_groups(scheduler)

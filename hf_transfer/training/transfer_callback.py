@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from hf_transfer.training.best_metric import check_best_metric
 from hf_transfer.training.checkpoints import check_length
 
 
@@ -21,6 +22,7 @@ class TransferCallback(TrainerCallback):
             is_constant = args.lr_scheduler_type.value.startswith("constant")
             follows_share = self.trainer.transfer_model.objectives or self.trainer.schedules
             check_length(self.trainer.resumed_from, state.max_steps, is_constant and not follows_share)
+        check_best_metric(self.trainer)
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         # On a resumed run with two processes accelerate's own set_epoch does not reach the sampler.

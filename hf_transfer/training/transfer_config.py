@@ -12,6 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_transfer.task_adaptation.schedule import make_schedules
+from hf_transfer.training.best_metric import greater_is_better
 from hf_transfer.training.muon import NAME as MUON
 from hf_transfer.training.muon import MuonWithAdamW
 from hf_transfer.training.trackers import check_trackers
@@ -160,6 +161,8 @@ class TransferConfig(TrainingArguments):
 
     def __post_init__(self):
         check_numbers(self)
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = greater_is_better(self.metric_for_best_model)
         super().__post_init__()
         check_trackers(self.report_to)
         if self.objectives is not None and not isinstance(self.objectives, Mapping):

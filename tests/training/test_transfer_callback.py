@@ -15,6 +15,7 @@ class Recorder:
         self.objectives, self.schedules, self.resumed_from = list(objectives), list(schedules), resumed_from
         self.transfer_model = self.train_sampler = self.layer_freezing = self
         self.progress, self.frozen_modules, self.told = None, ["before"], []
+        self.args = SimpleNamespace(metric_for_best_model=None)
 
     def set_epoch(self, epoch):
         self.told.append(("epoch", epoch))
