@@ -266,7 +266,8 @@ def stacked_layers(backbone: nn.Module) -> list[nn.Module]:
     """The layers (or stages) of a backbone from the inputs on: the members of its outermost lists of modules.
 
     An encoder-decoder has the decoder's layers behind the encoder's. Lists with less than a quarter of the largest
-    one's parameters hold something else than layers.
+    one's parameters hold something else than layers; so do those of single operations, such as the convolutions and
+    norms of a stem, where others are of modules with parts.
     """
     stacks: list[list[nn.Module]] = []
     inside: set[int] = set()
@@ -274,6 +275,8 @@ def stacked_layers(backbone: nn.Module) -> list[nn.Module]:
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and id(module) not in inside:
             inside.update(id(part) for part in module.modules())
             stacks.append([member for member in module if any(True for _ in member.parameters())])
+    with_parts = [stack for stack in stacks if any(next(member.children(), None) is not None for member in stack)]
+    stacks = with_parts or stacks
     sizes = [sum(p.numel() for member in stack for p in member.parameters()) for stack in stacks]
     largest = max(sizes, default=0)
     return [member for stack, size in zip(stacks, sizes, strict=True) if 4 * size >= largest for member in stack]

@@ -61,7 +61,8 @@ def greedy_ensemble(
     Args:
         predictions: [K, N, C], of every model on held-out rows; `predictions_of` makes them.
         labels: [N] classes, or what the metric reads.
-        metric: a key of `METRICS`, or a function of predictions [N, C] and labels, higher is better.
+        metric: a key of `METRICS`, or a function of predictions [N, C] and labels, higher is better. Of few rows
+            `log_likelihood` tells more: accuracies of some dozen rows are a matter of one or two of them.
         rounds: how often a model is added.
         start: how many of the best models it begins with.
         bags: of how many choices the counts add up, each from a random half of the models; 1 chooses from all.

@@ -93,12 +93,16 @@ class Junction(nn.Module):
         return self.scores.log_softmax(dim=0)[0]
 
     def forward(self, own: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """The mixture, of the shape of `own`: [B, T, D] or [B, D, H, W]."""
-        shares = self.scores.softmax(dim=0)
-        mixed = shares[0] * own
-        for share, change, state in zip(shares[1:], self.maps, others, strict=True):
-            mixed = mixed + share * like(change(channels_last(state)), own)
-        return mixed
+        """The mixture, of the shape of `own`: [B, T, D] or [B, D, H, W].
+
+        One product for all maps, of the teachers' states one behind another, takes half the time of one for each.
+        """
+        states, shares = alike(others, own), self.scores.softmax(dim=0)
+        weight = torch.cat([share * one.weight for share, one in zip(shares[1:], self.maps, strict=True)], dim=1)
+        bias = sum(share * one.bias for share, one in zip(shares[1:], self.maps, strict=True))
+        if own.ndim == 4:
+            return shares[0] * own + F.conv2d(states, weight[:, :, None, None], bias)
+        return shares[0] * own + F.linear(states, weight, bias)
 
 
 class FlowLayer:
@@ -206,15 +210,20 @@ def channels_last(state: Tensor) -> Tensor:
     return state.movedim(1, -1) if state.ndim == 4 else state
 
 
-def like(state: Tensor, own: Tensor) -> Tensor:
-    """A state with channels last in the form of the student's: places are interpolated, tokens for a map averaged."""
+@torch.no_grad()
+def alike(states: Sequence[Tensor], own: Tensor) -> Tensor:
+    """Teachers' states one behind another along the channels, [B, T, sum of D] or [B, sum of D, H, W] as the student's
+    state is: places are interpolated, tokens for a map averaged."""
     if own.ndim == 4:
-        maps = state.movedim(-1, 1) if state.ndim == 4 else state.mean(dim=1)[:, :, None, None]
-        return F.interpolate(maps, size=own.shape[2:]) if maps.shape[2:] != own.shape[2:] else maps
-    tokens = state.flatten(1, -2)
-    if tokens.shape[1] == own.shape[1]:
-        return tokens
-    return F.interpolate(tokens.mT, size=own.shape[1], mode="linear").mT
+        maps = [one if one.ndim == 4 else one.mean(dim=1)[:, :, None, None] for one in states]
+        return torch.cat(
+            [one if one.shape[2:] == own.shape[2:] else F.interpolate(one, own.shape[2:]) for one in maps], 1
+        )
+    tokens = [channels_last(one).flatten(1, -2) for one in states]
+    count = own.shape[1]
+    return torch.cat(
+        [one if one.shape[1] == count else F.interpolate(one.mT, size=count, mode="linear").mT for one in tokens], -1
+    )
 
 
 class Independence(Objective):

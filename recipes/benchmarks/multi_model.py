@@ -93,7 +93,8 @@ class Given:
 
 def chosen_ensemble(given: Given) -> PreTrainedModel:
     models = load_members(given.folders)
-    return Ensemble.of(models, greedy_ensemble(*predictions_of(models, given.choice)).tolist())
+    weights = greedy_ensemble(*predictions_of(models, given.choice), metric="log_likelihood")  # the rows are few
+    return Ensemble.of(models, weights.tolist())
 
 
 def chosen_soup(given: Given) -> PreTrainedModel:

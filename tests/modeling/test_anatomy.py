@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from peft import PromptTuningConfig, get_peft_model
 from transformers import (
+    AutoModelForImageClassification,
     BertModel,
     CLIPConfig,
     CLIPForImageClassification,
@@ -22,12 +23,15 @@ from hf_transfer.modeling.anatomy import (
     feature_width,
     head_parameter_names,
     head_weight,
+    layer_indices,
     linear_heads,
+    stacked_layers,
     unwrap_peft,
 )
 from hf_transfer.tuners.difference import DifferenceConfig
 from hf_transfer.tuners.residual import ResidualConfig
 from tests import tiny
+from tests.models.flowformer.tiny import tiny_config
 
 BUILDERS = {**tiny.TEXT_MODELS, **tiny.IMAGE_MODELS}
 
@@ -247,3 +251,12 @@ def test_nothing_is_watched_outside_the_block(sentences):
 
 def test_every_model_in_the_list_is_a_hugging_face_model():
     assert all(isinstance(build(), PreTrainedModel) for build in BUILDERS.values())
+
+
+def test_the_operations_of_a_stem_are_no_layers():
+    model = AutoModelForImageClassification.from_config(
+        tiny_config("image", stem="conv", image_size=16, patch_size=8, num_hidden_layers=1)
+    )
+    assert stacked_layers(model.base_model) == list(model.base_model.layers)
+    indices = layer_indices(model)
+    assert {indices[name] for name in indices if "embeddings" in name} == {2}
