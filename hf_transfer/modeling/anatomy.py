@@ -7,6 +7,7 @@ with `num_labels` outputs is where features end and logits begin. With PEFT both
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -262,6 +263,15 @@ def layer_indices(model: nn.Module) -> dict[str, int]:
     return {name: indices[id(p)] for name, p in model.named_parameters() if p.requires_grad and id(p) in indices}
 
 
+def flat(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
+    """The members of a list, and in the place of a list among them, which no forward calls, its members."""
+    for member in modules:
+        if type(member) is nn.ModuleList:
+            yield from flat(member)
+        else:
+            yield member
+
+
 def stacked_layers(backbone: nn.Module) -> list[nn.Module]:
     """The layers (or stages) of a backbone from the inputs on: the members of its outermost lists of modules.
 
@@ -274,7 +284,7 @@ def stacked_layers(backbone: nn.Module) -> list[nn.Module]:
     for module in backbone.modules():
         if isinstance(module, (nn.ModuleList, nn.Sequential)) and id(module) not in inside:
             inside.update(id(part) for part in module.modules())
-            stacks.append([member for member in module if any(True for _ in member.parameters())])
+            stacks.append([member for member in flat(module) if any(True for _ in member.parameters())])
     with_parts = [stack for stack in stacks if any(next(member.children(), None) is not None for member in stack)]
     stacks = with_parts or stacks
     sizes = [sum(p.numel() for member in stack for p in member.parameters()) for stack in stacks]

@@ -1,6 +1,6 @@
 """Losses beside those of other libraries: same tensors, value, gradient, and time of a pass.
 
-    python recipes/benchmarks/peers.py                       # pytorch-adapt and lightly
+    python recipes/benchmarks/peers.py                       # pytorch-adapt, lightly and learn2learn
     python recipes/benchmarks/peers.py --only lightly --rounds 1
 
 Each library has an environment of its own in --runs_dir, made by `venv` and pip where it is not there, with what its
@@ -42,6 +42,14 @@ PEERS = {
         "antlr4-python3-runtime==4.9.3",
         *SHARED,
     ),
+    "adapters": (
+        "adapters==1.3.0",
+        "transformers==4.57.6",  # the newest that it takes
+        "tokenizers==0.22.2",
+        "huggingface-hub==0.36.2",
+        "datasets==4.0.0",
+    ),
+    "learn2learn": ("learn2learn==0.2.0",),
     "skada": ("skada==0.6.0", "skorch==1.4.0", "POT==0.9.7.post1", "tabulate==0.10.0"),
 }
 """Library -> what is installed, without the dependencies that nothing here imports."""
@@ -50,7 +58,7 @@ WITHOUT_OPERATORS = (
 )
 """Run at the start of such an interpreter: torchvision's compiled operators need another build of torch, and its
 import fails without them; nothing here calls any."""
-WITH_LOSSES = ("pytorch_adapt", "lightly")
+WITH_LOSSES = ("pytorch_adapt", "lightly", "learn2learn")
 
 
 def checked(command: list[str], environment: dict[str, str] | None = None) -> None:

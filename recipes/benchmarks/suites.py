@@ -156,6 +156,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         SEEDS,
         "--runs_dir {runs}/label_shift",
     ),
+    "domain_generalization": Benchmark(
+        "two columns of DomainBed under its three rules of choosing",
+        MEAN,
+        "--columns ColoredMNIST --methods erm --seeds 0 --steps 5",
+        SEEDS,
+        "--runs_dir {runs}/domain_generalization",
+    ),
     "photos_by_brightness": Benchmark(
         "MNIST on photographs by brightness, of the models of domain_adaptation",
         "mean over the seeds",

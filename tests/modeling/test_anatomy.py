@@ -10,6 +10,8 @@ from transformers import (
     DeiTConfig,
     DeiTForImageClassificationWithTeacher,
     PreTrainedModel,
+    PvtConfig,
+    PvtModel,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -260,3 +262,11 @@ def test_the_operations_of_a_stem_are_no_layers():
     assert stacked_layers(model.base_model) == list(model.base_model.layers)
     indices = layer_indices(model)
     assert {indices[name] for name in indices if "embeddings" in name} == {2}
+
+
+def test_lists_of_layers_within_a_list_are_read_through():
+    with torch.device("meta"):
+        model = PvtModel(PvtConfig(depths=[1, 2, 1, 1]))
+    layers = stacked_layers(model)
+    assert [type(layer).__name__ for layer in layers] == ["PvtLayer"] * 5
+    assert sorted({*layer_indices(model).values()}) == [1, 2, 3, 4, 5, 6]
