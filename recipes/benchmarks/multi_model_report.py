@@ -39,12 +39,11 @@ def write(made: dict[str, dict[str, Runs]], folder: Path) -> None:
 
 INTRODUCTION = """\
 Accuracy in % and negative log-likelihood on rows that nothing was trained or chosen on, mean ± standard deviation
-over the seeds; targets have 10 labels a class, emoji50 has 50, characters (122 letters, which no member was trained
-on) has 5. `alone` is plain fine-tuning of one member; the pick is, seed by seed, the one of the highest LogME on the
-training rows. Ensembles, soups and merged models are made of all fine-tuned members; the greedy ones choose by 5
-further rows a class, of characters 2. Trained methods start from the pick. GFLOPs are of a row, counted by PyTorch:
-of a training step (of what is made of fine-tuned members, theirs are added), without what is computed once before,
-and of a prediction. Rows a second are of one thread's processor time."""
+over the seeds; targets have 10 labels a class, emoji50 has 50. `alone` is plain fine-tuning of one member; the pick
+is, seed by seed, the one of the highest LogME on the training rows. Ensembles, soups and merged models are made of
+all fine-tuned members; the greedy ones choose by 5 further rows a class. Trained methods start from the pick. GFLOPs
+are of a row, counted by PyTorch: of a training step (of what is made of fine-tuned members, theirs are added),
+without what is computed once before, and of a prediction. Rows a second are of one thread's processor time."""
 
 
 def with_pick(table: dict[str, Runs]) -> dict[str, Runs]:

@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py
     OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --folders multi_model --only digits_b_tuning
     OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --write   # renew `# Figures, ...` of each, too
+    OMP_NUM_THREADS=1 python recipes/benchmarks/recipe_figures.py --only digits_lwf --again   # the code has changed
 
 A run that finished is kept in --runs_dir and in the report, and is not trained again while its recipe stays the same.
 The first seed of each recipe is run before the second of any. Recipes that start from the quickstart's models read
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -293,6 +295,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=RECIPES / "benchmarks" / "results", help="of the report")
     parser.add_argument("--report_only", action="store_true", help="train nothing: report what --runs_dir holds")
     parser.add_argument("--write", action="store_true", help="renew the line of each recipe that was run")
+    parser.add_argument("--again", action="store_true", help="train anew what is finished: the code has changed")
     arguments = parser.parse_args()
     runs_dir = arguments.runs_dir.resolve()
     runs_dir.mkdir(parents=True, exist_ok=True)
@@ -300,6 +303,10 @@ def main() -> None:
     if not arguments.report_only and any("quickstart/" in file.read_text() for file in recipes.values()):
         make_quickstart(runs_dir)
     runs = known_runs(recipes, arguments.output_dir / "recipe_figures.json")
+    if arguments.again:
+        runs = {name: {} for name in recipes}
+        for cell in itertools.product(recipes, arguments.seeds):
+            kept_run(cell, runs_dir).unlink(missing_ok=True)
     for seed in arguments.seeds:
         for wave in in_waves(recipes):
             cells = [(name, seed) for name in wave if seed not in runs[name]]

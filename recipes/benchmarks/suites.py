@@ -105,6 +105,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "--methods dann --seeds 0",
         folders="--runs_dir {runs}/peers",
     ),
+    "peers_adapters": Benchmark(
+        "few parameters beside other libraries",
+        "mean ± standard deviation over the seeds",
+        "--only hf_transfer peft --methods lora --seeds 0",
+        folders="--runs_dir {runs}/peers",
+    ),
     "step_costs": Benchmark("a training step of two checkouts", MEDIAN, hindrance=two_checkouts),
     "ranking": Benchmark(
         "ranking beside other implementations",

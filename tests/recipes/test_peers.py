@@ -41,7 +41,12 @@ def test_a_library_that_cannot_be_installed_has_a_row(peers, monkeypatch, tmp_pa
     (tmp_path / "peers.json").write_text('{"rows": [{"library": "kept==1", "error": "was not there"}]}')
     peers.main()  # the environments have no interpreter
     rows = [line for line in (tmp_path / "peers.md").read_text().splitlines() if "not measured" in line]
-    assert [row.split("|")[1].strip().split("==")[0] for row in rows] == ["kept", "pytorch-adapt", "lightly"]
+    assert [row.split("|")[1].strip().split("==")[0] for row in rows] == [
+        "kept",
+        "pytorch-adapt",
+        "lightly",
+        "learn2learn",
+    ]
 
 
 def test_every_loss_here_has_a_value_and_gradients(peers):
