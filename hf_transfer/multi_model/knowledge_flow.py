@@ -10,9 +10,9 @@ the student is alone, r = 1, which is what a saved folder holds.
 
 Paper: Liu et al., "Knowledge Flow: Improve Upon Your Teachers", ICLR 2019, https://huggingface.co/papers/1904.05878.
 There is no released code. Two layers a teacher as there; the factors, the rise of the first one and a start at
-p_i(own) = 1/2, which spares a pre-trained student, are ours. So is r, which rises to 1 over the first three quarters
-of the training: scores move by about a learning rate a step, and after some hundred steps a student that had nothing
-but them would still lean on its teachers and fail alone.
+p_i(own) = 1/2, which spares a pre-trained student, are ours. So is r, which rises to 1 over the first half of the
+training: scores move by about a learning rate a step, and after some hundred steps a student that had nothing but them
+would still lean on its teachers and fail alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from hf_transfer.core.converter import converts
@@ -39,7 +40,7 @@ from hf_transfer.multi_model.members import check_inputs, check_processors, run_
 from hf_transfer.multi_model.teacher import Teacher
 
 NAME = "knowledge_flow"
-RELEASED = 0.75
+RELEASED = 0.5
 """Share of the training after which the student is alone."""
 
 
@@ -143,11 +144,11 @@ class Flow(Sidecar):
 
     @torch.no_grad()
     def remember(self, module: nn.Module, args: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        """Before every forward of the student in training: run the teachers."""
+        """Before every forward of the student in training: run the teachers, as long as they are read."""
         if self.is_repeated:
             return
         self.states = []
-        if module.training:
+        if module.training and self.release < 1:
             given = dict(zip([module.main_input_name], args)) | inputs
             given = {name: value for name, value in given.items() if isinstance(value, Tensor) and name != "labels"}
             seen = [states_of(teacher.model, accepted_inputs(teacher.model, given)) for teacher in self.teachers]
@@ -242,7 +243,7 @@ class Independence(Objective):
     tasks = ANY_PROBLEM
     needs = frozenset({"logits", "inputs"})
 
-    def __init__(self, dependency: float = 0.1, stability: float = 1.0, weight: float = 1.0):
+    def __init__(self, dependency: float = 0.1, stability: float = 0.1, weight: float = 1.0):
         super().__init__(weight)
         require_non_negative(dependency=dependency, stability=stability)
         self.dependency = dependency
@@ -280,9 +281,9 @@ class Independence(Objective):
 
     @torch.no_grad()
     def _before(self, view: View) -> Tensor:
-        """Logits of the model before the last update, without dropout, on the same states of the teachers."""
+        """Logits of the model before the last update, without dropout, on the same rows and states of the teachers."""
         flow, moving = self._moving
-        with weights_held(moving, self.before), evaluating(view.model):
+        with weights_held(moving, self.before), repeatable(view.model):
             flow.is_repeated = True
             try:
                 return view.model(**view.inputs).logits.float()
@@ -308,12 +309,20 @@ def weights_held(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode, and back in its own afterwards."""
+def repeatable(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, but batch norms by the statistics of the batch, as in training, without
+    remembering them; all back in its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
+    norms = [
+        one for one, is_training in modes if is_training and isinstance(one, _BatchNorm) and one.track_running_stats
+    ]
     model.eval()
     try:
+        for norm in norms:
+            norm.training, norm.track_running_stats = True, False
         yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for norm in norms:
+            norm.track_running_stats = True

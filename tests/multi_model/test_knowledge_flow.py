@@ -7,7 +7,14 @@ from transformers import AutoModelForImageClassification
 from hf_transfer.core.objective import BuildContext, View
 from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
-from hf_transfer.multi_model.knowledge_flow import RELEASED, Independence, Junction, convert, layers_of, nearest
+from hf_transfer.multi_model.knowledge_flow import (
+    RELEASED,
+    Independence,
+    Junction,
+    convert,
+    layers_of,
+    nearest,
+)
 from tests import tiny
 from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 from tests.multi_model.conftest import end_of
@@ -59,6 +66,7 @@ def test_a_student_reads_the_teachers_states_at_like_depth(zoo, digits):
     flow.progress = RELEASED
     alone = plain(pixels).logits
     torch.testing.assert_close(model(pixels).logits, alone, rtol=1e-4, atol=1e-5)
+    assert flow.states == [], "teachers that nothing reads do not run"
     flow.progress = RELEASED / 2
     assert not torch.allclose(model(pixels).logits, alone, atol=1e-3)
 
@@ -118,6 +126,20 @@ def test_the_loss_against_the_formula(zoo, digits):
     loss.backward()
     assert all(junction.scores.grad.abs().sum() > 0 for junction in flow.junctions)
     assert model.classifier.weight.grad.abs().sum() > 0 and model.training
+
+
+def test_batch_norms_compare_the_student_with_itself_alike(zoo, digits):
+    model = flowing(zoo, "wide", make=tiny.resnet).train()
+    objective = Independence(dependency=0.0)
+    objective.build(BuildContext(model, 16, 10))
+    inputs = {"pixel_values": tiny.batch_of(digits)["pixel_values"]}
+    logits = model(**inputs).logits
+    kept = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    loss = objective(View(logits=logits, inputs=inputs, progress=0.0, model=model))
+    assert loss.item() == pytest.approx(0, abs=1e-6), "nothing was updated"
+    assert all(torch.equal(value, kept[name]) for name, value in model.named_buffers() if name in kept)
+    assert all(module.training for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert all(module.track_running_stats for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d))
 
 
 @pytest.mark.parametrize("stability", [0.0, 1.0])
