@@ -22,6 +22,7 @@ import sys
 import sysconfig
 import tempfile
 import venv
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,35 @@ def environment_of(library: str, runs_dir: Path) -> str:
     link.write_text(f"{sysconfig.get_path('purelib')}\n{WITHOUT_OPERATORS}\n")  # after its own: torch and numpy
     ready.write_text(json.dumps(list(PEERS[library])))
     return python
+
+
+def finished_cell(
+    kept: Path, library: str, worker: Path, arguments: Callable[[], Sequence[str]], runs_dir: Path
+) -> dict[str, Any]:
+    """What a worker found for a training by a library, or why it found nothing; kept where it did.
+
+    Args:
+        kept: the file of a finished cell, which is not run again.
+        library: in its own environment if it is a peer, by this interpreter if not.
+        worker: the script; it writes a JSON into its last argument.
+        arguments: gives its other ones; not asked where the cell is finished.
+        runs_dir: of the environments.
+    """
+    if kept.exists():
+        return json.loads(kept.read_text())
+    given = arguments()
+    try:
+        python = environment_of(library, runs_dir) if library in PEERS else sys.executable
+        with tempfile.TemporaryDirectory() as folder:
+            found = Path(folder) / "found.json"
+            checked([python, str(worker), *given, str(found)], {**os.environ, "OMP_NUM_THREADS": "1"})
+            made = json.loads(found.read_text())
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return {"error": str(error)}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(made))
+    print(f"{kept.stem}: {made}", flush=True)
+    return made
 
 
 def measured(library: str, python: str) -> dict[str, Any]:

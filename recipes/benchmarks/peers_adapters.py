@@ -14,12 +14,7 @@ Writes `peers_adapters.json` and `.md`.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,7 +24,7 @@ import torch
 from cells import data_folder, end_by, mean_and_deviation, write_report
 from datasets import Dataset
 from machine import processor_names
-from peers import OURS, PEERS, checked, environment_of
+from peers import OURS, PEERS, finished_cell
 from ranking_data import book_group
 from ranking_models import candidate
 from transformers import AutoTokenizer
@@ -59,28 +54,18 @@ def some_verses(start: int, count: int, folder: str) -> Dataset:
 
 def run_cell(library: str, method: str, seed: int, runs_dir: Path) -> dict[str, Any]:
     """Figures of a training, or why there are none."""
+
+    def arguments() -> list[str]:
+        model = str(candidate(MODEL, runs_dir).resolve())
+        rows: dict[str, Callable[[], Dataset]] = {
+            "train": partial(some_verses, 0, TRAINED, model),
+            "test": partial(some_verses, TRAINED, TESTED, model),
+        }
+        data = {str(Path(data_folder(rows, name, runs_dir / "verses")).parent) for name in rows}
+        return [library, method, str(seed), model, *data]
+
     kept = runs_dir / "adapters_trainings" / f"{library}-{method}-{seed}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
-    model = str(candidate(MODEL, runs_dir).resolve())
-    rows: dict[str, Callable[[], Dataset]] = {
-        "train": partial(some_verses, 0, TRAINED, model),
-        "test": partial(some_verses, TRAINED, TESTED, model),
-    }
-    data = {str(Path(data_folder(rows, name, runs_dir / "verses")).parent) for name in rows}
-    try:
-        python = environment_of(library, runs_dir) if library in PEERS else sys.executable
-        with tempfile.TemporaryDirectory() as folder:
-            found = Path(folder) / "found.json"
-            command = [python, str(WORKER), library, method, str(seed), model, *data, str(found)]
-            checked(command, {**os.environ, "OMP_NUM_THREADS": "1"})
-            made = json.loads(found.read_text())
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-        return {"error": str(error)}
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(made))
-    print(f"{library} {method} {seed}: {made}", flush=True)
-    return made
+    return finished_cell(kept, library, WORKER, arguments, runs_dir)
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -13,11 +13,6 @@ Writes `peers_training.json` and `.md`.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +22,7 @@ import torch
 from cells import data_folder, end_by, mean_and_deviation, write_report
 from datasets import Dataset
 from machine import processor_names
-from peers import OURS, PEERS, checked, environment_of
+from peers import OURS, PEERS, finished_cell
 
 from hf_transfer.data.bundled import load
 
@@ -51,23 +46,13 @@ ROWS: dict[str, Callable[[], Dataset]] = {
 
 def run_cell(library: str, method: str, seed: int, runs_dir: Path) -> dict[str, Any]:
     """Figures of a training, or why there are none."""
+
+    def arguments() -> list[str]:
+        rows = {Path(data_folder(ROWS, name, runs_dir)).parent for name in ROWS}
+        return [library, method, str(seed), str(*rows)]
+
     kept = runs_dir / "trainings" / f"{library}-{method}-{seed}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
-    rows = {Path(data_folder(ROWS, name, runs_dir)).parent for name in ROWS}
-    try:
-        python = sys.executable if library == OURS else environment_of(library, runs_dir)
-        with tempfile.TemporaryDirectory() as folder:
-            found = Path(folder) / "found.json"
-            command = [python, str(WORKER), library, method, str(seed), str(*rows), str(found)]
-            checked(command, {**os.environ, "OMP_NUM_THREADS": "1"})
-            made = json.loads(found.read_text())
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-        return {"error": str(error)}
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(made))
-    print(f"{library} {method} {seed}: {made}", flush=True)
-    return made
+    return finished_cell(kept, library, WORKER, arguments, runs_dir)
 
 
 def markdown(report: dict[str, Any]) -> str:

@@ -74,8 +74,8 @@ def test_trainings_that_fail_have_a_row_and_finished_ones_are_kept(peers, monkey
             raise RuntimeError("no such package")
         Path(command[-1]).write_text('{"accuracy": 80.0, "seconds": 9.0, "memory": 30.0, "lines": 9}')
 
-    monkeypatch.setattr(benchmark, "checked", run)
-    monkeypatch.setattr(benchmark, "environment_of", lambda library, folder: "python")
+    monkeypatch.setattr(peers, "checked", run)
+    monkeypatch.setattr(peers, "environment_of", lambda library, folder: "python")
     monkeypatch.setattr(benchmark, "data_folder", lambda rows, name, folder: str(folder / "data" / name))
     words = ["--runs_dir", str(tmp_path), "--output_dir", str(tmp_path), "--methods", "dann", "--seeds", "0", "1"]
     monkeypatch.setattr(sys, "argv", ["peers_training.py", *words, "--only", "hf_transfer", "skada"])
