@@ -22,7 +22,7 @@ from hf_transfer.core.task_loss import REGRESSION, SINGLE_LABEL, problem_type_of
 from hf_transfer.data.checks import check_domain_sizes, column_values, label_column, label_numbers
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.conversion import as_dataset
-from hf_transfer.data.domain_rows import hold_out_source, join_domains
+from hf_transfer.data.domain_rows import SourceCollator, hold_out_source, join_domains
 from hf_transfer.data.packing import PackingCollator
 from hf_transfer.data.streams import DomainStream, is_stream
 from hf_transfer.data.text_collator import TextCollator
@@ -152,6 +152,8 @@ class DomainAdaptationTrainer(TransferTrainer):
     """Adaptation from a labelled source to an unlabelled target.
 
     Every batch is half source, half target. Target labels are replaced by -100 before training, so none can be read.
+    Where no objective or converter reads a batch, the model is trained on the source's half alone (source only): batch
+    norms then know nothing of the target, and a step costs half as much.
     With `load_best_model_at_end=True` the checkpoint is chosen by `args.validator` on the unlabelled training rows,
     unless `metric_for_best_model` names something else; the evaluation metrics are logged beside it.
 
@@ -225,9 +227,22 @@ class DomainAdaptationTrainer(TransferTrainer):
         if known is dataset:
             check_domain_sizes(column_values(dataset, "domain"), args.train_batch_size * args.world_size // 2)
         half = args.per_device_train_batch_size // 2
+        target = ", which is left out, as nothing reads it: this is source only" if self.is_source_only else ""
         logger.warning(
-            f"Every batch of {args.per_device_train_batch_size} rows is {half} of the source and {half} of the target."
+            f"Every batch of {args.per_device_train_batch_size} rows is {half} of the source and {half} of the target"
+            f"{target}."
         )
+
+    @property
+    def is_source_only(self) -> bool:
+        """Whether no objective or converter reads the batches, so that their unlabelled rows are left out."""
+        if self.args.train_sampling_strategy != "random":
+            return False  # a batch may have no row of the source
+        return not self.transfer_model.sidecars and not self.transfer_model.needs - {"weights"}
+
+    def _choose_train_collator(self) -> Callable:
+        chosen = super()._choose_train_collator()
+        return SourceCollator(chosen) if self.is_source_only else chosen
 
     @property
     def own_metrics(self) -> list[str]:

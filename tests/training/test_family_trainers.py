@@ -11,6 +11,7 @@ from transformers import (
 
 from hf_transfer.core.objective import IGNORED_LABEL, Objective
 from hf_transfer.data.checks import column_values
+from hf_transfer.training.converters import convert_model
 from hf_transfer.training.family_trainers import (
     DomainAdaptationTrainer,
     TaskAdaptationTrainer,
@@ -117,6 +118,29 @@ def test_every_batch_is_half_source_half_target(tmp_path, source, target):
 
     adapt(tmp_path, source, target.select(range(5)), objectives={"counts": Counts()}).train()
     assert Counts.seen == [(4, 4)] * 4
+
+
+@pytest.mark.parametrize("objectives", [{}, {"l2_sp": {}}])
+def test_source_only_knows_nothing_of_the_target(tmp_path, source, target, objectives, caplog):
+    """The statistics of batch norms are of the source, and no step is spent on rows that nothing reads."""
+    ends = []
+    for rows in (target, source):
+        torch.manual_seed(0)
+        trainer = DomainAdaptationTrainer(
+            tiny.resnet(), config(tmp_path), train_dataset=source, target_dataset=rows, objectives=objectives
+        )
+        assert [len(batch["labels"]) for batch in trainer.get_train_dataloader()] == [4] * 8
+        trainer.train()
+        ends.append(state_of(trainer))
+    assert any("running_var" in name for name in ends[0])
+    assert_same(*ends)
+    assert "8 rows is 4 of the source and 4 of the target, which is left out" in caplog.text
+
+
+def test_a_converter_may_read_the_target(tmp_path, source, target):
+    model = convert_model(tiny.resnet(), {"dsbn": {}})
+    trainer = DomainAdaptationTrainer(model, config(tmp_path), train_dataset=source, target_dataset=target)
+    assert all(batch["domain"].tolist() == [0] * 4 + [1] * 4 for batch in trainer.get_train_dataloader())
 
 
 def test_an_odd_batch_is_refused(tmp_path, source, target):
