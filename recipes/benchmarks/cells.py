@@ -120,7 +120,7 @@ def write_json(file: Path, made: dict[str, Any]) -> None:
 
 
 def as_columns(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Runs by seed as a list a figure, of six digits; what is the same in all runs stands once.
+    """Runs by seed as a list a figure, of six digits; what is the same in all runs, and no list, stands once.
 
     Args:
         runs: seed -> figure -> number, text or settings.
@@ -129,7 +129,8 @@ def as_columns(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     for name in dict.fromkeys(name for run in runs.values() for name in run):
         values = [run.get(name) for run in runs.values()]
         values = [float(f"{value:.6g}") if isinstance(value, float) else value for value in values]
-        columns[name] = values[0] if all(value == values[0] for value in values) else values
+        stands_once = not isinstance(values[0], list) and all(value == values[0] for value in values)
+        columns[name] = values[0] if stands_once else values
     return columns
 
 

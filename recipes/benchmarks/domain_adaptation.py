@@ -30,6 +30,7 @@ from cells import as_columns, as_runs, data_folder, end_by, plot_accuracies, tra
 from domain_adaptation_pairs import DATA, METHODS, PAIRS, SETTINGS, SOURCE_ONLY, candidates_of, fits, measure_of
 from domain_adaptation_tables import markdown, measured
 from emoji_pairs import PAIRS as EMOJI_PAIRS
+from guard_tables import guard_lines
 from machine import processor_names
 from ranking_models import MAKERS, candidate
 from scipy.stats import kendalltau, pearsonr, spearmanr
@@ -175,7 +176,9 @@ def store(made: dict[str, Any], folder: Path, name: str) -> None:
             told = {seed: run["validators"] for seed, run in row["runs"].items() if "validators" in run}
             if told:
                 scores[pair][method] = as_columns(told)
-    write_report(folder, name, {**made, "pairs": pairs}, markdown(made, TITLES[name]))
+    guarded = guard_lines(made["pairs"], TUNED_BY)
+    text = markdown(made, TITLES[name]) + "\n".join(["", "## The guard", "", *guarded, ""] if guarded else [])
+    write_report(folder, name, {**made, "pairs": pairs}, text)
     write_json(folder / f"{name}_validators.json", scores)
 
 

@@ -31,6 +31,12 @@ def test_columns_hold_the_runs(cells):
     assert back["0"] == {**RUNS["0"], "accuracy": 0.812346} and back["2"] == RUNS["2"]
 
 
+@pytest.mark.parametrize("seeds", [["0"], ["0", "1"]])
+def test_a_figure_that_is_a_list_comes_back_as_one(cells, seeds):
+    runs = {seed: {"warnings": ["one"]} for seed in seeds}
+    assert cells.as_runs(cells.as_columns(runs)) == runs
+
+
 def test_a_list_of_numbers_is_a_line_of_json(cells, tmp_path):
     cells.write_json(tmp_path / "x.json", {"a": {"b": [1, 2.5, None], "c": {"d": "one  two"}}})
     text = (tmp_path / "x.json").read_text()
