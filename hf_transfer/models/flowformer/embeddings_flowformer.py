@@ -10,19 +10,31 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .flow_tracing import is_traced
 from .positions_flowformer import grid_coordinates, sinusoidal_embedding
 
 
 def look_up(table: nn.Embedding, indices: Tensor, name: str, size_name: str) -> Tensor:
     """`table(indices)`, with an error that names both sides of the mismatch."""
-    if not torch.compiler.is_compiling() and indices.device.type == "cpu" and indices.numel():
-        low, high = indices.aminmax()
-        if low < 0 or high >= table.num_embeddings:
+    if not is_traced() and indices.device.type == "cpu" and indices.numel():
+        inner = table
+        # PEFT puts its own module around a table that it adapts
+        while hasattr(inner, "base_layer"):
+            inner = inner.base_layer
+        size, (low, high) = inner.num_embeddings, indices.aminmax()
+        if low < 0 or high >= size:
             raise ValueError(
-                f"`{name}` should be in [0, {table.num_embeddings - 1}] (`{size_name}={table.num_embeddings}`), got "
-                f"values from {low} to {high}."
+                f"`{name}` should be in [0, {size - 1}] (`{size_name}={size}`), got values from {low} to {high}."
             )
     return table(indices)
+
+
+def computing_dtype(module: nn.Module) -> torch.dtype:
+    """That of the first parameter in floating point; quantised weights are whole numbers, bytes or no parameters."""
+    dtypes = (weight.dtype for weight in module.parameters())
+    # to cast inputs to 8 bits would round them away
+    wide = (dtype for dtype in dtypes if dtype.is_floating_point and dtype.itemsize > 1)
+    return next(wide, torch.get_default_dtype())
 
 
 class FlowformerPositions(nn.Module):
@@ -179,8 +191,7 @@ class FlowformerImageEmbeddings(nn.Module):
         **_,
     ) -> Tensor:
         grid = self.grid_of(pixel_values, interpolate_pos_encoding)
-        weight = next(self.patches.parameters())
-        pixel_values = pixel_values.to(weight.dtype)
+        pixel_values = pixel_values.to(computing_dtype(self.patches))
         if ids_keep is not None and self.is_conv_stem:
             # neighbouring patches overlap in a stem of 3x3 convolutions: hidden pixels must not leak into visible ones
             pixel_values = pixel_values * self._visible_pixels(ids_keep, grid).to(pixel_values.dtype)
@@ -253,10 +264,10 @@ class FlowformerTimeSeriesEmbeddings(nn.Module):
         Raises:
             ValueError: NaN or infinity in a real step.
         """
-        values = past_values.to(self.projection.weight.dtype)
+        values = past_values.to(computing_dtype(self.projection))
         if padding_mask is not None:
             values = values.masked_fill(~padding_mask[..., None], 0)
-        if not torch.compiler.is_compiling() and not torch.isfinite(values).all():
+        if not is_traced() and not torch.isfinite(values).all():
             raise ValueError(
                 "`past_values` holds NaN or infinite values: impute them, or mark those steps 0 in `attention_mask`."
             )
@@ -319,7 +330,7 @@ class FlowformerTrajectoryEmbeddings(nn.Module):
         timesteps: Tensor | None = None,
         **_,
     ) -> Tensor:
-        dtype = self.embed_state.weight.dtype
+        dtype = computing_dtype(self.embed_state)
         time = look_up(self.embed_timestep, timesteps, "timesteps", "max_episode_length")
         tokens = (
             self.embed_return(returns_to_go.to(dtype)),

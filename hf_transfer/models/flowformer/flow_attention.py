@@ -29,6 +29,7 @@ from .flow_kernels import kernel_flow_attention, runs_in_kernels
 from .flow_options import FlowOptions, nonzero
 from .flow_packing import Packing, packed_flow_attention
 from .flow_state import FlowState
+from .flow_tracing import is_traced
 
 
 def flow_attention(
@@ -196,8 +197,8 @@ def _common_mask(key_mask: Tensor | None, query_mask: Tensor | None) -> Tensor |
     """The one mask of the causal form, where keys and queries are the same tokens."""
     if key_mask is None or query_mask is None or key_mask is query_mask:
         return query_mask if key_mask is None else key_mask
-    # comparing values would break a compiled graph: there the tokens both masks keep count
-    if torch.compiler.is_compiling():
+    # values cannot be compared there: the tokens both masks keep count
+    if is_traced():
         return key_mask & query_mask
     if not torch.equal(key_mask, query_mask):
         raise ValueError("`key_mask` and `query_mask` should be the same tokens with `causal=True`, got two masks.")

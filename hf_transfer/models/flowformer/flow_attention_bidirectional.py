@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .flow_options import FlowOptions, nonzero
+from .flow_tracing import is_traced
 
 # elements of one [b, h, L, D] temporary: 1 MiB in float32 stays in a CPU's cache; a GPU takes all heads at once
 CPU_BLOCK_ELEMENTS = 2**18
@@ -57,7 +58,7 @@ def bidirectional_flow_attention(
     options: FlowOptions,
 ) -> Tensor:
     """Output [B, H, L, M] in the dtype of `value`; sums, flows and competition in float32 at least."""
-    if torch.compiler.is_compiling():
+    if is_traced():
         return _forward(query, key, value, key_mask, query_mask, options)[0].to(value.dtype)
     return _BidirectionalFlow.apply(query, key, value, key_mask, query_mask, options)
 
@@ -159,8 +160,6 @@ def _combine(weights: list[Tensor], vectors: list[Tensor], left: Tensor, right: 
 class _BidirectionalFlow(torch.autograd.Function):
     """Block after block, each recomputed in the backward pass."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(query, key, value, key_mask, query_mask, options):
         if query.shape[3] == value.shape[3]:
@@ -180,7 +179,7 @@ class _BidirectionalFlow(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         tensors, options = ctx.saved_tensors, ctx.options
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_traced():
             return _second_order(tensors, options, grad_output)
         grads = [torch.empty_like(x) for x in tensors[:3]]
         for block in _blocks(*tensors[:3]):
@@ -196,8 +195,9 @@ def _select(block, query, key, value, key_mask, query_mask):
 
 
 def _second_order(tensors, options: FlowOptions, grad_output: Tensor):
-    """The gradients as functions of the inputs, for `create_graph=True`."""
-    output = _forward(*tensors, options)[0].to(grad_output.dtype)
-    wanted = [x for x in tensors[:3] if x.requires_grad]
-    found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
+    """The gradients as functions of the inputs, for `create_graph=True` and for several of them at a time."""
+    with torch.enable_grad():
+        output = _forward(*tensors, options)[0].to(grad_output.dtype)
+        wanted = [x for x in tensors[:3] if x.requires_grad]
+        found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
     return *(next(found) if x.requires_grad else None for x in tensors[:3]), None, None, None

@@ -15,6 +15,7 @@ from torch.nn import functional
 from .flow_chunks import MAX_TRIANGULAR_CHUNKS, Saved, Triangles, prepare_segment, segment_backward, segment_forward
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
+from .flow_tracing import is_traced
 
 # elements of one [B, H, segment, D] temporary: 2 MiB in float32 stays in a CPU's cache; a GPU wants few large launches
 CPU_SEGMENT_ELEMENTS = 2**19
@@ -33,9 +34,7 @@ def causal_flow_attention(
     steps = torch.arange(1, query.shape[2] + 1, device=query.device)[None] if mask is None else mask.cumsum(-1)
     counts = state.num_tokens[:, None] + steps
     positions = counts.clamp(min=1).to(state.memory.dtype)
-    # graph compilers and the transforms of torch.func do not follow writes into given tensors
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    run = _differentiable if traced else _CausalFlow.apply
+    run = _differentiable if is_traced() else _CausalFlow.apply
     output, *tensors = run(query, key, value, mask, positions, options, *state[:6])[:7]
     return output, FlowState(*tensors, counts[:, -1])
 
@@ -144,7 +143,7 @@ class _CausalFlow(torch.autograd.Function):
     def backward(ctx, *gradients):
         query, key, value, mask, positions, output, flows, starts, memories, *tensors = ctx.saved_tensors
         options, gradients = ctx.options, gradients[:7]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or is_traced():
             return _second_order(query, key, value, mask, positions, options, tensors, gradients)
         given = (torch.zeros_like(x) if grad is None else grad for x, grad in zip((output, *tensors), gradients))
         grad_output, *later = given
@@ -166,11 +165,12 @@ class _CausalFlow(torch.autograd.Function):
 
 
 def _second_order(query, key, value, mask, positions, options, tensors, gradients):
-    """The gradients as functions of the inputs, for `create_graph=True`."""
+    """The gradients as functions of the inputs, for `create_graph=True` and for several of them at a time."""
     inputs = (query, key, value, *tensors)
-    outputs = _differentiable(query, key, value, mask, positions, options, *tensors)
-    outputs, gradients = zip(*((output, grad) for output, grad in zip(outputs, gradients) if grad is not None))
-    wanted = [x for x in inputs if x.requires_grad]
-    found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
+    with torch.enable_grad():
+        outputs = _differentiable(query, key, value, mask, positions, options, *tensors)
+        outputs, gradients = zip(*((output, grad) for output, grad in zip(outputs, gradients) if grad is not None))
+        wanted = [x for x in inputs if x.requires_grad]
+        found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
     grads = [next(found) if x.requires_grad else None for x in inputs]
     return *grads[:3], None, None, None, *grads[3:]

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
+from .flow_tracing import is_traced
 
 KERNELS = ("auto", "torch", "fla")
 
@@ -32,9 +33,8 @@ def runs_in_kernels(kernel: str, query: Tensor) -> bool:
     """
     if kernel not in KERNELS:
         raise ValueError(f"`kernel` should be one of {', '.join(KERNELS)}, got {kernel!r}.")
-    # graph compilers and the transforms of torch.func do not follow the kernels
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if kernel == "torch" or (kernel == "auto" and (traced or not query.is_cuda)):
+    # what traces does not follow the kernels
+    if kernel == "torch" or (kernel == "auto" and (is_traced() or not query.is_cuda)):
         return False
     installed = find_spec("fla") is not None
     on_device = query.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .flow_state import FlowState
+from .flow_tracing import is_traced
 
 FREE_PADDING = 256
 PADDING_SHARE = 8
@@ -65,7 +66,7 @@ class Packing(NamedTuple):
         """[B, H, L, D] with B L = T tokens -> one [N, H, M, D] a group."""
         heads, places = states.shape[1], _by_token(states)
         if not self.is_in_order:
-            places = _Moved.apply(places, self.tokens, self.slots, self.padding, None)
+            places = _move(places, self.tokens, self.slots, self.padding, None)
         parts = places.split([rows * width for rows, width in self.shapes])
         views = (part.view(*shape, heads, -1) for part, shape in zip(parts, self.shapes))
         return [view.transpose(1, 2).contiguous() for view in views]
@@ -75,7 +76,7 @@ class Packing(NamedTuple):
         heads = groups[0].shape[1]
         tokens = torch.cat([_by_token(group) for group in groups])
         if not self.is_in_order:
-            tokens = _Moved.apply(tokens, self.slots, self.tokens, None, self.padding)
+            tokens = _move(tokens, self.slots, self.tokens, None, self.padding)
         return tokens.view(batch_size, -1, heads, tokens.shape[-1] // heads).transpose(1, 2)
 
     @property
@@ -135,10 +136,12 @@ def _by_token(states: Tensor) -> Tensor:
     return states.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def _move(source: Tensor, index: Tensor, inverse: Tensor, unfilled: Tensor | None, unmoved: Tensor | None) -> Tensor:
+    return _gather(source, index, unfilled) if is_traced() else _Moved.apply(source, index, inverse, unfilled, unmoved)
+
+
 class _Moved(torch.autograd.Function):
     """Rows `index` of a matrix, 0 in the rows `unfilled`; `inverse` says where its rows went, all but `unmoved`."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(source, index, inverse, unfilled, unmoved):

@@ -8,6 +8,7 @@ from transformers.modeling_outputs import (
     CausalLMOutputWithPast,
     MaskedLMOutput,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_flowformer import FlowformerConfig
@@ -134,5 +135,9 @@ class FlowformerForCausalLM(FlowformerPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
+
+# transformers' Trainer shifts the labels that it smooths for the names of this table alone: without it a model would
+# learn to repeat the token that it has just read
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(FlowformerConfig.model_type, FlowformerForCausalLM.__name__)
 
 __all__ = ["FlowformerForCausalLM", "FlowformerForMaskedLM"]

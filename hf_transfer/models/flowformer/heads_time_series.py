@@ -59,7 +59,7 @@ class FlowformerForTimeSeriesClassification(FlowformerPreTrainedModel):
         )
 
     def _flatten(self, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """[B, T, D] -> [B, max_position_embeddings * D], zero where there is no real step."""
+        """[B, T, D] -> [B, max_position_embeddings * D], zero where there is no real step; each row from its first."""
         missing = self.config.max_position_embeddings - hidden_states.shape[1]
         if missing < 0:
             raise ValueError(
@@ -67,7 +67,12 @@ class FlowformerForTimeSeriesClassification(FlowformerPreTrainedModel):
                 f"{self.config.max_position_embeddings}` steps, got {hidden_states.shape[1]}."
             )
         if attention_mask is not None:
-            hidden_states = hidden_states.masked_fill(~attention_mask.bool()[..., None], 0)
+            mask = attention_mask.to(hidden_states.device).bool()
+            hidden_states = hidden_states.masked_fill(~mask[..., None], 0)
+            # padding in front would move the steps to the weights of later ones
+            steps = torch.arange(mask.shape[1], device=mask.device)
+            steps = (steps + mask.long().argmax(1, keepdim=True)) % mask.shape[1]
+            hidden_states = hidden_states.gather(1, steps[..., None].expand_as(hidden_states))
         return nn.functional.pad(hidden_states, (0, 0, 0, missing)).flatten(1)
 
 

@@ -357,6 +357,11 @@ class FlowformerModel(FlowformerPreTrainedModel):
         if attention_mask is None:
             return None
         if attention_mask.dim() == 4 and "flow_attention" not in self.config.layer_types:
+            if attention_mask.dtype != torch.bool and not attention_mask.is_floating_point():
+                raise ValueError(
+                    "A mask per pair of tokens should be boolean (True = keep) or in floating point (added to the "
+                    f"products), got {attention_mask.dtype}."
+                )
             return None
         traced = torch.compiler.is_compiling()
         if not traced:

@@ -3,7 +3,13 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
 
 from hf_transfer.models.flowformer import (
     DecisionFlowformer,
@@ -281,6 +287,9 @@ class TestTimeSeries:
         padded = torch.cat((values, torch.full((BATCH, 2, 3), 8.0)), dim=1)
         mask = torch.cat((torch.ones(BATCH, LENGTH), torch.zeros(BATCH, 2)), dim=1)
         torch.testing.assert_close(model(padded, attention_mask=mask).logits, model(values).logits)
+        # and so does padding in front, which would move the steps
+        padded = torch.cat((torch.full((BATCH, 2, 3), 8.0), values), dim=1)
+        torch.testing.assert_close(model(padded, attention_mask=mask.flip(1)).logits, model(values).logits)
         with pytest.raises(ValueError, match="max_position_embeddings"):
             model(torch.randn(1, 11, 3))
 
@@ -391,3 +400,11 @@ def test_ignored_labels_do_not_count(head):
     torch.testing.assert_close(
         output.loss, nn.functional.cross_entropy(output.logits[:, :3].flatten(0, 1), labels[:, :3].flatten())
     )
+
+
+def test_the_trainer_smooths_labels_of_the_next_token(tmp_path):
+    model = head_of(FlowformerForCausalLM, "text")
+    ids = tiny_inputs(model.config)["input_ids"]
+    arguments = TrainingArguments(tmp_path, label_smoothing_factor=1e-7, use_cpu=True, report_to=[])
+    smoothed = Trainer(model, arguments).compute_loss(model, {"input_ids": ids, "labels": ids.clone()})
+    torch.testing.assert_close(smoothed, model(ids, labels=ids).loss)

@@ -436,3 +436,16 @@ def test_words_are_scaled_by_the_root_of_the_width():
     torch.testing.assert_close(scaled.get_input_embeddings()(ids), plain.get_input_embeddings()(ids) * 4)
     with pytest.raises(ValueError, match="scale_embeddings"):
         tiny_config("image", scale_embeddings=True)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_a_mask_per_pair_may_be_boolean_or_added(implementation):
+    model = model_of(attn_implementation=implementation)
+    ids = tiny_inputs(model.config)["input_ids"]
+    keep = torch.ones(len(ids), 1, LENGTH, LENGTH, dtype=torch.bool).tril()
+    added = torch.zeros(keep.shape).masked_fill(~keep, torch.finfo(torch.float32).min)
+    expected = model(ids, is_causal=True).last_hidden_state
+    for mask in (keep, added):
+        torch.testing.assert_close(model(ids, attention_mask=mask).last_hidden_state, expected)
+    with pytest.raises(ValueError, match="should be boolean"):
+        model(ids, attention_mask=keep.long())

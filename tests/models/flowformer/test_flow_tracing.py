@@ -1,0 +1,82 @@
+"""torch.func and forward-mode derivatives: of flow attention against the definition, and through whole models."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+from torch.func import functional_call, grad, jacrev, jvp, vmap
+
+from hf_transfer.models.flowformer import (
+    DecisionFlowformer,
+    FlowformerForCausalLM,
+    FlowformerForImageClassification,
+    FlowformerForMaskedLM,
+    FlowformerForTimeSeriesClassification,
+)
+from hf_transfer.models.flowformer.flow_attention import flow_attention, naive_flow_attention
+from tests.models.flowformer.tiny import head_inputs, tiny_config, tiny_labels
+
+EVERY_FORM = pytest.mark.parametrize(
+    "options",
+    [
+        {"causal": causal, **packed}
+        for causal in (False, True)
+        for packed in ({}, {"cu_seqlens": torch.tensor([0, 2, 6, 7])})
+    ],
+    ids=["bidirectional", "bidirectional-packed", "causal", "causal-packed"],
+)
+
+
+def attentions(options):
+    inputs = torch.randn(3, 1, 2, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    return [
+        lambda *qkv, attend=attend: attend(*qkv, **options) for attend in (flow_attention, naive_flow_attention)
+    ], inputs
+
+
+@EVERY_FORM
+def test_forward_mode_equals_that_of_the_definition(options):
+    (ours, definition), inputs = attentions(options)
+    tangents = tuple(x.cos() for x in inputs)
+    _, expected = jvp(definition, inputs, tangents)
+    torch.testing.assert_close(jvp(ours, inputs, tangents)[1], expected)
+    with forward_ad.dual_level():
+        output = ours(*map(forward_ad.make_dual, inputs, tangents))
+        torch.testing.assert_close(forward_ad.unpack_dual(output).tangent, expected)
+
+
+@EVERY_FORM
+def test_jacobians_equal_those_of_the_definition(options):
+    (ours, definition), inputs = attentions(options)
+    expected = jacrev(definition, argnums=(0, 1, 2))(*inputs)
+    torch.testing.assert_close(jacrev(ours, argnums=(0, 1, 2))(*inputs), expected)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    output = ours(*leaves)
+    directions = torch.eye(output.numel(), dtype=output.dtype).view(-1, *output.shape)
+    rows = vmap(lambda direction: torch.autograd.grad(output, leaves, direction, retain_graph=True))(directions)
+    torch.testing.assert_close([row.reshape(x.shape) for row, x in zip(rows, expected, strict=True)], list(expected))
+
+
+@pytest.mark.parametrize(
+    ("head", "modality"),
+    [
+        (FlowformerForCausalLM, "text"),
+        (FlowformerForMaskedLM, "text"),
+        (FlowformerForImageClassification, "image"),
+        (FlowformerForTimeSeriesClassification, "time_series"),
+        (DecisionFlowformer, "trajectory"),
+    ],
+)
+def test_gradients_of_each_row_by_vmap(head, modality):
+    torch.manual_seed(0)
+    model = head(tiny_config(modality, num_hidden_layers=1)).eval()
+    inputs = head_inputs(head, model.config)
+    inputs |= tiny_labels(head, model.config, inputs)
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+
+    def loss(weights, row):
+        return functional_call(model, weights, (), {name: x[None] for name, x in row.items()})["loss"]
+
+    found = vmap(grad(loss), in_dims=(None, 0))(weights, inputs)
+    model(**{name: x[1:] for name, x in inputs.items()})["loss"].backward()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(found[name][1], weight.grad, atol=1e-5, rtol=1e-4, msg=name)
