@@ -109,7 +109,8 @@ class FlowformerForCausalLM(FlowformerPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
-        num_items = kwargs.pop("num_items_in_batch", None)
+        # the labels of a row that is split over devices come shifted already
+        terms = {name: kwargs.pop(name, None) for name in ("num_items_in_batch", "shift_labels")}
         outputs = self.flowformer(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -124,9 +125,8 @@ class FlowformerForCausalLM(FlowformerPreTrainedModel, GenerationMixin):
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden_states[:, keep])
         loss = None
-        if labels is not None:
-            vocab_size = self.config.vocab_size
-            loss = self.loss_function(logits, labels, vocab_size=vocab_size, num_items_in_batch=num_items)
+        if labels is not None or terms["shift_labels"] is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **terms)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,

@@ -229,6 +229,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
         (batch_size, length), device = self.embeddings.sequence_shape(**inputs)
         if length == 0 or batch_size == 0:
             raise ValueError(f"The sequence is empty: got {length} tokens in a batch of {batch_size}.")
+        self._check_positions(position_ids, batch_size, length)
         padding_mask = self._padding_mask(attention_mask, past_key_values, batch_size, length, device)
         padding_mask = padding_mask if made is None else made.get("flow_attention")
         documents = None
@@ -315,6 +316,16 @@ class FlowformerModel(FlowformerPreTrainedModel):
         if given:
             raise ValueError(f"An image is one sequence of patches: {given} have no meaning with `pixel_values`.")
 
+    @staticmethod
+    def _check_positions(position_ids: Tensor | None, batch_size: int, length: int) -> None:
+        """A row of positions for all rows of tokens is as good as one for each."""
+        shape = None if position_ids is None else tuple(position_ids.shape)
+        if shape not in (None, (batch_size, length), (1, length), (length,)):
+            raise ValueError(
+                f"`position_ids` should be of shape {(batch_size, length)}, one for each token given and none for "
+                f"those in a cache, got {shape}."
+            )
+
     def _check_packed(self, past_key_values: Cache | None, one_document_a_row: bool) -> None:
         if one_document_a_row:
             raise ValueError(
@@ -324,9 +335,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
         if past_key_values is not None:
             raise ValueError("Packed documents have no common past: leave `past_key_values` out.")
         if "flash" in self.config._attn_implementation:
-            raise ValueError(
-                "Packed documents need `attn_implementation` 'flow', 'sdpa', 'eager' or 'flex_attention'."
-            )
+            raise ValueError("Packed documents need `attn_implementation` 'flow', 'sdpa' or 'eager'.")
 
     def _cache_to_use(self, past_key_values, use_cache, is_causal, batch_size: int | None = None) -> Cache | None:
         is_causal = self.config.is_causal if is_causal is None else is_causal

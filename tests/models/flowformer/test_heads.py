@@ -390,6 +390,15 @@ def test_a_causal_head_leaves_the_users_configuration_alone():
     assert config.is_causal is False
 
 
+def test_labels_may_come_shifted():
+    model = head_of(FlowformerForCausalLM, "text")
+    ids = tiny_inputs(model.config)["input_ids"]
+    shifted = nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    for labels in (None, ids):
+        torch.testing.assert_close(model(ids, labels=labels, shift_labels=shifted).loss, model(ids, labels=ids).loss)
+    assert model(ids, labels=ids, shift_labels=shifted.roll(1, 1)).loss != model(ids, labels=ids).loss
+
+
 @pytest.mark.parametrize("head", [FlowformerForTokenClassification])
 def test_ignored_labels_do_not_count(head):
     model = head_of(head, "text")

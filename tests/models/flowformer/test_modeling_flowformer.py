@@ -205,6 +205,8 @@ BAD_INPUTS = [
         {"input_ids": torch.ones(2, 3, dtype=torch.long), "attention_mask": torch.ones(2, 1, 3, 3)},
         "attention_m",
     ),
+    ("text", {"input_ids": torch.ones(2, 1, dtype=torch.long), "position_ids": torch.arange(5)[None]}, "position_ids"),
+    ("text", {"input_ids": torch.ones(2, 4, dtype=torch.long), "position_ids": torch.arange(5)[None]}, "position_ids"),
     ("text", {"pixel_values": torch.ones(1, 1, 8, 8)}, "for text takes"),
     ("image", {"pixel_values": torch.ones(1, 1, 8, 12)}, "doesn't match model"),
     ("image", {"pixel_values": torch.ones(1, 1, 9, 8), "interpolate_pos_encoding": True}, "multiples of 2"),
