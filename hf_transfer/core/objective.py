@@ -96,6 +96,8 @@ class View:
     """[B], the numbers of the B rows in the training set, when an objective needs them and rows never change."""
     class_weights: Tensor | None = None
     """[C], how much source rows of each class count where class shares differ between the domains; None for alike."""
+    label_smoothing: float = 0.0
+    """Of the task loss, for objectives that compute it anew: the share of a label spread over all classes."""
 
     def rows(self, keep: Tensor) -> View:
         """The view restricted to the units where `keep` ([N], bool) is true, and to the rows that these are of."""

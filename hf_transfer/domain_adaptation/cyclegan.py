@@ -145,7 +145,7 @@ class CycleGAN(AlternatingObjective):
             translated = self.to_target(source.inputs[PIXELS])
         logits = view.model(**{**source.inputs, PIXELS: translated}).logits.float()
         problem_type = view.problem_type or problem_type_of_outputs(logits, source.labels)
-        return self.weight * task_loss(logits, source.labels, problem_type)
+        return self.weight * task_loss(logits, source.labels, problem_type, view.label_smoothing)
 
     @torch.no_grad()
     def translate(self, dataset: Dataset, batch_size: int = 256) -> Dataset:

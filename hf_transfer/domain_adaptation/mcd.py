@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from hf_transfer.core.objective import AlternatingObjective, BuildContext, Phase, View
-from hf_transfer.core.task_loss import SINGLE_LABEL, known_rows
+from hf_transfer.core.task_loss import SINGLE_LABEL, known_rows, task_loss
 from hf_transfer.domain_adaptation.parameter_groups import encoder_parameters, head_parameters
 from hf_transfer.domain_adaptation.two_domains import require_both_domains
 from hf_transfer.functional.keyword_checks import require_positive, require_share
 from hf_transfer.functional.processes import has_several, share_of_all, unit_share
-from hf_transfer.functional.sources import labelled_cross_entropy
 
 
 def classifier_discrepancy(logits: Tensor, other_logits: Tensor) -> Tensor:
@@ -78,7 +77,7 @@ class MCD(AlternatingObjective):
     def second_classification(self, view: View) -> Tensor:
         """Mean cross entropy of the second head over the rows with a label."""
         share = share_of_all(known_rows(view.labels).sum()) if has_several() else 1.0
-        return share * labelled_cross_entropy(self.second_head(view.features), view.labels)
+        return share * task_loss(self.second_head(view.features), view.labels, SINGLE_LABEL, view.label_smoothing)
 
     def separation(self, view: View) -> Tensor:
         """The second head's part of phase B; the model's own head has its cross entropy in the task loss."""

@@ -15,11 +15,10 @@ Paper: Cao et al., "Partial Adversarial Domain Adaptation", ECCV 2018, https://h
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hf_transfer.core.objective import IGNORED_LABEL, SOURCE, BuildContext, Objective, View, no_loss
-from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.core.task_loss import SINGLE_LABEL, row_losses
 from hf_transfer.domain_adaptation.domain_discriminator import DomainDiscriminator, domain_discrimination_loss
 from hf_transfer.domain_adaptation.two_domains import has_both_domains
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
@@ -89,7 +88,7 @@ class PADA(Objective):
         weights[labelled] = class_weights[view.labels[labelled]].to(weights.dtype)
         correction = no_loss(view)
         if labelled.any():
-            losses = F.cross_entropy(view.logits[labelled], view.labels[labelled], reduction="none")
+            losses = row_losses(view.logits[labelled], view.labels[labelled], SINGLE_LABEL, view.label_smoothing)
             shares = weights[labelled] / weights[labelled].sum().clamp_min(torch.finfo(weights.dtype).tiny)
             correction = (shares * losses).sum() - losses.mean()
         coefficient = warm_start_coefficient(view.progress, self.max_reversal, self.warm_start)

@@ -65,7 +65,7 @@ class GroupDRO(Objective):
         labelled = labelled_rows(view)
         if not len(labelled.labels):
             return no_loss(view)
-        losses = row_risks(labelled.logits, labelled.labels, view.problem_type)
+        losses = row_risks(labelled.logits, labelled.labels, view.problem_type, view.label_smoothing)
         present, risks = environment_means(losses, labelled.domain)
         if present.min() < 0 or present.max() >= self.num_environments:
             raise ValueError(

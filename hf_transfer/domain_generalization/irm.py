@@ -26,19 +26,26 @@ from hf_transfer.functional.keyword_checks import require_share
 from hf_transfer.functional.sources import labelled_rows
 
 
-def scale_gradients(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+def scale_gradients(
+    logits: Tensor, labels: Tensor, problem_type: str | None = None, label_smoothing: float = 0.0
+) -> Tensor:
     """d/dw of every row's loss at w * logits, w = 1; [B].
 
     Args:
         logits: [B, C].
         labels: [B] or [B, C].
         problem_type: of the run; told from the labels when left out.
+        label_smoothing: of the run.
     """
     problem_type = problem_type or problem_type_of_outputs(logits, labels)
     if problem_type == SINGLE_LABEL:
-        finite = logits.masked_fill(logits == -torch.inf, 0.0)  # a masked class has no mass
+        is_masked = logits == -torch.inf  # a masked class has no mass
+        finite = logits.masked_fill(is_masked, 0.0)
         own = logits.gather(1, labels.long().unsqueeze(1)).squeeze(1)
-        return (logits.softmax(dim=1) * finite).sum(dim=1) - own
+        expected = (1 - label_smoothing) * own
+        if label_smoothing:
+            expected = expected + label_smoothing * finite.sum(dim=1) / (~is_masked).sum(dim=1)
+        return (logits.softmax(dim=1) * finite).sum(dim=1) - expected
     targets = labels.reshape(logits.shape).to(logits.dtype)
     errors = 2.0 * (logits - targets) if problem_type == REGRESSION else logits.sigmoid() - targets
     return (errors * logits).mean(dim=1)
@@ -81,6 +88,6 @@ class IRM(Objective):
         labelled = labelled_rows(view)
         if view.progress < self.starts_at or not len(labelled.labels):
             return no_loss(view)
-        gradients = scale_gradients(labelled.logits, labelled.labels, view.problem_type)
+        gradients = scale_gradients(labelled.logits, labelled.labels, view.problem_type, view.label_smoothing)
         penalty = invariance_penalty(gradients, labelled.domain)
         return no_loss(view) if penalty is None else penalty

@@ -74,8 +74,8 @@ class MLDG(Objective):
         in_test = torch.isin(labelled.domain, environments[drawn.to(environments.device)])
         train, test = labelled.rows(~in_test), labelled.rows(in_test)
         inner, moved = self.virtual_step(train, view.model)
-        outer = row_risks(call(view.model, moved, test.inputs), test.labels, view.problem_type).mean()
-        return inner + self.beta * outer - row_risks(labelled.logits, labelled.labels, view.problem_type).mean()
+        outer = mean_risk(test, call(view.model, moved, test.inputs))
+        return inner + self.beta * outer - mean_risk(labelled, labelled.logits)
 
     def virtual_step(self, train: View, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         """The meta-train loss, and the trainable parameters by name after one step down its gradient."""
@@ -84,5 +84,10 @@ class MLDG(Objective):
         exact = not self.first_order
         with twice_differentiable() if exact else nullcontext():
             logits = call(model, parameters, train.inputs) if exact else train.logits
-            loss = row_risks(logits, train.labels, train.problem_type).mean()
+            loss = mean_risk(train, logits)
         return loss, step_down(loss, parameters, self.inner_learning_rate, exact)
+
+
+def mean_risk(rows: View, logits: Tensor) -> Tensor:
+    """The mean task loss of labelled rows by logits [B, C] of them, a scalar."""
+    return row_risks(logits, rows.labels, rows.problem_type, rows.label_smoothing).mean()

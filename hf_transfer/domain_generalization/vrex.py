@@ -43,6 +43,6 @@ class VREx(Objective):
         labelled = labelled_rows(view)
         if view.progress < self.starts_at or not len(labelled.labels):
             return no_loss(view)
-        losses = row_risks(labelled.logits, labelled.labels, view.problem_type)
+        losses = row_risks(labelled.logits, labelled.labels, view.problem_type, view.label_smoothing)
         _, risks = environment_means(losses, labelled.domain)
         return risks.var(correction=0)

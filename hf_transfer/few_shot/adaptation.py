@@ -26,6 +26,7 @@ class Rows(NamedTuple):
     problem_type: str
     outputs: int | None
     """How many outputs of the head are read, from the first on; None for all."""
+    label_smoothing: float = 0.0
 
     def some(self, keep: slice | Tensor) -> Rows:
         """Some of them."""
@@ -34,7 +35,7 @@ class Rows(NamedTuple):
 
     def loss(self, model: nn.Module, weights: Mapping[str, Tensor]) -> Tensor:
         """Mean task loss under these weights."""
-        return task_loss(self.logits(model, weights), self.labels, self.problem_type)
+        return task_loss(self.logits(model, weights), self.labels, self.problem_type, self.label_smoothing)
 
     def logits(self, model: nn.Module, weights: Mapping[str, Tensor]) -> Tensor:
         """[N, C] under these weights."""
@@ -120,7 +121,8 @@ class AdaptingObjective(EpisodicObjective):
         """The support and the query rows of each episode of a batch."""
         names = list(view.inputs)
         for labels, *inputs in self.episodes(view.labels, *view.inputs.values()):
-            yield self.split(dict(zip(names, inputs)), labels, view.problem_type, view.model)
+            both = self.split(dict(zip(names, inputs)), labels, view.problem_type, view.model)
+            yield tuple(rows._replace(label_smoothing=view.label_smoothing) for rows in both)
 
     def split(
         self, inputs: dict[str, Tensor], labels: Tensor, problem_type: str | None, model: nn.Module

@@ -8,15 +8,16 @@ from torch import Tensor
 from hf_transfer.core.task_loss import problem_type_of_outputs, row_losses
 
 
-def row_risks(logits: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:
+def row_risks(logits: Tensor, labels: Tensor, problem_type: str | None = None, label_smoothing: float = 0.0) -> Tensor:
     """The task loss of every row, [B].
 
     Args:
         logits: [B, C].
         labels: [B] or [B, C].
         problem_type: of the run; told from the labels when left out.
+        label_smoothing: of the run.
     """
-    return row_losses(logits, labels, problem_type or problem_type_of_outputs(logits, labels))
+    return row_losses(logits, labels, problem_type or problem_type_of_outputs(logits, labels), label_smoothing)
 
 
 def environment_means(values: Tensor, environment: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,10 @@
-"""The labelled rows of a batch and their loss; of several sources the `domain` column numbers the environment."""
+"""The labelled rows of a batch; of several sources the `domain` column numbers the environment."""
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from hf_transfer.core.objective import IGNORED_LABEL, View
+from hf_transfer.core.objective import View
 from hf_transfer.core.task_loss import known_rows
 
 
@@ -30,14 +29,3 @@ def labelled_rows(view: View) -> View:
         raise ValueError("this batch has no labels: an environment's risk needs a `labels` column.")
     environments_of(view)
     return view.rows(known_rows(view.labels))
-
-
-def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of the rows that have a label; 0, with a graph, where none has.
-
-    Args:
-        logits: [B, C].
-        labels: [B], `IGNORED_LABEL` where unknown.
-    """
-    known = (labels != IGNORED_LABEL).sum().clamp(min=1)
-    return F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum") / known

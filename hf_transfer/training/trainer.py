@@ -308,7 +308,8 @@ class TransferTrainer(ReadingTrainer):
         for name, value in (outputs.losses or {}).items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value
             self._term_counts[name] += 1
-            self._ever[name] = (value != 0) | self._ever.get(name, value != 0)
+            if name != self.transfer_model.empty_term:
+                self._ever[name] = (value != 0) | self._ever.get(name, value != 0)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:

@@ -252,12 +252,19 @@ class TransferModel(DelegatingModel):
 
     def _view_without_outputs(self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None) -> View:
         problem_type = declared_problem_type(self.config) if self.reads_labels else None
-        return View(None, None, labels, domain, self.progress, inputs, model=self.model, problem_type=problem_type)
+        known = {"model": self.model, "problem_type": problem_type, "label_smoothing": self.label_smoothing}
+        return View(None, None, labels, domain, self.progress, inputs, **known)
 
     @property
     def phase(self) -> Phase | None:
         """The present phase of the objective whose steps alternate, if there is one."""
         return None if self.alternating is None else self.objectives[self.alternating].phase
+
+    @property
+    def empty_term(self) -> str | None:
+        """The logged name of a phase that has no loss of its own beside the task's."""
+        is_empty = self.phase is not None and self.phase.loss is None
+        return self._logged_name(self.alternating) if is_empty else None
 
     def _phase_output(self, inputs: dict[str, Tensor], labels: Tensor | None, domain: Tensor | None) -> TransferOutput:
         """The loss of a phase that neither the task loss nor another objective joins."""
@@ -358,6 +365,7 @@ class TransferModel(DelegatingModel):
             row=None if readout.units_are_rows else units.row,
             outputs=told,
             class_weights=self.class_weights if self.training else None,
+            label_smoothing=self.label_smoothing,
         )
         if len(batches) == 1:
             return [replace(view, inputs=batches[0])]
