@@ -1,7 +1,7 @@
 """kNN: leave-one-out accuracy of the k nearest neighbours by cosine similarity.
 
     classes: share of rows whose label is the most frequent among its k nearest other rows (ties: the nearer ones)
-    values:  R^2 = 1 - sum (y - mean of the k nearest)^2 / sum (y - mean)^2, averaged over columns
+    values:  R^2 = 1 - sum (y - mean of the k nearest)^2 / sum (y - mean)^2, averaged over columns that vary
 
 As a proxy of fine-tuned accuracy: Renggli et al., CVPR 2022, https://huggingface.co/papers/2010.06402
 """
@@ -43,10 +43,18 @@ def majority(labels: Tensor) -> Tensor:
 
 
 def explained(prediction: Tensor, targets: Tensor) -> Tensor:
-    """Per-row parts [n] whose mean is R^2: 1 - n (y - prediction)^2 / sum (y - mean)^2, averaged over columns."""
+    """Per-row parts [n] whose mean is R^2: 1 - n (y - prediction)^2 / sum (y - mean)^2, averaged over columns.
+
+    Columns that are the same for all rows (a label that none of them has) have nothing to explain and are left out.
+
+    Raises:
+        ValueError: all columns are.
+    """
+    varies = (targets != targets[0]).any(dim=0)
+    if not varies.any():
+        raise ValueError("The targets are the same for all rows: R^2 is not defined.")
+    prediction, targets = prediction[:, varies], targets[:, varies]
     spread = (targets - targets.mean(dim=0)).square().mean(dim=0)
-    if bool((spread == 0).any()):
-        raise ValueError("A target column is constant: R^2 is not defined.")
     return (1 - (targets - prediction).square() / spread).mean(dim=1)
 
 

@@ -6,7 +6,7 @@ With centred features F = U S V^T, targets Y (one-hot classes) and ridge l, the 
     leave-one-out prediction = y_n - (y_n - fit_n) / (1 - h_n)
 
 The ridge is the one of least squared leave-one-out error. Classes: share of rows whose largest prediction is their
-label. Values and multi-label: R^2 of the predictions, averaged over columns.
+label. Values and multi-label: R^2 of the predictions, averaged over columns that vary.
 
 As a proxy of fine-tuned accuracy: Renggli et al., CVPR 2022, https://huggingface.co/papers/2010.06402. Closed form:
 Allen, Technometrics 1974, https://doi.org/10.1080/00401706.1974.10489157

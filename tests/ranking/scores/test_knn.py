@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import LeaveOneOut, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from hf_transfer.ranking import KNN
+from hf_transfer.ranking import KNN, LinearProbe
 from hf_transfer.ranking.scores.knn import majority, nearest_neighbours
 
 
@@ -91,9 +91,20 @@ def test_separate_classes_are_recognised():
 def test_bad_options_and_constant_values_are_refused():
     with pytest.raises(ValueError, match="`k`"):
         KNN(k=0)
-    with pytest.raises(ValueError, match="constant"):
-        scored(torch.rand(20, 2), torch.ones(20))
-    with pytest.raises(ValueError, match="constant"):
-        scored(torch.rand(20, 2), torch.stack([torch.rand(20), torch.ones(20)], dim=1))
+    for values in (torch.ones(20), torch.full((20, 2), 0.1)):
+        with pytest.raises(ValueError, match="same for all rows"):
+            scored(torch.rand(20, 2), values)
     with pytest.raises(ValueError, match="two rows"):
         scored(torch.rand(1, 2), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("score", [KNN, LinearProbe])
+@pytest.mark.parametrize("rest", [0.0, 1.0, 0.1])
+def test_a_label_that_all_rows_or_none_have_is_left_out(score, rest):
+    torch.manual_seed(0)
+    features = torch.randn(60, 3)
+    labels = (features[:, :2] > 0).double()
+    one, other = score(), score()
+    one.update(features, labels)
+    other.update(features, torch.cat([labels, torch.full((60, 1), rest).double()], dim=1))
+    assert other.compute().value == pytest.approx(one.compute().value, abs=1e-9)
