@@ -21,6 +21,7 @@ from hf_transfer.cli.folders import card, compare, export, pull
 from hf_transfer.cli.lifecycle import run as run_lifecycle
 from hf_transfer.cli.measuring import divergence, evaluate, predict
 from hf_transfer.cli.methods import methods
+from hf_transfer.core.plain_types import at_home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +40,7 @@ app.command("run", context_settings=OWN_ARGUMENTS)(run_lifecycle)
 def main() -> None:
     """Run a command; a mistake in the input is one paragraph, not a traceback."""
     try:
-        app()
+        app(args=[at_home(word) for word in sys.argv[1:]])  # shells leave the `~` of `--output-dir=~/out`
     except Exception as error:
         if (broken := installation.failed_import(error)) is not None:
             sys.exit(installation.stand_in(sys.argv[1:], broken))

@@ -60,7 +60,7 @@ def run(
 def plan_of(path: Path | None, named: dict[str, Any], argv: list[str]) -> dict[str, Any]:
     """The plan of a file with the values that the command line gives, which count more."""
     from hf_transfer.runs.arguments import read_overrides, read_yaml
-    from hf_transfer.runs.lifecycle.plan import LISTS
+    from hf_transfer.runs.lifecycle.plan import LISTS, mapping
 
     given = read_yaml(path) if path is not None else {}
     for name, value in {**read_overrides(argv), **named}.items():
@@ -70,9 +70,9 @@ def plan_of(path: Path | None, named: dict[str, Any], argv: list[str]) -> dict[s
         if not keys:
             given[section] = value
             continue
-        inner = given[section] = dict(given.get(section) or {})
+        inner = given[section] = dict(mapping(given.get(section), section))
         for key in keys[:-1]:
-            inner[key] = dict(inner.get(key) or {})
+            inner[key] = dict(mapping(inner.get(key), f"{section}.{key}"))
             inner = inner[key]
         inner[keys[-1]] = value
     return given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Collection
 from numbers import Integral, Real
@@ -29,3 +30,9 @@ def fits(value: Any, accepted: Collection[type]) -> bool:
 def in_words(accepted: Collection[type]) -> str:
     """ "a whole number or null"."""
     return " or ".join(PLAIN_TYPES[kind] for kind in accepted)
+
+
+def at_home(text: str) -> str:
+    """The text with the home folder for a `~/` at its start, or at that of the value in `--key=~/value`."""
+    key, is_option, value = text.partition("=") if text.startswith("--") else ("", "", text)
+    return f"{key}{is_option}{os.path.expanduser(value)}" if value.startswith("~/") else text

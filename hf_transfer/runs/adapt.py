@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hf_transfer.runs.arguments import Experiment
+from hf_transfer.runs.folder_lock import held_alone
 from hf_transfer.runs.label_shift import corrects, estimated_shift, with_held_out_source
 from hf_transfer.runs.reference import is_guarded, reference_folder
 from hf_transfer.runs.results import Result
@@ -27,7 +28,14 @@ def run_adaptation(experiment: Experiment) -> Result:
     Raises:
         ValueError: unusable data, model or arguments; all before any training.
         FileExistsError: `output_dir/model` exists and neither `resume` nor `overwrite` was given.
+        BlockingIOError: another process is at work in `output_dir`.
     """
+    with held_alone(experiment.config.output_dir):
+        return adaptation(experiment)
+
+
+def adaptation(experiment: Experiment) -> Result:
+    """As `run_adaptation`, in an output folder that is held already."""
     experiment = with_held_out_source(with_task(with_revision(experiment)))
     if experiment.run.student_rounds:
         check_output(experiment.run, experiment.config)
@@ -50,9 +58,10 @@ def run_pretraining(experiment: Experiment) -> Result:
 
     Returns, raises and writes as `run_adaptation`.
     """
-    experiment = with_task(with_revision(experiment), pretraining=True)
-    if task_named(experiment.model.task).reads_labels:
-        return run_adaptation(experiment)
-    trainer, data = make_pretraining(experiment)
-    record_revision(experiment)
-    return finish(trainer, experiment, data)
+    with held_alone(experiment.config.output_dir):
+        experiment = with_task(with_revision(experiment), pretraining=True)
+        if task_named(experiment.model.task).reads_labels:
+            return adaptation(experiment)
+        trainer, data = make_pretraining(experiment)
+        record_revision(experiment)
+        return finish(trainer, experiment, data)

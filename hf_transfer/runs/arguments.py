@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from hf_transfer.core.plain_types import accepted_types
 from hf_transfer.core.registry import nearest
 from hf_transfer.runs.values import check_types, read_value
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
@@ -98,6 +100,8 @@ class RunArguments:
             raise ValueError("`resume` keeps what is in output_dir and `overwrite` replaces it: give one of them.")
 
 
+CLASSES = (ModelArguments, DataArguments, RunArguments, TransferConfig)
+"""Whose fields are the arguments of a run."""
 WHOLE = "metrics are of all rows at once. `eval_accumulation_steps` moves predictions off the device as they come."
 NOT_READ: dict[str, tuple[Any, str]] = {
     "batch_eval_metrics": (False, WHOLE),
@@ -137,7 +141,7 @@ def parse_arguments(argv: Sequence[str] | None = None, **fixed: Any) -> Experime
     argv = list(sys.argv[1:] if argv is None else argv)
     values = read_yaml(argv.pop(0)) if argv and not argv[0].startswith("--") else {}
     values = with_text_columns(values) | {**with_text_columns(read_overrides(argv)), **fixed}
-    parser = HfArgumentParser((ModelArguments, DataArguments, RunArguments, TransferConfig))
+    parser = HfArgumentParser(CLASSES)
     known = {name for cls in parser.dataclass_types for name in cls.__dataclass_fields__}
     unknown = sorted(map(str, set(values) - known))
     if unknown:
@@ -182,7 +186,7 @@ def read_yaml(path: str | Path, inside: tuple[Path, ...] = ()) -> dict[str, Any]
         raise FileNotFoundError(f"there is no file `{path}`{named}.")
     if path.resolve() in [one.resolve() for one in inside]:
         raise ValueError(f"`{path}` is its own `base`: {' -> '.join(str(one) for one in (*inside, path))}.")
-    values = read_value(path.read_text(), str(path)) or {}
+    values = read_value(text_of(path), str(path)) or {}
     if not isinstance(values, dict):
         raise ValueError(f"`{path}` should hold a mapping `key: value`, got a {type(values).__name__}.")
     base = values.pop("base", None)
@@ -193,8 +197,20 @@ def read_yaml(path: str | Path, inside: tuple[Path, ...] = ()) -> dict[str, Any]
     return {**read_yaml(path.parent / base, (*inside, path)), **values}
 
 
+def text_of(path: Path) -> str:
+    """What a text file holds.
+
+    Raises:
+        ValueError: it is not in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`{path}` is no text in UTF-8 ({error}): save it in that encoding.") from error
+
+
 def read_overrides(argv: Sequence[str]) -> dict[str, Any]:
-    """`--key value`, `--key=value` and `--flag` as a mapping, values read as YAML."""
+    """`--key value`, `--key=value` and `--flag` as a mapping, values read as YAML; a name such as 2026 as a string."""
     values, rest = {}, list(argv)
     while rest:
         key = rest.pop(0)
@@ -203,8 +219,19 @@ def read_overrides(argv: Sequence[str]) -> dict[str, Any]:
         key, has_value, value = key.removeprefix("--").partition("=")
         if not has_value:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
-        values[key.replace("-", "_")] = read_value(value, key)
+        key, read = key.replace("-", "_"), read_value(value, key)
+        is_number = isinstance(read, int | float) and not isinstance(read, bool)
+        values[key] = value if is_number and key.rpartition(".")[2] in names_of_strings() else read
     return values
+
+
+@cache
+def names_of_strings() -> frozenset[str]:
+    """The arguments of a run, and keys of a plan, that take strings and no numbers."""
+    hints = {name: hint for cls in CLASSES for name, hint in get_type_hints(cls).items()}
+    accepted = {name: accepted_types(hint) or () for name, hint in hints.items()}
+    names = {name for name, kinds in accepted.items() if str in kinds and not {int, float} & set(kinds)}
+    return frozenset({*names, "train", "target", "test", "validation", "source", "text_column", "text_columns"})
 
 
 def argument_help() -> list[tuple[str, str, str]]:

@@ -181,7 +181,7 @@ def load_data(
     train = task.arranged(train, arguments, f"training (`{arguments.dataset}`)")
     arguments = task.settled(arguments, train)
     label_column, kind = task.label_column(arguments), None
-    if reads_labels and has_labels(train, label_column):
+    if reads_labels and (label_column is not None or has_labels(train)):  # one that is asked for and missing is told
         train, kind = task.read_labels(train, "training", arguments)
         logger.warning(f"`{arguments.dataset}`: {len(train)} rows, {kind.in_words()}.")
     target = None

@@ -8,25 +8,53 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from hf_transfer.core.plain_types import PLAIN_TYPES, accepted_types, fits, in_words
+from hf_transfer.core.plain_types import PLAIN_TYPES, accepted_types, at_home, fits, in_words
+
+OWN_RULES = ("bool", "int", "float", "timestamp")
+"""Kinds of values that YAML 1.2 tells otherwise than YAML 1.1, or does not know."""
 
 
 class PlainLoader(yaml.SafeLoader):
-    """PyYAML reads YAML 1.1, where `no` is false and 1e-3 a string; people write `save_strategy: no` and
-    `--learning_rate 1e-3`, and mean what YAML 1.2 reads.
+    """PyYAML reads YAML 1.1, where `no` is false, 1e-3 a string, 010 eight, 1:30 ninety and 2026-01-31 a date; people
+    write `save_strategy: no` and `--learning_rate 1e-3`, and mean what YAML 1.2 reads. A path from `~/` on is that of
+    the home folder, as in a shell.
     """
 
     yaml_implicit_resolvers = {
-        first: [pair for pair in pairs if pair[0] not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+        first: [pair for pair in pairs if pair[0].rpartition(":")[2] not in OWN_RULES]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """A mapping in which every key stands once: of two values PyYAML would take the last, and say nothing."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen and key.value != "<<":
+                raise yaml.composer.ComposerError(None, None, f"the key `{key.value}` stands twice", key.start_mark)
+            seen.add(name)
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number in decimal, or in 0x and 0o."""
+        digits = self.construct_scalar(node)
+        return int(digits, 0 if digits.startswith(("0x", "0o")) else 10)
+
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        """A string, with the home folder for `~`."""
+        return at_home(self.construct_scalar(node))
+
 
 NUMBER = r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+WHOLE = r"[-+]?[0-9][0-9_]*|0o[0-7]+|0x[0-9a-fA-F]+"
 PlainLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+PlainLoader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"^(?:{WHOLE})$"), list("-+0123456789"))
 PlainLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{NUMBER})$"), list("-+.0123456789"))
+PlainLoader.add_constructor("tag:yaml.org,2002:int", PlainLoader.construct_yaml_int)
+PlainLoader.add_constructor("tag:yaml.org,2002:str", PlainLoader.construct_yaml_str)
 
 
 def read_value(text: str, name: str) -> Any:

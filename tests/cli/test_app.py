@@ -434,3 +434,15 @@ def test_missing_words_show_the_usage(run, words):
 def test_the_console_script_is_this_program():
     (script,) = entry_points(group="console_scripts", name="hf-transfer")
     assert script.load() is hf_transfer.cli.main
+
+
+def test_the_home_folder_is_found_where_a_shell_leaves_it(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shown = run("evaluate", "--dataset=~/rows.csv", "~/model")
+    assert f"`{tmp_path}/rows.csv`" in shown.message
+
+
+@pytest.mark.parametrize("words", [["--data.train", "x.csv"], ["--task.methods", "lora"]])
+def test_a_list_in_place_of_a_section_is_told(run, tmp_path, words):
+    (tmp_path / "plan.yaml").write_text("data: [train, books.csv]\ntask: [lora]\n")
+    assert "should be a mapping, got [" in run("run", str(tmp_path / "plan.yaml"), *words).message

@@ -90,6 +90,34 @@ def test_a_file_that_is_no_mapping(tmp_path):
     assert read_yaml(tmp_path / "empty.yaml") == {}
 
 
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("dataset: bücher.csv".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.yaml` is no text in UTF-8"):
+        read_yaml(tmp_path / "latin.yaml")
+    (tmp_path / "windows.yaml").write_bytes("\ufeffdataset: bücher.csv\r\nseed: 3\r\n".encode())
+    assert read_yaml(tmp_path / "windows.yaml") == {"dataset": "bücher.csv", "seed": 3}
+
+
+def test_names_that_are_numbers_are_names_on_the_command_line():
+    words = [
+        "--model",
+        "any",
+        "--dataset",
+        "2026",
+        "--output_dir=1.50",
+        "--text_column",
+        "0",
+        "--seed",
+        "7",
+        "--label_column",
+        "1e3",
+    ]
+    read = parse_arguments(words)
+    assert (read.data.dataset, read.config.output_dir, read.data.text_columns) == ("2026", "1.50", ["0"])
+    assert (read.config.seed, read.data.label_column) == (7, "1e3")
+    assert read_overrides(["--data.train", "12", "--budget.seeds", "2"]) == {"data.train": "12", "budget.seeds": 2}
+
+
 def test_a_file_has_the_values_of_its_base_where_it_has_none(tmp_path):
     (tmp_path / "below").mkdir()
     (tmp_path / "all.yaml").write_text("seed: 1\nmax_steps: 5\n")

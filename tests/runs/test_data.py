@@ -25,6 +25,11 @@ def test_rows_are_held_out_of_the_dataset_and_the_seed_decides(here):
     assert first.test["label"][:] == again.test["label"][:] != other.test["label"][:]
 
 
+def test_a_label_column_that_is_not_there_is_not_another(here):
+    with pytest.raises(ValueError, match="the training dataset has no label column `lable`"):
+        load_data(DataArguments(dataset="books.csv", label_column="lable"))
+
+
 def test_rows_are_held_out_of_the_target(here):
     data = load_data(DataArguments(dataset="digits", target_dataset="more_digits", test_rows=20))
     assert counts(data) == [80, 30, 20]

@@ -42,9 +42,19 @@ class Fields:
         ("org/name", "org/name"),
         ("{cdan: {}, mcc: {temperature: 25e-1}}", {"cdan": {}, "mcc": {"temperature": 2.5}}),
         ("[a, 2]", ["a", 2]),
+        ("010", 10),
+        ("0x1F", 31),
+        ("10_000", 10_000),
+        ("1:30", "1:30"),
+        ("2026-01-31", "2026-01-31"),
+        ("~/data.csv", "/home/me/data.csv"),
+        ("{teacher: '~/model'}", {"teacher": "/home/me/model"}),
+        ("~me", "~me"),
+        ("{a: &x {b: 1}, c: {<<: *x, d: 2}}", {"a": {"b": 1}, "c": {"b": 1, "d": 2}}),
     ],
 )
-def test_values_are_read_as_people_mean_them(text, value):
+def test_values_are_read_as_people_mean_them(text, value, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
     read = read_value(text, "key")
     assert read == value and type(read) is type(value)
 
@@ -52,6 +62,11 @@ def test_values_are_read_as_people_mean_them(text, value):
 def test_what_is_not_yaml_is_named():
     with pytest.raises(ValueError, match="`objectives` cannot be read as YAML: while parsing"):
         read_value("{cdan: {", "objectives")
+
+
+def test_a_key_that_stands_twice_is_refused():
+    with pytest.raises(ValueError, match="the key `l2_sp` stands twice"):
+        read_value("{l2_sp: {}, l2_sp: {alpha: 3}}", "objectives")
 
 
 def test_fitting_values_pass():

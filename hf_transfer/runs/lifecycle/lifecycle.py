@@ -21,6 +21,7 @@ from datasets import are_progress_bars_disabled, disable_progress_bars, enable_p
 from transformers.utils import logging
 
 from hf_transfer.hub import check_can_push
+from hf_transfer.runs.folder_lock import held_alone
 from hf_transfer.runs.lifecycle.candidates import by_name, find_candidates, pin_members, rank_candidates
 from hf_transfer.runs.lifecycle.dry_run import Estimate, estimate
 from hf_transfer.runs.lifecycle.encoders import encoder_of
@@ -83,6 +84,7 @@ class Lifecycle:
         Raises:
             ValueError: unusable data, candidates or arguments.
             FileExistsError: the output folder holds other things than a lifecycle.
+            BlockingIOError: another process is at work in the output folder.
             HubError: the Hub refused or could not be reached; the same command goes on.
         """
         self.set_device()
@@ -90,16 +92,17 @@ class Lifecycle:
         check_is_ours(self.plan.output_dir)
         if self.plan.hub_model_id is not None:
             check_can_push(self.plan.hub_model_id)
-        if overwrite and PartialState().is_main_process:
-            shutil.rmtree(self.plan.output_dir, ignore_errors=True)
         is_new = not self.plan.output_dir.exists()
-        store = Store(self.plan.output_dir)
-        try:
-            return self.carry_out(store, started)
-        except Exception:
-            if is_new:
-                store.remove_if_empty()
-            raise
+        with held_alone(self.plan.output_dir):
+            if overwrite and PartialState().is_main_process:
+                empty(self.plan.output_dir)
+            store = Store(self.plan.output_dir)
+            try:
+                return self.carry_out(store, started)
+            except Exception:
+                if is_new or overwrite:
+                    store.remove_if_empty()
+                raise
 
     def carry_out(self, store: Store, started: float) -> Outcome:
         """Every stage of the plan, in its order.
@@ -181,6 +184,15 @@ class Lifecycle:
                 start = next(model for model in models if model["shown"] == shown)
             entries += run_domain(plan.domain, start, place)
         return entries
+
+
+def empty(folder: Path) -> None:
+    """Remove what is in a folder."""
+    for item in folder.iterdir():
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink()
 
 
 @contextmanager

@@ -42,7 +42,6 @@ DATA_KEYS = {*DATA_NAMES, *OWN_DATA} | {
     *("labels_per_class", "label_column", "problem_type", "max_samples", "text_columns", "max_length"),
     "forecasting",
 }
-QUERY_KEYS = {"filter", "author", "search", "pipeline_tag", "min_params", "max_params", "limit"}
 RANK_KEYS = {"score", "score_options", "layers", "pooling", "max_samples", "max_params", "batch_size", "dtype"} | {
     *("random_baseline", "trust_remote_code", "allow_pickle", "top", "start", "check")
 }
@@ -73,6 +72,21 @@ class PublishTypes(TypedDict):
     output_dir: str | None
     hub_model_id: str | None
     private: bool | None
+
+
+class QueryTypes(TypedDict):
+    """Of the values of a query of `candidates`."""
+
+    filter: str | list | None
+    author: str | None
+    search: str | None
+    pipeline_tag: str | None
+    min_params: int | None
+    max_params: int | None
+    limit: int
+
+
+QUERY_KEYS = frozenset(QueryTypes.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -136,6 +150,7 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
     """
     given = copy.deepcopy(dict(plan)) if isinstance(plan, Mapping) else read_yaml(plan)
     check_sections(given)
+    given = without_nulls(given)
     data, candidates = given["data"], given.get("candidates") or []
     candidates = tuple(candidates if isinstance(candidates, list) else [candidates])
     check_candidates(candidates)
@@ -154,7 +169,7 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
         top=top,
         **stages,
         training=training,
-        output_dir=Path(publish.get("output_dir") or f"lifecycle_{Path(data['train']).stem}"),
+        output_dir=Path(publish.get("output_dir") or f"lifecycle_{Path(data['train']).stem}").expanduser(),
         hub_model_id=publish.get("hub_model_id"),
         private=publish.get("private"),
         minutes=positive(budget.get("minutes"), "budget.minutes"),
@@ -168,6 +183,16 @@ def read_plan(plan: str | Path | Mapping[str, Any]) -> Plan:
     check_validation(read)
     check_arguments(read)
     return read
+
+
+def without_nulls(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A plan without the keys whose value is null, which say as much as keys left out; those of `training` stay."""
+    return {
+        section: {key: one for key, one in value.items() if one is not None}
+        if isinstance(value, Mapping) and section != "training"
+        else value
+        for section, value in given.items()
+    }
 
 
 def read_rank(given: Mapping[str, Any]) -> tuple[dict[str, Any], int, str, bool]:
@@ -207,6 +232,8 @@ def check_sections(given: Mapping[str, Any]) -> None:
     check_types(given.get("publish") or {}, [PublishTypes])
     if not (given.get("data") or {}).get("train"):
         raise ValueError("the plan says no training data: data: {train: my.csv}.")
+    if not isinstance(given["data"]["train"], str):
+        raise ValueError(f"`data.train` should be a string, got {given['data']['train']!r}.")
     if not given.get("candidates") and not given.get("pretrain"):
         raise ValueError("the plan names no candidates: candidates: [FOLDER, HUB_ID, {search: finance, limit: 20}].")
 
@@ -223,6 +250,8 @@ def check_candidates(candidates: tuple[Any, ...]) -> None:
             if unknown or not one:
                 hint = nearest(unknown[0], QUERY_KEYS) if unknown else ""
                 raise ValueError(f"a query of `candidates` takes {sorted(QUERY_KEYS)}, got {dict(one)!r}{hint}.")
+            check_types(one, [QueryTypes])
+            whole(one.get("limit", 1), "limit")
         elif not isinstance(one, str) or not one:
             raise ValueError(f"`candidates` should hold names and queries such as {{search: finance}}, got {one!r}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,4 +84,6 @@ def with_choice(card: str, outcome: Outcome, place: Setting, source: Path) -> st
         lines.append(f"| {' | '.join(cells)} |")
     plan = yaml.safe_dump(json.loads(json.dumps(place.plan.given, default=str)), sort_keys=False)
     lines += ["", "The plan, for `hf-transfer run PLAN.yaml`:", "", "```yaml", plan.rstrip(), "```", ""]
-    return card.replace(str(source), str(outcome.folder)).rstrip() + "\n\n" + "\n".join(lines)
+    # whatever the output folder was called when the model was trained
+    trained = rf"""[^"'`\n]*{re.escape(f"{source.parent.name}/{source.name}")}(?![\w./-])"""
+    return re.sub(trained, lambda _: str(outcome.folder), card).rstrip() + "\n\n" + "\n".join(lines)

@@ -1,8 +1,8 @@
 """The finished pieces of a lifecycle on disk, each under a hash of everything that it depends on.
 
-    state/PIECE-KEY.json   {"piece", "depends", "result"}, written in one step; what is there is never done again
+    state/PIECE-KEY.json   {"piece", "depends", "root", "result"}, written in one step; what is there is not done again
     PIECE-KEY/             the folder of a piece that leaves one
-    key = the first 12 digits of the SHA-256 of `depends`
+    key = the first 12 digits of the SHA-256 of `depends`; `root` is the output folder as it was named then
 
 A piece whose dependencies changed has another key: it is done again, and what changed is told. The main process reads
 and writes; the others get what it found, so that all of them go the same way.
@@ -47,12 +47,14 @@ class Store:
         """The result of a piece, or None where it is not done."""
         path, found = self._path(piece, depends), None
         if PartialState().is_main_process and path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))["result"]
+            record = json.loads(path.read_text(encoding="utf-8"))
+            found = placed(record["result"], record.get("root", str(self.root)), str(self.root))
         return from_main(found)
 
     def keep(self, piece: str, depends: Mapping[str, Any], result: Any) -> Any:
         """Write the result of a piece, on disk when this returns, and give it as JSON gives it back."""
-        text = json.dumps({"piece": piece, "depends": depends, "result": result}, indent=1, default=str) + "\n"
+        record = {"piece": piece, "depends": depends, "root": str(self.root), "result": result}
+        text = json.dumps(record, indent=1, default=str) + "\n"
         if PartialState().is_main_process:
             write_whole(self._path(piece, depends), text)
         PartialState().wait_for_everyone()
@@ -95,6 +97,18 @@ def from_main(value: Any) -> Any:
     values = [value]
     broadcast_object_list(values)
     return values[0]
+
+
+def placed(value: Any, old: str, new: str) -> Any:
+    """A result with its paths below the folder `old` below `new`: it was moved, or is named from elsewhere."""
+    if old == new:
+        return value
+    if isinstance(value, Mapping):
+        return {placed(key, old, new): placed(one, old, new) for key, one in value.items()}
+    if isinstance(value, list):
+        return [placed(one, old, new) for one in value]
+    is_below = isinstance(value, str) and f"{value}/".startswith(f"{old}/")
+    return f"{new}{value[len(old) :]}" if is_below else value
 
 
 def key_of(depends: Mapping[str, Any]) -> str:

@@ -78,6 +78,16 @@ def test_a_piece_is_found_by_what_it_depends_on(tmp_path):
     assert differences({"a": 1}, {"b": {"c": 2}}) == ["a 1 -> None", "b None -> {'c': 2}"]
 
 
+def test_results_of_a_folder_that_was_moved_name_it_as_it_is(tmp_path):
+    kept = {"folder": str(tmp_path / "out" / "rows"), "other": str(tmp_path / "outer"), "names": {}, "rows": 3}
+    kept["names"][str(tmp_path / "out" / "rows" / "train")] = "a.csv"
+    assert Store(tmp_path / "out").keep("data", {}, kept) == Store(tmp_path / "out").find("data", {}) == kept
+    (tmp_path / "out").rename(tmp_path / "moved")
+    found = Store(tmp_path / "moved").find("data", {})
+    rows = str(tmp_path / "moved" / "rows")
+    assert found == {**kept, "folder": rows, "names": {f"{rows}/train": "a.csv"}}
+
+
 def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds no lifecycle"):

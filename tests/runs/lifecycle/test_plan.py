@@ -36,6 +36,9 @@ def test_the_shortest_plan_fine_tunes_and_with_a_target_adapts_to_it():
         ({"candidates": []}, "names no candidates"),
         ({"candidates": [{"serach": "bert"}]}, "got .*did you mean `search`"),
         ({"candidates": [3]}, "names and queries"),
+        ({"candidates": [{"search": "bert", "limit": 0}]}, "`limit` should be a whole number from 1"),
+        ({"candidates": {"search": "bert", "limit": "two"}}, "`limit` should be a whole number, got 'two'"),
+        ({"data": {"train": ["a.csv", "b.csv"]}}, "`data.train` should be a string"),
         ({"task": []}, "`task` in the plan should be a mapping"),
         ({"task": {}}, "`task` in the plan names no methods"),
         ({"task": {"methods": ["lroa"]}}, "unknown method `lroa` \\(did you mean `lora`"),
@@ -70,6 +73,14 @@ def test_the_shortest_plan_fine_tunes_and_with_a_target_adapts_to_it():
 def test_a_mistake_is_one_sentence(changes, message):
     with pytest.raises((ValueError, TypeError), match=message):
         plan(**changes)
+
+
+def test_null_says_as_much_as_a_key_left_out():
+    sections = {"rank": dict.fromkeys(["score", "layers", "top", "batch_size"]), "budget": {"seeds": None}}
+    read = plan(data={"train": "books.csv", "target": None, "source": None, "test": None}, **sections)
+    bare = plan()
+    assert (read.domain, read.data, read.rank, read.top, read.seeds) == (None, bare.data, bare.rank, 1, 1)
+    assert plan(training={"eval_steps": None}).training == {"eval_steps": None}
 
 
 def test_values_of_a_plan_are_read():
