@@ -25,7 +25,8 @@ def held_alone(folder: str | Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another process holds it.
     """
-    folder, descriptor, is_free = Path(folder).expanduser(), None, True
+    folder, is_free = Path(folder).expanduser(), True
+    descriptor: int | None = None
     is_new = PartialState().is_main_process and not folder.exists()
     if PartialState().is_main_process:
         with contextlib.suppress(OSError):  # those who write there say what is wrong with it

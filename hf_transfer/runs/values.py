@@ -25,7 +25,7 @@ class PlainLoader(yaml.SafeLoader):
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A mapping in which every key stands once: of two values PyYAML would take the last, and say nothing."""
         node = super().compose_mapping_node(anchor)
         seen = set()
