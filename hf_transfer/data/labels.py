@@ -4,7 +4,8 @@
     a number each   numbers of which one is not whole
     several each    lists of 0 and 1 (or False and True), one for each label; lists of names or of class numbers; in
                     csv files as JSON or Python write them, ["sea", "old"]
-    numbers each    lists of other numbers, as many in every row
+    numbers each    lists of other numbers, as many in every row; they are class numbers where `problem_type`, or the
+                    labels of the data or model that these are read as, say that several may hold at once
 
 Whole numbers name their classes: the stars 1 to 5 are the five classes "1" to "5". Numbers from 0 on are numbered as
 they stand. An empty cell never changes what a column is: it is refused, with its row.
@@ -41,6 +42,8 @@ logger = logging.get_logger(__name__)
 NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "none", "null", "?", "-"})
 """Words that stand for a missing number."""
 FEW_CLASSES = 50
+JOINING = (",", ";", "|")
+"""What may stand between several labels in one text."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ def read_labels(
     dataset, column = with_one_label_column(dataset, role, column)
     read = _read(dataset, column, role, problem_type)
     _tell_alike(read.kind, f"column `{column}` of the {role} dataset")
+    _tell_joined(read.kind, f"column `{column}` of the {role} dataset")
+    if problem_type is None:
+        _tell_whole_numbers(read, f"column `{column}` of the {role} dataset")
     return _with_values(dataset, column, read), read.kind
 
 
@@ -117,7 +123,7 @@ def read_labels_as(
         ValueError: as `read_labels`; or a class that is not in `kind`, or another number of them.
     """
     dataset, column = with_one_label_column(dataset, role, column)
-    read = _read(dataset, column, role, kind.problem_type)
+    read = _read(dataset, column, role, kind.problem_type, kind.outputs)
     if kind.problem_type == SINGLE_LABEL:
         values = _as_places(read, kind, role)
     elif kind.problem_type == MULTI_LABEL:
@@ -205,7 +211,7 @@ def _with_values(dataset: Dataset, column: str, read: Read) -> Dataset:
     return kept.add_column(column, read.values.tolist(), feature=wanted).with_format(**format_of(dataset))
 
 
-def _read(dataset: Dataset, column: str, role: str, problem_type: str | None) -> Read:
+def _read(dataset: Dataset, column: str, role: str, problem_type: str | None, outputs: int = 1) -> Read:
     if problem_type not in (None, *PROBLEM_TYPES):
         raise ValueError(f"`problem_type` should be one of {list(PROBLEM_TYPES)}, got {problem_type!r}.")
     values, feature = column_of(dataset, column), dataset.features[column]
@@ -216,13 +222,15 @@ def _read(dataset: Dataset, column: str, role: str, problem_type: str | None) ->
     kind = values.type
     if _is_list(kind):
         inner = getattr(feature, "feature", None)
-        read = _of_lists(values.to_pylist(), inner.names if isinstance(inner, ClassLabel) else None, where)
+        several = outputs if problem_type == MULTI_LABEL else None
+        read = _of_lists(values.to_pylist(), inner.names if isinstance(inner, ClassLabel) else None, where, several)
     elif isinstance(feature, ClassLabel):
         read = Read(_classes(feature.names), values.to_numpy().astype(np.int64))
     elif pa.types.is_boolean(kind):
         read = Read(_classes(["False", "True"]), np.array(values.to_pylist()).astype(np.int64))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        read = _of_words(dataset, column, role, [str(word).strip() for word in values.to_pylist()])
+        several = outputs if problem_type == MULTI_LABEL else None
+        read = _of_words(dataset, column, role, [str(word).strip() for word in values.to_pylist()], several)
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         read = _of_numbers(values.to_numpy(), problem_type, where)
     else:
@@ -250,6 +258,32 @@ def _tell_alike(kind: LabelKind, where: str) -> None:
         )
 
 
+def _tell_joined(kind: LabelKind, where: str) -> None:
+    """Warn of classes that look like several labels in one text: fewer parts between separators than texts."""
+    names = kind.class_names or () if kind.problem_type == SINGLE_LABEL else ()
+    for separator in JOINING:
+        joined = [name for name in names if separator in name]
+        parts = {part.strip() for name in names for part in name.split(separator)}
+        if joined and len(parts) < len(names):
+            logger.warning(
+                f"{where} has classes such as {joined[0]!r}, which is read as one class. Where these are several "
+                'labels of a row, write them as a list, such as ["sea", "old"].'
+            )
+            return
+
+
+def _tell_whole_numbers(read: Read, where: str) -> None:
+    """Warn of lists of numbers to predict that look like numbers of classes."""
+    values = read.values
+    if read.kind.problem_type != REGRESSION or read.kind.outputs < 2 or (values < 0).any() or (values % 1).any():
+        return
+    if all(len(set(row)) == len(row) for row in values.tolist()):
+        logger.warning(
+            f"{where} holds lists of whole numbers, such as {values[0].astype(int).tolist()}, read as numbers "
+            f'to predict. Where they are numbers of classes, say so by problem_type="{MULTI_LABEL}".'
+        )
+
+
 def _as_asked(read: Read, problem_type: str | None, where: str) -> Read:
     """Labels of lists, or of numbers, read as the problem type that was asked for."""
     if problem_type is None or read.kind.problem_type == problem_type:
@@ -265,7 +299,7 @@ def _as_asked(read: Read, problem_type: str | None, where: str) -> Read:
     raise ValueError(f"{where} holds {read.kind.in_words()}, and these are no labels of {problem_type}.{hint}")
 
 
-def _of_words(dataset: Dataset, column: str, role: str, words: list[str]) -> Read:
+def _of_words(dataset: Dataset, column: str, role: str, words: list[str], several: int | None) -> Read:
     empty = np.flatnonzero([not word for word in words])
     if not len(empty):
         # Among numbers, NA is a missing number; among words it is a word.
@@ -280,7 +314,7 @@ def _of_words(dataset: Dataset, column: str, role: str, words: list[str]) -> Rea
     except ValueError as error:
         raise ValueError(f"{where} {error}") from None
     if lists is not None:
-        return _of_lists(lists, None, where)
+        return _of_lists(lists, None, where, several)
     if have_decimal_commas(words):
         raise ValueError(
             f"{where} holds numbers with a comma such as {next(word for word in words if ',' in word)!r}: write "
@@ -339,7 +373,15 @@ def _check_count(classes: int, rows: int, where: str) -> None:
         )
 
 
-def _of_lists(rows: list[list], names: list[str] | None, where: str) -> Read:
+def _of_lists(rows: list[list], names: list[str] | None, where: str, several: int | None) -> Read:
+    """Labels of lists.
+
+    Args:
+        rows: a list each.
+        names: of class numbers, where these are a ClassLabel.
+        where: the column, for messages.
+        several: where several labels may hold at once, how many there are, or 1 where that is not known; else None.
+    """
     flat = [one for row in rows for one in row]
     if any(isinstance(one, list) for one in flat):
         raise ValueError(f"{where} holds lists of lists, which are no labels of a row.")
@@ -349,9 +391,12 @@ def _of_lists(rows: list[list], names: list[str] | None, where: str) -> Read:
         chosen = [[number[one.strip()] if isinstance(one, str) else one for one in row] for row in rows]
         return Read(LabelKind(MULTI_LABEL, len(names), tuple(names)), _several_hot(chosen, len(names), where))
     lengths = {len(row) for row in rows}
-    is_whole = bool(flat) and all(float(one).is_integer() for one in flat)
-    if len(lengths) > 1:
-        if not is_whole or min(flat) < 0 or any(len(set(row)) < len(row) for row in rows):
+    could_be_classes = bool(flat) and all(float(one).is_integer() and one >= 0 for one in flat)
+    could_be_classes = could_be_classes and all(len(set(row)) == len(row) for row in rows)
+    # lists of 0 and 1 are a number for each label; a single one is a class where there are several labels
+    are_classes = could_be_classes and (max(flat) > 1 or (max(lengths) == 1 and (several or 1) > 1))
+    if len(lengths) > 1 or (several is not None and are_classes):
+        if not could_be_classes:
             raise ValueError(
                 f"{where} holds lists of {min(lengths)} to {max(lengths)} numbers: labels that may hold at once are "
                 "lists of 0 and 1, as many in every row, or lists of different class numbers or names."

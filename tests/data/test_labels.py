@@ -132,6 +132,26 @@ def test_whole_numbers_are_numbers_to_predict_where_asked(labels):
     assert read.features["label"].dtype == "float32"
 
 
+def test_lists_of_as_many_class_numbers_where_asked(caplog):
+    labels = [[0, 1], [1, 2], [2, 0]]
+    read, kind = read_labels(rows(labels), "training", problem_type=MULTI_LABEL)
+    assert kind == LabelKind(MULTI_LABEL, 3) and read["label"][:] == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
+    assert not caplog.records
+    assert read_labels(rows(labels), "training")[1] == LabelKind(REGRESSION, 2)
+    assert "`label` of the training dataset holds lists of whole numbers, such as [0, 1], read" in caplog.text
+    with pytest.raises(ValueError, match="numbers to predict, and these are no labels of multi_label"):
+        read_labels(rows([[0.5, 2.0]]), "training", problem_type=MULTI_LABEL)
+
+
+@pytest.mark.parametrize("labels", [["a,b", "b", "a", "c, b"], ["a;b", "b", "a"], ["a|b", "a", "b"]])
+def test_several_labels_in_one_text_are_told(labels, caplog):
+    kind = read_labels(rows(labels), "training")[1]
+    assert kind.problem_type == SINGLE_LABEL and f"classes such as {labels[0]!r}, which is read as one" in caplog.text
+    caplog.clear()
+    read_labels(rows(["Paris, France", "Rome, Italy"]), "training")
+    assert not caplog.records
+
+
 def test_the_problem_type_is_checked():
     with pytest.raises(ValueError, match="these are no labels of regression"):
         read_labels(rows(["a", "b"]), "training", problem_type=REGRESSION)
@@ -185,6 +205,23 @@ class TestLabelsOfOtherData:
             self.read([["c"], ["a", "b"]], kind)
         with pytest.raises(ValueError, match="2 labels that may hold at once, and the model has 3 outputs"):
             self.read([[0, 1], [1, 1]], kind)
+
+    @pytest.mark.parametrize(
+        ("labels", "expected"),
+        [
+            ([[0], [2]], [[1, 0, 0], [0, 0, 1]]),  # as many in every row
+            ([[0], [1]], [[1, 0, 0], [0, 1, 0]]),
+            ([[1, 2]], [[0, 1, 1]]),
+            (["[2]", "[0]"], [[0, 0, 1], [1, 0, 0]]),
+        ],
+    )
+    def test_numbers_of_several_labels(self, labels, expected):
+        """Whatever the rows of a test set are, as the ragged lists of the training rows."""
+        kind = read_labels(rows([[0], [1, 2]]), "training")[1]
+        assert self.read(labels, kind) == expected
+        assert self.read(labels, LabelKind(MULTI_LABEL, 3, ("x", "a", "b"))) == expected
+        with pytest.raises(ValueError, match="4 labels that may hold at once"):
+            self.read([[3]], kind)
 
     def test_whole_numbers_for_a_regression(self):
         assert self.read([1, 5], LabelKind(REGRESSION, 1)) == [1.0, 5.0]
