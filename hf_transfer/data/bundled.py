@@ -311,7 +311,16 @@ def _load_file(path: Path) -> Dataset:
             return Dataset.from_list(questions)
         check_rows(found)
     loaded = load_table(path) if suffix in SEPARATORS else load_dataset(FILE_FORMATS[suffix], data_files=str(path))
-    return with_pictures(loaded["train"], path.parent)
+    return with_pictures(with_usual_kinds(loaded["train"]), path.parent)
+
+
+def with_usual_kinds(rows: Dataset) -> Dataset:
+    """The rows of a file with decimals as floats and views of strings as strings, which parquet may hold."""
+    for name, feature in rows.features.items():
+        kind = str(getattr(feature, "dtype", ""))
+        usual = "float64" if kind.startswith("decimal") else "string" if kind == "string_view" else None
+        rows = rows if usual is None else rows.cast_column(name, Value(usual))
+    return rows
 
 
 def tables_of(folder: Path) -> dict[str, Path]:

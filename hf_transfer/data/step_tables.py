@@ -5,6 +5,7 @@ A channel is a column of numbers. A column of times, where there is one, has to 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,10 @@ TIME_COLUMNS = ("time", "date", "datetime", "timestamp", "ds")
 """Usual names, in any case; the first one there counts."""
 NUMBERS = ("int", "uint", "float", "double")
 TIMES = ("timestamp", "date")
+UNNAMED = re.compile(r"Unnamed: \d+|__index_level_\d+__")
+"""What a column is called that pandas wrote as the index of a frame."""
+COMMA = re.compile(r"[+-]?(\d+|\d{1,3}([. ']\d{3})+)(,\d+)?|[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
+"""A number with a comma before its decimals, or between its thousands."""
 MOSTLY = 0.5
 """A column of text of which more than this share are numbers is a column of numbers with mistakes in it."""
 
@@ -84,12 +89,17 @@ def channels_of(rows: Dataset, named: Sequence[str] | None, others: Sequence[str
         role: for messages.
 
     Raises:
-        ValueError: none, one that was named and holds no numbers, or one that holds text among its numbers.
+        ValueError: none, one that was named and holds no numbers, or one that holds text among its numbers, or numbers
+            with a comma.
     """
     kinds = {name: str(getattr(feature, "dtype", "")) for name, feature in rows.features.items()}
     found = [name for name, kind in kinds.items() if kind.startswith(NUMBERS) and name not in others]
     for name in [one for one in named or kinds if kinds.get(one) in WORDS and one not in others]:
         refuse_text_among_numbers(rows, name, role)
+    if named is None:
+        for name in [one for one in found if UNNAMED.fullmatch(one)]:
+            found.remove(name)
+            logger.warning_once(f"column `{name}` is the index of a frame and is not read.")
     missing = [name for name in named or () if name not in found]
     if missing or not found:
         raise ValueError(f"`forecasting`: {missing or 'no columns'} hold numbers, which {found} of {list(kinds)} do.")
@@ -97,9 +107,16 @@ def channels_of(rows: Dataset, named: Sequence[str] | None, others: Sequence[str
 
 
 def refuse_text_among_numbers(rows: Dataset, column: str, role: str) -> None:
-    """Raises ValueError for a column of text that is numbers but for a few cells, such as `n/a` or `1,234`."""
+    """Raises ValueError for a column of text that is numbers but for a few cells, such as `n/a`, or for commas."""
     cells = pd.Series(column_of(rows, column).to_pylist(), dtype=object)
     bad = np.flatnonzero(pd.to_numeric(cells, errors="coerce").isna() & cells.notna())
+    commas = [place for place in bad if COMMA.fullmatch(cells[place].strip())]
+    if commas and len(bad) - len(commas) < MOSTLY * len(cells):
+        raise ValueError(
+            f"column `{column}` of the {role} dataset holds numbers with a comma, such as {cells[commas[0]]!r}: write "
+            "them with a point and without marks between thousands, or name the channels by `forecasting: {columns: "
+            "[...]}`."
+        )
     if len(bad) < MOSTLY * len(cells):
         complaint = f"holds numbers and the text {cells[bad[0]]!r}" if len(bad) else "holds its numbers as text"
         refuse_rows(rows, column, bad if len(bad) else np.array([0]), role, complaint)

