@@ -7,10 +7,13 @@ https://huggingface.co/papers/1810.07758 (UCR).
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
+from hf_transfer.data.columns import format_of
+from hf_transfer.data.holes import row_name
 from hf_transfer.data.optional import import_optional
 
 SERIES = {
@@ -80,14 +83,55 @@ def series_shape(dataset: Dataset) -> tuple[int, int]:
     """(number of channels, longest number of steps) of the column `past_values`.
 
     Raises:
-        ValueError: a series without steps, or series of different numbers of channels.
+        ValueError: what is no series, a series without steps or with a step that is no finite number (the row is
+            named), or series of different numbers of channels.
     """
     channels, longest = set(), 0
-    for series in dataset.select_columns(["past_values"]).with_format(None)["past_values"]:
-        if len(series) == 0:
+    for index, series in enumerate(dataset.select_columns(["past_values"]).with_format(None)["past_values"]):
+        if series is not None and len(series) == 0:
             raise ValueError("`past_values` holds a series without any step.")
+        if not is_series(series):
+            raise ValueError(
+                f"{row_name(dataset, index, 'past_values')} holds {str(series)[:40]!r}, and a series is a list of "
+                "steps, each a list of a number for every channel: save the rows as json or parquet."
+            )
         channels |= {len(step) for step in series}
         longest = max(longest, len(series))
+        bad = first_bad_step(series)
+        if bad is not None:
+            raise ValueError(
+                f"{row_name(dataset, index, 'past_values')} holds {series[bad]} at step {bad}, and a model reads "
+                "finite numbers alone: fill these steps, or leave the row out."
+            )
     if len(channels) != 1:
         raise ValueError(f"all steps of `past_values` should have one number of channels, got {sorted(channels)}.")
     return channels.pop(), longest
+
+
+def is_series(value: Any) -> bool:
+    """Whether a cell is a list of lists, or an array of two dimensions."""
+    return not isinstance(value, str) and value is not None and all(hasattr(step, "__len__") for step in value)
+
+
+def first_bad_step(series: Any) -> int | None:
+    """The first step with an item that is no finite number; None where all are, or steps have different lengths."""
+    if len({len(step) for step in series}) > 1:
+        return None
+    try:
+        finite = np.isfinite(np.asarray(series, dtype=np.float64))
+    except (TypeError, ValueError):  # words
+        return 0
+    return None if finite.all() else int(np.flatnonzero(~finite.all(axis=1))[0])
+
+
+def with_channels(rows: Dataset) -> Dataset:
+    """Rows whose `past_values` are [T, C]; a list of numbers [T] is a series of one channel."""
+    feature = rows.features.get("past_values")
+    inner = getattr(feature, "feature", None)
+    if not isinstance(inner, Value) or not inner.dtype.startswith(("int", "uint", "float")):
+        return rows
+    plain = rows.with_format(None)
+    series = [None if one is None else [[value] for value in one] for one in plain["past_values"]]
+    features = List(List(Value("float32")))
+    made = plain.remove_columns("past_values").add_column("past_values", series, feature=features)
+    return made.with_format(**format_of(rows))

@@ -7,19 +7,27 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_transfer.data.time_series import series_shape
+from hf_transfer.data.time_series import series_shape, with_channels
 from hf_transfer.models import flowformer
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.task import Task
 
 
-class TimeSeriesClassification(Task):
+class SeriesTask(Task):
+    """A task whose rows are series: `past_values` of [steps, channels], or [steps] of one channel."""
+
+    reads = "time_series"
+    input_column = "past_values"
+
+    def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
+        return with_channels(rows)
+
+
+class TimeSeriesClassification(SeriesTask):
     """One class, several labels or numbers of a series [steps, channels]; transformers has no Auto class for it."""
 
     name = "time-series-classification"
-    reads = "time_series"
     auto_class = "FlowformerForTimeSeriesClassification"
-    input_column = "past_values"
 
     def model_class(self) -> Any:
         return getattr(flowformer, self.auto_class)

@@ -27,7 +27,7 @@ from hf_transfer.data.forecasts import (
     with_flat_future,
 )
 from hf_transfer.data.labels import LabelKind, read_labels
-from hf_transfer.data.time_series import series_shape
+from hf_transfer.data.time_series import series_shape, with_channels
 from hf_transfer.evaluation.forecasts import forecast_metrics
 from hf_transfer.modeling.series_models import AutoModelForSeries
 from hf_transfer.tasks.arguments import DataArguments
@@ -79,10 +79,9 @@ class TimeSeriesForecasting(Task):
         return {} if kept is None else {SETTINGS: {key: kept[key] for key in kept if key not in SCALE}}
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
-        if FUTURE in rows.column_names and PAST in rows.column_names:
-            return with_flat_future(rows, role)
         if PAST in rows.column_names:
-            return rows
+            rows = with_channels(rows)
+            return with_flat_future(rows, role) if FUTURE in rows.column_names else rows
         if arguments.label_column is not None:
             raise ValueError(
                 "the labels of a table of steps are its own next steps: leave `label_column` out; `forecasting: "

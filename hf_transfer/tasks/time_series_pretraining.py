@@ -12,20 +12,18 @@ from hf_transfer.data.masked_steps import MaskedStepsCollator
 from hf_transfer.models import flowformer
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.offline_reinforcement_learning import OfflineReinforcementLearning
-from hf_transfer.tasks.task import Metrics, Task
-from hf_transfer.tasks.time_series_classification import series_sizes
+from hf_transfer.tasks.task import Metrics
+from hf_transfer.tasks.time_series_classification import SeriesTask, series_sizes
 
 MASKED_STEPS = "masked_steps"
 
 
-class TimeSeriesFeatureExtraction(Task):
+class TimeSeriesFeatureExtraction(SeriesTask):
     """A vector of a series: a backbone without a head, trained by objectives that compare two views (simclr, moco)."""
 
     name = "time-series-feature-extraction"
-    reads = "time_series"
     auto_class = "AutoModel"
     reads_labels = False
-    input_column = "past_values"
 
     def sizes(
         self, architecture: Mapping[str, Any], data: DataArguments, rows: list[Dataset], processor: Any
