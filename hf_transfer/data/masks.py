@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, Image
 from PIL import Image as PILImage
+from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.class_names import check_names
@@ -23,12 +24,16 @@ from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import undecoded
 from hf_transfer.data.labels import LabelKind
 
+logger = logging.get_logger(__name__)
+
 MASK_COLUMNS = ("labels", "label", "mask", "masks", "annotation", "annotations", "segmentation", "label_map")
 CLASSES_COLUMN = "classes"
 """A list of ClassLabel: the classes that the mask of the row shows. Its names are those of the mask's numbers."""
 IGNORED_VALUE = 255
 LARGEST = 65535
 """That a mask of 16 bits can hold."""
+LOSSY = ("JPEG", "MPO", "JPEG2000")
+"""Formats that change numbers a little, and so make other classes of them."""
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 TURNED = (5, 6, 7, 8)
 """Values of a photograph's orientation that exchange its sides."""
@@ -99,16 +104,24 @@ def read_mask_labels(
     """Arranged rows and what their masks tell apart; without names the numbers found in the masks are the classes.
 
     Raises:
-        ValueError: as `named_classes`; fewer than two classes, or a mask that cannot be read.
+        ValueError: as `named_classes`; fewer than two classes, a mask that cannot be read, or masks of 0 and 255.
     """
-    names = named_classes(rows, id2label)
+    names, found = named_classes(rows, id2label), set()
+    for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
+        found |= set(np.unique(read_mask(cell, mask_name(rows, place, cell))).tolist())
+    if found == {0, IGNORED_VALUE}:
+        raise ValueError(
+            f"the masks of the {role} rows hold 0 and {IGNORED_VALUE} alone, and {IGNORED_VALUE} marks pixels without "
+            "a class: where it is a class, save 1 in its place."
+        )
+    found -= {IGNORED_VALUE}
     if names is None:
-        found: set[int] = set()
-        for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
-            found |= set(np.unique(read_mask(cell, mask_name(rows, place, cell))).tolist()) - {IGNORED_VALUE}
         names = tuple(str(number) for number in range(max(found, default=-1) + 1))
     if len(names) < 2:
         raise ValueError(f"the masks of the {role} rows should tell at least two classes apart, got {list(names)}.")
+    missing = [name for number, name in enumerate(names) if number not in found]
+    if missing:
+        logger.warning(f"no pixel of the {role} rows is of {missing[:10]}: a model cannot learn these there.")
     return rows, LabelKind(SINGLE_LABEL, len(names), names)
 
 
@@ -177,7 +190,8 @@ def read_mask(cell: Any, name: str) -> np.ndarray:
     """The numbers [H, W] of a mask as a column of undecoded pictures holds it.
 
     Raises:
-        ValueError: no mask, a damaged one, or a picture of colours; `name` is in the message.
+        ValueError: no mask, a damaged one, a picture of colours, a format that changes numbers, or numbers that no
+            class has; `name` is in the message.
     """
     if cell is None:
         raise ValueError(f"{name} has no mask: leave the row out.")
@@ -190,6 +204,16 @@ def read_mask(cell: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"the mask {name} is a picture of colours (mode {mode}): save the number of each pixel's class, as 8 or "
             "16 bits of grey or with a palette."
+        )
+    if picture.format in LOSSY:
+        raise ValueError(
+            f"the mask {name} is a {picture.format} picture, which changes the numbers of classes a little: save "
+            "masks as PNG, from where they were made."
+        )
+    if values.size and not 0 <= values.min() <= values.max() <= LARGEST:
+        raise ValueError(
+            f"the mask {name} holds the numbers {values.min()} to {values.max()}, and classes are 0 to {LARGEST}: "
+            f"save another number in place of these, {IGNORED_VALUE} for pixels without a class."
         )
     return values.astype(np.int64)
 

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from PIL import Image as PILImage
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedConfig, SegformerImageProcessorPil
+from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.images import undecoded
@@ -38,6 +40,11 @@ from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.image import ImageTask
 from hf_transfer.tasks.task import Metrics
 
+logger = logging.get_logger(__name__)
+
+IGNORED_NUMBER = "mask_ignore_index"
+"""Of the configuration of a model: the number of its training masks that means no class, where it is not 255."""
+
 
 class ImageSegmentation(ImageTask):
     """Pictures with masks: a column of each, a table of two paths, or two folders with files of the same names.
@@ -59,6 +66,22 @@ class ImageSegmentation(ImageTask):
 
     def claims(self, rows: Dataset) -> bool:
         return mask_column(rows) is not None
+
+    def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
+        """The number of masks that means no class, without which it would be measured as a class."""
+        if data.ignore_index in (None, IGNORED_VALUE):
+            return
+        if isinstance(model, PeftModel):
+            logger.warning(
+                f"an adapter does not keep `ignore_index: {data.ignore_index}`: give `evaluate` masks in which "
+                f"{IGNORED_VALUE} means no class."
+            )
+            return
+        setattr(model.config, IGNORED_NUMBER, data.ignore_index)
+
+    def remembered(self, config: PreTrainedConfig | None) -> dict[str, Any]:
+        ignored = getattr(config, IGNORED_NUMBER, None)
+        return {} if ignored is None else {"ignore_index": ignored}
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         if "pixel_values" in rows.column_names:

@@ -1,6 +1,7 @@
 """Semantic segmentation from files to a saved folder, and in every command."""
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -154,6 +155,16 @@ def mask(*values, shape=(6, 8), mode=None) -> PILImage.Image:
     return picture if mode is None else picture.convert(mode)
 
 
+def stored(picture: PILImage.Image, kind: str) -> dict:
+    file = io.BytesIO()
+    picture.save(file, format=kind)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def numbers(*values) -> dict:
+    return stored(PILImage.fromarray(np.resize(np.array(values, dtype=np.int32), (6, 8))), "TIFF")
+
+
 @pytest.mark.parametrize(
     ("masks", "changes", "message"),
     [
@@ -161,6 +172,10 @@ def mask(*values, shape=(6, 8), mode=None) -> PILImage.Image:
         ([mask(0, 1), mask(0, 7)], {"id2label": {0: "a", 1: "b"}}, r"row 1 .*holds the classes \[7\].* 0 to 1"),
         ([mask(0, 1, mode="RGB")], {}, r"row 0 .*is a picture of colours \(mode RGB\)"),
         ([mask(0, 0)], {}, "at least two classes apart, got"),
+        ([mask(0, 255)], {"id2label": {0: "a", 1: "b"}}, "hold 0 and 255 alone, and 255 marks pixels without a class"),
+        ([numbers(0, -1)], {}, "row 0 .*holds the numbers -1 to 0, and classes are 0 to 65535"),
+        ([numbers(0, 70000)], {"ignore_index": 3}, "row 0 .*holds the numbers 0 to 70000"),
+        ([stored(mask(0, 1, 2), "JPEG")], {}, "row 0 .*is a JPEG picture, which changes the numbers"),
         ([mask(0, 1)], {"id2label": {0: "a", 2: "b"}}, "should name the classes 0 to 1, got the numbers"),
         ([mask(0, 1)], {"label_column": "maps"}, "have no column `maps` of pictures"),
         ([mask(0, 1)], {"labels_per_class": 1}, "`labels_per_class` is of rows with a class"),
@@ -184,6 +199,12 @@ def test_an_ignored_number_teaches_nothing(tmp_path):
     result = run_adaptation(run._replace(config=run.config))
     table = json.loads((result.folder / "results.json").read_text())
     assert table["overall_accuracy"] == 1.0 and table["mean_iou"] == 1.0
+    # `evaluate` has no such option: the model remembers it, also where it is the number of a class
+    changes |= {"ignore_index": 0, "id2label": None, "test_rows": 0}
+    rows([mask(1, 2, 0, 0) for _ in range(4)]).save_to_disk(tmp_path / "zeros")
+    run = experiment(tmp_path / "again", dataset=str(tmp_path / "zeros"), task="image-segmentation", **changes)
+    found = run_evaluation(str(run_adaptation(run).folder), str(tmp_path / "zeros")).per_class
+    assert found["0"]["rows"] == 0 and found["1"]["rows"] > 0
 
 
 def test_masks_without_pictures_are_named(folder, tmp_path):
