@@ -1,7 +1,7 @@
-"""COCO-style annotation files as rows: pictures with boxes and categories, or with key points.
+"""COCO-style annotation files as rows: pictures with boxes and categories.
 
-    {"images": [{"id", "file_name"}], "annotations": [{"image_id", "bbox", "category_id", "keypoints"?}],
-     "categories": [{"id", "name", "keypoints"?}]}
+    {"images": [{"id", "file_name"}], "annotations": [{"image_id", "bbox", "category_id"}],
+     "categories": [{"id", "name"}]}
 
 Pictures are looked for beside the file, in `images` there, and in the folder above. Crowds (`iscrowd`) are left out.
 """
@@ -19,6 +19,8 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 PARTS = ("images", "annotations", "categories")
+KEYS = {"images": ("id", "file_name"), "annotations": ("bbox",), "categories": ("id", "name")}
+"""What every item of a part needs, beside what is asked for by its value."""
 PLACES = (".", "images", "..", "../images")
 
 
@@ -31,16 +33,21 @@ def coco_rows(parts: dict[str, Any], path: Path) -> Dataset:
     """`image` and `objects` of every picture of the file, pictures without objects too.
 
     Raises:
-        ValueError: no pictures, no annotations, a picture that is not there, or an annotation of an unknown picture or
-            category.
+        ValueError: no pictures, no annotations, a picture that is not there, an annotation of an unknown picture or
+            category, something without one of these keys, or two categories of one name.
     """
     if not parts["images"] or not parts["annotations"]:
         raise ValueError(
             f"it has {len(parts['images'])} images and {len(parts['annotations'])} annotations: there is nothing to "
             "learn from"
         )
-    categories = {one["id"]: one["name"] for one in sorted(parts["categories"], key=lambda one: one["id"])}
+    for part, keys in KEYS.items():
+        check_keys(parts[part], part, keys)
+    categories = {one["id"]: str(one["name"]) for one in sorted(parts["categories"], key=lambda one: one["id"])}
     names = list(categories.values())
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"it has several categories of the names {twice[:10]}: give each a name of its own")
     pictures = {one["id"]: one["file_name"] for one in parts["images"]}
     found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     crowds = 0
@@ -68,6 +75,14 @@ def coco_rows(parts: dict[str, Any], path: Path) -> Dataset:
     ]
     objects = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=names))}
     return Dataset.from_list(rows, features=Features({"image": Image(), "objects": objects}))
+
+
+def check_keys(items: list[Any], part: str, keys: tuple[str, ...]) -> None:
+    """Raises ValueError where an item of a part of the file lacks a key; crowds need none."""
+    for number, one in enumerate(items):
+        missing = [key for key in keys if key not in one] if isinstance(one, dict) else list(keys)
+        if missing and not (isinstance(one, dict) and one.get("iscrowd")):
+            raise ValueError(f"item {number} of `{part}` has no `{missing[0]}`")
 
 
 def place_of(name: str, path: Path) -> Path:

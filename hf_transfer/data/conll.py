@@ -16,6 +16,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from hf_transfer.data.tables import check_encoding
+from hf_transfer.data.tagged_words import PART
 
 SUFFIXES = (".conll", ".conllu", ".iob", ".iob2", ".bio")
 DOCUMENT_START = "-DOCSTART-"
@@ -61,7 +62,7 @@ def _fields(lines: list[str], is_universal: bool) -> Iterator[tuple[int, list[st
         if is_universal and line.startswith("#"):
             continue
         # Words may hold spaces where tabs separate the columns.
-        fields = [part.strip() for part in line.split("\t")] if "\t" in line else line.split()
+        fields = [part.strip() for part in line.split("\t")] if "\t" in line else PART.findall(line)
         if fields and fields[0] == DOCUMENT_START:
             fields = []
         if is_universal and fields and not fields[0].isdigit():

@@ -1,8 +1,8 @@
 """Pictures with key points: read from a column `keypoints`, checked against the pictures.
 
-A cell is [[x, y], ...], [[x, y, visible], ...] or COCO's flat [x, y, visible, ...] in pixels; 0 says that the
-point is not there. A prepared row has [K, 2] shares of the picture's sides, `IGNORED_LABEL` for a point that is not
-seen. Names of points come from `id2label`, or are numbers.
+A cell is [[x, y], ...], [[x, y, visible], ...] or COCO's flat [x, y, visible, ...] (0, 1 or 2) in pixels; 0 says that
+the point is not there. A prepared row has [K, 2] shares of the picture's sides, `IGNORED_LABEL` for a point that is
+not seen. Names of points come from `id2label`, or are numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
 
 POINT_COLUMNS = ("keypoints", "key_points", "landmarks", "labels", "label")
+FLAGS = (0, 1, 2)
+"""Of COCO: there is no such point, it is hidden, it is seen."""
 ROUNDING = 1.0
 """Pixels by which a point may leave its picture."""
 
@@ -72,6 +74,11 @@ def points_of(cell: Any, name: str) -> np.ndarray:
         values = np.zeros(0)
     if values.ndim == 1 and values.size and values.size % 3 == 0:
         values = values.reshape(-1, 3)
+        if not np.isin(values[:, 2], FLAGS).all():
+            raise ValueError(
+                f"{name}: numbers in one list are [x, y, visible, ...] with `visible` 0, 1 or 2, got {cell!r}: give "
+                "each point a list of its own, [[x, y], ...]."
+            )
     if values.ndim != 2 or values.shape[1] not in (2, 3) or not len(values):
         raise ValueError(f"{name}: key points should be [[x, y, visible], ...] in pixels, got {cell!r}.")
     if values.shape[1] == 2:
@@ -139,6 +146,7 @@ def shares_of(values: np.ndarray, size: tuple[int, int], name: str) -> np.ndarra
     seen = values[:, 2] > 0
     sides = np.array(size, dtype=float)
     inside = ((values[:, :2] >= -ROUNDING) & (values[:, :2] <= sides + ROUNDING)).all(axis=1)  # False for NaN
+    inside &= ~(values[:, :2] == -1).all(axis=1)  # how others mark a point that is not there
     if (seen & ~inside).any():
         wrong = int(np.flatnonzero(seen & ~inside)[0])
         raise ValueError(

@@ -1,8 +1,9 @@
 """Pictures with boxes around objects: read from a column `objects`, checked against the pictures, and numbered.
 
 The form is that of `datasets`' image folders: `objects` = {"bbox": [[x, y, width, height], ...], "category": [...]} in
-pixels; categories are a ClassLabel, words or numbers from 0 on. A prepared row has a table [m, 5] of class, middle x,
-middle y, width and height as shares of the picture's sides, as detectors of transformers are trained on.
+pixels, or a list of {"bbox": [x, y, width, height], "category": ...}; categories are a ClassLabel, words or numbers
+from 0 on. A prepared row has a table [m, 5] of class, middle x, middle y, width and height as shares of the picture's
+sides, as detectors of transformers are trained on.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def object_column(rows: Dataset, column: str | None = None) -> str | None:
     """The column of objects: the one asked for, or one of `OBJECT_COLUMNS` with boxes and categories."""
     for name in OBJECT_COLUMNS if column is None else (column,):
         feature = rows.features.get(name)
+        feature = feature if isinstance(feature, dict) else getattr(feature, "feature", None)
         if isinstance(feature, dict) and _key(feature, BOX_KEYS) and _key(feature, CATEGORY_KEYS):
             return name
     return None
@@ -49,7 +51,7 @@ def arranged_objects(rows: Dataset, role: str, column: str | None = None) -> Dat
     """The rows as a column of pictures and `labels` = {"bbox", "category"} where there are any.
 
     Raises:
-        ValueError: none or several columns of pictures, or a column of objects that is not there.
+        ValueError: none or several columns of pictures, or a column of objects that is not there or has one box a row.
     """
     pictures = only_picture_column(rows, role)
     found = object_column(rows, column)
@@ -59,17 +61,28 @@ def arranged_objects(rows: Dataset, role: str, column: str | None = None) -> Dat
                 f"the {role} rows have no column `{column}` of boxes and categories; they have {rows.features}."
             )
         return rows.select_columns([pictures, *({"domain"} & set(rows.column_names))])
-    feature = rows.features[found]
+    is_list = not isinstance(rows.features[found], dict)
+    feature = rows.features[found].feature if is_list else rows.features[found]
     boxes, categories = _key(feature, BOX_KEYS), _key(feature, CATEGORY_KEYS)
     wanted = {"bbox": feature[boxes], "category": feature[categories]}
+    if is_list:
+        wanted = {name: List(one) for name, one in wanted.items()}
+    elif not hasattr(wanted["category"], "feature"):
+        raise ValueError(
+            f"column `{found}` of the {role} rows holds one box a row: `{boxes}` and `{categories}` should be lists, "
+            "of a box [x, y, width, height] and of a category for every object."
+        )
     kept = rows.select_columns([pictures, found, *({"domain"} & set(rows.column_names))])
-    if found == "labels" and set(feature) == set(wanted):
+    if found == "labels" and not is_list and set(feature) == set(wanted):
         return kept
     plain = undecoded(kept.with_format(None), pictures)
     others = {name: one for name, one in plain.features.items() if name != found}
 
-    def pick(cell: dict[str, Any] | None) -> dict[str, Any]:
-        return {"labels": None if cell is None else {"bbox": cell[boxes], "category": cell[categories]}}
+    def pick(cell: Any) -> dict[str, Any]:
+        if cell is None:
+            return {"labels": None}
+        named = ((name, key) for name, key in (("bbox", boxes), ("category", categories)))
+        return {"labels": {name: [one[key] for one in cell] if is_list else cell[key] for name, key in named}}
 
     features = Features({**others, "labels": wanted})
     picked = plain.map(pick, input_columns=found, remove_columns=[found], features=features, desc="Reading boxes")

@@ -6,6 +6,7 @@ notation of JSON or Python, or words between spaces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ TAG_COLUMNS = (*LABEL_COLUMNS, *TAGS_BY_NAME)
 WORD_COLUMNS = ("words", "tokens", "text")
 """The usual names of a column of words; they matter where several columns could be it."""
 WORD_COLUMN, LABEL_COLUMN = "words", "labels"
+PART = re.compile(r"[^ \t\r\n]+")
+"""What stands between spaces; a space that does not break is a letter of its word."""
 LOOKED_AT = 100
 """Rows by which columns of text are told to hold words and tags."""
 
@@ -184,14 +187,16 @@ def split_cell(cell: str) -> list[str]:
     """The items of a list as JSON or Python write it; of any other text its parts between spaces.
 
     Raises:
-        ValueError: a list whose items no comma separates, as numpy prints them.
+        ValueError: a list whose items no comma separates, as numpy prints them, or with an empty item.
     """
     cell = cell.strip()
     if not (cell.startswith("[") and cell.endswith("]")):
-        return cell.split()
+        return PART.findall(cell)
     items = read_literal(cell)
     if not isinstance(items, list):
-        return cell.split()
+        return PART.findall(cell)
+    if any(item is None or item != item for item in items):  # nothing but NaN differs from itself
+        raise ValueError("holds a list with an empty item: leave the word and its label out.")
     return [item if isinstance(item, str) else str(item) for item in items]
 
 
@@ -229,6 +234,8 @@ def read_tags(
     """
     rows = column_of(dataset, LABEL_COLUMN).to_pylist()
     inner = dataset.features[LABEL_COLUMN].feature
+    if getattr(inner, "dtype", None) in WORDS:
+        rows = [[tag_of(word) for word in row] for row in rows]
     own = list(inner.names) if isinstance(inner, ClassLabel) else _names_of(rows, role)
     numbers = {str(name): index for index, name in enumerate(own)}
     names = own if kind is None else list(kind.class_names or [str(index) for index in range(kind.outputs)])
@@ -253,6 +260,12 @@ def read_tags(
     kept = dataset.with_format(None).remove_columns(LABEL_COLUMN)
     feature = List(ClassLabel(names=names))
     return kept.add_column(LABEL_COLUMN, tagged, feature=feature), LabelKind(SINGLE_LABEL, len(names), tuple(names))
+
+
+def tag_of(word: str) -> str | int:
+    """A tag without the space around it; `IGNORED_LABEL`, as text says it too, is none."""
+    word = word.strip()
+    return IGNORED_LABEL if word == str(IGNORED_LABEL) else word
 
 
 def _names_of(rows: list[list], role: str) -> list[str]:

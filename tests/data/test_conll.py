@@ -29,6 +29,11 @@ def test_sentences_of_words_and_last_columns(tmp_path, ending, encoding):
     assert rows["labels"][:] == [["B-ORG", "O"], ["B-PER"]]
 
 
+def test_a_space_that_does_not_break_is_a_part_of_its_word(tmp_path):
+    rows = load(write(tmp_path, "train.conll", "10\u00a0000 B-NUM\neuros O\n"))
+    assert rows[0] == {"words": ["10\u00a0000", "euros"], "labels": ["B-NUM", "O"]}
+
+
 def test_universal_dependencies(tmp_path):
     rows = load(write(tmp_path, "train.conllu", UNIVERSAL))
     assert rows["words"][:] == [["I", "have", "n't"], ["New York"]]

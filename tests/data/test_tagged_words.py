@@ -51,6 +51,12 @@ def test_other_columns_stay_and_numbers_name_their_classes():
     assert kind.class_names == ("0", "1", "2")
 
 
+def test_tags_of_text_without_their_spaces_and_without_a_class():
+    read, kind = tagged(rows(tags=[["B-PER ", " O"], ["-100"]]))
+    assert kind.class_names == ("B-PER", "O") and read["labels"][:] == [[0, 1], [-100]]
+    assert tagged(rows(["a b", "c"], ["-100 1", "0"]))[0]["labels"][:] == [[-100, 1], [0]]
+
+
 def test_tags_are_numbered_by_the_names_of_others():
     kind = LabelKind(SINGLE_LABEL, 4, ("O", "B-LOC", "B-MISC", "B-PER"))
     assert read_tags(with_word_lists(rows(), "test"), "test", kind)[0]["labels"][:] == [[3, 0], [1]]
@@ -74,6 +80,7 @@ def test_tags_are_numbered_by_the_names_of_others():
         (rows(tags=[1, 2]), "column `ner_tags` of the training dataset holds one int64 a row: a tag for every word"),
         (rows(tags=[[-100, -100], [-100]]), "the training dataset has no label"),
         (rows(tags=[[-1, 0], [0]]), "labels such as -1"),
+        (rows(words=['["John", null]', "Rome"], tags=["O O", "O"]), "row 0 .* holds a list with an empty item"),
         (rows(others=[["x", "y"], ["z"]]).rename_column("tokens", "t"), "found 2 columns of words"),
     ],
 )
@@ -117,6 +124,7 @@ def test_text_is_words_and_tags_where_there_are_as_many(data, holds):
         ('["a", "b c"]', ["a", "b c"]),
         ("['a', \"it's\"]", ["a", "it's"]),
         ("[1, 0]", ["1", "0"]),
+        ("10\u00a0000 euros\t\u3000x", ["10\u00a0000", "euros", "\u3000x"]),
         ("[Music] plays", ["[Music]", "plays"]),
         ("[laughs]", ["[laughs]"]),
         ("", []),

@@ -12,6 +12,7 @@ from transformers import AutoModelForKeypointDetection, VitPoseConfig
 
 from hf_transfer.data.bundled import load_splits
 from hf_transfer.data.emoji_scenes import POINTS
+from hf_transfer.data.keypoints import points_of
 from hf_transfer.evaluation.keypoints import keypoint_metrics
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.evaluate import run_evaluation
@@ -129,6 +130,7 @@ def picture_rows(cells) -> Dataset:
         ),
         ([[[1, 1, 1]]], {"id2label": {0: "a", 1: "b"}}, "names 2 key points, and every row .* has 1"),
         ([[[1, 1, 1, 1]]], {}, "key points should be"),
+        ([[[1, 1], [-1, -1]]], {}, r"key point 1 at \[-1.0, -1.0\] lies outside"),
     ],
 )
 def test_what_is_wrong_with_points_is_said_before_training(cells, changes, message, tmp_path, monkeypatch):
@@ -137,6 +139,12 @@ def test_what_is_wrong_with_points_is_said_before_training(cells, changes, messa
     changes = {"dataset": str(tmp_path / "data"), "task": "keypoint-detection", **changes}
     with pytest.raises(ValueError, match=message):
         run_adaptation(points(tmp_path / "run", **changes))
+
+
+def test_pairs_in_one_list_are_no_flags():
+    assert points_of([1, 2, 2, 4, 5, 0], "row 0").tolist() == [[1, 2, 2], [4, 5, 0]]
+    with pytest.raises(ValueError, match=r"row 0: numbers in one list are \[x, y, visible"):
+        points_of([1, 2, 3, 4, 5, 6], "row 0")
 
 
 def test_points_near_enough_are_right():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForObjectDetection, EvalPrediction, YolosImageProcessorPil
 
 from hf_transfer.data.bundled import load, load_splits
+from hf_transfer.data.objects import arranged_objects, category_names, object_column
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.predict import run_prediction
@@ -174,6 +176,19 @@ def test_what_is_wrong_with_boxes_is_said_before_training(objects, message, tmp_
         run_adaptation(detection(tmp_path / "run", dataset=str(tmp_path / "data"), task="object-detection"))
 
 
+def test_a_list_of_objects_is_read_as_lists_of_their_parts():
+    objects = [[{"bbox": [1, 1, 5, 5], "category": "cat"}, {"bbox": [2, 2, 4, 4], "category": "dog"}], [], None]
+    images = [PILImage.new("RGB", (20, 10))] * 3
+    data = Dataset.from_dict({"image": images, "objects": objects}).cast_column("image", Image())
+    made = arranged_objects(data, "training")
+    assert object_column(data) == "objects" and category_names(made) == ("cat", "dog")
+    assert made["labels"][:] == [{"bbox": [[1, 1, 5, 5], [2, 2, 4, 4]], "category": ["cat", "dog"]}, ANY, ANY]
+    assert not any((cell or {}).get("bbox") for cell in made["labels"][1:])
+    single = Dataset.from_dict({"image": images, "objects": [objects[0][0]] * 3}).cast_column("image", Image())
+    with pytest.raises(ValueError, match="column `objects` of the training rows holds one box a row"):
+        arranged_objects(single, "training")
+
+
 def test_a_category_that_one_domain_lacks_is_named(tmp_path):
     objects = [{"bbox": [[1, 1, 5, 5]], "category": [0]}] * 4
     rows(objects, ["cat", "dog"]).save_to_disk(tmp_path / "source")
@@ -192,6 +207,16 @@ def test_an_annotation_file_without_annotations_is_refused(tmp_path):
     (tmp_path / "empty.json").write_text(json.dumps(parts))
     with pytest.raises(ValueError, match="annotation 0 is of the image 2"):
         load(str(tmp_path / "empty.json"))
+    named = [{"id": 1, "name": "cat"}, {"id": 2, "name": "cat"}]
+    for changes, message in (
+        ({"annotations": [{"image_id": 1, "category_id": 1}]}, "item 0 of `annotations` has no `bbox`"),
+        ({"images": [{"file_name": "a.png"}]}, "item 0 of `images` has no `id`"),
+        ({"categories": [{"id": 1}]}, "item 0 of `categories` has no `name`"),
+        ({"categories": named}, r"several categories of the names \['cat'\]"),
+    ):
+        (tmp_path / "empty.json").write_text(json.dumps({**parts, **changes}))
+        with pytest.raises(ValueError, match=message):
+            load(str(tmp_path / "empty.json"))
 
 
 def test_right_boxes_score_one():
