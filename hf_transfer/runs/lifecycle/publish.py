@@ -84,6 +84,7 @@ def with_choice(card: str, outcome: Outcome, place: Setting, source: Path) -> st
         lines.append(f"| {' | '.join(cells)} |")
     plan = yaml.safe_dump(json.loads(json.dumps(place.plan.given, default=str)), sort_keys=False)
     lines += ["", "The plan, for `hf-transfer run PLAN.yaml`:", "", "```yaml", plan.rstrip(), "```", ""]
-    # whatever the output folder was called when the model was trained
-    trained = rf"""[^"'`\n]*{re.escape(f"{source.parent.name}/{source.name}")}(?![\w./-])"""
+    card = card.replace(str(source), str(outcome.folder))
+    # and whatever the output folder was called when the model was trained
+    trained = rf"""[^\s"'`]*{re.escape(f"{source.parent.name}/{source.name}")}(?![\w./-])"""
     return re.sub(trained, lambda _: str(outcome.folder), card).rstrip() + "\n\n" + "\n".join(lines)
