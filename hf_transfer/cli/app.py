@@ -80,7 +80,7 @@ def adapt(
             "feature_distillation."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=2, help="How many of them, with --combine.")] = 3,
+    top: Annotated[int | None, typer.Option(min=2, help="How many of them, with --combine; 3 when left out.")] = None,
     explain: Annotated[bool, typer.Option(help="List the arguments.")] = False,
 ) -> None:
     """Adapt a model to a task, or with `--target_dataset` to a domain: `[CONFIG.yaml] [--key value ...]`.
@@ -92,6 +92,8 @@ def adapt(
     fixed, change = {}, None
     if combine is not None and from_ranking is None:
         raise ValueError("`--combine` draws on the models of a ranking: give `--from-ranking FOLDER` too.")
+    if top is not None and combine is None:
+        raise ValueError("`--top` says how many models are combined: give `--combine METHOD` too, or leave it out.")
     if from_ranking is not None:
         from hf_transfer.models.revisions import pinned
         from hf_transfer.ranking import Ranking
@@ -103,7 +105,7 @@ def adapt(
         best = pinned(ranking.best.model, ranking.best.revision)
         fixed = {"model": best, "architecture": None, "from_ranking": str(from_ranking)}
         if combine is not None:
-            change = partial(combined, method=combine, ranking=str(from_ranking), top=top)
+            change = partial(combined, method=combine, ranking=str(from_ranking), top=top or 3)
     _run(run_adaptation, context.args, explain, change, **fixed)
 
 

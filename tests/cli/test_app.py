@@ -262,6 +262,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_overwritten_when_told(
         (["--objectives", "{mcc"], "`objectives` cannot be read as YAML"),
         (["--max_steps", "ten"], "`max_steps` should be a whole number, got 'ten'"),
         (["--from-ranking", "nowhere"], "nowhere holds no ranking.json"),
+        (["--top", "4"], "`--top` says how many models are combined: give `--combine METHOD` too"),
         (["--save_strategy", "sometimes"], "sometimes"),
         (["config.yaml"], "expected `--key value`, got `config.yaml`"),
     ],
