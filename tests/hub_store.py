@@ -115,7 +115,9 @@ class HubStore:
         parent = repo.branches.get(branch)
         self._clock += 1
         date = datetime.fromtimestamp(1_767_225_600 + self._clock, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        text = f"{repo.kind}/{repo.id}@{branch}:{self._clock}:{parent and parent.sha}:{title}"
+        # with what is in it: a commit of another test, which the cache knows by this name, may have other files
+        held = sorted((path, blob.sha256) for path, blob in files.items())
+        text = f"{repo.kind}/{repo.id}@{branch}:{self._clock}:{parent and parent.sha}:{title}:{held}"
         commit = Commit(hashlib.sha1(text.encode()).hexdigest(), title, date, dict(sorted(files.items())), parent)
         repo.branches[branch] = commit
         return commit
