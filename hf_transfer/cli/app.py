@@ -85,7 +85,8 @@ def adapt(
 ) -> None:
     """Adapt a model to a task, or with `--target_dataset` to a domain: `[CONFIG.yaml] [--key value ...]`.
 
-    With a target every batch is half source and half target: `--per_device_train_batch_size 16` is 8 + 8.
+    With a target every batch is half source and half target: `--per_device_train_batch_size 16` is 8 + 8. Without
+    objectives the target's half is left out: source only.
     """
     from hf_transfer.runs.adapt import run_adaptation
 
