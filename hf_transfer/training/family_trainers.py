@@ -153,7 +153,7 @@ class DomainAdaptationTrainer(TransferTrainer):
 
     Every batch is half source, half target. Target labels are replaced by -100 before training, so none can be read.
     Where no objective or converter reads a batch, the model is trained on the source's half alone (source only): batch
-    norms then know nothing of the target, and a step costs half as much.
+    norms then know nothing of the target, and no step is spent on it.
     With `load_best_model_at_end=True` the checkpoint is chosen by `args.validator` on the unlabelled training rows,
     unless `metric_for_best_model` names something else; the evaluation metrics are logged beside it.
 
