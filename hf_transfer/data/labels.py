@@ -219,17 +219,15 @@ def _read(dataset: Dataset, column: str, role: str, problem_type: str | None, ou
     if len(holes):
         refuse_rows(dataset, column, holes, role, f"has no label (a row without one has {IGNORED_LABEL})")
     where = f"column `{column}` of the {role} dataset"
-    kind = values.type
+    kind, several = values.type, outputs if problem_type == MULTI_LABEL else None
     if _is_list(kind):
         inner = getattr(feature, "feature", None)
-        several = outputs if problem_type == MULTI_LABEL else None
         read = _of_lists(values.to_pylist(), inner.names if isinstance(inner, ClassLabel) else None, where, several)
     elif isinstance(feature, ClassLabel):
         read = Read(_classes(feature.names), values.to_numpy().astype(np.int64))
     elif pa.types.is_boolean(kind):
         read = Read(_classes(["False", "True"]), np.array(values.to_pylist()).astype(np.int64))
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        several = outputs if problem_type == MULTI_LABEL else None
         read = _of_words(dataset, column, role, [str(word).strip() for word in values.to_pylist()], several)
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         read = _of_numbers(values.to_numpy(), problem_type, where)

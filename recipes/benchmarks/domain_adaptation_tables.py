@@ -27,14 +27,25 @@ def measured(pair: str, row: dict[str, Any]) -> dict[str, float]:
     return {seed: value for seed, value in values.items() if value is not None}
 
 
-def gain(pair: str, method: str, table: dict[str, Any]) -> float | None:
-    """How much more a method reaches than its source-only baseline on the same seeds; None where they share none."""
+def baseline_of(method: str, table: dict[str, Any]) -> str | None:
+    """The row of source only that a method is compared with; None where there is none, or the method is one."""
     baseline = BASELINES.get(method, SOURCE_ONLY)
-    if baseline not in table or method in (SOURCE_ONLY, SHORT_SOURCE_ONLY):
-        return None
+    return baseline if baseline in table and method not in (SOURCE_ONLY, SHORT_SOURCE_ONLY) else None
+
+
+def gains(pair: str, method: str, table: dict[str, Any]) -> dict[str, float]:
+    """Seed -> how much more a method reaches than its source-only baseline, of the seeds that both have."""
+    baseline = baseline_of(method, table)
+    if baseline is None:
+        return {}
     own, other = measured(pair, table[method]), measured(pair, table[baseline])
-    gaps = [own[seed] - other[seed] for seed in own if seed in other]
-    return round(statistics.mean(gaps), 1) if gaps else None
+    return {seed: own[seed] - other[seed] for seed in own if seed in other}
+
+
+def gain(pair: str, method: str, table: dict[str, Any]) -> float | None:
+    """The mean of the gains; None where the seeds share none."""
+    found = gains(pair, method, table)
+    return round(statistics.mean(found.values()), 1) if found else None
 
 
 def comparison(pair: str, method: str, table: dict[str, Any]) -> str:

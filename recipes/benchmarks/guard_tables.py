@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from domain_adaptation_pairs import BASELINES, SHORT_SOURCE_ONLY, SOURCE_ONLY, measure_of
-from domain_adaptation_tables import measured
+from domain_adaptation_pairs import measure_of
+from domain_adaptation_tables import baseline_of, gains
 
 from hf_transfer.validators import VALIDATORS
 
@@ -34,15 +34,11 @@ class Decision(NamedTuple):
 def decisions(pair: str, table: dict[str, Any], validator: str) -> Iterator[Decision]:
     """Of all runs of a pair whose models the validator scores."""
     for method, row in table.items():
-        baseline = BASELINES.get(method, SOURCE_ONLY)
-        if method in (SOURCE_ONLY, SHORT_SOURCE_ONLY) or baseline not in table:
-            continue
-        own, other = measured(pair, row), measured(pair, table[baseline])
-        runs = row["runs"], table[baseline]["runs"]
-        for seed in sorted(own.keys() & other.keys()):
-            scores = [one[seed].get("validators", {}).get(validator) for one in runs]
+        for seed, gain in gains(pair, method, table).items():
+            runs = row["runs"][seed], table[baseline_of(method, table)]["runs"][seed]
+            scores = [run.get("validators", {}).get(validator) for run in runs]
             if all(score is not None and math.isfinite(score) for score in scores):
-                yield Decision(measure_of(pair).sign * (own[seed] - other[seed]), scores[0] >= scores[1])
+                yield Decision(measure_of(pair).sign * gain, scores[0] >= scores[1])
 
 
 def cells_of(found: list[Decision]) -> str:

@@ -2,21 +2,14 @@
 
 import json
 import re
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
+from tests.recipes.conftest import BENCHMARKS
 
-
-@pytest.fixture(scope="module", autouse=True)
-def among_the_benchmarks():
-    """They import each other as scripts do."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
+pytestmark = pytest.mark.usefixtures("among_the_benchmarks")
 
 
 def check(settings: dict) -> None:

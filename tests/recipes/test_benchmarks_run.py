@@ -10,22 +10,15 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
+from tests.recipes.conftest import BENCHMARKS
+
 OWN = {"run", "suites"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def among_the_benchmarks():
-    """They import each other as scripts do."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
-    sys.modules.pop("run", None)
 
 
 @pytest.fixture(scope="module")
 def run(among_the_benchmarks):
-    return importlib.import_module("run")
+    yield importlib.import_module("run")
+    sys.modules.pop("run", None)
 
 
 def test_every_script_is_a_benchmark_or_a_module_of_one(run):

@@ -1,12 +1,11 @@
 """Results of the benchmarks are kept as columns, and read back as the runs that they were."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
+from tests.recipes.conftest import BENCHMARKS
+
 RUNS = {
     "0": {"accuracy": 0.8123456789, "family": "plain", "settings": {"objectives": {"mcc": {}}}},
     "2": {"accuracy": 0.5, "family": "plain", "settings": {"objectives": {"mcc": {}}}, "seconds": 3},
@@ -14,14 +13,10 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def cells():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import cells
+def cells(among_the_benchmarks):
+    import cells
 
-        yield cells
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return cells
 
 
 def test_columns_hold_the_runs(cells):

@@ -1,22 +1,13 @@
 """What the guard of the domain-adaptation benchmarks decides, counted by hand."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def guard_tables():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import guard_tables
+def guard_tables(among_the_benchmarks):
+    import guard_tables
 
-        yield guard_tables
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return guard_tables
 
 
 def run(accuracy, score):

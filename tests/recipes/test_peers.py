@@ -8,15 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "recipes" / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def peers():
-    """They import each other as scripts do."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module("peers")
-    sys.path.remove(str(BENCHMARKS))
+def peers(among_the_benchmarks):
+    return importlib.import_module("peers")
 
 
 def found(value: float, gradient: list[float], ms: float, name: str = "first") -> dict:
