@@ -221,11 +221,15 @@ class Ranking:
 
         Raises:
             FileNotFoundError: when there is no ranking.json.
+            ValueError: when it is damaged, or another program's file of this name.
         """
         path = Path(directory) / "ranking.json"
         if not path.is_file():
             raise FileNotFoundError(f"{directory} holds no ranking.json; `Ranking.save` writes it.")
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no ranking that `Ranking.save` wrote, or is damaged ({error!r}).") from error
 
     def renamed(self, names: Mapping[str, str]) -> Ranking:
         """The same ranking with other model names, for a report that should not show local paths."""

@@ -149,6 +149,15 @@ def test_saved_and_loaded(ranking, tmp_path):
         Ranking.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ['{"score"', "[]", '{"score": "logme"}', '{"rows": [{"name": 1}], "score": "a", "settings": {}}']
+)
+def test_another_file_of_that_name(tmp_path, text):
+    (tmp_path / "ranking.json").write_text(text)
+    with pytest.raises(ValueError, match="is no ranking that `Ranking.save` wrote"):
+        Ranking.load(tmp_path)
+
+
 def test_one_layer_draws_no_heat_map(tmp_path):
     Ranking((make_row("a", 0.5, 0.1),)).save(tmp_path)
     assert not (tmp_path / "layers.png").exists() and (tmp_path / "ranking.png").exists()
