@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,24 +73,6 @@ def join_domains(source: Dataset, target: Dataset | None, ignored_part: int | No
     target = target.select_columns(source.column_names).with_format(None)
     joined = concatenate_datasets([source.with_format(None), target.cast(source.features)])
     return joined.with_format(**format_of(source))
-
-
-@dataclass(frozen=True)
-class SourceCollator:
-    """A batch of the source rows alone, for a training in which nothing reads those of the target.
-
-    Args:
-        collator: makes a batch of rows, each of which has a `domain`.
-    """
-
-    collator: Callable[[Sequence[Any]], Mapping[str, Any]]
-
-    @property
-    def reads_visits(self) -> bool:
-        return getattr(self.collator, "reads_visits", False)
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-        return self.collator([row for row in rows if row["domain"] == SOURCE])
 
 
 def _without_target_labels(both: Dataset, ignored_part: int | None) -> Dataset:

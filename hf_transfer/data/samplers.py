@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -80,12 +80,20 @@ class DomainBalancedSampler(ShuffleSampler):
         batch_size: rows in a batch, a multiple of the number of domains.
         seed: any integer.
         num_processes: how many processes share the batches.
+        left_out: domains whose rows nothing reads; a batch is shorter by theirs, and otherwise as it would be.
 
     Raises:
         ValueError: no rows, or `batch_size` is not a multiple of the number of domains.
     """
 
-    def __init__(self, domains: Sequence[int], batch_size: int, seed: int = 0, num_processes: int = 1):
+    def __init__(
+        self,
+        domains: Sequence[int],
+        batch_size: int,
+        seed: int = 0,
+        num_processes: int = 1,
+        left_out: Collection[int] = (),
+    ):
         super().__init__(len(domains), seed)
         domain = torch.as_tensor(domains)
         self.members = {int(d): torch.nonzero(domain == d).flatten().tolist() for d in domain.unique()}
@@ -94,8 +102,9 @@ class DomainBalancedSampler(ShuffleSampler):
                 f"`batch_size` should be a multiple of the number of domains ({len(self.members)}), got {batch_size}: "
                 "each batch holds the same number of rows of every domain."
             )
-        self.batch_size = batch_size
         self.share = batch_size // len(self.members)
+        self.read = [domain for domain in self.members if domain not in left_out]
+        self.batch_size = self.share * len(self.read)
         largest = max(len(rows) for rows in self.members.values())
         self.num_batches = math.ceil(largest / self.share / num_processes) * num_processes
 
@@ -103,7 +112,7 @@ class DomainBalancedSampler(ShuffleSampler):
         return self.num_batches * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        streams = [self._stream(domain) for domain in self.members]
+        streams = [self._stream(domain) for domain in self.read]
         for _ in range(self.num_batches):
             for stream in streams:
                 for _ in range(self.share):

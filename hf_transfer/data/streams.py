@@ -100,6 +100,8 @@ class DomainStream(RowStream):
         super().__init__(source, "source")
         self.target = RowStream(target, "target")
         self.half = batch_size // 2
+        self.reads_target = True
+        """Whether batches have their half of the target."""
         first = next(iter(super().visited()))[1]
         self.label = next((name for name in LABEL_COLUMNS if name in first), None)
         if self.label is None:
@@ -112,7 +114,7 @@ class DomainStream(RowStream):
         source, target = super().visited(), self.target.visited()
         while True:
             yield from ((visit, {**row, "domain": SOURCE}) for visit, row in islice(source, self.half))
-            for visit, row in islice(target, self.half):
+            for visit, row in islice(target, self.half if self.reads_target else 0):
                 # numbers of its own, so that nothing is drawn alike for a source and a target row
                 yield visit._replace(row=-1 - visit.row), {**self.without_label(row), "domain": TARGET}
 

@@ -22,12 +22,13 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
 from hf_transfer.hub import adapter_class_names, loadable_adapter
 from hf_transfer.hub.adapter import are_made_up, named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter
-from hf_transfer.modeling.anatomy import linear_heads
+from hf_transfer.modeling.anatomy import AUXILIARY, backbone_of, linear_heads
 from hf_transfer.modeling.detection_readouts import detection_layers
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.label_forms import DETECTION_HEADS
@@ -331,7 +332,7 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any], revision: str
         ValueError: unknown or missing `peft_type`, or a wrong keyword.
     """
     try:
-        config = peft.get_peft_config({**settings})
+        config = peft.get_peft_config(with_convolutions(model, settings))
     except (KeyError, TypeError) as error:
         kinds = sorted(str(getattr(kind, "value", kind)) for kind in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING)
         raise ValueError(f"`peft` should name a `peft_type` of {kinds} and its keywords: {error!r}") from error
@@ -344,15 +345,52 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any], revision: str
         raise ValueError(f"`peft`: a keyword of {type(config).__name__} has a wrong value: {error}") from error
 
 
+def with_convolutions(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of an adapter, in which `all-linear` names the convolutions of a model that has nothing linear.
+
+    Raises:
+        ValueError: it has no convolution either.
+    """
+    if str(settings.get("target_modules")).lower() != "all-linear":
+        return dict(settings)
+    heads = tuple(f"{name}." for name in head_names(model))
+    inside = {name: module for name, module in model.named_modules() if not f"{name}.".startswith(heads)}
+    if any(isinstance(module, nn.Linear | Conv1D) for module in inside.values()):
+        return dict(settings)
+    # a rank cannot be shared out among the groups of a depthwise one
+    names = [name for name, module in inside.items() if isinstance(module, nn.Conv2d) and module.groups == 1]
+    kind = type(model).__name__
+    if not names:
+        raise ValueError(
+            f"`peft`: `target_modules: all-linear` finds nothing in a {kind}, which has neither linear layers nor "
+            "convolutions outside its head: name its layers."
+        )
+    logger.warning(
+        f"`target_modules: all-linear`: a {kind} has no linear layer outside its head; its {len(names)} convolutions "
+        "are adapted."
+    )
+    return {**settings, "target_modules": names}
+
+
 def head_names(model: PreTrainedModel) -> list[str]:
-    """Names of the classifier's modules outside the backbone, or of a detector's heads; none without classes."""
+    """Names of the modules with weights outside the backbone, or of a detector's heads; none without classes.
+
+    Beside the classifier these are layers before it that a new head begins with at random, such as `pre_classifier`.
+    """
     if type(model).__name__.endswith(DETECTION_HEADS):
         return detection_layers(model)
     try:
-        heads = {id(head) for head in linear_heads(model)}
+        heads = set(linear_heads(model))
     except ValueError:
         return []
-    return [name for name, child in model.named_children() if heads & {id(module) for module in child.modules()}]
+    backbone = backbone_of(model)
+    found = []
+    for name, child in model.named_children():
+        parts = set(child.modules())
+        has_weights = next(child.parameters(), None) is not None
+        if heads & parts or (has_weights and backbone not in parts and name != AUXILIARY):
+            found.append(name)
+    return found
 
 
 def load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -22,7 +23,7 @@ from hf_transfer.core.task_loss import REGRESSION, SINGLE_LABEL, problem_type_of
 from hf_transfer.data.checks import check_domain_sizes, column_values, label_column, label_numbers
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.conversion import as_dataset
-from hf_transfer.data.domain_rows import SourceCollator, hold_out_source, join_domains
+from hf_transfer.data.domain_rows import hold_out_source, join_domains
 from hf_transfer.data.packing import PackingCollator
 from hf_transfer.data.streams import DomainStream, is_stream
 from hf_transfer.data.text_collator import TextCollator
@@ -240,9 +241,19 @@ class DomainAdaptationTrainer(TransferTrainer):
             return False  # a batch may have no row of the source
         return not self.transfer_model.sidecars and not self.transfer_model.needs - {"weights"}
 
-    def _choose_train_collator(self) -> Callable:
-        chosen = super()._choose_train_collator()
-        return SourceCollator(chosen) if self.is_source_only else chosen
+    @property
+    def left_out_domains(self) -> tuple[int, ...]:
+        return (TARGET,) if self.is_source_only else ()
+
+    def _get_dataloader(
+        self, dataset: Any, description: str, batch_size: int, *args: Any, is_training: bool = False, **kwargs: Any
+    ) -> DataLoader:
+        """As the Trainer's; for source only, of the source's half of every batch."""
+        if is_training and self.is_source_only:
+            batch_size //= 2
+            if isinstance(dataset, DomainStream):
+                dataset.reads_target = False
+        return super()._get_dataloader(dataset, description, batch_size, *args, is_training=is_training, **kwargs)
 
     @property
     def own_metrics(self) -> list[str]:

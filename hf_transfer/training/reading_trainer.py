@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from datasets import Dataset
@@ -37,6 +37,8 @@ class ReadingTrainer(PublishingTrainer):
     known_rows: Dataset | None
     train_collator: Callable
     train_sampler: Any
+    left_out_domains: Collection[int] = ()
+    """Domains whose rows no batch has, as nothing reads them."""
 
     @property
     def data_seed(self) -> int:
@@ -58,7 +60,9 @@ class ReadingTrainer(PublishingTrainer):
             sampler = episodes_for(asking, dataset, self._train_batch_size, seed, self.args.world_size)
         elif "domain" in dataset.column_names:
             domains = column_values(dataset, "domain")
-            sampler = DomainBalancedSampler(domains, self._train_batch_size, seed, self.args.world_size)
+            sampler = DomainBalancedSampler(
+                domains, self._train_batch_size, seed, self.args.world_size, self.left_out_domains
+            )
         elif WEIGHT_COLUMN in self.train_dataset.column_names:  # the model does not read it, so `dataset` lacks it
             sampler = WeightedSampler(column_values(self.train_dataset, WEIGHT_COLUMN), seed)
         else:

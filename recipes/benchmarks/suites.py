@@ -60,7 +60,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "time of one generated token by context",
         MEDIAN,
         "--contexts 256 --batch_sizes 1 --rounds 10",
-        "--contexts 256 4096 --batch_sizes 1 8",
+        "--contexts 256 4096 16384 --batch_sizes 1 8 64 --compile",
     ),
     "flow_attention": Benchmark(
         "speed and memory of flow attention", MEDIAN, "--max_length 1024 --seconds 1", threads=2

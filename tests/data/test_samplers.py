@@ -57,6 +57,14 @@ def test_every_batch_is_half_source_and_half_target():
         assert [domains[row] for row in batch] == [0] * 4 + [1] * 4
 
 
+def test_a_domain_that_is_left_out_changes_no_row_of_the_others():
+    domains = [0] * 30 + [1] * 70
+    whole = DomainBalancedSampler(domains, batch_size=8, num_processes=3)
+    rest = DomainBalancedSampler(domains, batch_size=8, num_processes=3, left_out=[1])
+    assert batches_of(rest, epoch=1) == [batch[:4] for batch in batches_of(whole, epoch=1)]
+    assert len(rest) == 4 * 18, "as many batches as both domains need"
+
+
 def test_the_larger_domain_is_read_once_and_the_smaller_in_whole_laps():
     domains = [0] * 28 + [1] * 7
     rows = [row for batch in batches_of(DomainBalancedSampler(domains, batch_size=8)) for row in batch]

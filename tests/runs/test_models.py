@@ -5,9 +5,17 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from transformers import BertTokenizerFast, CLIPConfig, CLIPForImageClassification
+from peft.tuners.lora import Conv2d as LoraConv2d
+from transformers import (
+    BertTokenizerFast,
+    CLIPConfig,
+    CLIPForImageClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
 
 from hf_transfer.hub import complete_adapter
+from hf_transfer.models.heatmap_keypoints import HeatmapKeypointsConfig, HeatmapKeypointsForKeypointDetection
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import head_names, load_model, load_processor, new_config, with_adapter
 from hf_transfer.tasks import task_named
@@ -154,6 +162,53 @@ def test_heads_by_name():
     assert head_names(tiny.bert()) == ["classifier"]
     assert head_names(tiny.gpt2()) == ["score"]
     assert head_names(causal_lm()) == []
+
+
+def test_new_layers_before_a_classifier_are_trained_and_saved_with_an_adapter(tmp_path):
+    """They begin at random, as the classifier does."""
+    sizes = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": 30, "num_labels": 3}
+    model = DistilBertForSequenceClassification(DistilBertConfig(**sizes))
+    assert head_names(model) == ["pre_classifier", "classifier"]
+    adapted = with_adapter(model, {**LORA, "target_modules": ["q_lin"]})
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert any("pre_classifier" in name for name in trained)
+    backbone = {"model_type": "resnet", "hidden_sizes": [8], "depths": [1], "embedding_size": 8}
+    points = HeatmapKeypointsConfig(backbone_config=backbone, hidden_size=8, num_labels=5)
+    assert head_names(HeatmapKeypointsForKeypointDetection(points)) == ["upsampling", "head"]
+
+
+@pytest.mark.parametrize("make", [tiny.resnet, tiny.efficientnet])
+def test_all_linear_names_the_convolutions_of_a_model_that_has_nothing_linear(tmp_path, make, caplog):
+    torch.manual_seed(0)
+    adapted = with_adapter(make(), {**LORA, "target_modules": "all-linear"})
+    count = sum(isinstance(module, LoraConv2d) for module in adapted.modules())
+    assert f"has no linear layer outside its head; its {count} convolutions are adapted" in caplog.text
+    images, labels = torch.randn(8, adapted.config.num_channels, 32, 32), torch.arange(8)
+    optimizer = torch.optim.Adam([one for one in adapted.parameters() if one.requires_grad], lr=1e-2)
+    losses = []
+    for _ in range(10):
+        loss = adapted(pixel_values=images, labels=labels).loss
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    adapted.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    found = PeftModel.from_pretrained(make(), tmp_path).eval()
+    expected = adapted.eval()(pixel_values=images).logits
+    for other, own in zip(found.buffers(), adapted.buffers()):
+        other.copy_(own)  # statistics of batch norms are the base model's
+    torch.testing.assert_close(found(pixel_values=images).logits, expected)
+
+
+def test_all_linear_of_a_model_with_nothing_to_adapt():
+    model = tiny.resnet()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.groups = 2  # as depthwise ones have several
+    with pytest.raises(ValueError, match="`target_modules: all-linear` finds nothing in a ResNetFor"):
+        with_adapter(model, {**LORA, "target_modules": "ALL-LINEAR"})
 
 
 @pytest.mark.parametrize("settings", [{"r": 2}, {"peft_type": "LORE"}, {**LORA, "rank": 2}])

@@ -92,6 +92,13 @@ def test_halves_of_two_domains_and_no_label_of_the_target(digits):
     assert torch.equal(pixels[14], pixels[4]) and torch.equal(pixels[15], pixels[5]), "the shorter one begins again"
 
 
+def test_source_only_reads_no_row_of_the_target(tmp_path, digits):
+    rows = as_stream(digits)
+    trainer = make(tmp_path, rows, {}, DomainAdaptationTrainer, per_device_train_batch_size=8)
+    read = torch.cat(seen_by(trainer, 3))
+    assert torch.equal(read, torch.stack([torch.as_tensor(row["pixel_values"]) for row in rows.take(12)]))
+
+
 def test_visits_tell_rows_epochs_and_domains_apart(digits):
     few = as_stream(digits.select(range(2)))
     stream = DomainStream(few, few, batch_size=2)
