@@ -98,6 +98,7 @@ def train(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
     found = json.loads(results.read_text())
     seconds = folder / "seconds.json"
     found["seconds"] = json.loads(seconds.read_text()) if seconds.exists() else None
+    found["processor"] = processor_names()[0]
     print(f"{folder.name}: {measure_of(cell[0]).of(found):.1f} in {found['seconds']} s", flush=True)
     return found
 
@@ -127,7 +128,7 @@ def choose_candidates(arguments: argparse.Namespace) -> dict[tuple[str, str], in
 
 
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train what is not trained yet; the cells of earlier reports stay where they are not among the present ones."""
+    """Train what is not trained yet; the rows of an earlier report stay, and so do other seeds of the same settings."""
     write_data(arguments.pairs, arguments.runs_dir)
     chosen = choose_candidates(arguments)
     cells = to_run(((*pair, place, seed) for seed in arguments.seeds for pair, place in chosen.items()), arguments)
@@ -138,9 +139,13 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         if not runs:
             continue
         row = {"settings": candidates_of(pair, method)[place], "tuned": arguments.tune, "steps": arguments.steps}
-        row["runs"] = {str(seed): run for seed, run in runs.items()}
-        pairs.setdefault(pair, {})[method] = row
-    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
+        before = pairs.setdefault(pair, {}).get(method, {})
+        kept = before.get("runs", {}) if row == {key: before.get(key) for key in row} else {}
+        row["runs"] = dict(sorted({**kept, **{str(seed): run for seed, run in runs.items()}}.items()))
+        pairs[pair][method] = row
+    every = [run for table in pairs.values() for row in table.values() for run in row["runs"].values()]
+    processors = " or ".join(sorted({run["processor"] for run in every if "processor" in run}))
+    machine = f"{processors}, one thread a training, torch {torch.__version__}, float32."
     ordered = {
         pair: {method: pairs[pair][method] for method in METHODS if method in pairs[pair]}
         for pair in PAIRS
@@ -154,11 +159,13 @@ def stored_pairs(folder: Path, name: str = RESULTS) -> dict[str, Any]:
     """The rows of an earlier report of this name in the folder, with their runs by seed; none where there is none."""
     if not (folder / f"{name}.json").exists():
         return {}
-    pairs = json.loads((folder / f"{name}.json").read_text())["pairs"]
+    stored = json.loads((folder / f"{name}.json").read_text())
+    pairs, processor = stored["pairs"], stored["machine"].split(",")[0]
     scores = json.loads((folder / f"{name}_validators.json").read_text())
     for pair, table in pairs.items():
         for method, row in table.items():
-            row["runs"] = as_runs(row["runs"])
+            runs = as_runs(row["runs"])
+            row["runs"] = {seed: {"processor": processor, **run} for seed, run in runs.items()}
             for seed, validators in as_runs(scores[pair].get(method, {"seed": []})).items():
                 row["runs"][seed]["validators"] = validators
     return pairs

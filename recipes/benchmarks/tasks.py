@@ -54,7 +54,7 @@ def train(cell: Cell, runs_dir: Path) -> dict[str, Any]:
     started = time.process_time()
     metrics = run_adaptation(parse_arguments([], **settings, overwrite=True, diagnostics=False))
     found = {"metrics": {name: metrics[name] for name in setting.metrics}}
-    found["seconds"] = round(time.process_time() - started, 1)
+    found |= {"seconds": round(time.process_time() - started, 1), "processor": processor_names()[0]}
     shutil.rmtree(folder / MODEL_FOLDER)
     (folder / "cell.json").write_text(json.dumps(found, indent=2) + "\n")
     print(f"{name} {method} {seed}: {found}", flush=True)
@@ -133,9 +133,11 @@ def main() -> None:
         if arguments.methods is None or method in arguments.methods
     ]
     train_all(train, cells, arguments.workers, arguments.runs_dir)
-    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32; mean ± standard "
-    machine += "deviation over the seeds, processor seconds."
-    report = {"machine": machine, "settings": finished(arguments.runs_dir)}
+    found = finished(arguments.runs_dir)
+    runs = [run for methods in found.values() for seeds in methods.values() for run in seeds.values()]
+    machine = f"{' or '.join(sorted({run['processor'] for run in runs}))}, one thread a training, torch "
+    machine += f"{torch.__version__}, float32; mean ± standard deviation over the seeds, median of processor seconds."
+    report = {"machine": machine, "settings": found}
     write_report(arguments.output_dir, "tasks", report, to_markdown(report))
     draw(report["settings"], arguments.output_dir / "tasks.png")
 
