@@ -128,7 +128,7 @@ def choose_candidates(arguments: argparse.Namespace) -> dict[tuple[str, str], in
 
 
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train what is not trained yet; the rows of an earlier report stay, and so do other seeds of the same settings."""
+    """Train what is not trained yet; rows of an earlier report stay, and so do other seeds of the same settings."""
     write_data(arguments.pairs, arguments.runs_dir)
     chosen = choose_candidates(arguments)
     cells = to_run(((*pair, place, seed) for seed in arguments.seeds for pair, place in chosen.items()), arguments)
