@@ -149,6 +149,18 @@ def image_processor(size: int, num_channels: int) -> ViTImageProcessorPil:
     )
 
 
+def check_whole_pictures(processor: Any) -> None:
+    """Raises ValueError for an image processor that cuts the middle out of pictures, which labels of their parts would
+    not follow."""
+    # ConvNeXt's resizes to more than its size, and cuts that out
+    if getattr(processor, "do_center_crop", False) or getattr(processor, "crop_pct", None) is not None:
+        raise ValueError(
+            "the model's image processor cuts the middle out of pictures (do_center_crop or crop_pct), and labels of "
+            "their parts would not fit: save one that resizes whole pictures with the model, such as "
+            'ViTImageProcessor(size={"height": 224, "width": 224}).'
+        )
+
+
 def with_pixel_values(dataset: Dataset, size: int, num_channels: int, image_column: str = "image") -> Dataset:
     """The dataset with `pixel_values` [C, H, W] instead of images, and `labels` where it has a `label`, read as
     tensors.

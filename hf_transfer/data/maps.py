@@ -10,7 +10,7 @@ from datasets import Dataset, Features, Image, Value
 from transformers import PreTrainedConfig
 
 from hf_transfer.data.domain_rows import NO_MAP
-from hf_transfer.data.images import PixelReader, undecoded
+from hf_transfer.data.images import PixelReader, check_whole_pictures, undecoded
 from hf_transfer.data.masks import CLASSES_COLUMN, check_mask, map_at, mask_name, read_mask
 from hf_transfer.data.prepare import prepare
 
@@ -53,11 +53,7 @@ def with_maps(rows: Dataset, config: PreTrainedConfig, processor: Any, ignored: 
         ValueError: a mask that is damaged, not as large as its picture, or has other classes; or the processor cuts
             pictures, which masks would not follow.
     """
-    if getattr(processor, "do_center_crop", False):
-        raise ValueError(
-            "the model's image processor cuts the middle out of pictures (do_center_crop), and masks would not fit: "
-            "set do_center_crop to false in preprocessor_config.json."
-        )
+    check_whole_pictures(processor)
     image = next(name for name, feature in rows.features.items() if isinstance(feature, Image) and name != "labels")
     rows = rows.remove_columns(sorted({CLASSES_COLUMN} & set(rows.column_names)))
     labelled = keep_labels and "labels" in rows.column_names

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, List, Value
 from transformers import PreTrainedConfig
 
+from hf_transfer.data.images import check_whole_pictures
 from hf_transfer.data.prepare import prepare
 
 TABLE = List(List(Value("float32")))
@@ -23,7 +24,11 @@ def with_part_tables(
         processor: its image processor, or None.
         unknown: the table of a row whose labels are not known.
         keep_labels: False drops the labels.
+
+    Raises:
+        ValueError: the processor cuts pictures, which the labels would not follow.
     """
+    check_whole_pictures(processor)
     is_known = rows.features.get("labels") == TABLE
     if "labels" in rows.column_names and not (keep_labels and is_known):
         rows = rows.remove_columns("labels")

@@ -11,6 +11,7 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     PreTrainedTokenizerBase,
+    ViTImageProcessorPil,
 )
 
 from hf_transfer.modeling.loading import first_line, quiet_loading
@@ -67,6 +68,28 @@ def stored_processor(kind: str, source: str | Path, **options: Any) -> Any:
         if processor.pad_token is None:
             processor.pad_token = processor.eos_token or processor.unk_token
     return processor
+
+
+def whole_pictures(name: str, side: int | None = None) -> ViTImageProcessorPil | None:
+    """An image processor with the colours of a model's own, which keeps the whole of every picture; None without one.
+
+    Labels of parts of a picture hold only where nothing is cut away, as processors for classes of pictures do.
+
+    Args:
+        name: folder or Hub id, possibly with @REVISION.
+        side: height and width in pixels; that of the model's own where it is left out.
+    """
+    folder, options = at_revision(name)
+    try:
+        stored = stored_processor("image", folder, **options)
+    except ValueError:
+        return None
+    size = dict(getattr(stored, "crop_size", None) or stored.size)
+    side = side or size.get("height") or size.get("shortest_edge") or size.get("longest_edge")
+    kept = ("image_mean", "image_std", "do_rescale", "rescale_factor", "do_normalize")
+    colours = {name: getattr(stored, name) for name in kept if getattr(stored, name, None) is not None}
+    channels = len(colours.get("image_mean", (0, 0, 0)))
+    return ViTImageProcessorPil(size={"height": side, "width": side}, do_convert_rgb=channels == 3, **colours)
 
 
 def load_processor(folder: Path, kind: str, trust_remote_code: bool = False) -> Any:

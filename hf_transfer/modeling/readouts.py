@@ -30,7 +30,7 @@ from hf_transfer.modeling.detection_readouts import Pictures, Queries
 from hf_transfer.modeling.heat_map_readout import KEYPOINT_HEADS, HeatMaps
 from hf_transfer.modeling.label_forms import DENSE_HEADS, DETECTION_HEADS, ignored_class
 from hf_transfer.modeling.masks import state_mask
-from hf_transfer.modeling.picture_width import outputs_of_a_picture
+from hf_transfer.models.picture_width import outputs_of_a_picture
 
 TOKEN_HEADS = ("ForTokenClassification",)
 SPAN_HEADS = ("ForQuestionAnswering", "ForQuestionAnsweringSimple")

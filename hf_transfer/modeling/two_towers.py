@@ -14,27 +14,30 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from hf_transfer.modeling.anatomy import backbone_of
-from hf_transfer.modeling.picture_width import outputs_of_a_picture
+from hf_transfer.modeling.named_backbones import BACKBONE
+from hf_transfer.models.picture_width import outputs_of_a_picture
 from hf_transfer.models.revisions import at_revision
 from hf_transfer.models.short_names import model_folder
 
 DUAL_ENCODER = "vision-text-dual-encoder"
 TOWERS = {"vision_config": "vision_model", "text_config": "text_model"}
 """Field of the configuration -> module, as transformers calls them."""
+PARTS = {**TOWERS, BACKBONE: "backbone"}
+"""Those that may be the name of a model."""
 
 
-def named_towers(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The towers of an architecture that start from a model, and the folder or Hub id of it.
+def named_parts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The towers or the backbone of an architecture that start from a model, and the folder or Hub id of it.
 
     Raises:
-        ValueError: a tower is neither a name nor a mapping of fields.
+        ValueError: a part is neither a name nor a mapping of fields.
     """
-    for part in TOWERS:
+    for part in PARTS:
         if not isinstance(settings.get(part, {}), str | Mapping):
             raise ValueError(
                 f"`architecture`: {part} should be a mapping of fields or the name of a model, got {settings[part]!r}."
             )
-    return {part: model_folder(settings[part]) for part in TOWERS if isinstance(settings.get(part), str)}
+    return {part: model_folder(settings[part]) for part in PARTS if isinstance(settings.get(part), str)}
 
 
 def tower_config(name: str, part: str) -> PreTrainedConfig:

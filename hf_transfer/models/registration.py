@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import is_torchvision_available
 
+from hf_transfer.models.feature_maps import FeatureMapsBackbone, FeatureMapsConfig
 from hf_transfer.models.flowformer import (
     DecisionFlowformer,
     FlowformerBackbone,
@@ -78,6 +79,8 @@ def register() -> None:
     AutoConfig.register(LeNetConfig.model_type, LeNetConfig, exist_ok=True)
     AutoModel.register(LeNetConfig, LeNetModel, exist_ok=True)
     AutoModelForImageClassification.register(LeNetConfig, LeNetForImageClassification, exist_ok=True)
+    AutoConfig.register(FeatureMapsConfig.model_type, FeatureMapsConfig, exist_ok=True)
+    AutoBackbone.register(FeatureMapsConfig, FeatureMapsBackbone, exist_ok=True)
     AutoConfig.register(HeatmapKeypointsConfig.model_type, HeatmapKeypointsConfig, exist_ok=True)
     AutoModelForKeypointDetection.register(HeatmapKeypointsConfig, HeatmapKeypointsForKeypointDetection, exist_ok=True)
     # which transformers has under AutoModelForPoseEstimation alone

@@ -15,7 +15,7 @@ from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.domain_adaptation.rlls import rlls_weights
 from hf_transfer.evaluation.plots import plot_losses
 from hf_transfer.hub import DatasetFact, MethodFact, MetricFact, PlotFact, RunFacts, TableFact
-from hf_transfer.modeling.two_towers import TOWERS, named_towers
+from hf_transfer.modeling.two_towers import PARTS, named_parts
 from hf_transfer.models.revisions import pinned
 from hf_transfer.models.short_names import packaged_name
 from hf_transfer.pretraining.dat import PAPER
@@ -57,10 +57,10 @@ def run_card(
     model_args, data_args, run_args, config = experiment
     facts = {**loading_facts(trainer), **training_facts(trainer), **report}
     limits = {name: getattr(data_args, name) for name in ("max_length", "block_size", "labels_per_class")}
-    towers = named_towers(model_args.architecture or {})
+    parts = named_parts(model_args.architecture or {})
     facts["hyper_parameters"] = {
         **facts["hyper_parameters"],
-        **{f"{TOWERS[part]} started from": packaged_name(name) for part, name in towers.items()},
+        **{f"{PARTS[part]} started from": packaged_name(name) for part, name in parts.items()},
         **{name: value for name, value in limits.items() if value is not None},
         **told_revisions(experiment),
     }

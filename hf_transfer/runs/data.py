@@ -30,7 +30,7 @@ from hf_transfer.data.prepared_streams import PreparedStream, prepare_stream
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.runs.arguments import DataArguments
-from hf_transfer.tasks import Task, task_named
+from hf_transfer.tasks import TASKS, Task, task_named
 
 logger = logging.get_logger(__name__)
 
@@ -181,6 +181,8 @@ def load_data(
     train = task.arranged(train, arguments, f"training (`{arguments.dataset}`)")
     arguments = task.settled(arguments, train)
     label_column, kind = task.label_column(arguments), None
+    if reads_labels and label_column is None and not has_labels(train):
+        _check_parts(train, task)
     if reads_labels and (label_column is not None or has_labels(train)):  # one that is asked for and missing is told
         train, kind = task.read_labels(train, "training", arguments)
         logger.warning(f"`{arguments.dataset}`: {len(train)} rows, {kind.in_words()}.")
@@ -223,6 +225,17 @@ def check_has_classes(kind: LabelKind | None) -> None:
         raise ValueError(
             f"`labels_per_class` draws rows of each class, and these labels are {kind.problem_type}: leave it out; "
             "`max_samples` trains on fewer rows."
+        )
+
+
+def _check_parts(rows: Dataset, task: Task) -> None:
+    """Raises ValueError for rows without labels of their own that have labels of parts of their pictures."""
+    others = (other for other in TASKS.values() if other.labels_parts_of_images and task.reads == other.reads)
+    found = next((other.name for other in others if other.name != task.name and other.claims(rows)), None)
+    if found is not None:
+        raise ValueError(
+            f"the training rows have no class each and are labelled for {found} ({rows.column_names}), and this run's "
+            f"task is {task.name}: give `task: {found}` (`--task {found}`)."
         )
 
 

@@ -32,13 +32,14 @@ from hf_transfer.modeling.anatomy import AUXILIARY, backbone_of, linear_heads
 from hf_transfer.modeling.detection_readouts import detection_layers
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.label_forms import DETECTION_HEADS
+from hf_transfer.modeling.named_backbones import BACKBONE, fields_of_head, load_backbone, named_backbone
 from hf_transfer.modeling.two_towers import (
     DUAL_ENCODER,
     TOWERS,
     has_only_towers,
     image_classifier,
     load_tower,
-    named_towers,
+    named_parts,
     settle_width,
     tower_config,
 )
@@ -224,21 +225,25 @@ def from_architecture(loader: Any, settings: dict[str, Any], task: str) -> PreTr
 
     Args:
         loader: the Auto class.
-        settings: `model_type` and fields of its configuration class; a tower that is a name has that model's weights.
+        settings: `model_type` and fields of its configuration class; a part that is a name has that model's weights.
         task: for the message.
 
     Raises:
         ValueError: as `new_config`; or a model of these sizes cannot be made, or has no head for the task.
     """
-    towers = named_towers(settings)
+    named = named_parts(settings)
     config = new_config(settings)
     try:
         # transformers has no public name for it outside its Auto classes
         make = loader._from_config if issubclass(loader, PreTrainedModel) else loader.from_config
         model = make(config)
-        for part, name in towers.items():
+        for part, name in named.items():
             with without_loading_report():
-                tell_new_weights(name, load_tower(model, part, name))
+                is_backbone = part == BACKBONE
+                report = load_backbone(model, name) if is_backbone else load_tower(model, part, name)
+            tell_new_weights(name, report)
+            if is_backbone:
+                model.config._name_or_path = name  # what the card says it comes from
         return model
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"`architecture` cannot be made for {task}: {headless_kind(error) or error}") from error
@@ -273,9 +278,13 @@ def new_config(settings: dict[str, Any]) -> PreTrainedConfig:
     unknown = sorted(name for name in map(str, settings) if not hasattr(plain, name) and name not in known)
     if unknown:
         raise ValueError(f"`architecture`: {type(plain).__name__} has no {unknown}.")
-    named_towers(settings)  # refuses what is neither a name nor fields
+    named_parts(settings)  # refuses what is neither a name nor fields
     parts = set(TOWERS) & set(settings)
     settings |= {part: new_tower(settings[part], getattr(plain, part), part, kind) for part in parts}
+    if isinstance(settings.get(BACKBONE), str):
+        backbone = named_backbone(settings[BACKBONE], plain)
+        fields = fields_of_head(settings[BACKBONE], backbone, plain)
+        settings = {**fields, **settings, BACKBONE: backbone.to_dict()}
     try:
         config = AutoConfig.for_model(kind, **settings)
     except (StrictDataclassError, TypeError, ValueError, OverflowError) as error:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hf_transfer.hub import is_commit
-from hf_transfer.modeling.two_towers import TOWERS
+from hf_transfer.modeling.two_towers import PARTS
 from hf_transfer.models.revisions import is_on_hub, split_revision
 from hf_transfer.models.short_names import PACKAGED
 
 NAMING = ("teacher", "checkpoints", "source_head")
 """Keywords of objectives and converters that name models."""
-PARTS = ("objectives", "converters")
-INSIDE = {"architecture": tuple(TOWERS), "dat": ("classifier",)}
+GROUPS = ("objectives", "converters")
+INSIDE = {"architecture": tuple(PARTS), "dat": ("classifier",)}
 """Argument of a run -> which of its entries name models, where they are strings."""
 
 
@@ -25,7 +25,7 @@ def with_names(arguments: Mapping[str, Any], change: Callable[[str], str]) -> di
         change: name -> the one that takes its place.
     """
     changed = dict(arguments)
-    for group in PARTS:
+    for group in GROUPS:
         if arguments.get(group):
             changed[group] = {part: _entries(keywords, NAMING, change) for part, keywords in arguments[group].items()}
     for name, entries in INSIDE.items():

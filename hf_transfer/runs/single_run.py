@@ -31,7 +31,7 @@ from hf_transfer.runs.revision import revision_facts
 from hf_transfer.runs.saving import save_run, save_translation
 from hf_transfer.runs.setup import set_up
 from hf_transfer.runs.stream_data import load_streams
-from hf_transfer.runs.task import with_task
+from hf_transfer.runs.task import with_new_head, with_task
 from hf_transfer.tasks import task_named
 from hf_transfer.training.family_trainers import DomainAdaptationTrainer, TaskAdaptationTrainer
 from hf_transfer.training.objectives import label_sets_of, make_objectives
@@ -45,6 +45,7 @@ TRANSLATION_FOLDER = "translated"
 def make_adaptation(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     """The trainer of an adaptation, ready to train, and its data. Raises as `run_adaptation`."""
     experiment = with_task(experiment)
+    experiment = experiment._replace(model=with_new_head(experiment.model))
     model_args, data_args, run_args, config = experiment
     check_nothing_is_ignored(experiment)
     check_output(run_args, config)

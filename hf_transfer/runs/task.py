@@ -26,7 +26,9 @@ from hf_transfer.data.stream_files import load_stream
 from hf_transfer.data.tagged_words import holds_tagged_words
 from hf_transfer.hub import adapter_class_names
 from hf_transfer.modeling.adapters import is_adapter
+from hf_transfer.modeling.named_backbones import BACKBONE, can_be_backbone
 from hf_transfer.modeling.two_towers import TOWERS
+from hf_transfer.models.revisions import pinned
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
 from hf_transfer.runs.models import base_revision, new_config
 from hf_transfer.runs.stream_data import check_streaming
@@ -63,6 +65,31 @@ def with_task(experiment: Experiment, pretraining: bool = False) -> Experiment:
     task = find_task(model_args, rows, pretraining, data_args)
     logger.info(f"`task` is {task}, as model and data say.")
     return experiment._replace(model=replace(model_args, task=task))
+
+
+def with_new_head(model_args: ModelArguments) -> ModelArguments:
+    """The model as the backbone of a new head, where its kind has none for the task and the task has one for any.
+
+    Raises:
+        ValueError: an adapter is asked for, which would be saved without that head's other weights.
+    """
+    task = TASKS.get(model_args.task or "")
+    if task is None or task.head_on_backbone is None or model_args.model is None or is_adapter(Path(model_args.model)):
+        return model_args
+    config = configuration_of(model_args)
+    if task.can_load(config) or not can_be_backbone(config):
+        return model_args
+    if model_args.peft is not None:
+        raise ValueError(
+            f"`peft`: `{model_args.model}` has no head for {task.name}, and an adapter is saved without the new one "
+            "that it would get: adapt it without `peft` first, and then what that saves."
+        )
+    logger.warning(
+        f"{model_args.model} has no head for {task.name}: it is the backbone of a new {task.head_on_backbone}."
+    )
+    backbone = pinned(model_args.model, model_args.revision)
+    architecture = {"model_type": task.head_on_backbone, BACKBONE: backbone}
+    return replace(model_args, model=None, revision=None, architecture=architecture)
 
 
 def find_task(

@@ -8,7 +8,9 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from hf_transfer.data.images import image_processor
-from hf_transfer.modeling.processors import stored_processor
+from hf_transfer.modeling.named_backbones import BACKBONE
+from hf_transfer.modeling.processors import stored_processor, whole_pictures
+from hf_transfer.modeling.two_towers import named_parts
 from hf_transfer.tasks.arguments import ModelArguments
 from hf_transfer.tasks.task import Task
 
@@ -21,12 +23,17 @@ class ImageTask(Task):
     reads: ClassVar[str] = "image"
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
-        """The stored image processor, or a plain one of the model's size; None where the size is not known."""
+        """The stored image processor, or a plain one of the model's size, with the colours of a named backbone; None
+        where the size is not known."""
         try:
             if model.model is not None:
                 return stored_processor("image", model.model, **model.stored)
         except ValueError as error:
             logger.info(f"{model.model} has no image processor: {error}")
+        if (named := named_parts(model.architecture or {}).get(BACKBONE)) is not None:
+            made = whole_pictures(named, getattr(config, "image_size", None))
+            if made is not None:
+                return made
         backbone = getattr(config, "backbone_config", None)
         channels = getattr(config, "num_channels", getattr(backbone, "num_channels", None))
         if isinstance(getattr(config, "image_size", None), int) and channels is not None:

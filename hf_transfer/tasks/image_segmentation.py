@@ -56,6 +56,7 @@ class ImageSegmentation(ImageTask):
     auto_class = "AutoModelForSemanticSegmentation"
     saved_as = ("ForSemanticSegmentation",)
     labels_parts_of_images = True
+    head_on_backbone = "upernet"
     tells_by_pictures = True
     own_arguments: ClassVar[frozenset[str]] = frozenset({"id2label", "ignore_index"})
 
@@ -180,10 +181,10 @@ def refuse_classes_of_rows(task: str, arguments: DataArguments) -> None:
             )
 
 
-def same_size(processor: Any, cls: type) -> Any:
+def same_size(processor: Any, cls: type, **options: Any) -> Any:
     """A plain image processor as one of another class, with the same size and normalisation; others as they are."""
     if type(processor).__name__ != "ViTImageProcessorPil":
         return processor
     kept = {name: getattr(processor, name) for name in ("image_mean", "image_std", "do_convert_rgb")}
     size = processor.size if isinstance(processor.size, dict) else dict(processor.size)
-    return cls(size=size, **kept)
+    return cls(size=size, **kept, **options)

@@ -25,13 +25,14 @@ from hf_transfer.tasks.task import Metrics
 class KeypointDetection(ImageTask):
     """Pictures of one thing each, and the places of its points: a column `keypoints`.
 
-    A heat map for each point, by `heatmap-keypoints` on any backbone of transformers, or by ViTPose.
+    A heat map for each point, by `heatmap-keypoints` on any image model of transformers, or by ViTPose.
     """
 
     name = "keypoint-detection"
     auto_class = "AutoModelForKeypointDetection"
     saved_as = ("ForKeypointDetection", "ForPoseEstimation")
     labels_parts_of_images = True
+    head_on_backbone = "heatmap-keypoints"
     own_arguments = frozenset({"id2label"})
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:

@@ -43,6 +43,8 @@ class Task:
     """Ends of the class names of models that were saved with this head, where these tell the task."""
     labels_parts_of_images: ClassVar[bool] = False
     """Whether labels are of pixels, boxes or points of pictures, which rows tell from classes of pictures."""
+    head_on_backbone: ClassVar[str | None] = None
+    """The `model_type` that puts such a head on a backbone whose own kind has none."""
     tells_by_pictures: ClassVar[bool] = False
     """Whether predictions are pictures too, see `files`."""
     own_arguments: ClassVar[frozenset[str]] = frozenset()

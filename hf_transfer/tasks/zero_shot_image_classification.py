@@ -21,7 +21,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.collators import PairCollator
 from hf_transfer.evaluation.image_text import PROMPTS, PairMetrics, check_prompts
 from hf_transfer.modeling.processors import stored_processor
-from hf_transfer.modeling.two_towers import named_towers, tower_config
+from hf_transfer.modeling.two_towers import named_parts, tower_config
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.image import ImageTask
 from hf_transfer.tasks.task import Metrics, Task
@@ -60,7 +60,7 @@ class ZeroShotImageClassification(Task):
                 else self.load_processor(model, AutoConfig.from_pretrained(model.model, **model.stored))
             )
             return None if tokenizer is None else VisionTextDualEncoderProcessor(stored.image_processor, tokenizer)
-        towers = named_towers(model.architecture)
+        towers = named_parts(model.architecture)
         if tokenizer is None and "text_config" not in towers:
             raise ValueError(
                 "a new text tower has no tokenizer: give `tokenizer`, a name or {vocab_size: 4000} to train one on "

@@ -130,7 +130,9 @@ def _is_own(thing: Any) -> bool:
 def registered_part(model: PreTrainedModel | PeftModel) -> str:
     """What has to be registered before the saved model can be loaded; empty where nothing of ours has to be."""
     config = unwrap_peft(model).config
-    parts = [f"the architecture {config.model_type}"] if _is_own(config) else []
+    configs = [config, getattr(config, "backbone_config", None)]
+    own = [one for one in configs if one is not None and _is_own(one)]
+    parts = [f"the architecture {one.model_type}" for one in own[:1]]
     if isinstance(model, PeftModel) and _is_own(model.active_peft_config):
         parts.append(f"the tuner {type(model.active_peft_config).__name__.removesuffix('Config')}")
     if config._attn_implementation == "flow" and not _is_own(config):

@@ -12,7 +12,7 @@ from transformers import (
     ViTModel,
 )
 
-from hf_transfer.modeling.two_towers import load_tower, named_towers, settle_width, tower_config
+from hf_transfer.modeling.two_towers import load_tower, named_parts, settle_width, tower_config
 from tests.pretraining import pairs
 
 
@@ -30,8 +30,8 @@ def folders(tmp_path_factory) -> dict[str, str]:
 
 def test_names_stand_in_place_of_configurations(folders):
     settings = {"model_type": "vision-text-dual-encoder", "vision_config": folders["vit"], "text_config": {"x": 1}}
-    assert named_towers(settings) == {"vision_config": folders["vit"]}
-    assert named_towers({"model_type": "vit"}) == {}
+    assert named_parts(settings) == {"vision_config": folders["vit"]}
+    assert named_parts({"model_type": "vit"}) == {}
 
 
 @pytest.mark.parametrize("start", [("vit", "bert"), ("both", "both")])

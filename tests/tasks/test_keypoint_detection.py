@@ -8,7 +8,12 @@ import pytest
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
-from transformers import AutoModelForKeypointDetection, VitPoseConfig
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
+    ConvNextImageProcessorPil,
+    VitPoseConfig,
+)
 
 from hf_transfer.data.bundled import load_splits
 from hf_transfer.data.emoji_scenes import POINTS
@@ -63,6 +68,23 @@ def test_from_rows_to_a_saved_model(trained):
     assert outputs.heatmaps.shape[:2] == (2, 5) and torch.isfinite(outputs.loss)
     card = (trained.folder / "README.md").read_text()
     assert "pipeline_tag: keypoint-detection" in card and "pck_05" in card and "hf_transfer" in card
+
+
+def test_any_image_model_is_a_backbone(rows, tmp_path, caplog):
+    """Its own image processor cuts pictures, which points could not follow."""
+    torch.manual_seed(0)
+    folder, run = tmp_path / "resnet", tmp_path / "run"
+    AutoModelForImageClassification.from_config(new_config(dict(RESNET))).save_pretrained(folder)
+    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.875).save_pretrained(folder)
+    given = {"model": str(folder), "architecture": None, "dataset": str(rows), "max_steps": 2}
+    with pytest.raises(ValueError, match="labelled for keypoint-detection .* give `task: keypoint-detection`"):
+        run_adaptation(points(run, **given))
+    found = run_adaptation(points(run, **given, task="keypoint-detection"))
+    assert "it is the backbone of a new heatmap-keypoints" in caplog.text
+    assert run_evaluation(str(found.folder), str(rows))["loss"] == pytest.approx(found["loss"], abs=1e-5)
+    ConvNextImageProcessorPil(size={"shortest_edge": 32}, crop_pct=0.875).save_pretrained(found.folder)
+    with pytest.raises(ValueError, match="cuts the middle out of pictures .* labels of their parts would not fit"):
+        run_evaluation(str(found.folder), str(rows))
 
 
 def test_evaluation_gives_the_same_figures_as_the_end_of_the_run(trained, rows):
