@@ -29,9 +29,9 @@ class ModelArguments:
         metadata={
             "help": "Start from random weights of this configuration: "
             '{"model_type": "flowformer", "modality": "image"}; '
-            "`attn_implementation: sdpa` in it makes the softmax twin. A part may be a model, whose weights it has: the "
-            "towers of a vision-text-dual-encoder, {vision_config: FOLDER, text_config: all-minilm}, and the backbone of "
-            "a head for parts of pictures, {model_type: rt_detr, backbone_config: ORG/NAME}."
+            "`attn_implementation: sdpa` in it makes the softmax twin. A part may be a model, whose weights it "
+            "has: the towers of a vision-text-dual-encoder, {vision_config: FOLDER, text_config: all-minilm}, and the "
+            "backbone of a head for parts of pictures, {model_type: rt_detr, backbone_config: ORG/NAME}."
         },
     )
     task: str | None = field(
