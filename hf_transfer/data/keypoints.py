@@ -137,6 +137,22 @@ def with_point_shares(rows: Dataset, points: int, role: str) -> Dataset:
     return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
 
 
+def with_points(rows: Dataset) -> Dataset:
+    """Rows `with_point_shares` as arranged ones again, [K, 3] in pixels; rows without labels stay as they are."""
+    if "labels" not in rows.column_names:
+        return rows
+    image = next(name for name, feature in rows.features.items() if isinstance(feature, Image))
+    plain = undecoded(rows.with_format(None), image)
+
+    def pixels(picture: dict[str, Any], shares: list[list[float]]) -> dict[str, Any]:
+        values = np.asarray(shares)
+        seen = (values != IGNORED_LABEL).all(axis=1, keepdims=True)
+        return {"labels": np.concatenate([np.where(seen, values * size_of(picture), 0.0), seen], axis=1).tolist()}
+
+    made = plain.map(pixels, input_columns=[image, "labels"], features=plain.features, desc="Points")
+    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
+
+
 def shares_of(values: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
     """Points [K, 3] in pixels as shares [K, 2].
 

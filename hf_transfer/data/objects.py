@@ -156,6 +156,30 @@ def with_tables(rows: Dataset, kind: LabelKind, role: str, source: str = "the tr
     return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
 
 
+def with_objects(rows: Dataset, names: Sequence[str]) -> Dataset:
+    """Rows `with_tables` as arranged ones again: boxes in pixels and named categories.
+
+    Args:
+        rows: pictures and tables; rows without labels stay as they are.
+        names: of the categories.
+    """
+    if "labels" not in rows.column_names:
+        return rows
+    image = next(name for name, feature in rows.features.items() if isinstance(feature, Image))
+    plain = undecoded(rows.with_format(None), image)
+    objects = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=list(names)))}
+
+    def read(picture: dict[str, Any], table: list[list[float]]) -> dict[str, Any]:
+        lines = np.asarray([line for line in table if line[0] >= 0]).reshape(-1, 5)
+        boxes = lines[:, 1:] * np.tile(size_of(picture), 2)
+        boxes[:, :2] -= boxes[:, 2:] / 2
+        return {"labels": {"bbox": boxes.tolist(), "category": lines[:, 0].astype(int).tolist()}}
+
+    features = Features({**plain.features, "labels": objects})
+    made = plain.map(read, input_columns=[image, "labels"], features=features, desc="Boxes")
+    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
+
+
 def _holds_objects(rows: Dataset) -> bool:
     return any((cell or {}).get("category") for cell in _cells(rows))
 

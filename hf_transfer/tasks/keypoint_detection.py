@@ -11,7 +11,14 @@ from transformers import EvalPrediction, PreTrainedConfig, ViTImageProcessorPil
 
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.data.images import undecoded
-from hf_transfer.data.keypoints import arranged_points, point_column, point_labels, unknown_points, with_point_shares
+from hf_transfer.data.keypoints import (
+    arranged_points,
+    point_column,
+    point_labels,
+    unknown_points,
+    with_point_shares,
+    with_points,
+)
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import named_classes, size_of
 from hf_transfer.data.part_tables import with_part_tables
@@ -67,6 +74,9 @@ class KeypointDetection(ImageTask):
         self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
     ) -> Dataset:
         return with_point_shares(rows, kind.outputs, role)
+
+    def as_given(self, rows: Dataset, kind: LabelKind) -> Dataset:
+        return with_points(rows)
 
     def prepare(self, rows: Dataset, config: PreTrainedConfig, processor: Any, **reading: Any) -> Dataset:
         if "pixel_values" in rows.column_names:

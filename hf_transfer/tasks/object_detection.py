@@ -11,7 +11,7 @@ from datasets import Dataset, Image
 from transformers import DetrImageProcessorPil, EvalPrediction, PreTrainedConfig
 from transformers.utils import logging
 
-from hf_transfer.core.task_loss import MULTI_LABEL
+from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
 from hf_transfer.data.images import undecoded
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
@@ -22,6 +22,7 @@ from hf_transfer.data.objects import (
     object_column,
     object_labels,
     unknown_table,
+    with_objects,
     with_tables,
 )
 from hf_transfer.data.part_tables import with_part_tables
@@ -56,6 +57,7 @@ class ObjectDetection(ImageTask):
     auto_class = "AutoModelForObjectDetection"
     saved_as = ("ForObjectDetection",)
     labels_parts_of_images = True
+    unit_type = SINGLE_LABEL  # queries, each of one class or of none
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
         """The stored image processor, made to give pictures of one size; or one of the model's size."""
@@ -101,6 +103,9 @@ class ObjectDetection(ImageTask):
         self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
     ) -> Dataset:
         return with_tables(rows, kind, role, source)
+
+    def as_given(self, rows: Dataset, kind: LabelKind) -> Dataset:
+        return with_objects(rows, kind.class_names or ())
 
     def check_domains(
         self, source: Dataset, target: Dataset, kind: LabelKind | None, made_for: Collection[str]

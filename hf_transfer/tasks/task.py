@@ -45,6 +45,8 @@ class Task:
     """Whether labels are of pixels, boxes or points of pictures, which rows tell from classes of pictures."""
     head_on_backbone: ClassVar[str | None] = None
     """The `model_type` that puts such a head on a backbone whose own kind has none."""
+    unit_type: ClassVar[str | None] = None
+    """Problem type of the units that domain adaptation reads, where it is another than that of the labels."""
     tells_by_pictures: ClassVar[bool] = False
     """Whether predictions are pictures too, see `files`."""
     own_arguments: ClassVar[frozenset[str]] = frozenset()
@@ -96,6 +98,15 @@ class Task:
             processor: of `new_processor`.
         """
         return {}
+
+    def as_given(self, rows: Dataset, kind: LabelKind) -> Dataset:
+        """Rows whose labels were read, in a form from which they are read alike once more.
+
+        Args:
+            rows: arranged, of `read_labels` or `read_labels_as`.
+            kind: of their labels.
+        """
+        return rows
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
         """Write into a model's configuration what reading further rows needs to know of the training rows.

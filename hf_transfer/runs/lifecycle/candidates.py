@@ -186,7 +186,9 @@ def rank_candidates(
     named = [one for one in found if ARCHITECTURE not in one]
     if not named or (len(named) == 1 and "rank" not in plan.given):
         return found, [], None
-    options = {"max_samples": min(RANKING_ROWS, rows["rows"]["train"]), "problem_type": rows["kind"], **plan.rank}
+    options = {"max_samples": min(RANKING_ROWS, rows["rows"]["train"]), **plan.rank}
+    if rows.get("task") is None:
+        options = {"problem_type": rows["kind"], **options}
     if columns := plan.data_arguments().text_columns:
         options["input_columns"] = columns
     if plan.data_arguments().max_length is not None:

@@ -19,7 +19,7 @@ from hf_transfer.evaluation.plots import confusion_counts, embed
 from hf_transfer.models.revisions import split_revision
 from hf_transfer.runs.lifecycle.candidates import revision_of_hub
 from hf_transfer.runs.lifecycle.outcome import Outcome
-from hf_transfer.runs.lifecycle.outputs import Outputs, outputs_on
+from hf_transfer.runs.lifecycle.outputs import Outputs, metrics_on, outputs_on
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE
 from hf_transfer.runs.lifecycle.stages import Setting
 from hf_transfer.runs.lifecycle.training import usual_metric
@@ -42,11 +42,15 @@ def inspect(outcome: Outcome, place: Setting) -> dict[str, Any]:
     role = next(one for one in ("test", "validation", "train") if one in place.rows["rows"])
     labelled = load_from_disk(str(folder / role))
     with place.progress.quiet():
-        seen = outputs_on(record["model"], labelled, settings)
-        result = {"role": role, **mistakes(seen, labelled)}
-        result["figures"] = {name: seen.metrics[name] for name in seen.metrics}
-        result["metric"] = usual_metric(seen.metrics)
-        result["embeddings"] = embeddings(record["model"], start, settings, folder, role, seen.names)
+        result: dict[str, Any] = {"role": role, "confusion": None, "wrong": [], "embeddings": {"groups": []}}
+        if place.rows.get("task") is None:
+            seen = outputs_on(record["model"], labelled, settings)
+            result |= mistakes(seen, labelled)
+            result["figures"] = seen.metrics
+            result["embeddings"] = embeddings(record["model"], start, settings, folder, role, seen.names)
+        else:  # rows have no class and no features of their own
+            result["figures"] = metrics_on(record["model"], folder / role, settings)
+        result["metric"] = usual_metric(result["figures"])
     return place.store.keep(PIECE, depends, result)
 
 

@@ -140,7 +140,8 @@ class Outcome:
         if row["test"] is None:
             value = f"{by} {row['validation']['mean']:.3f}"
             return f"{what} has {value}; no labelled test rows were given. {how}"
-        value = f"{row['metric'].replace('_', ' ')} {told(row['test'], row['metric'], rows['test'])}"
+        count = rows["test"] if self.rows.get("task") is None else None
+        value = f"{row['metric'].replace('_', ' ')} {told(row['test'], row['metric'], count)}"
         return f"{what} reaches {value} on {rows['test']} test rows. {how}{self.gain()}"
 
     @property
@@ -188,11 +189,17 @@ def mean_and_deviation(values: list[float]) -> dict[str, float | None]:
     return {"mean": fmean(values), "deviation": stdev(values) if len(values) > 1 else None}
 
 
-def told(value: Mapping[str, Any], metric: str, rows: int) -> str:
-    """A figure with its deviation over seeds, or of one seed with the standard error that so few rows bring."""
+def told(value: Mapping[str, Any], metric: str, rows: int | None) -> str:
+    """A figure with its deviation over seeds, or of one seed with the standard error that so few rows bring.
+
+    Args:
+        value: mean and deviation.
+        metric: its name.
+        rows: that it is a share of; None where it is a share of parts of rows.
+    """
     mean, deviation = value["mean"], value["deviation"]
     if deviation is not None:
         return f"{mean:.3f} ± {deviation:.3f}"
-    if metric != "accuracy":
+    if metric != "accuracy" or rows is None:
         return f"{mean:.3f}"
     return f"{mean:.3f} (standard error {math.sqrt(mean * (1 - mean) / rows):.3f})"

@@ -16,13 +16,17 @@ from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.labels import has_labels
 from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.task import find_task
-from hf_transfer.tasks import task_named
+from hf_transfer.tasks import TASKS, task_named
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
+from hf_transfer.tasks.token_classification import TokenClassification
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
 BATCH = 64
+PARTS = (TokenClassification.name, *(name for name, task in TASKS.items() if task.labels_parts_of_images))
+"""Tasks whose labels are of words, pixels, boxes or points, a number of them a row."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,21 @@ class Outputs:
     def metrics(self) -> dict[str, float]:
         """Every metric of the problem type, of the rows that have a label."""
         return {} if self.labels is None else task_metrics(self.logits, self.labels, self.problem_type)
+
+
+def metrics_on(model: str | Path, rows: Path, settings: Mapping[str, Any]) -> dict[str, float]:
+    """What a trained model reaches on written rows with labels.
+
+    Args:
+        model: its folder.
+        rows: folder that `save_to_disk` wrote.
+        settings: of its training, whose task, columns and lengths count.
+    """
+    if settings.get("task") not in PARTS:
+        return outputs_on(model, rows, settings).metrics
+    batch = settings.get("per_device_eval_batch_size", BATCH)
+    reading = {"max_length": settings.get("max_length"), "text_columns": settings.get("text_columns") or ()}
+    return dict(run_evaluation(str(model), str(rows), task=settings["task"], batch_size=batch, **reading))
 
 
 def outputs_on(

@@ -27,6 +27,7 @@ from hf_transfer.data.fingerprint import fingerprint
 from hf_transfer.data.tagged_words import holds_tagged_words
 from hf_transfer.hub import atomic_folder
 from hf_transfer.runs.data import DEFAULT_TASK, RunData, load_data
+from hf_transfer.runs.lifecycle.outputs import PARTS
 from hf_transfer.runs.lifecycle.plan import Plan
 from hf_transfer.runs.lifecycle.store import Store
 from hf_transfer.runs.saving import HELD_OUT
@@ -38,6 +39,7 @@ from hf_transfer.tasks.token_classification import TokenClassification
 PIECE = "data"
 HELD_OUT_SHARE = 0.2
 LEAST_ROWS = 2
+OF_PARTS = ("id2label", "ignore_index")
 
 
 def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
@@ -51,9 +53,10 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
         ValueError: unusable data, or too few rows.
     """
     arguments = plan.data_arguments()
-    task = task_named(TimeSeriesForecasting.name if arguments.forecasting is not None else DEFAULT_TASK)
     with PartialState().main_process_first():
-        raw = read_rows(arguments, task, plan.seed)
+        raw, task = read_rows(arguments, plan.training.get("task"), plan.seed)
+    if task.name in PARTS and plan.combine is not None:
+        raise ValueError(f"`combine` draws on models of rows with one label each, and these are of {task.name}.")
     data, column, (named, asked) = plan.data, plan.data.get("label_column"), plan.validation
     if "source" in data and raw.target is None:
         raw = replace(raw, target=raw.rest)
@@ -74,43 +77,59 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     if found is not None:
         return found
     held_out_by_task = partial(task.hold_out, arguments=arguments)
-    split = with_held_out(raw, rows.get("validation"), asked, held_out_by_task, plan.seed)
+    spread = task.name not in PARTS
+    split = with_held_out(raw, rows.get("validation"), asked, held_out_by_task, plan.seed, spread)
     split |= {"source": rows["source"]} if "source" in rows else {}
     folder = store.folder(PIECE, depends)
     if PartialState().is_main_process:
         with atomic_folder(folder, overwrite=True) as staging:
             for role, one in split.items():
-                one.with_format(None).save_to_disk(staging / role)
+                task.as_given(one, raw.kind).with_format(None).save_to_disk(staging / role)
     PartialState().wait_for_everyone()
-    return store.keep(PIECE, depends, facts_of(split, raw, folder, plan))
+    return store.keep(PIECE, depends, facts_of(split, raw, folder, plan, task))
 
 
-def read_rows(arguments: DataArguments, task: Task, seed: int = 0) -> RunData:
-    """As `load_data`.
+def read_rows(arguments: DataArguments, told: str | None, seed: int = 0) -> tuple[RunData, Task]:
+    """As `load_data`, and the task by which labels are read, which says itself whether they are of parts of rows.
+
+    Args:
+        arguments: what to read.
+        told: the task of the plan's trainings, where it says one.
+        seed: of what is drawn.
 
     Raises:
-        ValueError: as that; or rows whose labels are of parts of them.
+        ValueError: as `load_data`; or rows of questions and answers.
     """
+    if arguments.forecasting is not None or told in PARTS:
+        task = task_named(TimeSeriesForecasting.name if arguments.forecasting is not None else told)
+        return load_data(arguments, seed=seed, task=task), task
+    task = task_named(DEFAULT_TASK)
     try:
         raw = load_data(arguments, seed=seed, task=task)
     except ValueError:
         own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
-        refuse_labels_of_parts(load(arguments.dataset, arguments.split, **own))
-        raise
-    refuse_labels_of_parts(raw.train)
-    return raw
+        found = task_of_parts(load(arguments.dataset, arguments.split, **own))
+        if found is None:
+            raise
+    else:
+        found = task_of_parts(raw.train)
+    return (raw, task) if found is None else (load_data(arguments, seed=seed, task=found), found)
 
 
-def refuse_labels_of_parts(rows: Dataset) -> None:
-    """Raises ValueError for rows of masks, boxes, key points, tags or answers: a plan chooses by one label a row."""
+def task_of_parts(rows: Dataset) -> Task | None:
+    """The task of rows of masks, boxes, key points or tags; None for rows with labels of their own.
+
+    Raises:
+        ValueError: rows of answers, which have no classes to choose a model by.
+    """
     claimed = next((one.name for one in TASKS.values() if one.claims(rows)), None)
     if claimed is None and holds_tagged_words(rows):
         claimed = TokenClassification.name
-    if claimed is not None:
+    if claimed is not None and claimed not in PARTS:
         raise ValueError(
-            f"a plan reads rows with one label each, and these are rows of {claimed}: `hf-transfer rank`, `adapt` and "
-            "`compare` read them."
+            f"a plan does not read rows of {claimed}: `hf-transfer adapt`, `compare`, `evaluate` and `predict` do."
         )
+    return None if claimed is None else task_named(claimed)
 
 
 def with_held_out(
@@ -119,6 +138,7 @@ def with_held_out(
     asked: int | None,
     of_task: Callable[..., tuple[Dataset, Dataset, tuple[int, ...]] | None],
     seed: int = 0,
+    spread: bool = True,
 ) -> dict[str, Dataset]:
     """The rows by role, with those that are held out of the training rows.
 
@@ -128,6 +148,7 @@ def with_held_out(
         asked: how many of these to hold out; a fifth when left out.
         of_task: `hold_out` of the task, which says None where random rows will do.
         seed: of random rows.
+        spread: these evenly over the labels, where rows have one each.
     """
 
     def without(rows: Dataset, count: int, role: str) -> tuple[Dataset, Dataset]:
@@ -135,7 +156,7 @@ def with_held_out(
         return hold_out(rows, count, role, multi, seed) if found is None else found[:2]
 
     train, test = raw.train, raw.test
-    multi = raw.kind.problem_type == MULTI_LABEL
+    multi = not spread or raw.kind.problem_type == MULTI_LABEL
     share = max(LEAST_ROWS, int(len(train) * HELD_OUT_SHARE))
     if test is None and raw.target is None:
         train, test = without(train, share, "test")
@@ -175,7 +196,7 @@ def hold_out(rows: Dataset, count: int, role: str, multi: bool = False, seed: in
     return rows.select(left), rows.select(np.sort(taken))
 
 
-def facts_of(split: dict[str, Dataset], raw: RunData, folder: Path, plan: Plan) -> dict[str, Any]:
+def facts_of(split: dict[str, Dataset], raw: RunData, folder: Path, plan: Plan, task: Task) -> dict[str, Any]:
     """What later pieces and the report say of the rows."""
     data, kind = plan.data, raw.kind
     tests = data.get("test") or (data.get("target") or data["train"])
@@ -188,6 +209,7 @@ def facts_of(split: dict[str, Dataset], raw: RunData, folder: Path, plan: Plan) 
         "rows": {role: len(one) for role, one in split.items()},
         "names": {str(folder / role): f"{names[role]}{HELD_OUT if held_out.get(role) else ''}" for role in split},
         "kind": kind.problem_type,
+        "task": task.name if task.name in PARTS else None,
         "labels": kind.in_words(),
         "classes": list(kind.class_names) if kind.class_names is not None else None,
         "fingerprints": {role: fingerprint(one) for role, one in split.items()},
@@ -206,8 +228,9 @@ def rows_arguments(plan: Plan, facts: dict[str, Any], test: str | None, with_tar
     folder, data = Path(facts["folder"]), plan.data_arguments()
     labelled = labelled_role(facts, with_target)
     arguments: dict[str, Any] = {"dataset": str(folder / labelled), "dataset_names": facts["names"]}
-    arguments |= {"problem_type": facts["kind"]}
-    for name in ("text_columns", "max_length", "forecasting"):
+    of_parts = facts.get("task")
+    arguments |= {"problem_type": facts["kind"]} if of_parts is None else {"task": of_parts}
+    for name in ("text_columns", "max_length", "forecasting", *(OF_PARTS if of_parts else ())):
         if getattr(data, name) is not None:
             arguments[name] = getattr(data, name)
     if test is not None:

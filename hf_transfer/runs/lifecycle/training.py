@@ -17,16 +17,21 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_transfer.core.task_metrics import METRICS
+from hf_transfer.evaluation.detection import DETECTION_METRICS
+from hf_transfer.evaluation.keypoints import KEYPOINT_METRICS
+from hf_transfer.evaluation.segmentation import SEGMENTATION_METRICS
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import Experiment, parse_arguments
 from hf_transfer.runs.card import LOG_FILE
 from hf_transfer.runs.domain_report import NOT_COMPARED
-from hf_transfer.runs.lifecycle.outputs import outputs_on
+from hf_transfer.runs.lifecycle.outputs import metrics_on
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.store import Store
 from hf_transfer.runs.saving import read_results
 from hf_transfer.runs.single_run import MODEL_FOLDER, checkpoints
 
+OF_PARTS = ("entity_f1", SEGMENTATION_METRICS[0], DETECTION_METRICS[0], KEYPOINT_METRICS[0])
+"""The usual metrics of tasks whose labels are of parts of rows."""
 LOWER_IS_BETTER = frozenset({"mean_squared_error", "mean_absolute_error", "loss"})
 BATCH, EPOCHS = 16, 3
 LEAST_STEPS = 100
@@ -152,7 +157,7 @@ def recorded(training: Training, folder: Path, results: Mapping[str, Any], valid
         if training.is_trial:
             record["validation"] = measured
         else:
-            record["validation"] = outputs_on(model, validation, training.settings).metrics
+            record["validation"] = metrics_on(model, validation, training.settings)
         record["chosen_by"] = usual_metric(record["validation"])
     if training.is_trial:
         record["test"] = {}
@@ -167,9 +172,9 @@ def usual_metric(metrics: Mapping[str, float]) -> str:
     Raises:
         ValueError: none was.
     """
-    for names in METRICS.values():
-        if names[0] in metrics:
-            return names[0]
+    for name in (*OF_PARTS, *(names[0] for names in METRICS.values())):
+        if name in metrics:
+            return name
     raise ValueError(f"nothing to choose by was measured, only {sorted(metrics)}.")
 
 

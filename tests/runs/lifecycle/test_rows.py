@@ -1,4 +1,4 @@
-"""The rows of a plan: windows of a table are held out by time, and labels of parts of rows are refused."""
+"""The rows of a plan: windows of a table are held out by time, labels of parts of rows are written as they were."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
+from transformers import AutoModelForImageClassification, AutoModelForKeypointDetection
 
+from hf_transfer.data.emoji_scenes import POINTS
+from hf_transfer.data.images import image_processor
+from hf_transfer.runs.data import load_data
+from hf_transfer.runs.lifecycle.lifecycle import Lifecycle
 from hf_transfer.runs.lifecycle.plan import read_plan
 from hf_transfer.runs.lifecycle.rows import prepare_rows, rows_arguments
 from hf_transfer.runs.lifecycle.store import Store
+from hf_transfer.runs.models import new_config
+from hf_transfer.tasks import task_named
+from hf_transfer.tasks.arguments import DataArguments
+from tests.drawings import scene_options
+from tests.tasks.test_keypoint_detection import RESNET
 
 WINDOWS = {"context_length": 8, "prediction_length": 4}
 
@@ -31,17 +41,70 @@ def test_windows_of_a_table_are_held_out_by_time(tmp_path):
         assert np.max(told[earlier]) + 1 == np.min(told[later]), "no step is told in two of them, and none is left out"
 
 
-@pytest.mark.parametrize(
-    ("rows", "task"),
-    [
-        ({"tokens": ["a", "b"], "ner_tags": ["O", "B-PER"]}, "token-classification"),
-        (
-            {"question": "who?", "context": "it is me", "answers": {"text": ["me"], "answer_start": [6]}},
-            "question-answering",
-        ),
-    ],
-)
-def test_labels_of_parts_of_rows_are_refused(tmp_path, rows, task):
-    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(rows)] * 12))
-    with pytest.raises(ValueError, match=f"a plan reads rows with one label each, and these are rows of {task}"):
+def test_questions_and_answers_are_refused(tmp_path):
+    row = {"question": "who?", "context": "it is me", "answers": {"text": ["me"], "answer_start": [6]}}
+    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 12))
+    with pytest.raises(ValueError, match="a plan does not read rows of question-answering: `hf-transfer adapt`"):
         prepared(tmp_path, train=str(tmp_path / "rows.jsonl"))
+
+
+def test_models_of_parts_of_rows_are_not_combined(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps({"tokens": ["a"], "ner_tags": ["O"]})] * 12))
+    given = {"data": {"train": str(tmp_path / "rows.jsonl")}, "candidates": ["any"]}
+    given |= {"combine": {"methods": ["b_tuning"]}, "publish": {"output_dir": str(tmp_path / "out")}}
+    plan = read_plan(given)
+    with pytest.raises(
+        ValueError, match="`combine` draws on models of rows with one label each, and these are of tok"
+    ):
+        prepare_rows(plan, Store(tmp_path / "out"))
+
+
+def test_tagged_words_are_held_out_at_random(tmp_path):
+    rows = [{"tokens": ["a", "b", str(place)], "ner_tags": ["O", "B-PER", "O"]} for place in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    facts, arguments = prepared(tmp_path, train=str(tmp_path / "rows.jsonl"))
+    assert facts["task"] == arguments["task"] == "token-classification" and "problem_type" not in arguments
+    assert facts["rows"] == {"train": 12, "validation": 4, "test": 4}
+
+
+@pytest.mark.parametrize("kind", ["masks", "boxes", "points"])
+def test_labels_of_parts_of_pictures_are_written_as_they_were_read(tmp_path, kind):
+    options = scene_options(tmp_path, rows=20)
+    names = {"id2label": dict(enumerate(POINTS))} if kind == "points" else {}
+    facts, arguments = prepared(tmp_path, train=f"emoji_{kind}", dataset_options=options, test_split="test", **names)
+    assert (facts["rows"]["train"], facts["rows"]["validation"]) == (16, 4) and facts["rows"]["test"] > 4
+    task = task_named(arguments["task"])
+    assert arguments.get("id2label") == names.get("id2label")
+    asked = DataArguments(dataset=f"emoji_{kind}", dataset_options=options, test_split="test", **names)
+    before = load_data(asked, seed=0, task=task)
+    after = load_data(DataArguments(dataset=arguments["dataset"], **names), seed=0, task=task)
+    test = load_data(DataArguments(dataset=arguments["test_dataset"], **names), seed=0, task=task).train
+    assert before.kind == after.kind
+    assert len(test) == len(before.test)
+    for one, other in zip(before.test.with_format(None)["labels"][:], test.with_format(None)["labels"][:]):
+        if kind == "masks":
+            assert np.array_equal(np.asarray(one), np.asarray(other))
+        else:
+            np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_plan_chooses_a_model_of_key_points(tmp_path):
+    """From a backbone without such a head to a model that is saved with the names of the points."""
+    folder = tmp_path / "resnet"
+    AutoModelForImageClassification.from_config(new_config(dict(RESNET))).save_pretrained(folder)
+    image_processor(32, 3).save_pretrained(folder)
+    options = {name: scene_options(tmp_path, name, rows=24) for name in ("google", "twitter")}
+    data = {"train": "emoji_points", "dataset_options": options["google"], "id2label": dict(enumerate(POINTS))}
+    data |= {"target": "emoji_points", "target_options": options["twitter"], "test": "emoji_points"}
+    plan = {"data": data, "candidates": [str(folder)], "training": {"max_steps": 2, "report_to": []}}
+    plan |= {"task": {"methods": ["fine_tuning"]}, "domain": {"methods": [{"dann": {"hidden_size": 4}}]}}
+    outcome = Lifecycle({**plan, "publish": {"output_dir": str(tmp_path / "out")}}, quiet=True).run()
+    assert [(row["stage"], row["metric"]) for row in outcome.table()] == [
+        ("task", "pck_05"),
+        *[("domain", "pck_05")] * 2,
+    ]
+    assert outcome.chosen.stage == "domain" and outcome.table()[1]["chosen_by"] == "dev"
+    assert "standard error" not in outcome.verdict(), "points of one picture go together"
+    model = AutoModelForKeypointDetection.from_pretrained(outcome.folder)
+    assert list(model.config.id2label.values()) == list(POINTS)
+    assert outcome.report.exists() and "Features" not in outcome.report.read_text()
