@@ -22,7 +22,10 @@ class ModelArguments:
 
     model: str | None = field(
         default=None,
-        metadata={"help": "Folder, bare name, Hub id or packaged name (all-minilm, efficientnet-lite0) to start from."},
+        metadata={
+            "help": "Folder, bare name, Hub id or packaged name (all-minilm, efficientnet-lite0) of the model to "
+            "start from."
+        },
     )
     architecture: dict | None = field(
         default=None,
