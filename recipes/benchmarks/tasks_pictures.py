@@ -76,6 +76,33 @@ def settings_of(source: str, target: str) -> dict[str, Setting]:
     }
 
 
+def pretrained(source: str, target: str) -> dict[str, Setting]:
+    """Masks and boxes from one vendor to the other, from weights that know ImageNet."""
+    shift = f"Emoji of {source} pasted on one photograph (labelled) to those of {target} on another (unlabelled), "
+    wide = {kind: read_yaml(RECIPES / f"emoji_{kind}_pretrained.yaml") for kind in ("masks", "boxes")}
+    on = {kind: {name: one[name] for name in ("architecture", "max_steps")} for kind, one in wide.items()}
+    return {
+        f"masks_{source}_to_{target}_pretrained": Setting(
+            f"{shift}64x64 pixels, three kinds and background; a UperNet on EfficientNet-Lite0 with its ImageNet "
+            "weights, 300 steps of 16 + 16 scenes; 300 test scenes of the target.",
+            {**between(MASKS, source, target), **on["masks"]},
+            {name: recipe(f"emoji_masks_{name}") for name in ("source_only", "advent", "fourier_dann", "dacs")},
+            ("mean_iou", "mean_accuracy", "overall_accuracy"),
+        ),
+        f"boxes_{source}_to_{target}_pretrained": Setting(
+            f"{shift}64x64 pixels enlarged twice, three kinds; an RT-DETR on EfficientNet-Lite0 with its ImageNet "
+            "weights, 300 steps of 16 + 16 scenes, shifted and zoomed; 300 test scenes of the target.",
+            {**between(BOXES, source, target), **on["boxes"]},
+            {
+                "source_only": {"objectives": {}},
+                "dann_pictures": recipe("emoji_boxes_dann"),
+                "dann_mcc": recipe("emoji_boxes_queries_dann_mcc"),
+            },
+            ("map", "map_50", "map_75"),
+        ),
+    }
+
+
 def few_labels(count: int) -> dict[str, Setting]:
     """Masks, boxes and key points of `count` labelled pictures of Twitter's emoji, from models of Google's."""
     kinds = {
@@ -98,5 +125,9 @@ def few_labels(count: int) -> dict[str, Setting]:
 
 
 SETTINGS: dict[str, Setting] = (
-    settings_of("google", "twitter") | settings_of("twitter", "google") | few_labels(20) | few_labels(100)
+    settings_of("google", "twitter")
+    | settings_of("twitter", "google")
+    | pretrained("google", "twitter")
+    | few_labels(20)
+    | few_labels(100)
 )
