@@ -71,14 +71,20 @@ def with_new_head(model_args: ModelArguments) -> ModelArguments:
     """The model as the backbone of a new head, where its kind has none for the task and the task has one for any.
 
     Raises:
-        ValueError: an adapter is asked for, which would be saved without that head's other weights.
+        ValueError: the task has no such head, and an `architecture` would have to say which; or an adapter is asked
+            for, which would be saved without the head's other weights.
     """
-    task = TASKS.get(model_args.task or "")
-    if task is None or task.head_on_backbone is None or model_args.model is None or is_adapter(Path(model_args.model)):
+    task, named = TASKS.get(model_args.task or ""), model_args.model
+    if task is None or not task.labels_parts_of_images or named is None or is_adapter(Path(named)):
         return model_args
     config = configuration_of(model_args)
     if task.can_load(config) or not can_be_backbone(config):
         return model_args
+    if task.head_on_backbone is None:
+        raise ValueError(
+            f"`{named}` has no head for {task.name}: take a model that has, or name a new head whose backbone it is, "
+            f"architecture: {{model_type: rt_detr, backbone_config: {named}}}."
+        )
     if model_args.peft is not None:
         raise ValueError(
             f"`peft`: `{model_args.model}` has no head for {task.name}, and an adapter is saved without the new one "

@@ -127,6 +127,12 @@ def test_whole_pictures_are_read_at_the_size_of_the_models_own_processor(folders
     assert loaded(arguments.architecture, task.name).config.image_size == 64
 
 
+def test_a_new_detector_has_to_be_named(folders):
+    message = r"has no head for object-detection: .* architecture: \{model_type: rt_detr, backbone_config: .*vit\}"
+    with pytest.raises(ValueError, match=message):
+        with_new_head(ModelArguments(model=folders["vit"], task="object-detection"))
+
+
 def test_models_with_heads_and_other_tasks_stay_as_they_are(folders):
     for model, task in ((folders["vit"], "image-classification"), (folders["bert"], "keypoint-detection")):
         given = ModelArguments(model=model, task=task)
