@@ -4,7 +4,7 @@
     loss = mean_pixels q CE(model(x_mix), y_mix),   q = 1 where M, else the share of x_t with max p > threshold
     teacher <- m teacher + (1 - m) model,   m = min(1 - 1 / (t + 1), momentum) after t steps
 
-M holds the pixels of a random half of the classes of x_s. Labels and M live on the grid of the model's logits; M is
+M holds the pixels of a random half of the classes of x_s. Labels and M live on the grid of the last layer's logits; M is
 enlarged to the pictures. Every target picture is mixed with one source picture of its batch.
 
 Papers: Tranheden et al., "DACS: Domain Adaptation via Cross-domain Mixed Sampling", WACV 2021,
@@ -13,6 +13,8 @@ https://huggingface.co/papers/2111.14887. Both also blur and recolour the mixed 
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -78,23 +80,39 @@ class DACS(Objective):
         logits = view.outputs["logits"]
         if not has_both_domains(view) or view.labels is None:
             return logits.sum() * 0.0
-        domain, size = domain_of_rows(view, len(logits)), logits.shape[-2:]
+        domain, size = domain_of_rows(view, len(logits)), grid_of(len(view.labels) // len(logits), logits.shape[-2:])
         source, target = (domain == SOURCE).nonzero()[:, 0], (domain == TARGET).nonzero()[:, 0]
         source = source[torch.arange(len(target), device=source.device) % len(source)]
         labels = view.labels.reshape(len(logits), *size)[source]
         pixels = view.inputs[PIXELS]
         with torch.no_grad():
-            expected = self.teacher(**{PIXELS: pixels[target]}).logits.float().softmax(dim=1)
+            expected = resized(self.teacher(**{PIXELS: pixels[target]}).logits, size).softmax(dim=1)
         sure, guessed = expected.max(dim=1)
         pasted = pasted_pixels(labels, torch.Generator().manual_seed(seed_of(repr(view.progress).encode())))
         mixed = torch.where(enlarged(pasted, pixels.shape[-2:]), pixels[source], pixels[target])
-        answers = view.model(**{PIXELS: mixed}).logits.float()
+        answers = resized(view.model(**{PIXELS: mixed}).logits, size)
         losses = F.cross_entropy(answers, torch.where(pasted, labels, guessed), reduction="none")
         return (losses * torch.where(pasted, 1.0, (sure > self.threshold).float().mean())).mean()
 
     def after_step(self, model: nn.Module) -> None:
         self.steps += 1
         self.teacher.update(model, min(1.0 - 1.0 / (self.steps.item() + 1), self.momentum))
+
+
+def grid_of(units: int, size: torch.Size) -> tuple[int, int]:
+    """Height and width of the grid of a picture's units, whose sides go as those of its logits.
+
+    Some models, such as UperNet, enlarge what their last layer gives to the size of the picture.
+    """
+    height = round(math.sqrt(units * size[0] / size[1]))
+    return height, units // height
+
+
+def resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits [B, C, H, W] at the grid of the units, in float32."""
+    if logits.shape[-2:] == size:
+        return logits.float()
+    return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
 
 
 def enlarged(mask: Tensor, size: torch.Size) -> Tensor:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import ResNetConfig, UperNetConfig, UperNetForSemanticSegmentation
 
 from hf_transfer.core.objective import IGNORED_LABEL, BuildContext, View
 from hf_transfer.data.visits import seed_of
-from hf_transfer.domain_adaptation.dacs import DACS, enlarged, pasted_pixels
+from hf_transfer.domain_adaptation.dacs import DACS, enlarged, grid_of, pasted_pixels
 from hf_transfer.modeling.readouts import choose_readout
 from tests.modeling.test_readouts import segformer, tagger
 
@@ -93,6 +94,28 @@ def test_without_confidence_pixels_of_the_source_alone_count():
     labels = view.labels.reshape(4, 8, 8)[:2]
     losses = F.cross_entropy(model(pixel_values=mixed).logits, labels, ignore_index=IGNORED_LABEL, reduction="none")
     assert torch.allclose(objective(view), (losses * pasted).mean(), atol=1e-6)
+
+
+def test_logits_as_large_as_the_pictures_are_read_on_the_grid_of_the_units():
+    """UperNet enlarges them; its labels are on the grid of its last layer."""
+    torch.manual_seed(0)
+    backbone = ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1], embedding_size=8, out_features=["stage1", "stage2"])
+    settings = {"use_auxiliary_head": False, "hidden_size": 8, "num_labels": 4}
+    model = UperNetForSemanticSegmentation(UperNetConfig(backbone_config=backbone, **settings)).eval()
+    objective = DACS(threshold=0.999)
+    objective.build(BuildContext(model, 8, 4, choose_readout(model)))
+    view = make_view(model)
+    assert view.outputs["logits"].shape[-2:] == (32, 32) and grid_of(64, torch.Size([32, 32])) == (8, 8)
+    assert grid_of(6 * 9, torch.Size([24, 36])) == (6, 9)
+    labels, pixels = view.labels.reshape(4, 8, 8)[:2], view.inputs["pixel_values"]
+    pasted = pasted_pixels(labels, torch.Generator().manual_seed(seed_of(repr(0.3).encode())))
+    mixed = torch.where(enlarged(pasted, pixels.shape[-2:]), pixels[:2], pixels[2:])
+    logits = F.interpolate(model(pixel_values=mixed).logits, size=(8, 8), mode="bilinear")
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="none")
+    loss = objective(view)
+    torch.testing.assert_close(loss, (losses * pasted).mean())
+    loss.backward()
+    assert model.decode_head.classifier.weight.grad.abs().sum() > 0
 
 
 def test_the_teacher_follows_the_model():
