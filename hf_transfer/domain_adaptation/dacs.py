@@ -4,8 +4,8 @@
     loss = mean_pixels q CE(model(x_mix), y_mix),   q = 1 where M, else the share of x_t with max p > threshold
     teacher <- m teacher + (1 - m) model,   m = min(1 - 1 / (t + 1), momentum) after t steps
 
-M holds the pixels of a random half of the classes of x_s. Labels and M live on the grid of the last layer's logits; M is
-enlarged to the pictures. Every target picture is mixed with one source picture of its batch.
+M holds the pixels of a random half of the classes of x_s. Labels and M live on the grid of the last layer's logits; M
+is enlarged to the pictures. Every target picture is mixed with one source picture of its batch.
 
 Papers: Tranheden et al., "DACS: Domain Adaptation via Cross-domain Mixed Sampling", WACV 2021,
 https://huggingface.co/papers/2007.08702 (threshold .968, momentum .99); DAFormer trains so too, with momentum .999,
