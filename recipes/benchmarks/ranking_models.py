@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -181,6 +182,7 @@ def candidate(name: str, work_dir: Path) -> Path:
     if not folder.exists():
         print(f"making {name}", flush=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(folder) as staging:
+        # the other process of two that begin together may be done first
+        with suppress(FileExistsError), atomic_folder(folder) as staging:
             MAKERS[name](staging)
     return folder
