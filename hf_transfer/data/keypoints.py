@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset, Image, Value
 
 from hf_transfer.core.task_loss import IGNORED_LABEL, REGRESSION
 from hf_transfer.data.checks import LABEL_COLUMNS
-from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
-from hf_transfer.data.images import only_picture_column, undecoded
+from hf_transfer.data.images import only_picture_column
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
+from hf_transfer.data.part_tables import TABLE, with_new_labels
 
 POINT_COLUMNS = ("keypoints", "key_points", "landmarks", "labels", "label")
 FLAGS = (0, 1, 2)
@@ -122,8 +122,6 @@ def with_point_shares(rows: Dataset, points: int, role: str) -> Dataset:
     Raises:
         ValueError: another number of points, or a seen point outside its picture; file and row are named.
     """
-    image = next(name for name, feature in rows.features.items() if isinstance(feature, Image))
-    plain = undecoded(rows.with_format(None), image)
 
     def shares(picture: dict[str, Any], cell: Any, place: int) -> dict[str, Any]:
         name = f"{picture.get('path') or row_name(rows, place)} ({role} rows, row {place})"
@@ -132,25 +130,20 @@ def with_point_shares(rows: Dataset, points: int, role: str) -> Dataset:
             raise ValueError(f"{name} has {len(values)} key points, and the model {points}.")
         return {"labels": shares_of(values, size_of(picture), name).tolist()}
 
-    features = Features({**plain.features, "labels": List(List(Value("float32")))})
-    made = plain.map(shares, input_columns=[image, "labels"], with_indices=True, features=features, desc="Points")
-    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
+    return with_new_labels(rows, shares, TABLE, "Points")
 
 
 def with_points(rows: Dataset) -> Dataset:
     """Rows `with_point_shares` as arranged ones again, [K, 3] in pixels; rows without labels stay as they are."""
     if "labels" not in rows.column_names:
         return rows
-    image = next(name for name, feature in rows.features.items() if isinstance(feature, Image))
-    plain = undecoded(rows.with_format(None), image)
 
-    def pixels(picture: dict[str, Any], shares: list[list[float]]) -> dict[str, Any]:
+    def pixels(picture: dict[str, Any], shares: list[list[float]], place: int) -> dict[str, Any]:
         values = np.asarray(shares)
         seen = (values != IGNORED_LABEL).all(axis=1, keepdims=True)
         return {"labels": np.concatenate([np.where(seen, values * size_of(picture), 0.0), seen], axis=1).tolist()}
 
-    made = plain.map(pixels, input_columns=[image, "labels"], features=plain.features, desc="Points")
-    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
+    return with_new_labels(rows, pixels, TABLE, "Points")
 
 
 def shares_of(values: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, List, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from torch import Tensor
 
 from hf_transfer.core.task_loss import IGNORED_LABEL, MULTI_LABEL
@@ -23,6 +23,7 @@ from hf_transfer.data.holes import row_name
 from hf_transfer.data.images import only_picture_column, undecoded
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
+from hf_transfer.data.part_tables import TABLE, with_new_labels
 
 OBJECT_COLUMNS = ("objects", "labels", "label")
 BOX_KEYS = ("bbox", "boxes", "bboxes")
@@ -134,14 +135,12 @@ def with_tables(rows: Dataset, kind: LabelKind, role: str, source: str = "the tr
     Raises:
         ValueError: a category that `kind` has not, or a box that is not inside its picture; file and row are named.
     """
-    image = next(name for name, feature in rows.features.items() if isinstance(feature, Image))
     names, here = list(kind.class_names or ()), category_names(rows) if _holds_objects(rows) else ()
     unknown = [name for name in here if name not in names]
     if unknown:
         raise ValueError(f"the {role} rows have the categories {unknown[:10]}, and {source} knows {names[:10]} alone.")
     is_word = not isinstance(rows.features["labels"]["category"].feature, ClassLabel)
     numbers = [names.index(name) for name in here]
-    plain = undecoded(rows.with_format(None), image)
 
     def table(picture: dict[str, Any], cell: dict[str, Any] | None, place: int) -> dict[str, Any]:
         name = picture.get("path") or row_name(rows, place)
@@ -151,9 +150,7 @@ def with_tables(rows: Dataset, kind: LabelKind, role: str, source: str = "the tr
         lines = [[float(kind), *box] for kind, box in zip(kinds, boxes.tolist(), strict=True)]
         return {"labels": lines or [[NO_OBJECT, 0.0, 0.0, 0.0, 0.0]]}
 
-    features = Features({**plain.features, "labels": List(List(Value("float32")))})
-    made = plain.map(table, input_columns=[image, "labels"], with_indices=True, features=features, desc="Boxes")
-    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
+    return with_new_labels(rows, table, TABLE, "Boxes")
 
 
 def with_objects(rows: Dataset, names: Sequence[str]) -> Dataset:
@@ -165,19 +162,15 @@ def with_objects(rows: Dataset, names: Sequence[str]) -> Dataset:
     """
     if "labels" not in rows.column_names:
         return rows
-    image = next(name for name, feature in rows.features.items() if isinstance(feature, Image))
-    plain = undecoded(rows.with_format(None), image)
     objects = {"bbox": List(List(Value("float32"))), "category": List(ClassLabel(names=list(names)))}
 
-    def read(picture: dict[str, Any], table: list[list[float]]) -> dict[str, Any]:
+    def read(picture: dict[str, Any], table: list[list[float]], place: int) -> dict[str, Any]:
         lines = np.asarray([line for line in table if line[0] >= 0]).reshape(-1, 5)
         boxes = lines[:, 1:] * np.tile(size_of(picture), 2)
         boxes[:, :2] -= boxes[:, 2:] / 2
         return {"labels": {"bbox": boxes.tolist(), "category": lines[:, 0].astype(int).tolist()}}
 
-    features = Features({**plain.features, "labels": objects})
-    made = plain.map(read, input_columns=[image, "labels"], features=features, desc="Boxes")
-    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
+    return with_new_labels(rows, read, objects, "Boxes")
 
 
 def _holds_objects(rows: Dataset) -> bool:

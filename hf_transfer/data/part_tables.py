@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from datasets import Dataset, List, Value
+from datasets import Dataset, Features, Image, List, Value
 from transformers import PreTrainedConfig
 
-from hf_transfer.data.images import check_whole_pictures
+from hf_transfer.data.columns import format_of
+from hf_transfer.data.images import check_whole_pictures, undecoded
 from hf_transfer.data.prepare import prepare
 
 TABLE = List(List(Value("float32")))
+
+
+def with_new_labels(rows: Dataset, convert: Callable[..., dict[str, Any]], feature: Any, says: str) -> Dataset:
+    """The rows with other labels; their pictures are not decoded.
+
+    Args:
+        rows: a column of pictures, and `labels`.
+        convert: a picture as it is stored, its labels and the number of the row -> {"labels": ...}.
+        feature: of the new labels.
+        says: what a progress bar is called.
+    """
+    image = next(name for name, kind in rows.features.items() if isinstance(kind, Image))
+    plain = undecoded(rows.with_format(None), image)
+    features = Features({**plain.features, "labels": feature})
+    made = plain.map(convert, input_columns=[image, "labels"], with_indices=True, features=features, desc=says)
+    return made.cast_column(image, rows.features[image]).with_format(**format_of(rows))
 
 
 def with_part_tables(

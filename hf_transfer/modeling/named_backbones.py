@@ -73,10 +73,10 @@ def fields_of_head(name: str, config: PreTrainedConfig, plain: PreTrainedConfig)
             fields["encoder_in_channels"] = list(AutoBackbone.from_config(config).channels)
     if hasattr(plain, "use_auxiliary_head"):
         fields["use_auxiliary_head"] = False  # it is as wide as one kind of backbone
-    own, reading = getattr(config, "image_size", None), whole_pictures(name)
+    own = getattr(config, "image_size", None)
     if isinstance(own, int):
         fields["image_size"] = own
-    elif reading is not None:
+    elif (reading := whole_pictures(name)) is not None:
         fields["image_size"] = reading.size["height"]
     return fields
 

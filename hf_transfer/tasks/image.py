@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, ViTImageProcessorPil
 from transformers.utils import logging
 
 from hf_transfer.data.images import image_processor
@@ -30,12 +30,16 @@ class ImageTask(Task):
                 return stored_processor("image", model.model, **model.stored)
         except ValueError as error:
             logger.info(f"{model.model} has no image processor: {error}")
-        if (named := named_parts(model.architecture or {}).get(BACKBONE)) is not None:
-            made = whole_pictures(named, getattr(config, "image_size", None))
-            if made is not None:
-                return made
+        if (of_backbone := backbone_processor(model, config)) is not None:
+            return of_backbone
         backbone = getattr(config, "backbone_config", None)
         channels = getattr(config, "num_channels", getattr(backbone, "num_channels", None))
         if isinstance(getattr(config, "image_size", None), int) and channels is not None:
             return image_processor(config.image_size, channels)
         return None
+
+
+def backbone_processor(model: ModelArguments, config: PreTrainedConfig) -> ViTImageProcessorPil | None:
+    """What reads whole pictures in the colours of a backbone that an architecture names; None where it names none."""
+    named = named_parts(model.architecture or {}).get(BACKBONE)
+    return None if named is None else whole_pictures(named, getattr(config, "image_size", None))

@@ -33,11 +33,8 @@ from hf_transfer.evaluation.detection import (
     corners_of,
     mean_average_precision,
 )
-from hf_transfer.modeling.named_backbones import BACKBONE
-from hf_transfer.modeling.processors import whole_pictures
-from hf_transfer.modeling.two_towers import named_parts
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
-from hf_transfer.tasks.image import ImageTask
+from hf_transfer.tasks.image import ImageTask, backbone_processor
 from hf_transfer.tasks.image_segmentation import named_column, refuse_classes_of_rows, same_size
 from hf_transfer.tasks.task import Metrics
 
@@ -65,10 +62,8 @@ class ObjectDetection(ImageTask):
         if stored is not None:
             return of_one_size(stored)
         size = getattr(config, "image_size", None)
-        named = named_parts(model.architecture or {}).get(BACKBONE)
-        plain = None if named is None else whole_pictures(named, size)
-        if plain is not None:
-            return same_size(plain, DetrImageProcessorPil, do_pad=False)
+        if (of_backbone := backbone_processor(model, config)) is not None:
+            return same_size(of_backbone, DetrImageProcessorPil, do_pad=False)
         if size is None:
             return None
         height, width = size if isinstance(size, list | tuple) else (size, size)
