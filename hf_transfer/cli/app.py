@@ -152,7 +152,10 @@ def rank(
     ] = None,
     layers: Annotated[str, typer.Option(help='"all", "best", "last", or numbers such as "-1,-2".')] = "all",
     pooling: Annotated[str, typer.Option(help='"mean", "cls", "last" or "max" over the tokens.')] = "mean",
-    label_column: Annotated[str | None, typer.Option(help="Where the name leaves a doubt.")] = None,
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the name leaves a doubt; several times for columns of 0 and 1 each."),
+    ] = None,
     problem_type: Annotated[
         str | None,
         typer.Option(help="Where whole numbers leave a doubt: regression, or single_label_classification."),
@@ -190,9 +193,10 @@ def rank(
 
     from hf_transfer.ranking.ranking import NothingScoredError
     from hf_transfer.runs.rank import run_ranking
-    from hf_transfer.runs.values import read_mapping, read_names
+    from hf_transfer.runs.values import read_label_column, read_mapping, read_names
 
     options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
+    options["label_column"] = read_label_column(label_column)
     query = {name: options.pop(name) for name in ("filter", "author", "search", "limit")}
     # What is too large is found and shown with that reason, so that `max_params` is no part of the query.
     options |= {"models": models or [], "layers": _numbers(layers)}
@@ -221,6 +225,11 @@ def rank(
     if ranking.candidates:
         start = ("--model", ranking.best.model) if output_dir is None else ("--from-ranking", output_dir)
         further = () if forecasting is None else ("--forecasting", forecasting)
+        if label_column:
+            further += (
+                "--label_column",
+                label_column[0] if len(label_column) == 1 else f"[{', '.join(label_column)}]",
+            )
         tell_next("hf-transfer", "adapt", *start, "--dataset", dataset, *further)
 
 

@@ -60,13 +60,15 @@ def run(
 def plan_of(path: Path | None, named: dict[str, Any], argv: list[str]) -> dict[str, Any]:
     """The plan of a file with the values that the command line gives, which count more."""
     from hf_transfer.runs.arguments import read_overrides, read_yaml
-    from hf_transfer.runs.lifecycle.plan import LISTS, mapping
+    from hf_transfer.runs.lifecycle.plan import LISTS, SECTIONS, mapping
 
     given = read_yaml(path) if path is not None else {}
     for name, value in {**read_overrides(argv), **named}.items():
         section, *keys = name.split(".", 2)
         if not keys and section not in LISTS:
-            raise ValueError(f"`--{name}` is no option; a key of the plan is given as `--section.key value`.")
+            found = [f"`--{one}.{section}`" for one, keys in SECTIONS.items() if section in keys]
+            meant = f": did you mean {' or '.join(found)}?" if found else "."
+            raise ValueError(f"`--{name}` is no option; a key of the plan is given as `--section.key value`{meant}")
         if not keys:
             given[section] = value
             continue

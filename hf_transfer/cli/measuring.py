@@ -16,7 +16,10 @@ SPLIT = Annotated[str | None, typer.Option(help="Which split of it; test where i
 TASK = Annotated[str | None, typer.Option(help="Kind of head; left out, what model and data say.")]
 BATCH_SIZE = Annotated[int, typer.Option(min=1)]
 MAX_LENGTH = Annotated[int | None, typer.Option(min=1, help="Cut text after so many tokens.")]
-LABEL_COLUMN = Annotated[str | None, typer.Option(help="Which column holds the labels.")]
+LABEL_COLUMN = Annotated[
+    list[str] | None,
+    typer.Option(help="Which column holds the labels; several times for columns of 0 and 1 each."),
+]
 TEXT_COLUMN = Annotated[
     list[str] | None,
     typer.Option("--text-column", "--text-columns", help="Which one or two columns hold the text."),
@@ -78,7 +81,7 @@ def evaluate(
 
     from hf_transfer.runs.evaluate import run_evaluation
     from hf_transfer.runs.report import tell_classes
-    from hf_transfer.runs.values import read_mapping, read_names
+    from hf_transfer.runs.values import read_label_column, read_mapping, read_names
 
     if output is not None and output.exists() and not overwrite:
         raise FileExistsError(f"`{output}` exists: choose another --output, or replace it with --overwrite.")
@@ -88,7 +91,8 @@ def evaluate(
     options["retrieval"] = retrieval
     options["converters"] = None if converters is None else read_mapping(converters, "converters")
     options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
-    columns = {"label_column": label_column, "text_columns": read_names(text_column), "max_samples": max_samples}
+    columns = {"label_column": read_label_column(label_column), "text_columns": read_names(text_column)}
+    options["max_samples"] = max_samples
     found = run_evaluation(model, dataset, split=split, task=task, prompts=prompt or (), **options, **columns)
     if not PartialState().is_main_process:
         return
@@ -114,7 +118,9 @@ def predict(
     output: Annotated[Path, typer.Option(help="A .csv, .jsonl, .json or .parquet file.")] = Path("predictions.csv"),
     split: SPLIT = None,
     task: TASK = None,
-    label_column: Annotated[str | None, typer.Option(help="A column that holds labels, and is not read.")] = None,
+    label_column: Annotated[
+        list[str] | None, typer.Option(help="A column that holds labels, and is not read; once or several times.")
+    ] = None,
     text_column: TEXT_COLUMN = None,
     max_samples: MAX_SAMPLES = None,
     seed: SEED = 0,
@@ -137,10 +143,11 @@ def predict(
     from collections import Counter
 
     from hf_transfer.runs.predict import check_output, predict_rows, save_predictions
-    from hf_transfer.runs.values import read_mapping, read_names
+    from hf_transfer.runs.values import read_label_column, read_mapping, read_names
 
     options["forecasting"] = None if forecasting is None else read_mapping(forecasting, "forecasting")
     check_output(output, overwrite)
+    options["label_column"] = read_label_column(label_column)
     options["text_columns"] = read_names(options.pop("text_column"))
     options["classes"] = read_names(classes)
     found = predict_rows(pictures=None if overwrite else output.with_suffix(""), **options)
@@ -179,8 +186,9 @@ def divergence(
     # Options are keywords of `run_divergence` by the same names.
     options = {name: value for name, value in locals().items() if name != "as_json"}
     from hf_transfer.runs.divergence import run_divergence
-    from hf_transfer.runs.values import read_names
+    from hf_transfer.runs.values import read_label_column, read_names
 
+    options["label_column"] = read_label_column(label_column)
     options["text_columns"] = read_names(options.pop("text_column"))
     report = run_divergence(**options)
     if as_json:

@@ -3,9 +3,10 @@
     a class each    words; True and False; whole numbers, also with a point (1.0); a ClassLabel
     a number each   numbers of which one is not whole
     several each    lists of 0 and 1 (or False and True), one for each label; lists of names or of class numbers; in
-                    csv files as JSON or Python write them, ["sea", "old"]
+                    csv files as JSON or Python write them, ["sea", "old"]; several columns of 0 and 1, one each
     numbers each    lists of other numbers, as many in every row; they are class numbers where `problem_type`, or the
-                    labels of the data or model that these are read as, say that several may hold at once
+                    labels of the data or model that these are read as, say that several may hold at once; several
+                    columns of numbers
 
 Whole numbers name their classes: the stars 1 to 5 are the five classes "1" to "5". Numbers from 0 on are numbered as
 they stand. An empty cell never changes what a column is: it is refused, with its row.
@@ -35,6 +36,7 @@ from hf_transfer.core.task_loss import (
 from hf_transfer.data.checks import LABEL_COLUMNS, label_column
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import column_of, empty_cells, refuse_rows
+from hf_transfer.data.label_columns import LabelColumn, with_joined_columns
 from hf_transfer.data.literal_cells import have_decimal_commas, read_lists
 
 logger = logging.get_logger(__name__)
@@ -80,7 +82,7 @@ class Read:
 
 
 def read_labels(
-    dataset: Dataset, role: str, column: str | None = None, problem_type: str | None = None
+    dataset: Dataset, role: str, column: LabelColumn = None, problem_type: str | None = None
 ) -> tuple[Dataset, LabelKind]:
     """The rows with their labels as numbers, in one label column, and what they are.
 
@@ -89,7 +91,7 @@ def read_labels(
     Args:
         dataset: rows with a label column.
         role: what the data set is for, for messages.
-        column: which column, where it is none of `LABEL_COLUMNS`; it is renamed `labels`.
+        column: which column, where it is none of `LABEL_COLUMNS`; it is renamed `labels`. Several are joined.
         problem_type: what the labels are, where their form leaves a doubt.
 
     Raises:
@@ -105,7 +107,7 @@ def read_labels(
 
 
 def read_labels_as(
-    dataset: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+    dataset: Dataset, kind: LabelKind, role: str, column: LabelColumn = None, source: str = "the model"
 ) -> Dataset:
     """The rows with their labels numbered as those of other data, or of a model.
 
@@ -138,7 +140,7 @@ def read_labels_as(
     return _with_values(dataset, column, Read(kind, values))
 
 
-def model_labels(config: PreTrainedConfig, rows: Dataset, role: str, column: str | None = None) -> LabelKind:
+def model_labels(config: PreTrainedConfig, rows: Dataset, role: str, column: LabelColumn = None) -> LabelKind:
     """What labels a model predicts: as its configuration says, or where that is silent as the rows' labels are.
 
     Args:
@@ -155,12 +157,14 @@ def model_labels(config: PreTrainedConfig, rows: Dataset, role: str, column: str
     return LabelKind(declared, config.num_labels, None if declared == REGRESSION else names)
 
 
-def with_one_label_column(dataset: Dataset, role: str, column: str | None = None) -> tuple[Dataset, str]:
+def with_one_label_column(dataset: Dataset, role: str, column: LabelColumn = None) -> tuple[Dataset, str]:
     """The rows with no label column but the one to read, and its name: a collator that misses one reads the next.
 
     Raises:
         ValueError: there is none, or no such column.
     """
+    if column is not None and not isinstance(column, str):
+        dataset, column = with_joined_columns(dataset, role, column), "labels"
     if column is None:
         column = label_column(dataset, role)
     elif column not in dataset.column_names:
@@ -172,7 +176,26 @@ def with_one_label_column(dataset: Dataset, role: str, column: str | None = None
     return dataset, column
 
 
-def are_hidden(rows: Dataset, column: str | None = None) -> bool:
+def with_names_of_several(rows: Dataset, kind: LabelKind) -> Dataset:
+    """Rows whose labels were read; several that may hold at once as lists of those that do, by name.
+
+    Args:
+        rows: of `read_labels` or `read_labels_as`, or without labels.
+        kind: of their labels.
+    """
+    column = next((name for name in LABEL_COLUMNS if name in rows.column_names), None)
+    if column is None or kind.problem_type != MULTI_LABEL or kind.class_names is None:
+        return rows
+    values = np.array(column_of(rows, column).to_pylist())
+    if not np.isin(values, (0, 1)).all():
+        return rows
+    kept = rows.with_format(None).remove_columns(column)
+    chosen = [np.flatnonzero(row).tolist() for row in values]
+    feature = List(ClassLabel(names=list(kind.class_names)))
+    return kept.add_column(column, chosen, feature=feature).with_format(**format_of(rows))
+
+
+def are_hidden(rows: Dataset, column: LabelColumn = None) -> bool:
     """Whether no row has a label: all are empty, or -1 as where a benchmark keeps them back.
 
     Args:
@@ -183,14 +206,15 @@ def are_hidden(rows: Dataset, column: str | None = None) -> bool:
     return not any(value not in (None, -1, IGNORED_LABEL) for value in column_of(rows, column).to_pylist())
 
 
-def has_labels(rows: Dataset, column: str | None = None) -> bool:
+def has_labels(rows: Dataset, column: LabelColumn = None) -> bool:
     """Whether there is a label column, of the name that was asked for or of a usual one.
 
     Args:
         rows: of any role.
-        column: the one that was asked for.
+        column: the one that was asked for; of several any.
     """
-    return any(name in rows.column_names for name in (LABEL_COLUMNS if column is None else (column,)))
+    names = LABEL_COLUMNS if column is None else (column,) if isinstance(column, str) else column
+    return any(name in rows.column_names for name in names)
 
 
 def _with_values(dataset: Dataset, column: str, read: Read) -> Dataset:

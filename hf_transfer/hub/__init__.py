@@ -3,6 +3,7 @@
 from hf_transfer.collision import refuse_if_broken
 from hf_transfer.hub.adapter import (
     adapter_class_names,
+    adapter_outputs,
     complete_adapter,
     find_base,
     is_adapter_folder,
@@ -38,6 +39,7 @@ __all__ = [
     "RunFacts",
     "TableFact",
     "adapter_class_names",
+    "adapter_outputs",
     "atomic_folder",
     "check_base_is_public",
     "check_can_push",

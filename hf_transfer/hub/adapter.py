@@ -1,8 +1,9 @@
-"""What a saved adapter needs beside its weights: the names of its classes, and where its base model is.
+"""What a saved adapter needs beside its weights: what its outputs are, and where its base model is.
 
-PEFT saves neither: the names are in the configuration of the base model, which an adapter does not have, and the base
-is named as it was when it was loaded, which may be a path relative to another working directory. Names are kept in
-`adapter_config.json` under `auto_mapping`, the one mapping in it that PEFT reads back whatever it holds.
+PEFT saves neither: the names of classes, and whether several may hold at once, are in the configuration of the model,
+which an adapter does not have, and the base is named as it was when it was loaded, which may be a path relative to
+another working directory. What outputs are is kept in `adapter_config.json` under `auto_mapping`, the one
+mapping in it that PEFT reads back whatever it holds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from hf_transfer.core.problem_types import are_made_up as are_made_up
 from hf_transfer.models.revisions import is_on_hub
 
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 NAMES = "id2label"
+KEPT = ("problem_type", "mask_ignore_index")
+"""Further fields of the configuration that is trained, kept where they are set."""
 
 
 def is_adapter_folder(folder: str | os.PathLike) -> bool:
@@ -31,21 +36,25 @@ def is_adapter_folder(folder: str | os.PathLike) -> bool:
     return (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / "config.json").is_file()
 
 
-def complete_adapter(folder: str | os.PathLike, id2label: Mapping[int, str] | None) -> None:
-    """Write class names into the adapters of a folder, and a base in a local folder as an absolute path.
+def complete_adapter(folder: str | os.PathLike, trained: PreTrainedConfig | None) -> None:
+    """Write what the outputs are into the adapters of a folder, and a base in a local folder as an absolute path.
 
     Args:
         folder: as PEFT saved it: the default adapter in the folder itself, others in folders of their names.
-        id2label: of the model's configuration; made-up names (LABEL_0, ...) and None are left out.
+        trained: the model's configuration; made-up names (LABEL_0, ...) are left out. None for a model whose head is
+            not read.
     """
+    told = {} if trained is None else {name: getattr(trained, name, None) for name in KEPT}
+    told = {name: value for name, value in told.items() if value is not None}
+    if trained is not None and trained.id2label and not are_made_up(list(trained.id2label.values())):
+        told[NAMES] = {str(index): name for index, name in trained.id2label.items()}
     for path in (*Path(folder).glob(ADAPTER_CONFIG), *Path(folder).glob(f"*/{ADAPTER_CONFIG}")):
         config = json.loads(path.read_text())
         base = config.get("base_model_name_or_path")
         if base and Path(base).is_dir():
             config["base_model_name_or_path"] = str(Path(base).resolve())
-        if id2label and not are_made_up(list(id2label.values())):
-            names = {str(index): name for index, name in id2label.items()}
-            config["auto_mapping"] = {**(config.get("auto_mapping") or {}), NAMES: names}
+        if told:
+            config["auto_mapping"] = {**(config.get("auto_mapping") or {}), **told}
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
 
 
@@ -53,6 +62,15 @@ def adapter_class_names(folder: str | os.PathLike) -> list[str] | None:
     """The names of an adapter's classes in the order of its outputs; None where it was saved without."""
     names = (_read(folder).get("auto_mapping") or {}).get(NAMES)
     return None if not names else [names[str(index)] for index in range(len(names))]
+
+
+def adapter_outputs(folder: str | os.PathLike) -> dict[str, Any]:
+    """The fields of a configuration that tell what an adapter's outputs are, as far as it was saved with them."""
+    kept = _read(folder).get("auto_mapping") or {}
+    found = {name: kept[name] for name in KEPT if name in kept}
+    if (names := adapter_class_names(folder)) is not None:
+        found |= {NAMES: dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+    return found
 
 
 def named_base(folder: str | os.PathLike) -> str | None:

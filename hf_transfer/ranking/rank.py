@@ -20,6 +20,7 @@ from datasets import Dataset
 from rich.progress import Progress
 
 from hf_transfer.data.conversion import as_dataset
+from hf_transfer.data.label_columns import LabelColumn, with_joined_columns
 from hf_transfer.modeling.inputs import numbered_labels
 from hf_transfer.ranking.baseline import baseline_name
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, fetched_ahead, read_models
@@ -40,7 +41,7 @@ def rank_models(
     score_options: Mapping[str, Any] | None = None,
     layers: str | Sequence[int] = "all",
     pooling: str = "mean",
-    label_column: str | None = None,
+    label_column: LabelColumn = None,
     problem_type: str | None = None,
     input_columns: str | Sequence[str] | None = None,
     batch_size: int | str = "auto",
@@ -76,7 +77,8 @@ def rank_models(
         layers: "all": a score for each, ranked by the best; "best": only the best is kept; "last"; or indices. A model
             that shows its last layer alone is scored at that one.
         pooling: "mean", "cls", "last" or "max" over the tokens.
-        label_column, input_columns: needed only where the names leave a doubt.
+        label_column, input_columns: needed only where the names leave a doubt. Several columns of 0 and 1 are labels
+            that may hold at once, of other numbers values.
         problem_type: what the labels are, where whole numbers leave a doubt: "regression",
             "single_label_classification" or "multi_label_classification".
         batch_size: rows at once; "auto" starts at 64. Either is halved when memory runs out.
@@ -102,6 +104,9 @@ def rank_models(
     """
     # Later `PartialState()` are this one; it does not read the launcher's choice of the CPU by itself.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if label_column is not None and not isinstance(label_column, str):
+        dataset = with_joined_columns(as_dataset(dataset, "dataset", ("train",)), "given", label_column)
+        label_column = "labels"
     settings = RankSettings(
         score=score if isinstance(score, str) else only_or_all(score),
         score_options=dict(score_options or {}),

@@ -30,7 +30,7 @@ from hf_transfer.data.prepared_streams import PreparedStream, prepare_stream
 from hf_transfer.data.splits import scarce_split
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.runs.arguments import DataArguments
-from hf_transfer.tasks import TASKS, Task, task_named
+from hf_transfer.tasks import TASKS, Task, claimed_by, task_named
 
 logger = logging.get_logger(__name__)
 
@@ -176,6 +176,7 @@ def load_data(
     own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
     of_target = {"options": arguments.target_options}
     task = task or task_named(DEFAULT_TASK)
+    check_label_columns(arguments, task)
     train = load(arguments.dataset, arguments.split, **own)
     check_not_empty(train, "training")
     train = task.arranged(train, arguments, f"training (`{arguments.dataset}`)")
@@ -210,13 +211,22 @@ def load_data(
         held_out = tuple(split["test"][ROW]) if rows else held_out
         split = split.remove_columns(ROW)
         train, test, rest = split["train"], split["test"] if rows else test, split["unlabelled"]
-    column = label_column if test is not None and label_column in test.column_names else None
+    column = label_column if test is not None and has_labels(test, label_column) else None
     if test is not None and kind is not None and has_labels(test, column):
         test = task.read_labels_as(test, kind, "test", column, "the training dataset")
     if target is not None and task.labels_parts_of_images:
         target = without_labels(target)  # nor are its files read
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
     return RunData(train, target, test, held_out, kind, rest)
+
+
+def check_label_columns(arguments: DataArguments, task: Task) -> None:
+    """Raises ValueError for several label columns, where a task reads its labels from one."""
+    several = arguments.label_column is not None and not isinstance(arguments.label_column, str)
+    if several and task.label_column(arguments) != arguments.label_column:
+        raise ValueError(
+            f"`label_column` names {list(arguments.label_column)}: {task.name} reads its labels from one column."
+        )
 
 
 def check_has_classes(kind: LabelKind | None) -> None:
@@ -231,7 +241,7 @@ def check_has_classes(kind: LabelKind | None) -> None:
 def _check_parts(rows: Dataset, task: Task) -> None:
     """Raises ValueError for rows without labels of their own that have labels of parts of their pictures."""
     others = (other for other in TASKS.values() if other.labels_parts_of_images and task.reads == other.reads)
-    found = next((other.name for other in others if other.name != task.name and other.claims(rows)), None)
+    found = claimed_by(rows, (other for other in others if other.name != task.name))
     if found is not None:
         raise ValueError(
             f"the training rows have no class each and are labelled for {found} ({rows.column_names}), and this run's "

@@ -19,6 +19,7 @@ from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty, column_value
 from hf_transfer.data.checks import label_column as found_label_column
 from hf_transfer.data.class_names import named_label_column, numbered_as
 from hf_transfer.data.columns import without_labels
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import are_hidden, has_labels, read_labels, read_labels_as
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.evaluation.divergences import (
@@ -106,7 +107,7 @@ def run_divergence(
     max_samples: int = 1000,
     batch_size: int = 64,
     max_length: int | None = None,
-    label_column: str | None = None,
+    label_column: LabelColumn = None,
     text_columns: Sequence[str] = (),
     seed: int = 0,
     output_dir: Path | None = None,
@@ -129,7 +130,7 @@ def run_divergence(
         max_samples: at most so many random rows of each data set.
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
-        label_column: which column holds the labels, where it has no usual name.
+        label_column: which column holds the labels, where it has no usual name; or several of 0 and 1.
         text_columns: which one or two columns hold the text, where that leaves a doubt.
         seed: of rows, splits and first weights.
         output_dir: where to write divergence.json and divergence.md.
@@ -177,7 +178,7 @@ def some_rows(dataset: Dataset, role: str, most: int, seed: int) -> Dataset:
     return dataset if len(dataset) <= most else dataset.shuffle(seed=seed).select(range(most))
 
 
-def labelled_alike(data: dict[str, Dataset], column: str | None) -> dict[str, Dataset]:
+def labelled_alike(data: dict[str, Dataset], column: LabelColumn) -> dict[str, Dataset]:
     """The data sets with their labels as numbers, those of the target numbered as the source's.
 
     Args:

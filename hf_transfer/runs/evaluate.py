@@ -12,22 +12,23 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
-from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty
 from hf_transfer.data.class_names import named_label_column
-from hf_transfer.data.labels import read_labels, with_one_label_column
+from hf_transfer.data.label_columns import LabelColumn
+from hf_transfer.data.labels import has_labels, read_labels, with_one_label_column
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.data.text_length import text_positions
 from hf_transfer.evaluation.few_shot import FewShotSettings, evaluate_few_shot
 from hf_transfer.evaluation.retrieval import evaluate_retrieval
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
-from hf_transfer.runs.data import DEFAULT_TASK, some_rows
+from hf_transfer.runs.data import DEFAULT_TASK, check_label_columns, some_rows
 from hf_transfer.runs.evaluate_pairs import evaluate_pairs
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.report import Remembering
 from hf_transfer.runs.results import Measured
-from hf_transfer.runs.task import find_evaluation_task, told_or_remembered
+from hf_transfer.runs.task import configuration_of, find_evaluation_task, told_or_remembered
 from hf_transfer.tasks import Task, task_named
 from hf_transfer.tasks.text_generation import TextGeneration, check_next_token
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
@@ -47,7 +48,7 @@ def run_evaluation(
     block_size: int | None = None,
     few_shot: Mapping[str, Any] | None = None,
     retrieval: bool = False,
-    label_column: str | None = None,
+    label_column: LabelColumn = None,
     text_columns: Sequence[str] = (),
     max_samples: int | None = None,
     seed: int = 0,
@@ -74,7 +75,8 @@ def run_evaluation(
         few_shot: keywords of `FewShotSettings`: accuracy over episodes with its 95 % interval; the classes of the
             rows need not be the model's, whose head is not used.
         retrieval: mean average precision and ranks of rows of one class that find each other by their features.
-        label_column: which column holds the labels, where it is not label, labels or label_ids.
+        label_column: which column holds the labels, where it is not label, labels or label_ids; or several of 0 and 1,
+            which are found by themselves where they are called as the labels of the model.
         text_columns: which one or two columns hold the text, where that leaves a doubt.
         max_samples: measure on at most so many random rows.
         seed: of these rows.
@@ -111,7 +113,9 @@ def run_evaluation(
         rows = some_rows(rows, max_samples, seed)
         return Measured(evaluate_pairs(arguments, rows, batch_size, reading, prompts), task, len(rows))
     reader = task_named(task)
+    label_column = label_column or columns_of_labels(rows, model, reader)
     columns = DataArguments(dataset, label_column=label_column, text_columns=list(text_columns) or None)
+    check_label_columns(columns, reader)
     columns = replace(columns, **told_or_remembered(arguments, reader, {"forecasting": forecasting}))
     rows = reader.arranged(rows, columns, f"evaluation (`{dataset}`)")
     rows = with_one_label_column(rows, "evaluation", reader.label_column(columns))[0]
@@ -204,6 +208,18 @@ def _perplexity(
         collator = task_named(arguments.task).collator(processor, ready)
         loss = PretrainingTrainer(loaded, config, eval_dataset=ready, data_collator=collator).evaluate()["eval_loss"]
     return {"loss": loss, "perplexity": math.exp(loss)}
+
+
+def columns_of_labels(rows: Dataset, model: str, task: Task) -> list[str] | None:
+    """Of rows without a label column the columns that are called as the labels of a model which may hold at once."""
+    if has_labels(rows):
+        return None
+    config = configuration_of(ModelArguments(model=model))
+    if getattr(config, "problem_type", None) != MULTI_LABEL:
+        return None
+    names = [str(config.id2label[place]) for place in range(config.num_labels)]
+    is_read = task.label_column(DataArguments("", label_column=names)) == names
+    return names if is_read and set(names) <= set(rows.column_names) else None
 
 
 def numbered_as_model(rows: Dataset, config: PreTrainedConfig, task: Task | None = None) -> Dataset:

@@ -25,11 +25,12 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
-from hf_transfer.hub import adapter_class_names, loadable_adapter
+from hf_transfer.hub import adapter_class_names, adapter_outputs, loadable_adapter
 from hf_transfer.hub.adapter import are_made_up, named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter
 from hf_transfer.modeling.anatomy import AUXILIARY, backbone_of, linear_heads
 from hf_transfer.modeling.detection_readouts import detection_layers
+from hf_transfer.modeling.frozen_norms import untrained_frozen_norms
 from hf_transfer.modeling.head_order import order_head
 from hf_transfer.modeling.label_forms import DETECTION_HEADS
 from hf_transfer.modeling.named_backbones import BACKBONE, fields_of_head, load_backbone, named_backbone
@@ -187,11 +188,11 @@ def base_revision(folder: Path) -> str:
 
 
 def adapter_labels(folder: Path) -> dict[str, Any]:
-    """The classes of an adapter's head: their names where it was saved with them, otherwise how many there are."""
-    names = adapter_class_names(folder)
-    if names is None:
-        return head_size(folder)
-    return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+    """What an adapter's head tells: the names of its classes where it was saved with them, otherwise how many, and
+    whether these are classes."""
+    told = adapter_outputs(folder)
+    told = {name: told[name] for name in ("id2label", "label2id", "problem_type") if name in told}
+    return told if "id2label" in told else {**head_size(folder), **told}
 
 
 @contextmanager
@@ -244,9 +245,20 @@ def from_architecture(loader: Any, settings: dict[str, Any], task: str) -> PreTr
             tell_new_weights(name, report)
             if is_backbone:
                 model.config._name_or_path = name  # what the card says it comes from
+        tell_frozen_norms(model)
         return model
     except (ValueError, TypeError, ArithmeticError, RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"`architecture` cannot be made for {task}: {headless_kind(error) or error}") from error
+
+
+def tell_frozen_norms(model: PreTrainedModel) -> None:
+    """A warning where batch norms of random weights are frozen, which `untrained_frozen_norms` finds."""
+    if (count := untrained_frozen_norms(model)) > 0:
+        logger.warning(
+            f"{count} batch norms of the {model.config.model_type}'s backbone, whose weights are random, are frozen "
+            "and normalise nothing: training will be slow. Give `backbone_config` the name of a model with weights, "
+            "take a backbone without batch norms, or a detector that can train them (rt_detr)."
+        )
 
 
 def headless_kind(error: Exception) -> str | None:

@@ -18,6 +18,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL, probabilities
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
 from hf_transfer.data.columns import without_labels
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.prepare import check_modality
 from hf_transfer.evaluation.answers import answers_of as answers_of
 from hf_transfer.hub import atomic_folder
@@ -118,7 +119,7 @@ def predict_rows(
     split: str | None = None,
     task: str | None = None,
     text_columns: tuple[str, ...] = (),
-    label_column: str | None = None,
+    label_column: LabelColumn = None,
     max_samples: int | None = None,
     seed: int = 0,
     all_probabilities: bool = False,
@@ -138,7 +139,7 @@ def predict_rows(
         split: which split of it; test where it has several.
         task: a classification or regression task; left out, what model and rows say.
         text_columns: which columns hold the text.
-        label_column: a further column that holds labels, and so no text.
+        label_column: a further column that holds labels, and so no text, or several.
         max_samples: at most so many random rows.
         seed: of these rows.
         all_probabilities: of every class, beside that of the predicted one.
@@ -188,17 +189,17 @@ def predict_rows(
     return Predictions(columns, files, len(rows))
 
 
-def without_column(rows: Dataset, label_column: str | None) -> Dataset:
-    """The rows without a column of labels that has another name than usual.
+def without_column(rows: Dataset, label_column: LabelColumn) -> Dataset:
+    """The rows without a column of labels that has another name than usual, or without several.
 
     Raises:
         ValueError: they have no such column, and could not have lost it as one of the usual names.
     """
-    if label_column is None or label_column in rows.column_names:
-        return rows if label_column is None else rows.remove_columns([label_column])
-    if label_column in LABEL_COLUMNS:
-        return rows
-    raise ValueError(f"`label_column` names `{label_column}`, and the rows have {rows.column_names}.")
+    names = [label_column] if isinstance(label_column, str) else list(label_column or ())
+    missing = [name for name in names if name not in (*rows.column_names, *LABEL_COLUMNS)]
+    if missing:
+        raise ValueError(f"`label_column` names `{missing[0]}`, and the rows have {rows.column_names}.")
+    return rows.remove_columns([name for name in names if name in rows.column_names])
 
 
 def probabilities_of_classes(outputs: Any, config: Any, lines: int) -> dict[str, list]:

@@ -56,8 +56,8 @@ def save_run(
         with atomic_folder(folder, overwrite=overwrite) as staging:
             exported(trainer.adapted_model).save_pretrained(staging)
             if isinstance(trainer.adapted_model, PeftModel):
-                names = trainer.transfer_model.config.id2label if trainer.transfer_model.reads_head else None
-                complete_adapter(staging, names)
+                trained = trainer.transfer_model
+                complete_adapter(staging, trained.config if trained.reads_head else None)
             if trainer.processing_class is not None:
                 trainer.processing_class.save_pretrained(staging)
             (staging / RESULTS_FILE).write_text(json.dumps(dict(results), indent=2) + "\n")

@@ -102,8 +102,8 @@ def _with_labels(raw: RunData, arguments: DataArguments) -> RunData:
         return with_one_label_column(rows, "target", column)[0] if has_labels(rows, column) else rows
 
     test = raw.test
-    if test is not None and has_labels(test, column if column in test.column_names else None):
-        of_test = column if column in test.column_names else None
+    of_test = column if test is not None and has_labels(test, column) else None
+    if test is not None and has_labels(test, of_test):
         test = read_labels_as(test, kind, "test", of_test, "the first rows of the stream")
     target = None if raw.target is None else raw.target.then(one_column)
     return RunData(raw.train.then(numbered), target, test, labels=kind)

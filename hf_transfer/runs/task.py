@@ -24,7 +24,7 @@ from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.prepared_streams import PreparedStream
 from hf_transfer.data.stream_files import load_stream
 from hf_transfer.data.tagged_words import holds_tagged_words
-from hf_transfer.hub import adapter_class_names
+from hf_transfer.hub import adapter_class_names, adapter_outputs
 from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.named_backbones import BACKBONE, can_be_backbone
 from hf_transfer.modeling.two_towers import TOWERS
@@ -32,7 +32,7 @@ from hf_transfer.models.revisions import pinned
 from hf_transfer.runs.arguments import DataArguments, Experiment, ModelArguments
 from hf_transfer.runs.models import base_revision, new_config
 from hf_transfer.runs.stream_data import check_streaming
-from hf_transfer.tasks import MAIN_TASKS, TASKS, Task
+from hf_transfer.tasks import MAIN_TASKS, TASKS, Task, claimed_by
 from hf_transfer.tasks.prompted_image_classification import PromptedImageClassification
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
@@ -142,14 +142,13 @@ def find_task(
 def task_of_parts(config: PreTrainedConfig | None, rows: Callable[[], Dataset]) -> str | None:
     """The task of pictures whose labels are masks, where a model of this configuration can have it."""
     able = [task for task in TASKS.values() if task.labels_parts_of_images and task.can_load(config)]
-    data = rows() if able else None
-    return next((task.name for task in able if task.claims(data)), None)
+    return claimed_by(rows(), able) if able else None
 
 
 def task_of_questions(config: PreTrainedConfig | None, rows: Dataset) -> str | None:
     """The task of texts whose labels are parts of them, where a model of this configuration can have it."""
     able = [task for task in TASKS.values() if task.reads == "text" and task.can_load(config)]
-    return next((task.name for task in able if task.claims(rows)), None)
+    return claimed_by(rows, able)
 
 
 def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]) -> str:
@@ -210,10 +209,12 @@ def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:
         return new_config(dict(model_args.architecture))
     try:
         name, options = model_args.model, model_args.stored
-        if is_adapter(Path(name)):
-            options["revision"] = base_revision(Path(name))
-            name = PeftConfig.from_pretrained(name).base_model_name_or_path
-        return AutoConfig.from_pretrained(name, **options)
+        if not is_adapter(Path(name)):
+            return AutoConfig.from_pretrained(name, **options)
+        options["revision"] = base_revision(Path(name))
+        config = AutoConfig.from_pretrained(PeftConfig.from_pretrained(name).base_model_name_or_path, **options)
+        config.update(adapter_outputs(name))
+        return config
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -91,6 +91,12 @@ def read_names(words: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(str(name) for listed in lists for name in listed)
 
 
+def read_label_column(words: Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """The label column of an option as `read_names` reads it; several names are columns that are labels together."""
+    names = read_names(words)
+    return names if len(names) > 1 else names[0] if names else None
+
+
 def check_types(values: Mapping[str, Any], classes: list[type]) -> None:
     """Every value has the type that its field in one of the dataclasses has.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from datasets import Dataset
+
 from hf_transfer.tasks.audio_classification import AudioClassification
 from hf_transfer.tasks.fill_mask import FillMask
 from hf_transfer.tasks.image_classification import ImageClassification
@@ -98,3 +102,8 @@ def task_named(name: str) -> Task:
 def tasks_with_labels() -> list[str]:
     """Names of the tasks whose rows have labels."""
     return [name for name, task in TASKS.items() if task.reads_labels]
+
+
+def claimed_by(rows: Dataset, among: Iterable[Task]) -> str | None:
+    """Name of the first task whose labels these rows hold, as it says itself (`Task.claims`); None where none does."""
+    return next((task.name for task in among if task.claims(rows)), None)

@@ -163,8 +163,13 @@ class DataArguments:
         metadata={"help": "Without a test set: hold out this many rows of the target, or else of the dataset."},
     )
     labels_per_class: int | None = field(default=None, metadata={"help": "Train on only so many rows of each class."})
-    label_column: str | None = field(
-        default=None, metadata={"help": "Which column holds the labels, where it is not label, labels or label_ids."}
+    label_column: list[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Which column holds the labels, where it is not label, labels or label_ids. Several, as [toxic, "
+            "insult], of 0 and 1 (or False and True) are labels that may hold at once; of other numbers all are "
+            "predicted."
+        },
     )
     id2label: dict | str | None = field(
         default=None,

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.images import undecoded
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.maps import with_maps
 from hf_transfer.data.masks import (
@@ -105,7 +106,7 @@ class ImageSegmentation(ImageTask):
         return LabelKind(SINGLE_LABEL, config.num_labels, names)
 
     def read_labels_as(
-        self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+        self, rows: Dataset, kind: LabelKind, role: str, column: LabelColumn = None, source: str = "the model"
     ) -> Dataset:
         return masks_as(rows, kind, role, source)
 

@@ -19,6 +19,7 @@ from hf_transfer.data.keypoints import (
     with_point_shares,
     with_points,
 )
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import named_classes, size_of
 from hf_transfer.data.part_tables import with_part_tables
@@ -71,7 +72,7 @@ class KeypointDetection(ImageTask):
         return LabelKind(REGRESSION, config.num_labels, tuple(point_names(config)))
 
     def read_labels_as(
-        self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+        self, rows: Dataset, kind: LabelKind, role: str, column: LabelColumn = None, source: str = "the model"
     ) -> Dataset:
         return with_point_shares(rows, kind.outputs, role)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, Image
-from transformers import DetrImageProcessorPil, EvalPrediction, PreTrainedConfig
+from transformers import CONFIG_MAPPING, DetrImageProcessorPil, EvalPrediction, PreTrainedConfig
 from transformers.utils import logging
 
 from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
 from hf_transfer.data.images import undecoded
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
 from hf_transfer.data.objects import (
@@ -33,6 +34,7 @@ from hf_transfer.evaluation.detection import (
     corners_of,
     mean_average_precision,
 )
+from hf_transfer.modeling.named_backbones import BACKBONE
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.image import ImageTask, backbone_processor
 from hf_transfer.tasks.image_segmentation import named_column, refuse_classes_of_rows, same_size
@@ -40,6 +42,8 @@ from hf_transfer.tasks.task import Metrics
 
 logger = logging.get_logger(__name__)
 
+FREEZES = "freeze_backbone_batch_norms"
+"""Field of the configurations of RT-DETR, D-FINE and others."""
 LEAST_SCORE = 0.3
 """A box of a smaller score is no answer."""
 
@@ -55,6 +59,15 @@ class ObjectDetection(ImageTask):
     saved_as = ("ForObjectDetection",)
     labels_parts_of_images = True
     unit_type = SINGLE_LABEL  # queries, each of one class or of none
+
+    def sizes(
+        self, architecture: Mapping[str, Any], data: DataArguments, rows: list[Dataset], processor: Any
+    ) -> dict[str, Any]:
+        """Batch norms of a backbone of random weights are trained: frozen ones would keep the mean 0 and variance 1
+        that they begin with, and normalise nothing."""
+        kind, is_random = architecture.get("model_type"), not isinstance(architecture.get(BACKBONE), str)
+        can_be_told = kind in CONFIG_MAPPING and hasattr(CONFIG_MAPPING[kind](), FREEZES)
+        return {FREEZES: False} if is_random and can_be_told else {}
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
         """The stored image processor, made to give pictures of one size; or one of the model's size."""
@@ -95,7 +108,7 @@ class ObjectDetection(ImageTask):
         return LabelKind(MULTI_LABEL, config.num_labels, tuple(class_names(config)))
 
     def read_labels_as(
-        self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+        self, rows: Dataset, kind: LabelKind, role: str, column: LabelColumn = None, source: str = "the model"
     ) -> Dataset:
         return with_tables(rows, kind, role, source)
 

@@ -11,6 +11,7 @@ from transformers import EvalPrediction, PreTrainedConfig
 
 from hf_transfer.data.answer_windows import NO_ANSWER, OFFSETS, ROW, answer_windows
 from hf_transfer.data.bpe import train_bpe
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.questions import ANSWERS, CONTEXT, ID_COLUMN, LABEL_COLUMN, QUESTION, SpanKind, with_answers
 from hf_transfer.data.text_length import check_vocabulary, longest_text
@@ -63,7 +64,7 @@ class QuestionAnswering(TextTask):
         return SpanKind()
 
     def read_labels_as(
-        self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+        self, rows: Dataset, kind: LabelKind, role: str, column: LabelColumn = None, source: str = "the model"
     ) -> Dataset:
         return rows
 

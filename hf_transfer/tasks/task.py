@@ -13,7 +13,8 @@ from transformers import EvalPrediction, PreTrainedConfig, PreTrainedTokenizerBa
 from hf_transfer.core.task_metrics import METRICS
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.collators import PaddingCollator
-from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as
+from hf_transfer.data.label_columns import LabelColumn
+from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as, with_names_of_several
 from hf_transfer.data.prepare import prepare
 from hf_transfer.evaluation.answers import answers_of, metrics_of
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
@@ -106,7 +107,7 @@ class Task:
             rows: arranged, of `read_labels` or `read_labels_as`.
             kind: of their labels.
         """
-        return rows
+        return with_names_of_several(rows, kind)
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
         """Write into a model's configuration what reading further rows needs to know of the training rows.
@@ -156,8 +157,8 @@ class Task:
         """
         return None
 
-    def label_column(self, arguments: DataArguments) -> str | None:
-        """Of arranged rows the column of labels, where it has none of the usual names."""
+    def label_column(self, arguments: DataArguments) -> LabelColumn:
+        """Of arranged rows the column of labels, where it has none of the usual names, or several."""
         return arguments.label_column
 
     def read_labels(self, rows: Dataset, role: str, arguments: DataArguments) -> tuple[Dataset, LabelKind]:
@@ -169,7 +170,7 @@ class Task:
         return model_labels(config, rows, "evaluation")
 
     def read_labels_as(
-        self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+        self, rows: Dataset, kind: LabelKind, role: str, column: LabelColumn = None, source: str = "the model"
     ) -> Dataset:
         """Likewise, numbered as the labels of other rows, or of a model."""
         return read_labels_as(rows, kind, role, column, source)

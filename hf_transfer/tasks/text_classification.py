@@ -26,7 +26,8 @@ class TextClassification(TextTask):
     def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
         """The two texts of a pair in the order of the training rows, which other files may have turned round."""
         texts = [name for name, feature in rows.features.items() if getattr(feature, "dtype", None) in WORDS]
-        texts = [name for name in texts if name not in (*LABEL_COLUMNS, data.label_column)]
+        labels = [data.label_column] if isinstance(data.label_column, str) else data.label_column or []
+        texts = [name for name in texts if name not in (*LABEL_COLUMNS, *labels)]
         return data if data.text_columns or len(texts) != 2 else replace(data, text_columns=texts)
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:

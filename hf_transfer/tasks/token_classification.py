@@ -20,6 +20,7 @@ from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.bpe import train_bpe
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.tagged_words import LABEL_COLUMN, WORD_COLUMN, read_tags, with_word_lists
 from hf_transfer.data.text_length import check_vocabulary, longest_text
@@ -80,7 +81,7 @@ class TokenClassification(TextTask):
         return LabelKind(SINGLE_LABEL, len(names), None if made_up else names)
 
     def read_labels_as(
-        self, rows: Dataset, kind: LabelKind, role: str, column: str | None = None, source: str = "the model"
+        self, rows: Dataset, kind: LabelKind, role: str, column: LabelColumn = None, source: str = "the model"
     ) -> Dataset:
         return read_tags(rows, role, kind, source)[0]
 

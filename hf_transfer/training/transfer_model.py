@@ -418,7 +418,7 @@ class TransferModel(DelegatingModel):
         inner = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         self.model.save_pretrained(path, state_dict=inner if state_dict is not None else None, **kwargs)
         if isinstance(self.model, PeftModel) and kwargs.get("is_main_process", True):
-            complete_adapter(path, self.config.id2label if self.reads_head else None)
+            complete_adapter(path, self.config if self.reads_head else None)
         # Copies, because the safetensors format refuses a teacher's tied weights.
         elsewhere = constant_names(self) if self.constants_checksum else set()
         names = [name for name in state if _is_own(name) and name not in elsewhere]

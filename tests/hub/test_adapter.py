@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig, PeftConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
-from hf_transfer.hub import adapter_class_names, complete_adapter, find_base, loadable_adapter
+from hf_transfer.hub import adapter_class_names, adapter_outputs, complete_adapter, find_base, loadable_adapter
 
 
 @pytest.fixture
@@ -31,9 +31,12 @@ def edit(adapter: Path, **changes) -> None:
 def test_names_come_back_in_the_order_of_the_outputs(project: Path) -> None:
     adapter = project / "out" / "model"
     assert adapter_class_names(adapter) is None
-    complete_adapter(adapter, {0: "LABEL_0", 1: "LABEL_1"})
+    complete_adapter(adapter, PreTrainedConfig(num_labels=2))
     assert adapter_class_names(adapter) is None, "made-up names are none"
-    complete_adapter(adapter, {place: f"class {place}" for place in range(11)})
+    names = {place: f"class {place}" for place in range(11)}
+    complete_adapter(adapter, PreTrainedConfig(id2label=names, problem_type="multi_label_classification"))
+    assert adapter_outputs(adapter)["id2label"] == names
+    assert adapter_outputs(adapter)["problem_type"] == "multi_label_classification"
     assert adapter_class_names(adapter) == [f"class {place}" for place in range(11)]
     config = PeftConfig.from_pretrained(str(adapter))
     assert config.auto_mapping["base_model_class"] == "BertForSequenceClassification"

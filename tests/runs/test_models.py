@@ -53,7 +53,7 @@ def test_a_stored_adapters_head_follows_the_order_too(here):
     lora = {**LORA, "target_modules": "all-linear"}
     adapted = with_adapter(load_model(ModelArguments(model="vit"), CLASSES), lora)
     adapted.save_pretrained("adapter")
-    complete_adapter("adapter", adapted.config.id2label)
+    complete_adapter("adapter", adapted.config)
     size = adapted.config.image_size
     pixels = torch.randn(2, adapted.config.num_channels, size, size)
     with torch.no_grad():

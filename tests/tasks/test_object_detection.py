@@ -15,8 +15,11 @@ from hf_transfer.data.bundled import load, load_splits
 from hf_transfer.data.objects import arranged_objects, category_names, object_column
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.models import load_model
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.runs.task import with_task
+from hf_transfer.tasks import task_named
+from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.object_detection import DetectionMetrics, of_one_size, scored_boxes
 from tests.drawings import CATEGORIES, scene_options
 from tests.marks import slow
@@ -135,6 +138,9 @@ def test_a_head_of_every_decoder_layer_is_trained_beside_an_adapter(coco, tmp_pa
     architecture["backbone_config"] = {**backbone, "out_features": ["stage2", "stage3", "stage4"]}
     changes = {"architecture": json.dumps(architecture), "dataset": str(coco / "train.json"), "max_steps": 1}
     start = run_adaptation(detection(tmp_path / "start", **changes)).folder
+    norms = {name for name in load_file(start / "model.safetensors") if "backbone" in name and "normalization" in name}
+    trained = {name for name in norms if name.endswith("num_batches_tracked")}  # frozen ones count none
+    assert norms and len(trained) == sum(name.endswith("running_mean") for name in norms)
     lora = {"peft_type": "LORA", "r": 2, "target_modules": "all-linear"}
     changes |= {"architecture": None, "model": str(start), "peft": lora, "learning_rate": 0.1}
     made = run_adaptation(detection(tmp_path / "run", **changes)).folder
@@ -235,3 +241,18 @@ def test_processors_that_keep_the_shape_are_made_to_give_one_size():
     processor = of_one_size(YolosImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 60}))
     pictures = [PILImage.new("RGB", size) for size in ((50, 20), (20, 30))]
     assert processor(pictures, return_tensors="pt")["pixel_values"].shape == (2, 3, 40, 40)
+
+
+def test_frozen_norms_of_random_weights_are_told(caplog):
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8] * 4, "depths": [1] * 4}
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 4}
+    settings = {"model_type": "detr", "backbone_config": {**backbone, "out_features": ["stage4"]}, **sizes, **heads}
+    load_model(ModelArguments(model=None, architecture=settings, task="object-detection"))
+    assert "batch norms of the detr's backbone, whose weights are random, are frozen" in caplog.text
+    task = task_named("object-detection")
+    trained = {"freeze_backbone_batch_norms": False}
+    for kind, told in (("rt_detr", trained), ("yolos", {}), ("no such kind", {})):
+        assert task.sizes({"model_type": kind}, DataArguments("any"), [], None) == told
+    named = {"model_type": "rt_detr", "backbone_config": "efficientnet-lite0"}
+    assert task.sizes(named, DataArguments("any"), [], None) == {}

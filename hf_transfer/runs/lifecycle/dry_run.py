@@ -26,7 +26,7 @@ from hf_transfer.runs.lifecycle.methods import FINE_TUNING, Method
 from hf_transfer.runs.lifecycle.outcome import aligned
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan
 from hf_transfer.runs.lifecycle.progress import Progress
-from hf_transfer.runs.lifecycle.rows import prepare_rows
+from hf_transfer.runs.lifecycle.rows import prepare_rows, problem_type_of
 from hf_transfer.runs.lifecycle.schedule import cost_of, planned
 from hf_transfer.runs.lifecycle.stages import CHECK, Setting
 from hf_transfer.runs.lifecycle.store import Store
@@ -125,6 +125,7 @@ def estimate(plan: Plan) -> Estimate:
         progress = Progress(store.root, quiet=True)
         with progress.quiet():
             rows = prepare_rows(plan, store)
+        plan = plan.with_usual_methods(problem_type_of(rows))
         made = pretraining_work(plan, store, progress, rows, STEPS)
         found = candidates_of(plan, store, {one.model: one for one in made})
         usable = [one for one in found if one["name"] is not None]

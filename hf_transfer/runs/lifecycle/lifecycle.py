@@ -30,7 +30,7 @@ from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan, read_plan
 from hf_transfer.runs.lifecycle.progress import Progress
 from hf_transfer.runs.lifecycle.publish import push_chosen, save_chosen
 from hf_transfer.runs.lifecycle.report import write_report
-from hf_transfer.runs.lifecycle.rows import prepare_rows
+from hf_transfer.runs.lifecycle.rows import prepare_rows, problem_type_of
 from hf_transfer.runs.lifecycle.schedule import check_and_fit, check_methods
 from hf_transfer.runs.lifecycle.stages import Entry, Setting, run_check, run_domain, run_stage
 from hf_transfer.runs.lifecycle.store import Store, check_is_ours, write_whole
@@ -133,6 +133,7 @@ class Lifecycle:
         progress = Progress(store.root, self.quiet)
         with progress.quiet():
             rows = prepare_rows(self.plan, store)
+        self.plan = self.plan.with_usual_methods(problem_type_of(rows))
         progress.say(f"Data: {rows['rows']}, {rows['labels']}")
         found = find_candidates(self.plan, store)
         pin_members(self.plan, store)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, load_from_disk
 
+from hf_transfer.core.task_loss import MULTI_LABEL
 from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.labels import has_labels
 from hf_transfer.runs.arguments import ModelArguments
-from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.evaluate import numbered_as_model, run_evaluation
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.task import find_task
 from hf_transfer.tasks import TASKS, task_named
@@ -109,8 +110,10 @@ def outputs_on(
         trainer = TransferTrainer(loaded, config, data_collator=collator)
         trainer.transfer_model.returns_features = True
         logits, features = trainer.predict(ready).predictions
+    kind = settings["problem_type"]
+    if kind == MULTI_LABEL and has_labels(rows):  # written by name
+        rows = numbered_as_model(rows, loaded.config)
     rows = task_named(task).in_units_of(loaded.config, rows)
     labels = column_values(rows, label_column(rows, "given")) if has_labels(rows) else None
     names = [str(loaded.config.id2label[place]) for place in range(loaded.config.num_labels)]
-    kind = settings["problem_type"]
     return Outputs(np.asarray(logits, np.float32), np.asarray(features, np.float32), labels, kind, names)

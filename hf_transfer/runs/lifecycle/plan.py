@@ -2,7 +2,8 @@
 
 Sections: `data`, and `candidates` or `pretrain`, and where wanted `rank`, `task`, `domain`, `combine`, `publish`,
 `budget` and `training`, whose arguments every adaptation has. Without `task`, `domain` and `combine` there is a
-default: fine-tuning, and with a target CDAN with MCC.
+default: fine-tuning, and with a target CDAN with MCC, or DANN where labels are no classes. So has a section that names
+no methods.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import copy
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.ranking.settings import RankSettings
 from hf_transfer.runs.arguments import DataArguments, parse_arguments, read_yaml
 from hf_transfer.runs.combine import METHODS as COMBINING
 from hf_transfer.runs.lifecycle.methods import (
     ARGUMENTS,
+    FINE_TUNING,
     SOURCE_ONLY,
     Method,
     is_source_only,
@@ -62,7 +65,10 @@ CHOOSE = {"load_best_model_at_end", "early_stopping_patience"}
 LISTS = ("candidates", "pretrain")
 """Sections that are lists."""
 TRIALS, ARCHITECTURE = "trials", "architecture"
-DEFAULT_TASK, DEFAULT_DOMAIN = {"methods": ["fine_tuning"]}, {"methods": [{"cdan": {}, "mcc": {}}], "guard": True}
+USUAL: dict[str, list[Any]] = {"task": [FINE_TUNING], "domain": [{"cdan": {}, "mcc": {}}]}
+"""The methods of a stage that names none."""
+USUAL_WITHOUT_CLASSES = {"dann": {}}
+"""Of `domain`, where labels are numbers or may hold at once: CDAN and MCC read the probabilities of classes."""
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
@@ -101,6 +107,7 @@ class Stage:
     guard: bool = False
     top: int = 3
     source_only: Method = field(default_factory=lambda: Method(SOURCE_ONLY))
+    are_usual: bool = False
 
     def settings(self, method: Method) -> list[dict[str, Any]]:
         """What the search tries of a method; one empty setting where nothing is listed."""
@@ -135,6 +142,12 @@ class Plan:
     def validation(self) -> tuple[str | None, int | None]:
         """The dataset to choose by, or how many rows to hold out for that; both None for a fifth."""
         return self.data.get("validation"), self.data.get("validation_rows")
+
+    def with_usual_methods(self, problem_type: str) -> Plan:
+        """The plan with the usual methods for such labels in `domain`, where that names none."""
+        if self.domain is None or not self.domain.are_usual or problem_type == SINGLE_LABEL:
+            return self
+        return replace(self, domain=replace(self.domain, methods=(read_method(USUAL_WITHOUT_CLASSES),)))
 
     def data_arguments(self) -> DataArguments:
         """What is read, as `hf-transfer adapt` would."""
@@ -260,7 +273,7 @@ def read_stages(given: Mapping[str, Any], has_target: bool) -> dict[str, Stage |
     """`task`, `domain` and `combine` of a plan, or what is done where it has none of them."""
     asked = {name: given[name] or {} for name in ("task", "domain", "combine") if name in given}
     if not asked:
-        asked = {"task": DEFAULT_TASK, **({"domain": DEFAULT_DOMAIN} if has_target else {})}
+        asked = {name: {} for name in (("task", "domain") if has_target else ("task",))}
     if "domain" in asked and not has_target:
         raise ValueError(
             "`domain` adapts to unlabelled rows: give them as data: {target: new.csv}, or a `source` with "
@@ -273,6 +286,8 @@ def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
     """One stage with its methods and its search."""
     methods = given.get("methods") or []
     methods = methods if isinstance(methods, list) else [methods]
+    are_usual = not [one for one in methods if not is_source_only(one)] and name in USUAL
+    methods = [*methods, *USUAL[name]] if are_usual else methods
     if not methods:
         raise ValueError(f"`{name}` in the plan names no methods: {name}: {{methods: [...]}}.")
     search, training = (dict(mapping(given.get(key), f"{name}.{key}")) for key in ("search", "training"))
@@ -305,7 +320,7 @@ def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
         raise ValueError(f"`domain.guard` should be true or false, got {guard!r}.")
     top = whole(given.get("top", 3), "combine.top", least=2)
     trials = None if trials is None else whole(trials, f"{name}.search.trials")
-    return Stage(read, search, trials, training, validator, guard, top, source_only)
+    return Stage(read, search, trials, training, validator, guard, top, source_only, are_usual)
 
 
 def combining(given: Any) -> Method:

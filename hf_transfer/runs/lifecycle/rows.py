@@ -31,7 +31,7 @@ from hf_transfer.runs.lifecycle.outputs import PARTS
 from hf_transfer.runs.lifecycle.plan import Plan
 from hf_transfer.runs.lifecycle.store import Store
 from hf_transfer.runs.saving import HELD_OUT
-from hf_transfer.tasks import TASKS, Task, task_named
+from hf_transfer.tasks import TASKS, Task, claimed_by, task_named
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.token_classification import TokenClassification
@@ -108,21 +108,21 @@ def read_rows(arguments: DataArguments, told: str | None, seed: int = 0) -> tupl
         raw = load_data(arguments, seed=seed, task=task)
     except ValueError:
         own = {"config": arguments.dataset_config, "options": arguments.dataset_options}
-        found = task_of_parts(load(arguments.dataset, arguments.split, **own))
+        found = task_that_labels_parts(load(arguments.dataset, arguments.split, **own))
         if found is None:
             raise
     else:
-        found = task_of_parts(raw.train)
+        found = task_that_labels_parts(raw.train)
     return (raw, task) if found is None else (load_data(arguments, seed=seed, task=found), found)
 
 
-def task_of_parts(rows: Dataset) -> Task | None:
+def task_that_labels_parts(rows: Dataset) -> Task | None:
     """The task of rows of masks, boxes, key points or tags; None for rows with labels of their own.
 
     Raises:
         ValueError: rows of answers, which have no classes to choose a model by.
     """
-    claimed = next((one.name for one in TASKS.values() if one.claims(rows)), None)
+    claimed = claimed_by(rows, TASKS.values())
     if claimed is None and holds_tagged_words(rows):
         claimed = TokenClassification.name
     if claimed is not None and claimed not in PARTS:
@@ -214,6 +214,12 @@ def facts_of(split: dict[str, Dataset], raw: RunData, folder: Path, plan: Plan, 
         "classes": list(kind.class_names) if kind.class_names is not None else None,
         "fingerprints": {role: fingerprint(one) for role, one in split.items()},
     }
+
+
+def problem_type_of(facts: dict[str, Any]) -> str:
+    """What is to be predicted: of every row, or of the parts of rows that a task predicts something of."""
+    of_units = None if facts.get("task") is None else task_named(facts["task"]).unit_type
+    return of_units or facts["kind"]
 
 
 def rows_arguments(plan: Plan, facts: dict[str, Any], test: str | None, with_target: bool) -> dict[str, Any]:

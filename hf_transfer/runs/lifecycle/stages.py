@@ -17,12 +17,11 @@ from hf_transfer.runs.lifecycle.candidates import pinned_member, revision_of_hub
 from hf_transfer.runs.lifecycle.methods import FINE_TUNING, Method
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE, Plan, Stage
 from hf_transfer.runs.lifecycle.progress import Progress
-from hf_transfer.runs.lifecycle.rows import labelled_role, rows_arguments
+from hf_transfer.runs.lifecycle.rows import labelled_role, problem_type_of, rows_arguments
 from hf_transfer.runs.lifecycle.search import halve
 from hf_transfer.runs.lifecycle.store import Store
 from hf_transfer.runs.lifecycle.training import DEFAULTS, Training, steps_of, train
 from hf_transfer.runs.named_models import with_names
-from hf_transfer.tasks import task_named
 from hf_transfer.validators import WORKING
 
 CHECK = "check"
@@ -200,8 +199,7 @@ def make_training(
     given["seed"] = seed = plan.seed if seed is None else seed
     validator = None
     if is_domain:
-        of_units = None if rows.get("task") is None else task_named(rows["task"]).unit_type
-        validator = given["validator"] = stage.validator or WORKING[of_units or rows["kind"]][0]
+        validator = given["validator"] = stage.validator or WORKING[problem_type_of(rows)][0]
     paths = {key: given.pop(key) for key in PATHS if key in given}
     read = {role: value for role, value in rows["fingerprints"].items() if role in {labelled, *roles(is_domain, test)}}
     depends: dict[str, Any] = {"rows": read, "revision": model["revision"]}

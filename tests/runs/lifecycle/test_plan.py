@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from hf_transfer.runs.lifecycle.methods import read_method, settings_of
 from hf_transfer.runs.lifecycle.plan import read_plan
 
@@ -27,6 +28,25 @@ def test_the_shortest_plan_fine_tunes_and_with_a_target_adapts_to_it():
     assert plan(combine={"methods": ["b_tuning"]}).task is None
 
 
+def test_a_section_without_methods_has_the_usual_ones():
+    read = plan(task={"training": {"max_steps": 3}}).task
+    assert [method.label for method in read.methods] == ["fine_tuning"] and read.training == {"max_steps": 3}
+    data = {"train": "books.csv", "target": "new.csv"}
+    domain = plan(data=data, domain={"guard": False, "methods": [{"source_only": {}, "learning_rate": 1e-3}]}).domain
+    assert [method.label for method in domain.methods] == ["cdan + mcc"] and not domain.guard
+    assert domain.source_only.arguments == {"learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize("problem_type", [REGRESSION, MULTI_LABEL])
+def test_without_classes_the_usual_method_of_a_domain_reads_no_probabilities_of_classes(problem_type):
+    read = plan(data={"train": "books.csv", "target": "new.csv"})
+    assert read.with_usual_methods(SINGLE_LABEL) is read
+    usual = read.with_usual_methods(problem_type)
+    assert [method.label for method in usual.domain.methods] == ["dann"] and usual.domain.guard
+    asked = plan(data=read.data, domain={"methods": ["coral"]})
+    assert asked.with_usual_methods(problem_type) is asked
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -40,7 +60,7 @@ def test_the_shortest_plan_fine_tunes_and_with_a_target_adapts_to_it():
         ({"candidates": {"search": "bert", "limit": "two"}}, "`limit` should be a whole number, got 'two'"),
         ({"data": {"train": ["a.csv", "b.csv"]}}, "`data.train` should be a string"),
         ({"task": []}, "`task` in the plan should be a mapping"),
-        ({"task": {}}, "`task` in the plan names no methods"),
+        ({"combine": {}}, "`combine` in the plan names no methods"),
         ({"task": {"methods": ["lroa"]}}, "unknown method `lroa` \\(did you mean `lora`"),
         ({"task": {"methods": [{"l2_sp": 3}]}}, "keywords of the method `l2_sp` should be a mapping"),
         ({"task": {"methods": [{"l2_sp": {"alfa": 1}}]}}, "l2_sp.*alfa"),
