@@ -57,6 +57,7 @@ class Metric:
 ACCURACY = Metric("accuracy", scale=100.0)
 TASKS = {
     "list_ops": ACCURACY,
+    "list_ops_short": ACCURACY,
     "mnist": ACCURACY,
     "wikipedia": Metric("perplexity", higher_is_better=False),
     "japanese_vowels": ACCURACY,
