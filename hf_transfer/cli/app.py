@@ -224,12 +224,10 @@ def rank(
         typer.echo(f"Saved to {output_dir}.")
     if ranking.candidates:
         start = ("--model", ranking.best.model) if output_dir is None else ("--from-ranking", output_dir)
-        further = () if forecasting is None else ("--forecasting", forecasting)
-        if label_column:
-            further += (
-                "--label_column",
-                label_column[0] if len(label_column) == 1 else f"[{', '.join(label_column)}]",
-            )
+        names = read_names(label_column)
+        told = {"split": split, "problem_type": problem_type, "forecasting": forecasting}
+        told["label_column"] = names[0] if len(names) == 1 else f"[{', '.join(names)}]" if names else None
+        further = [word for name, value in told.items() if value is not None for word in (f"--{name}", value)]
         tell_next("hf-transfer", "adapt", *start, "--dataset", dataset, *further)
 
 
