@@ -62,6 +62,7 @@ RULES: dict[str, tuple[Callable[[Experiment], bool], str]] = {
     "tokenizer": (is_not_read("tokenizer"), TEXT),
     "text_columns": (is_not_read("text_columns"), TEXT),
     "max_length": (is_not_read("max_length"), TEXT),
+    "series_columns": (is_not_read("series_columns"), "tasks on time series"),
     "transfer_probes": (reads_labels_or_domains, UNLABELLED),
     "dat": (reads_no_single_source, ONE_DOMAIN),
     "prompts": (is_not_read("prompts"), "the tasks zero-shot- and prompted-image-classification"),

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from hf_transfer.data.bundled import load
 from hf_transfer.data.forecasts import LABELS, PAST, checked_settings, scale_of, standardised, windows_of
+from hf_transfer.data.wide_tables import with_series_to_rank
 from hf_transfer.hub import check_can_write
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.ranking import Ranking, find_models, rank_models
@@ -54,6 +55,8 @@ def run_ranking(
     rows = load(dataset, split)
     if forecasting is not None:
         rows = windows_to_rank(windows_of(rows, forecasting, "ranking"), forecasting)
+    else:
+        rows = with_series_to_rank(rows, None, options.get("label_column"))
     names = [model_folder(name) for word in models for name in read_models(word)]
     if query is not None:
         found = find_models(**query)

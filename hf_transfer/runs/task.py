@@ -123,6 +123,8 @@ def find_task(
     if kinds == {"text"} and not pretraining and data is not None and (asked := task_of_questions(config, data)):
         return asked
     if len(kinds) != 1:
+        if config is None:
+            raise ValueError(unreadable(str(model_args.model)))
         raise ValueError(
             f"`task` cannot be told from {model_args.model or model_args.architecture} and the data: give one of "
             f"{sorted(TASKS)}."
@@ -137,6 +139,16 @@ def find_task(
             "`task` should say how to pre-train on text: fill-mask, text-generation or text2text-generation."
         )
     return task
+
+
+def unreadable(name: str) -> str:
+    """What to do about a model whose configuration cannot be read."""
+    if Path(name).is_dir():
+        return f"the folder `{name}` holds no model: it has no config.json that transformers knows."
+    return (
+        f"there is no folder `{name}` here, and the Hub gives no configuration of such a model that transformers "
+        "knows: check the name, the connection and your access. With `task` given, loading tells the reason."
+    )
 
 
 def task_of_parts(config: PreTrainedConfig | None, rows: Callable[[], Dataset]) -> str | None:

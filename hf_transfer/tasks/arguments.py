@@ -192,6 +192,13 @@ class DataArguments:
         default=None, metadata={"help": "Train on at most so many random rows of the dataset, and of the target."}
     )
     text_columns: list[str] | None = field(default=None, metadata={"help": "Which one or two columns hold the text."})
+    series_columns: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Which columns of numbers are the steps of one series, in their order; all of a table that has no "
+            "column `past_values` when left out."
+        },
+    )
     max_length: int | None = field(default=None, metadata={"help": "Cut text after so many tokens."})
     block_size: int | None = field(
         default=None,

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
+from transformers import PreTrainedConfig
 
 from hf_transfer.data.time_series import series_shape, with_channels
+from hf_transfer.data.wide_tables import joined_columns, with_joined_series, without_names
 from hf_transfer.models import flowformer
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.task import Task
 
 
 class SeriesTask(Task):
-    """A task whose rows are series: `past_values` of [steps, channels], or [steps] of one channel."""
+    """A task whose rows are series: `past_values` of [steps, channels], or [steps] of one channel, or a table with a
+    column of numbers for every step."""
 
     reads = "time_series"
     input_column = "past_values"
+    own_arguments = frozenset({"series_columns"})
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
-        return with_channels(rows)
+        return with_channels(with_joined_series(rows, arguments.series_columns, arguments.label_column, role))
+
+    def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
+        """Other tables have the columns of the training rows."""
+        names = joined_columns(rows)
+        return data if names is None else replace(data, series_columns=names)
+
+    def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
+        if (names := joined_columns(rows)) is not None:
+            model.config.series_columns = names
+
+    def remembered(self, config: PreTrainedConfig | None) -> dict[str, Any]:
+        names = getattr(config, "series_columns", None)
+        return {} if names is None else {"series_columns": names}
+
+    def answers(self, rows: Dataset, ready: Dataset, outputs: Any, config: PreTrainedConfig) -> dict[str, list]:
+        return super().answers(without_names(rows), ready, outputs, config)
 
 
 class TimeSeriesClassification(SeriesTask):

@@ -48,7 +48,7 @@ class MaskedTimeSeriesModeling(TimeSeriesPretraining):
 
     name = "masked-time-series-modeling"
     makes: ClassVar[Mapping[str, Mapping[str, Any]]] = {MASKED_STEPS: {}}
-    own_arguments = frozenset({"pretraining"})
+    own_arguments = SeriesTask.own_arguments | {"pretraining"}
 
     def pretraining_collator(self, processor: Any, data: DataArguments) -> MaskedStepsCollator:
         settings = {MASKED_STEPS: {}} if data.pretraining is None else data.pretraining

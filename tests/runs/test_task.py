@@ -54,10 +54,12 @@ def test_rows_say_it_where_the_model_does_not(here):
     """The configuration of `nowhere` cannot be read: loading it says so, for the task of the rows."""
     nowhere = ModelArguments(model="nowhere")
     assert find_task(nowhere, lambda: TEXT) == "text-classification"
-    with pytest.raises(
-        ValueError, match=r"`task` cannot be told from nowhere and the data: give one of \['audio-classification'"
-    ):
-        find_task(nowhere, lambda: Dataset.from_dict({"x": [1.0], "label": ["word"]}))
+    numbers = Dataset.from_dict({"x": [1.0], "label": ["word"]})
+    with pytest.raises(ValueError, match="there is no folder `nowhere` here, and the Hub gives no configuration"):
+        find_task(nowhere, lambda: numbers)
+    (here / "empty").mkdir()
+    with pytest.raises(ValueError, match="the folder `empty` holds no model"):
+        find_task(ModelArguments(model="empty"), lambda: numbers)
 
 
 @pytest.mark.parametrize(

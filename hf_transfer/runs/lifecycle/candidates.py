@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from huggingface_hub import HfApi
 
+from hf_transfer.data.wide_tables import with_series_to_rank
 from hf_transfer.hub import HubError, is_commit, local_model_folder
 from hf_transfer.hub.errors import may_pass, readable_hub_errors
 from hf_transfer.hub.retry import with_retries
@@ -199,6 +200,8 @@ def rank_candidates(
     if store.find(RANKING, depends) is None:
         if (forecasting := plan.data_arguments().forecasting) is not None:
             dataset = windows_to_rank(dataset, forecasting)
+        elif rows.get("task") is None:
+            dataset = with_series_to_rank(dataset, plan.data_arguments().series_columns)
         # its own journal keeps the models that are scored when it is cut short
         ranking = rank_models(
             [ranked_name(one) for one in named], dataset, output_dir=folder, progress=False, **options

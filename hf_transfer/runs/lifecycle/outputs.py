@@ -16,11 +16,12 @@ from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.labels import has_labels
-from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.evaluate import numbered_as_model, run_evaluation
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.task import find_task
 from hf_transfer.tasks import TASKS, task_named
+from hf_transfer.tasks.time_series_classification import SeriesTask
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.token_classification import TokenClassification
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
@@ -90,9 +91,13 @@ def outputs_on(
     task = told or find_task(ModelArguments(model=str(model), revision=revision), lambda: rows)
     trusts = settings.get("trust_remote_code", False)
     arguments = ModelArguments(model=str(model), task=task, trust_remote_code=trusts, revision=revision)
-    loaded = load_model(arguments, class_names, allow_new_weights=class_names is not None)
+    is_new = class_names is not None
+    problem_type = settings.get("problem_type") if is_new else None  # a stored head may be of another
+    loaded = load_model(arguments, class_names, problem_type=problem_type, allow_new_weights=is_new)
     processor = load_processor(arguments, loaded.config)
-    ready = task_named(task).prepare(
+    if isinstance(reader := task_named(task), SeriesTask):  # a table is not arranged before its models are known
+        rows = reader.arranged(rows, DataArguments("", **reader.remembered(loaded.config)), "given")
+    ready = reader.prepare(
         without_labels(rows),
         loaded.config,
         processor,
@@ -100,7 +105,7 @@ def outputs_on(
         keep_labels=False,
         text_columns=tuple(settings.get("text_columns") or ()),
     )
-    collator = task_named(task).collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
+    collator = reader.collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         batch = settings.get("per_device_eval_batch_size", BATCH)
         use_cpu = settings.get("use_cpu", False)
@@ -113,7 +118,7 @@ def outputs_on(
     kind = settings["problem_type"]
     if kind == MULTI_LABEL and has_labels(rows):  # written by name
         rows = numbered_as_model(rows, loaded.config)
-    rows = task_named(task).in_units_of(loaded.config, rows)
+    rows = reader.in_units_of(loaded.config, rows)
     labels = column_values(rows, label_column(rows, "given")) if has_labels(rows) else None
     names = [str(loaded.config.id2label[place]) for place in range(loaded.config.num_labels)]
     return Outputs(np.asarray(logits, np.float32), np.asarray(features, np.float32), labels, kind, names)

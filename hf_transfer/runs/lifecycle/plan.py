@@ -43,7 +43,7 @@ OWN_DATA = ("validation", "validation_rows", "source", "source_split", "source_o
 DATA_KEYS = {*DATA_NAMES, *OWN_DATA} | {
     *("split", "dataset_config", "dataset_options", "target_split", "target_options", "test_split", "test_rows"),
     *("labels_per_class", "label_column", "problem_type", "max_samples", "text_columns", "max_length"),
-    *("forecasting", "id2label", "ignore_index"),
+    *("forecasting", "id2label", "ignore_index", "series_columns"),
 }
 RANK_KEYS = {"score", "score_options", "layers", "pooling", "max_samples", "max_params", "batch_size", "dtype"} | {
     *("random_baseline", "trust_remote_code", "allow_pickle", "top", "start", "check")

@@ -236,7 +236,7 @@ def rows_arguments(plan: Plan, facts: dict[str, Any], test: str | None, with_tar
     arguments: dict[str, Any] = {"dataset": str(folder / labelled), "dataset_names": facts["names"]}
     of_parts = facts.get("task")
     arguments |= {"problem_type": facts["kind"]} if of_parts is None else {"task": of_parts}
-    for name in ("text_columns", "max_length", "forecasting", *(OF_PARTS if of_parts else ())):
+    for name in ("text_columns", "series_columns", "max_length", "forecasting", *(OF_PARTS if of_parts else ())):
         if getattr(data, name) is not None:
             arguments[name] = getattr(data, name)
     if test is not None:
