@@ -19,7 +19,7 @@ RECIPES = Path(__file__).parents[3] / "recipes" / "flowformer"
 # trajectories 10, language modelling 5, images 1, time series and the Long Range Arena none
 CLAMPS = {
     **{"offline_rl": 10.0, "offline_rl_behaviour_cloning": 10.0, "wikipedia": 5.0, "mnist": 1.0},
-    **{"basic_motions": 30.0, "japanese_vowels": 30.0, "list_ops": 30.0},
+    **{"basic_motions": 30.0, "japanese_vowels": 30.0, "list_ops": 30.0, "list_ops_short": 30.0},
 }
 
 
