@@ -198,4 +198,4 @@ def divergence(
     if output_dir is not None:
         typer.echo(f"Saved to {output_dir}.")
     data = ("--dataset", source, "--target_dataset", target)
-    tell_next("hf-transfer", "adapt", "--model", model, *data, "--objectives", "{cdan: {}}")
+    tell_next("hf-transfer", "adapt", "--model", model, *data, "--objectives", "{dann: {}}")

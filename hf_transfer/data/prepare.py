@@ -100,12 +100,17 @@ def prepare(
 
 
 def check_modality(dataset: Dataset, config: PreTrainedConfig) -> None:
-    """Raises ValueError when the dataset holds images and the model reads none."""
+    """Raises ValueError when the dataset holds images and the model reads none, or no series and it reads these."""
     images = _image_columns(dataset)
     reads_images = hasattr(getattr(config, "vision_config", config), "num_channels") or config.model_type == TIMM
     reads_images = reads_images or hasattr(config, "backbone_config")
     if images and not reads_images:
         raise ValueError(f"column `{images[0]}` holds images, and a {config.model_type} model reads none.")
+    if getattr(config, "modality", None) == "time_series" and "past_values" not in dataset.column_names:
+        raise ValueError(
+            "the model reads series, lists of numbers in a column `past_values`, and the dataset has "
+            f"{dataset.column_names}. A table with a column for every step is read whole: leave `streaming` out."
+        )
 
 
 def _image_columns(dataset: Dataset) -> list[str]:

@@ -111,6 +111,12 @@ def test_a_table_is_ranked_and_goes_through_a_plan(wide):
     assert Path("plan/report.md").exists()
 
 
+def test_a_stream_is_refused_with_what_to_do(wide):
+    waves().to_json("wide.jsonl")
+    with pytest.raises(ValueError, match="lists of numbers in a column `past_values`.* leave `streaming` out"):
+        adapted("wide.jsonl", "--streaming", "true")
+
+
 def test_a_column_that_another_task_names_is_refused(wide):
     with open("texts.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["text", "label"], ["good", 1], ["bad", 0]])
