@@ -62,7 +62,10 @@ class Row:
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[FinishedRun]:
-    """The finished runs in these folders and below them.
+    """The finished runs in these folders and below them, each once.
+
+    A plan keeps the model that it chose beside that model's training, and a guard keeps source only in the place of what
+    it dropped: a run that says all the same as another, the seconds of its training too, is a copy.
 
     Raises:
         FileNotFoundError: a folder is not there.
@@ -80,7 +83,15 @@ def find_runs(folders: Iterable[str | Path]) -> list[FinishedRun]:
                 "`hf-transfer adapt` or `pretrain`."
             )
         found |= {one.folder.resolve(): one for one in runs}
-    return list(found.values())
+    kept: dict[str, FinishedRun] = {}
+    for one in found.values():
+        kept.setdefault(_identity(one), one)
+    return list(kept.values())
+
+
+def _identity(run: FinishedRun) -> Any:
+    """What two copies of a run have in common; the folder of a run that kept no facts is in its settings."""
+    return json.dumps([run.metrics, run.seed, run.settings, run.costs], sort_keys=True, default=str)
 
 
 def read_run(folder: Path) -> FinishedRun | None:

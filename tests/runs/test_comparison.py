@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import statistics
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def test_runs_that_differ_in_their_seed_are_one_row_with_the_sample_deviation(ru
     assert cdan.deviations["accuracy"] == pytest.approx(statistics.stdev([0.9, 0.8, 0.85]))
     assert cdan.means["training_seconds"] == pytest.approx(11.0)
     assert "warnings" not in cdan.means and "kept" not in cdan.means
+
+
+def test_a_copy_of_a_run_is_no_further_run(runs):
+    shutil.copytree(runs / "cdan-1", runs / "chosen")
+    save(runs / "other", 0.8, 1, methods=(MethodFact("CDAN", "1705.10667", {"weight": 0.2}),))
+    found = find_runs([runs])
+    assert len(found) == 6 and sum(run.seed == 1 for run in found) == 2
+    assert len(find_runs([runs / "chosen"])) == 1
 
 
 def test_rows_say_in_what_they_differ_and_are_sorted(runs):
