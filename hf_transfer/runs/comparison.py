@@ -64,8 +64,8 @@ class Row:
 def find_runs(folders: Iterable[str | Path]) -> list[FinishedRun]:
     """The finished runs in these folders and below them, each once.
 
-    A plan keeps the model that it chose beside that model's training, and a guard keeps source only in the place of what
-    it dropped: a run that says all the same as another, the seconds of its training too, is a copy.
+    A plan keeps the model that it chose beside that model's training, and a guard keeps source only in the place of
+    what it dropped: a run that says all the same as another, the seconds of its training too, is a copy.
 
     Raises:
         FileNotFoundError: a folder is not there.
