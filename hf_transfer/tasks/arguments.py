@@ -266,6 +266,8 @@ class DataArguments:
     )
 
     def __post_init__(self):
+        if isinstance(self.label_column, list) and len(self.label_column) == 1:
+            (self.label_column,) = self.label_column
         for name, least in (
             ("test_rows", 0),
             ("labels_per_class", 1),

@@ -65,6 +65,7 @@ def test_a_task_with_labels_in_one_column_refuses_several(here, table):
     words = ["--model", "bert", "--task", "token-classification", "--dataset", "table.csv"]
     with pytest.raises(ValueError, match="token-classification reads its labels from one column"):
         run_adaptation(parse_arguments([*words, "--label_column", "[alice, long]", *QUICK]))
+    assert parse_arguments([*words, "--label_column", "[alice]"]).data.label_column == "alice"
 
 
 def test_a_plan_keeps_the_names_of_labels(here, table):
