@@ -191,6 +191,7 @@ def rank(
     options = {name: value for name, value in locals().items() if name != "as_json"}
     from accelerate import PartialState
 
+    from hf_transfer.models.short_names import packaged_name
     from hf_transfer.ranking.ranking import NothingScoredError
     from hf_transfer.runs.rank import run_ranking
     from hf_transfer.runs.values import read_label_column, read_mapping, read_names
@@ -219,6 +220,7 @@ def rank(
     if as_json:
         typer.echo(ranking.to_json())
         return
+    ranking = ranking.renamed({row.model: packaged_name(row.model) for row in ranking.rows})
     ranking.print()
     if output_dir is not None:
         typer.echo(f"Saved to {output_dir}.")

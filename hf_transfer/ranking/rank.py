@@ -22,6 +22,7 @@ from rich.progress import Progress
 from hf_transfer.data.conversion import as_dataset
 from hf_transfer.data.label_columns import LabelColumn, with_joined_columns
 from hf_transfer.modeling.inputs import numbered_labels
+from hf_transfer.models.short_names import packaged_name
 from hf_transfer.ranking.baseline import baseline_name
 from hf_transfer.ranking.candidates import Access, Fetched, fetch, fetched_ahead, read_models
 from hf_transfer.ranking.journal import Journal
@@ -158,7 +159,7 @@ def rank_rows(
     with Progress(disable=not (progress and state.is_main_process)) as bar, fetched_ahead(own, get) as candidates:
         task = bar.add_task("Ranking", total=len(own))
         for name, fetched in candidates:
-            bar.update(task, description=f"Ranking {name}")
+            bar.update(task, description=f"Ranking {packaged_name(name)}")
             theirs = finished_rows(name, fetched, journal, scorer, random_baseline)
             if theirs is None:
                 theirs = scorer.rows(name, fetched, random_baseline)
