@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from transformers.utils import logging
 
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import row_name
 from hf_transfer.data.optional import import_optional
 
+logger = logging.get_logger(__name__)
+
+SCALED_ROWS = 1000
 SERIES = {
     "japanese_vowels": "JapaneseVowels",
     "basic_motions": "BasicMotions",
@@ -122,6 +126,21 @@ def first_bad_step(series: Any) -> int | None:
     except (TypeError, ValueError):  # words
         return 0
     return None if finite.all() else int(np.flatnonzero(~finite.all(axis=1))[0])
+
+
+def tell_scale(rows: Dataset) -> None:
+    """Warn of series whose values are far from a mean of 0 and a deviation of 1, by the first `SCALED_ROWS` rows."""
+    series = rows.select(range(min(len(rows), SCALED_ROWS))).select_columns(["past_values"]).with_format(None)
+    try:
+        values = np.array([one for row in series["past_values"] for step in row for one in step], dtype=np.float64)
+    except (TypeError, ValueError):
+        return  # `series_shape` says what is no series
+    mean, deviation = values.mean(), values.std()
+    if abs(mean) > 3 * max(deviation, 1.0) or not 0.1 < deviation < 10:
+        logger.warning(
+            f"the series have a mean of {mean:.3g} and a deviation of {deviation:.3g}, and are read as they are: "
+            "models learn better with a mean near 0 and a deviation near 1. Standardise all files by the training rows."
+        )
 
 
 def with_channels(rows: Dataset) -> Dataset:

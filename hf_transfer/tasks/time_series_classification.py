@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
-from hf_transfer.data.time_series import series_shape, with_channels
+from hf_transfer.data.time_series import series_shape, tell_scale, with_channels
 from hf_transfer.data.wide_tables import joined_columns, with_joined_series, without_names
 from hf_transfer.models import flowformer
 from hf_transfer.tasks.arguments import DataArguments
@@ -25,7 +25,10 @@ class SeriesTask(Task):
     own_arguments = frozenset({"series_columns"})
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
-        return with_channels(with_joined_series(rows, arguments.series_columns, arguments.label_column, role))
+        rows = with_channels(with_joined_series(rows, arguments.series_columns, arguments.label_column, role))
+        if role.startswith("training"):
+            tell_scale(rows)
+        return rows
 
     def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
         """Other tables have the columns of the training rows."""

@@ -111,6 +111,16 @@ def test_a_table_is_ranked_and_goes_through_a_plan(wide):
     assert Path("plan/report.md").exists()
 
 
+def test_values_far_from_0_and_1_are_told(wide, caplog):
+    adapted("wide.csv")
+    assert "a mean near 0" not in caplog.text
+    Dataset.from_dict(
+        {name: [900.0 + step, 905.0, 1000.0] for step, name in enumerate(STEPS)} | {"label": [0, 1, 0]}
+    ).to_csv("large.csv", index=False)
+    adapted("large.csv")
+    assert "the series have a mean of 936 and a deviation of 45" in caplog.text
+
+
 def test_a_stream_is_refused_with_what_to_do(wide):
     waves().to_json("wide.jsonl")
     with pytest.raises(ValueError, match="lists of numbers in a column `past_values`.* leave `streaming` out"):
