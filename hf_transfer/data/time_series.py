@@ -136,10 +136,10 @@ def tell_scale(rows: Dataset) -> None:
     except (TypeError, ValueError):
         return  # `series_shape` says what is no series
     mean, deviation = values.mean(), values.std()
-    if abs(mean) > 3 * max(deviation, 1.0) or not 0.1 < deviation < 10:
+    if np.isfinite(deviation) and (abs(mean) > 3 * max(deviation, 1.0) or not 0.1 < deviation < 10):
         logger.warning(
             f"the series have a mean of {mean:.3g} and a deviation of {deviation:.3g}, and are read as they are: "
-            "models learn better with a mean near 0 and a deviation near 1. Standardise all files by the training rows."
+            "models learn better at a mean near 0 and a deviation near 1. Standardise all files by the training file."
         )
 
 
