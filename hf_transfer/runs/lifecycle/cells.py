@@ -40,6 +40,19 @@ def trial_cells(row: Mapping[str, Any]) -> list[str]:
     return [row["stage"], row["model"], row["method"], setting, str(row["steps"]), score]
 
 
+def class_cells(per_class: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of a table of the figures of each class; nothing without any."""
+    columns = list(dict.fromkeys(name for figures in per_class.values() for name in figures))
+    rows = [[name, *(class_cell(figures.get(column)) for column in columns)] for name, figures in per_class.items()]
+    return ["class", *columns], rows
+
+
+def class_cell(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
 def ranking_cells(place: int, row: Mapping[str, Any]) -> list[str]:
     """A row of the ranking."""
     if row["score"] is None:

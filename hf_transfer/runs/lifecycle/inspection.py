@@ -19,12 +19,14 @@ from hf_transfer.evaluation.plots import confusion_counts, embed
 from hf_transfer.models.revisions import split_revision
 from hf_transfer.runs.lifecycle.candidates import revision_of_hub
 from hf_transfer.runs.lifecycle.outcome import Outcome
-from hf_transfer.runs.lifecycle.outputs import Outputs, metrics_on, outputs_on
+from hf_transfer.runs.lifecycle.outputs import Outputs, measured_parts, outputs_on
 from hf_transfer.runs.lifecycle.plan import ARCHITECTURE
 from hf_transfer.runs.lifecycle.stages import Setting
 from hf_transfer.runs.lifecycle.training import usual_metric
 
 PIECE = "inspection"
+VERSION = 2
+"""Of what is kept; another is made anew."""
 ROWS = 150
 """Of each kind in the pictures of the features."""
 WRONG, LONGEST_TEXT, THUMBNAIL = 12, 300, 96
@@ -35,7 +37,7 @@ def inspect(outcome: Outcome, place: Setting) -> dict[str, Any]:
     record = outcome.chosen.best
     settings, folder = record["settings"], Path(place.rows["folder"])
     start = next(one for one in outcome.models if one["shown"] == outcome.chosen.model)
-    depends = {"model": Path(record["model"]).parent.name, "rows": place.rows["fingerprints"]}
+    depends = {"model": Path(record["model"]).parent.name, "rows": place.rows["fingerprints"], "version": VERSION}
     found = place.store.find(PIECE, depends)
     if found is not None:
         return found
@@ -46,10 +48,11 @@ def inspect(outcome: Outcome, place: Setting) -> dict[str, Any]:
         if place.rows.get("task") is None:
             seen = outputs_on(record["model"], labelled, settings)
             result |= mistakes(seen, labelled)
-            result["figures"] = seen.metrics
+            result |= {"figures": seen.metrics, "per_class": seen.per_class}
             result["embeddings"] = embeddings(record["model"], start, settings, folder, role, seen.names)
         else:  # rows have no class and no features of their own
-            result["figures"] = metrics_on(record["model"], folder / role, settings)
+            measured = measured_parts(record["model"], folder / role, settings)
+            result |= {"figures": dict(measured), "per_class": dict(measured.per_class)}
         result["metric"] = usual_metric(result["figures"])
     return place.store.keep(PIECE, depends, result)
 

@@ -16,9 +16,11 @@ from hf_transfer.core.task_metrics import task_metrics
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.labels import has_labels
+from hf_transfer.evaluation.per_class import class_figures
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.evaluate import numbered_as_model, run_evaluation
 from hf_transfer.runs.models import load_model, load_processor
+from hf_transfer.runs.results import Measured
 from hf_transfer.runs.task import find_task
 from hf_transfer.tasks import TASKS, task_named
 from hf_transfer.tasks.time_series_classification import SeriesTask
@@ -54,6 +56,18 @@ class Outputs:
         """Every metric of the problem type, of the rows that have a label."""
         return {} if self.labels is None else task_metrics(self.logits, self.labels, self.problem_type)
 
+    @property
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and rows of each class, where the rows have classes."""
+        return {} if self.labels is None else class_figures(self.logits, self.labels, self.problem_type, self.names)
+
+
+def measured_parts(model: str | Path, rows: Path, settings: Mapping[str, Any]) -> Measured:
+    """What a model of a task in `PARTS` reaches on written rows; arguments as of `metrics_on`."""
+    batch = settings.get("per_device_eval_batch_size", BATCH)
+    reading = {"max_length": settings.get("max_length"), "text_columns": settings.get("text_columns") or ()}
+    return run_evaluation(str(model), str(rows), task=settings["task"], batch_size=batch, **reading)
+
 
 def metrics_on(model: str | Path, rows: Path, settings: Mapping[str, Any]) -> dict[str, float]:
     """What a trained model reaches on written rows with labels.
@@ -65,9 +79,7 @@ def metrics_on(model: str | Path, rows: Path, settings: Mapping[str, Any]) -> di
     """
     if settings.get("task") not in PARTS:
         return outputs_on(model, rows, settings).metrics
-    batch = settings.get("per_device_eval_batch_size", BATCH)
-    reading = {"max_length": settings.get("max_length"), "text_columns": settings.get("text_columns") or ()}
-    return dict(run_evaluation(str(model), str(rows), task=settings["task"], batch_size=batch, **reading))
+    return dict(measured_parts(model, rows, settings))
 
 
 def outputs_on(

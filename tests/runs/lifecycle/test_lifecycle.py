@@ -86,7 +86,10 @@ def test_a_plan_ends_with_a_chosen_model_and_its_report(finished):
     assert {"bert", "gpt2"} == {row["model"] for row in facts["ranking"]["rows"]}
     page = (out / "report.html").read_text()
     assert "<svg" in page and facts["verdict"] in page and "http" not in page.replace("https://huggingface.co", "")
-    assert "| stage | model |" in (out / "report.md").read_text()
+    told = (out / "report.md").read_text()
+    assert "| stage | model |" in told and "| class | precision | recall | f1 | rows |" in told
+    for name, figures in json.loads((out / "report.json").read_text())["per_class"].items():
+        assert f"| {name} | {figures['precision']:.4f} |" in told and f">{figures['recall']:.4f}<" in page
     assert not list(out.glob("*/checkpoint-*")), "checkpoints of finished trainings are removed"
     assert len(list(out.glob("task_*"))) == 1, "models of trials are removed"
 

@@ -44,7 +44,7 @@ def report_facts(outcome: Outcome, place: Setting, seen: Mapping[str, Any]) -> d
             **{f"pretrain: {record['shown']}": record["losses"] for record in place.pretrained},
             **{f"{one.stage}: {one.method} on {one.model}": one.best["losses"] for one in outcome.entries},
         },
-        **{name: seen[name] for name in ("role", "figures", "confusion", "wrong", "embeddings")},
+        **{name: seen[name] for name in ("role", "figures", "per_class", "confusion", "wrong", "embeddings")},
         "cost": {
             "trainings": len(place.pretrained) + sum(len(one.records) + len(one.trials) for one in outcome.entries),
             "seconds_of_pretraining": round(sum(record["seconds"] or 0.0 for record in place.pretrained), 1),

@@ -12,6 +12,7 @@ from hf_transfer.runs.lifecycle.cells import (
     ENTRY_COLUMNS,
     PRETRAINED_COLUMNS,
     TRIAL_COLUMNS,
+    class_cells,
     entry_cells,
     pretrained_cells,
     ranking_cells,
@@ -40,6 +41,8 @@ def to_markdown(facts: Mapping[str, Any]) -> str:
         parts.append("\n".join(f"- {sentence}" for sentence in ranking["words"]))
     if facts["trials"]:
         parts += ["## Trials of the search", table(TRIAL_COLUMNS, [trial_cells(row) for row in facts["trials"]])]
+    if facts["per_class"]:
+        parts += [f"## Each class on the {facts['role']} rows", table(*class_cells(facts["per_class"]))]
     if facts["confusion"]:
         names = facts["confusion"]["names"]
         counts = [[name, *map(str, row)] for name, row in zip(names, facts["confusion"]["counts"])]

@@ -15,6 +15,7 @@ from hf_transfer.runs.lifecycle.cells import (
     ENTRY_COLUMNS,
     PRETRAINED_COLUMNS,
     TRIAL_COLUMNS,
+    class_cells,
     entry_cells,
     pretrained_cells,
     ranking_cells,
@@ -46,6 +47,7 @@ def to_html(facts: Mapping[str, Any]) -> str:
             pretrained=[pretrained_cells(row) for row in facts["pretrained"]],
             trial_columns=TRIAL_COLUMNS,
             trials=[trial_cells(row) for row in facts["trials"]],
+            classes=class_cells(facts["per_class"]),
             plan=plan,
             **{name: Markup(value) for name, value in pictures(facts).items()},
             ranking_rows=[
