@@ -12,6 +12,7 @@ Lin et al., "Microsoft COCO", ECCV 2014, https://huggingface.co/papers/1405.0312
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_BOXES = 100
 DETECTION_METRICS = ("map", "map_50", "map_75")
+CLASS_FIGURES = ("ap", "ap_50", "ap_75")
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,31 @@ class Boxes:
 
 def mean_average_precision(predictions: Sequence[Boxes], references: Sequence[Boxes]) -> dict[str, float]:
     """`DETECTION_METRICS`: over all thresholds, at .5 and at .75; nothing where there is no true box."""
-    precisions = [
-        class_precisions(predictions, references, kind)
-        for kind in sorted({int(one) for boxes in references for one in boxes.classes})
-    ]
-    if not precisions:
-        return {}
-    mean = np.mean(precisions, axis=0)  # [T]
-    return {"map": float(mean.mean()), "map_50": float(mean[0]), "map_75": float(mean[5])}
+    precisions = [class_precisions(predictions, references, kind) for kind in counts_of(references)]
+    return dict(zip(DETECTION_METRICS, shown_precisions(np.mean(precisions, axis=0)))) if precisions else {}
+
+
+def class_figures(
+    predictions: Sequence[Boxes], references: Sequence[Boxes], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Name of a class that has a true box -> its average precisions, as `DETECTION_METRICS`, and how many boxes."""
+    return {
+        names[kind]: {
+            **dict(zip(CLASS_FIGURES, shown_precisions(class_precisions(predictions, references, kind)))),
+            "boxes": count,
+        }
+        for kind, count in counts_of(references).items()
+    }
+
+
+def counts_of(references: Sequence[Boxes]) -> dict[int, int]:
+    """Class -> its true boxes, of those that have any, in their order."""
+    return dict(sorted(Counter(int(one) for boxes in references for one in boxes.classes).items()))
+
+
+def shown_precisions(precisions: np.ndarray) -> tuple[float, float, float]:
+    """Of precisions [T] at all thresholds their mean, and those at .5 and .75."""
+    return float(precisions.mean()), float(precisions[0]), float(precisions[5])
 
 
 def class_precisions(predictions: Sequence[Boxes], references: Sequence[Boxes], kind: int) -> np.ndarray:

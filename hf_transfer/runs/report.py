@@ -16,7 +16,7 @@ from transformers import EvalPrediction
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_transfer.evaluation.answers import labelled_units
-from hf_transfer.evaluation.per_class import FIGURES, class_figures, confusion_of
+from hf_transfer.evaluation.per_class import class_figures, confusion_of
 from hf_transfer.hub import TableFact
 from hf_transfer.runs.arguments import Experiment
 from hf_transfer.runs.guard import ADAPTED, SOURCE_ONLY
@@ -45,10 +45,12 @@ class Remembering:
 
     def class_figures(self, config: Any) -> dict[str, dict[str, float]]:
         """Of the rows measured last, by a model of this configuration; nothing where classes were not measured."""
-        if self.last is None or config.problem_type is None:
+        if self.last is None:
             return {}
         if (own := getattr(self.compute, "class_figures", None)) is not None:
             return own(self.last, config)
+        if config.problem_type is None:
+            return {}
         names = [config.id2label[index] for index in range(config.num_labels)]
         return class_figures(*labelled_units(self.last.predictions, self.last.label_ids), config.problem_type, names)
 
@@ -62,8 +64,14 @@ class Remembering:
 
 def class_table(figures: Mapping[str, Mapping[str, float]], measured_on: str) -> TableFact:
     """The figures of each class, for the card."""
-    rows = [[name, *(one[figure] for figure in FIGURES)] for name, one in figures.items()]
-    return TableFact("Figures of each class", ["class", *FIGURES], rows, f"Measured on {measured_on}.")
+    columns = figure_names(figures)
+    rows = [[name, *(one[figure] for figure in columns)] for name, one in figures.items()]
+    return TableFact("Figures of each class", ["class", *columns], rows, f"Measured on {measured_on}.")
+
+
+def figure_names(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What is told of each class: precision, recall and F1, or average precisions of boxes."""
+    return list(next(iter(figures.values())))
 
 
 def tell_end(
@@ -115,9 +123,10 @@ def print_classes(console: Console, figures: Mapping[str, Mapping[str, float]]) 
     """A row a class, where there are few."""
     if not figures or len(figures) > MOST_CLASSES:
         return
-    table = Table("class", *FIGURES, box=None)
+    columns = figure_names(figures)
+    table = Table("class", *columns, box=None)
     for name, one in figures.items():
-        table.add_row(name, *(number(one[figure]) for figure in FIGURES))
+        table.add_row(name, *(number(one[figure]) for figure in columns))
     console.print(unbroken(table))
 
 

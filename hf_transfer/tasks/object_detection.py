@@ -31,6 +31,7 @@ from hf_transfer.evaluation.detection import (
     DETECTION_METRICS,
     MOST_BOXES,
     Boxes,
+    class_figures,
     corners_of,
     mean_average_precision,
 )
@@ -163,14 +164,18 @@ class DetectionMetrics:
         self.classes = classes
 
     def __call__(self, prediction: EvalPrediction) -> Metrics:
+        return mean_average_precision(*self.boxes_of(prediction))
+
+    def boxes_of(self, prediction: EvalPrediction) -> tuple[list[Boxes], list[Boxes]]:
+        """The predicted and the true boxes of every picture whose boxes are known."""
         tables = np.asarray(prediction.label_ids)
         known = ~(tables == -100).all(axis=(1, 2))
         predicted = scored_boxes(np.asarray(prediction.predictions)[known], self.classes)
-        return mean_average_precision(predicted, [true_boxes(table) for table in tables[known]])
+        return predicted, [true_boxes(table) for table in tables[known]]
 
     def class_figures(self, prediction: EvalPrediction, config: Any) -> dict[str, dict[str, float]]:
-        """None: precision and recall of boxes depend on a score."""
-        return {}
+        """The average precisions of each class; precision and recall would depend on a score."""
+        return class_figures(*self.boxes_of(prediction), class_names(config))
 
 
 def scored_boxes(outputs: Any, classes: int) -> list[Boxes]:

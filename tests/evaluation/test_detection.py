@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from hf_transfer.evaluation.detection import Boxes, corners_of, mean_average_precision, pairwise_iou
+from hf_transfer.evaluation.detection import Boxes, class_figures, corners_of, mean_average_precision, pairwise_iou
 
 
 def boxes(corners, classes, scores=None) -> Boxes:
@@ -21,6 +21,17 @@ def test_right_boxes_score_one_and_a_wrong_class_nothing():
     wrong = [boxes([[0, 0, 10, 10]], [0], [0.9]), boxes([], [], [])]
     assert mean_average_precision(wrong, true)["map"] == 0.0
     assert mean_average_precision(right[1:], true[1:]) == {}
+
+
+def test_every_class_with_a_true_box_has_its_precisions():
+    true = [boxes([[0, 0, 10, 10], [20, 20, 30, 30]], [2, 0]), boxes([[0, 0, 10, 10]], [2])]
+    found = [boxes([[0, 0, 10, 10], [20, 20, 30, 26]], [2, 0], [0.9, 0.5]), boxes([[0, 0, 9, 9]], [1], [0.4])]
+    figures = class_figures(found, true, ["a", "b", "c"])
+    assert list(figures) == ["a", "c"] and [one["boxes"] for one in figures.values()] == [1, 2]
+    assert figures["a"] == {"ap": pytest.approx(0.3), "ap_50": 1.0, "ap_75": 0.0, "boxes": 1}
+    mean = mean_average_precision(found, true)
+    assert np.mean([one["ap"] for one in figures.values()]) == pytest.approx(mean["map"])
+    assert class_figures(found, [boxes([], [])] * 2, ["a", "b", "c"]) == {}
 
 
 def test_half_an_overlap_counts_at_small_thresholds_alone():

@@ -83,6 +83,9 @@ def test_evaluation_gives_the_same_figures_as_the_end_of_the_run(trained, coco):
     for name in ("map", "map_50", "map_75"):
         assert found[name] == pytest.approx(trained[name], abs=1e-6)
     assert found["loss"] == pytest.approx(trained["loss"], rel=0.05)  # a batch divides by its own boxes
+    of_classes = found.per_class.values()
+    assert set(found.per_class) <= set(CATEGORIES) and all(one["boxes"] > 0 for one in of_classes)
+    assert np.mean([one["ap"] for one in of_classes]) == pytest.approx(found["map"])
 
 
 def test_predictions_are_boxes(trained, coco, tmp_path, monkeypatch):
