@@ -9,6 +9,8 @@ side as in RegDA, https://huggingface.co/papers/2103.06175.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 KEYPOINT_METRICS = ("pck_05", "pck_10", "mean_error")
@@ -21,10 +23,33 @@ def keypoint_metrics(predictions: np.ndarray, labels: np.ndarray) -> dict[str, f
         predictions: [N, K, 2 or more], x and y first.
         labels: [N, K, 2], negative for a point that is not seen.
     """
+    errors, seen = distances(predictions, labels)
+    return shares_of(errors[seen]) if seen.any() else {}
+
+
+def point_figures(predictions: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Name of a point that is seen in some picture -> its `KEYPOINT_METRICS`, and in how many.
+
+    Args:
+        predictions, labels: as of `keypoint_metrics`.
+        names: of the K points.
+    """
+    errors, seen = distances(predictions, labels)
+    return {
+        name: {**shares_of(errors[seen[:, place], place]), "seen": int(seen[:, place].sum())}
+        for place, name in enumerate(names)
+        if seen[:, place].any()
+    }
+
+
+def distances(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far every predicted point is from the true one, and whether that is seen, [N, K] each."""
     labels = np.asarray(labels, dtype=np.float64)
-    seen = (labels >= 0).all(axis=-1)
-    if not seen.any():
-        return {}
-    errors = np.linalg.norm(np.asarray(predictions, dtype=np.float64)[..., :2] - labels, axis=-1)[seen]
+    errors = np.linalg.norm(np.asarray(predictions, dtype=np.float64)[..., :2] - labels, axis=-1)
+    return errors, (labels >= 0).all(axis=-1)
+
+
+def shares_of(errors: np.ndarray) -> dict[str, float]:
+    """`KEYPOINT_METRICS` of distances."""
     shares = {f"pck_{round(100 * limit):02d}": float((errors <= limit).mean()) for limit in (0.05, 0.1)}
     return {**shares, "mean_error": float(errors.mean())}

@@ -23,7 +23,7 @@ from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import named_classes, size_of
 from hf_transfer.data.part_tables import with_part_tables
-from hf_transfer.evaluation.keypoints import KEYPOINT_METRICS, keypoint_metrics
+from hf_transfer.evaluation.keypoints import KEYPOINT_METRICS, keypoint_metrics, point_figures
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.image import ImageTask
 from hf_transfer.tasks.image_segmentation import named_column, refuse_classes_of_rows
@@ -89,7 +89,7 @@ class KeypointDetection(ImageTask):
         return None
 
     def label_metrics(self, config: PreTrainedConfig) -> Callable[[EvalPrediction], Metrics]:
-        return lambda prediction: keypoint_metrics(prediction.predictions, prediction.label_ids)
+        return KeypointMetrics()
 
     def metric_names(self, config: PreTrainedConfig) -> tuple[str, ...]:
         return KEYPOINT_METRICS
@@ -107,6 +107,17 @@ class KeypointDetection(ImageTask):
             "y": places[..., 1].flatten().tolist(),
             "probability": np.asarray(outputs)[..., 2].flatten().tolist(),
         }
+
+
+class KeypointMetrics:
+    """`compute_metrics` of places [N, K, 2 or more] and true ones [N, K, 2]."""
+
+    def __call__(self, prediction: EvalPrediction) -> Metrics:
+        return keypoint_metrics(prediction.predictions, prediction.label_ids)
+
+    def class_figures(self, prediction: EvalPrediction, config: Any) -> dict[str, dict[str, float]]:
+        """The same of each point."""
+        return point_figures(prediction.predictions, prediction.label_ids, point_names(config))
 
 
 def point_names(config: PreTrainedConfig) -> list[str]:

@@ -18,7 +18,7 @@ from transformers import (
 from hf_transfer.data.bundled import load_splits
 from hf_transfer.data.emoji_scenes import POINTS
 from hf_transfer.data.keypoints import points_of
-from hf_transfer.evaluation.keypoints import keypoint_metrics
+from hf_transfer.evaluation.keypoints import keypoint_metrics, point_figures
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.models import new_config
@@ -175,6 +175,9 @@ def test_points_near_enough_are_right():
     found = keypoint_metrics(predictions, labels)
     assert found == {"pck_05": 0.5, "pck_10": 1.0, "mean_error": pytest.approx(0.06)}
     assert keypoint_metrics(predictions, np.full((1, 3, 2), -100.0)) == {}
+    figures = point_figures(predictions, labels, ["nose", "ear", "tail"])
+    assert list(figures) == ["nose", "ear"], "the third point is not seen"
+    assert figures["ear"] == {"pck_05": 0.0, "pck_10": 1.0, "mean_error": pytest.approx(0.08), "seen": 1}
 
 
 def test_wrong_sizes_are_refused():
