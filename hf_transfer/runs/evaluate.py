@@ -28,7 +28,7 @@ from hf_transfer.runs.evaluate_pairs import evaluate_pairs
 from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.report import Remembering
 from hf_transfer.runs.results import Measured
-from hf_transfer.runs.task import configuration_of, find_evaluation_task, told_or_remembered
+from hf_transfer.runs.task import configuration_of, find_evaluation_task, remembered_texts, told_or_remembered
 from hf_transfer.tasks import Task, task_named
 from hf_transfer.tasks.text_generation import TextGeneration, check_next_token
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
@@ -77,7 +77,7 @@ def run_evaluation(
         retrieval: mean average precision and ranks of rows of one class that find each other by their features.
         label_column: which column holds the labels, where it is not label, labels or label_ids; or several of 0 and 1,
             which are found by themselves where they are called as the labels of the model.
-        text_columns: which one or two columns hold the text, where that leaves a doubt.
+        text_columns: which one or two columns hold the text; those of the training where left out and there.
         max_samples: measure on at most so many random rows.
         seed: of these rows.
         prompts: for zero-shot-image-classification, texts with a `{}` for the name of a class.
@@ -104,6 +104,7 @@ def run_evaluation(
         forecasting=forecasting,
     )
     arguments = ModelArguments(model=model, task=task, converters=None if converters is None else dict(converters))
+    text_columns = tuple(text_columns) or remembered_texts(model, rows)
     reading = {"max_length": max_length, "text_columns": text_columns}
     if task == TextGeneration.name:
         rows = some_rows(rows, max_samples, seed)

@@ -27,7 +27,7 @@ from hf_transfer.modeling.class_texts import has_class_names
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import some_rows
 from hf_transfer.runs.models import load_model, load_processor
-from hf_transfer.runs.task import find_evaluation_task, told_or_remembered
+from hf_transfer.runs.task import find_evaluation_task, remembered_texts, told_or_remembered
 from hf_transfer.tasks import TASKS, task_named, tasks_with_labels
 from hf_transfer.tasks.prompted_image_classification import PromptedImageClassification
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
@@ -138,7 +138,7 @@ def predict_rows(
         dataset: bundled name, Hub id, folder or file; labels, if there are any, are not read.
         split: which split of it; test where it has several.
         task: a classification or regression task; left out, what model and rows say.
-        text_columns: which columns hold the text.
+        text_columns: which columns hold the text; those of the training where left out and there.
         label_column: a further column that holds labels, and so no text, or several.
         max_samples: at most so many random rows.
         seed: of these rows.
@@ -172,6 +172,7 @@ def predict_rows(
     )
     if task == PromptedImageClassification.name and not has_class_names(unwrap_peft(loaded).config):
         raise ValueError(f"`{model}` was not trained to tell classes: name them, as `--class cat --class dog`.")
+    text_columns = tuple(text_columns) or remembered_texts(model, rows)
     arguments = DataArguments(dataset, text_columns=list(text_columns) or None, max_length=max_length)
     reader = task_named(task)
     own = told_or_remembered(ModelArguments(model=model, task=task), reader, {"forecasting": forecasting})

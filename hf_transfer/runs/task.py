@@ -34,6 +34,7 @@ from hf_transfer.runs.models import base_revision, new_config
 from hf_transfer.runs.stream_data import check_streaming
 from hf_transfer.tasks import MAIN_TASKS, TASKS, Task, claimed_by
 from hf_transfer.tasks.prompted_image_classification import PromptedImageClassification
+from hf_transfer.tasks.text_classification import TEXT_COLUMNS
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 
@@ -198,6 +199,12 @@ def told_or_remembered(
             raise ValueError(f"`{name}` = {value!r} would be ignored: this task is {task.name}. Leave it out.")
     kept = task.remembered(configuration_of(model_args))
     return {**kept, **{name: {**kept.get(name, {}), **value} for name, value in given.items()}}
+
+
+def remembered_texts(model: str, rows: Dataset) -> tuple[str, ...]:
+    """The columns of text that a saved model was trained on, where the rows have them."""
+    names = tuple(getattr(configuration_of(ModelArguments(model=model)), TEXT_COLUMNS, None) or ())
+    return names if set(names) <= set(rows.column_names) else ()
 
 
 def head_task(config: PreTrainedConfig | None, saved_as: str) -> str | None:

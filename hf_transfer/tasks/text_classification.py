@@ -14,6 +14,9 @@ from hf_transfer.data.class_names import WORDS
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.text import TextTask
 
+TEXT_COLUMNS = "text_columns"
+"""Field of the configuration of a model that was trained here."""
+
 
 class TextClassification(TextTask):
     """One class, several labels or numbers of a text or a pair of texts."""
@@ -29,6 +32,12 @@ class TextClassification(TextTask):
         labels = [data.label_column] if isinstance(data.label_column, str) else data.label_column or []
         texts = [name for name in texts if name not in (*LABEL_COLUMNS, *labels)]
         return data if data.text_columns or len(texts) != 2 else replace(data, text_columns=texts)
+
+    def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
+        """The columns that hold the text, where the user named them or there are two."""
+        names = self.settled(data, rows).text_columns
+        if names is not None or hasattr(model.config, TEXT_COLUMNS):
+            setattr(model.config, TEXT_COLUMNS, names)
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         pair = arguments.text_columns or []

@@ -1,10 +1,17 @@
 """Texts and pairs of texts from files."""
 
+import pytest
 from datasets import Dataset
+from transformers import AutoConfig
 
 from hf_transfer.data.text_columns import find_text_columns
-from hf_transfer.runs.arguments import DataArguments
+from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.arguments import DataArguments, parse_arguments
 from hf_transfer.runs.data import load_data
+from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.predict import predict_rows
+from tests import tiny
+from tests.runs.folders import QUICK
 
 
 def test_a_pair_has_the_order_of_the_training_rows(tmp_path):
@@ -20,3 +27,38 @@ def test_a_pair_has_the_order_of_the_training_rows(tmp_path):
     for rows in (data.train, data.target, data.test):
         assert find_text_columns(rows) == ["premise", "hypothesis"]
         assert rows["premise"][3] == "it is 3 now" and rows["hypothesis"][3] == "so it was 1 then"
+
+
+@pytest.mark.parametrize("more", [(), ("--peft", "{peft_type: LORA, target_modules: [query]}")])
+def test_a_saved_model_reads_the_texts_of_its_training(here, more):
+    """In any order of the columns, and among others: a pair that is turned round is another question."""
+    texts, books = zip(*tiny.SENTENCES)
+    pairs = Dataset.from_dict(
+        {"premise": texts, "claim": texts[5:] + texts[:5], "label": [book % 2 for book in books]}
+    )
+    pairs.to_csv("pairs.csv", index=False)
+    turned = pairs.select_columns(["label", "claim", "premise"]).add_column("note", ["some word"] * len(pairs))
+    turned.to_csv("turned.csv", index=False)
+    words = ["--model", "bert", "--dataset", "pairs.csv", "--output_dir", "out", "--learning_rate", "0.05", *more]
+    run_adaptation(parse_arguments([*words, *QUICK, "--max_steps", "8"]))
+    model = str(here / "out" / "model")
+    told = run_evaluation(model, "pairs.csv")
+    assert run_evaluation(model, "turned.csv") == pytest.approx(told)
+    assert run_evaluation(model, "turned.csv", text_columns=("claim", "premise")) != pytest.approx(told)
+    answers = predict_rows(model, "pairs.csv").columns["probability"]
+    assert predict_rows(model, "turned.csv").columns["probability"] == pytest.approx(answers)
+
+
+def test_the_columns_of_an_earlier_training_are_forgotten(here):
+    texts, books = zip(*tiny.SENTENCES)
+    labels = [book % 2 for book in books]
+    Dataset.from_dict({"id": texts[::-1], "body": texts, "label": labels}).to_csv("named.csv", index=False)
+    Dataset.from_dict({"text": texts, "label": labels}).to_csv("plain.csv", index=False)
+    named = ["--model", "bert", "--dataset", "named.csv", "--text_columns", "[body]", "--output_dir", "first"]
+    first = run_adaptation(parse_arguments([*named, *QUICK])).folder
+    assert AutoConfig.from_pretrained(first).text_columns == ["body"]
+    assert run_evaluation(str(first), "named.csv") == pytest.approx(
+        run_evaluation(str(first), "named.csv", text_columns=("body",))
+    )
+    plain = ["--model", str(first), "--dataset", "plain.csv", "--output_dir", "second"]
+    assert AutoConfig.from_pretrained(run_adaptation(parse_arguments([*plain, *QUICK])).folder).text_columns is None
