@@ -68,6 +68,14 @@ def test_a_task_with_labels_in_one_column_refuses_several(here, table):
     assert parse_arguments([*words, "--label_column", "[alice]"]).data.label_column == "alice"
 
 
+def test_a_stream_has_them_too(here, table):
+    texts = [text for text, _ in tiny.SENTENCES]
+    Dataset.from_dict({"text": texts, **table}).to_json("table.jsonl")
+    words = ["--model", "bert", "--dataset", "table.jsonl", "--streaming", "true", "--test_dataset", "table.jsonl"]
+    found = run_adaptation(parse_arguments([*words, "--label_column", "[alice, long]", "--output_dir", "out", *QUICK]))
+    assert run_evaluation(str(found.folder), "table.jsonl")["macro_f1"] == pytest.approx(found["macro_f1"])
+
+
 def test_a_plan_keeps_the_names_of_labels(here, table):
     data = {"train": "table.csv", "label_column": ["long", "alice"]}
     plan = read_plan({"data": data, "candidates": ["bert"], "publish": {"output_dir": "plan"}})
