@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -44,9 +45,9 @@ def with_joined_series(rows: Dataset, columns: Sequence[str] | None, label_colum
             f"the {role} dataset {lacks}, and has {rows.column_names}: a series is a list of numbers in a column "
             f"`{PAST}`, or a column of numbers for every step, which `series_columns` names."
         )
-    words = [name for name in names if not rows.features[name].dtype.startswith(NUMBERS)]
-    if words:
-        raise ValueError(f"column `{words[0]}` of the {role} dataset holds {rows.features[words[0]]}, not numbers.")
+    for name in names:
+        if not holds_numbers(rows.features[name]):
+            raise ValueError(f"column `{name}` of the {role} dataset holds {rows.features[name]}, not numbers.")
     refuse_empty_cells(rows, names, role)
     if columns is None:
         logger.warning(f"reading the {len(names)} columns of numbers, `{names[0]}` to `{names[-1]}`, as one series.")
@@ -62,8 +63,12 @@ def with_joined_series(rows: Dataset, columns: Sequence[str] | None, label_colum
 def number_columns(rows: Dataset, label_column: LabelColumn = None) -> list[str]:
     """The columns of numbers that are no labels, in the order of the table."""
     labels = {*LABEL_COLUMNS, "domain", *([label_column] if isinstance(label_column, str) else label_column or ())}
-    kinds = {name: getattr(feature, "dtype", None) for name, feature in rows.features.items() if name not in labels}
-    return [name for name, kind in kinds.items() if isinstance(kind, str) and kind.startswith(NUMBERS)]
+    return [name for name, feature in rows.features.items() if name not in labels and holds_numbers(feature)]
+
+
+def holds_numbers(feature: Any) -> bool:
+    """Whether a column of this feature has a number in every row, and not that of a class."""
+    return isinstance(feature, Value) and feature.dtype.startswith(NUMBERS)
 
 
 def with_series_to_rank(rows: Dataset, columns: Sequence[str] | None, label_column: LabelColumn = None) -> Dataset:

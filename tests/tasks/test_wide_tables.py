@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
 from hf_transfer.data.wide_tables import joined_columns, with_joined_series, with_series_to_rank
 from hf_transfer.runs.adapt import run_adaptation
@@ -62,6 +62,7 @@ def test_columns_of_numbers_are_one_series_in_their_order(caplog):
         (waves(), ["t0", "t9"], r"lacks the columns \['t9'\]"),
         (waves(), ["t0", "label"], "column `label` of the training dataset holds Value"),
         (waves().select_columns(["t0", "label"]), None, "no column `past_values` and no columns of numbers"),
+        (waves(t8=[[1.0]] * 24), ["t0", "t8"], "column `t8` of the training dataset holds List"),
         (waves(t8=[None, *[1.0] * 23]), None, "column `t8` of the training dataset is empty in row 0"),
     ],
 )
@@ -74,6 +75,8 @@ def test_only_a_table_of_numbers_alone_is_ranked_as_series():
     assert with_series_to_rank(waves(), None).column_names == ["past_values", "label"]
     words = waves(text=["a"] * 24)
     assert with_series_to_rank(words, None) is words
+    kinds = waves(kind=[0, 1] * 12).cast_column("kind", ClassLabel(names=["x", "y"]))
+    assert with_series_to_rank(kinds, None) is kinds, "a class is no step"
 
 
 def test_a_model_reads_other_tables_by_the_columns_of_its_training(wide):
