@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoBackbone, AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
+from hf_transfer.modeling.frozen_norms import as_trained
 from hf_transfer.modeling.processors import whole_pictures
 from hf_transfer.models.feature_maps import FeatureMapsConfig, without_pooler
 from hf_transfer.models.revisions import at_revision
@@ -110,4 +111,5 @@ def load_backbone(model: PreTrainedModel, name: str) -> dict[str, Any]:
     absent = backbone.load_state_dict(weights, strict=False).missing_keys
     if absent:
         raise ValueError(f"`{name}` lacks weights of a {kind.__name__}: {sorted(absent)[:3]}.")
+    as_trained(backbone, loaded)
     return report

@@ -12,6 +12,8 @@ from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
     ConvNextImageProcessorPil,
+    EfficientNetConfig,
+    EfficientNetModel,
     PreTrainedModel,
     ResNetConfig,
     ResNetForImageClassification,
@@ -20,7 +22,9 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from hf_transfer.modeling.frozen_norms import frozen_norms, untrained_frozen_norms
 from hf_transfer.modeling.named_backbones import can_be_backbone, named_backbone
+from hf_transfer.models.feature_maps import FeatureMapsBackbone
 from hf_transfer.runs.models import load_model
 from hf_transfer.runs.task import with_new_head
 from hf_transfer.tasks import task_named
@@ -100,6 +104,30 @@ def test_a_detector_knows_how_wide_they_are(folders):
     model = loaded(settings, "object-detection").eval()
     assert model.config.encoder_in_channels == [16, 24, 32]
     assert model(torch.randn(1, 3, 64, 64)).logits.shape == (1, 5, 2)
+
+
+def test_frozen_norms_of_a_detector_give_what_the_norms_gave(tmp_path):
+    """EfficientNet adds 1e-3 to the variances of its norms, and transformers' frozen norms 1e-5."""
+    config = EfficientNetConfig(image_size=64, width_coefficient=1.0, depth_coefficient=0.3, hidden_dim=1280)
+    net = EfficientNetModel(config)
+    with torch.no_grad():
+        for norm in (one for one in net.modules() if isinstance(one, torch.nn.BatchNorm2d)):
+            norm.running_var.uniform_(0, 2e-3)
+    net.save_pretrained(tmp_path / "net")
+    small = {"encoder_hidden_dim": 16, "d_model": 16, "decoder_layers": 1, "num_queries": 5, "num_denoising": 2}
+    small |= {"decoder_in_channels": [16, 16, 16], "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    settings = {"model_type": "rt_detr", "backbone_config": str(tmp_path / "net"), "image_size": 64, **small}
+    model = loaded(settings, "object-detection").eval()
+    backbone = next(one for one in model.modules() if isinstance(one, FeatureMapsBackbone))
+    assert untrained_frozen_norms(model) == 0 and frozen_norms(backbone)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = net.eval()(pixels).last_hidden_state
+        torch.testing.assert_close(backbone.base(pixels).last_hidden_state, expected)
+        for norm in frozen_norms(backbone).values():
+            norm.running_var -= 1e-3 - 1e-5
+        without = backbone.base(pixels).last_hidden_state
+    assert (without - expected).abs().max() > 0.1 * expected.abs().max(), "what transformers' norms alone would give"
 
 
 @pytest.mark.parametrize(
