@@ -92,7 +92,7 @@ def pretrained(source: str, target: str) -> dict[str, Setting]:
         f"boxes_{source}_to_{target}_pretrained": Setting(
             f"{shift}64x64 pixels enlarged twice, three kinds; an RT-DETR on EfficientNet-Lite0 with its ImageNet "
             "weights, 300 steps of 16 + 16 scenes, shifted and zoomed; 300 test scenes of the target.",
-            {**between(BOXES, source, target), **on["boxes"]},
+            {**between(BOXES, source, target), **on["boxes"], "max_steps": 300},
             {
                 "source_only": {"objectives": {}},
                 "dann_pictures": recipe("emoji_boxes_dann"),
