@@ -205,9 +205,11 @@ def run(arguments: argparse.Namespace) -> dict | None:
         }
         print(name, tasks[name]["scores"], tasks[name]["cost"], flush=True)
     file = arguments.output_dir / f"{RESULTS}.json"
-    earlier = json.loads(file.read_text())["tasks"] if file.exists() else {}
-    known = {**earlier, **tasks}
-    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
+    earlier = json.loads(file.read_text()) if file.exists() else {"machine": "", "tasks": {}}
+    known = {**earlier["tasks"], **tasks}
+    others = earlier["machine"].partition(", ")[0].split(" or ") if len(known) > len(tasks) else []
+    processors = sorted({*filter(None, others), processor_names()[0]})
+    machine = f"{' or '.join(processors)}, one thread a training, torch {torch.__version__}, float32."
     return {"machine": machine, "tasks": {name: known[name] for name in TASKS if name in known}}
 
 
