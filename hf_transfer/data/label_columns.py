@@ -16,6 +16,11 @@ LabelColumn = str | Sequence[str] | None
 """The name of a label column, those of several that are labels together, or None for a usual name."""
 
 
+def label_names(column: LabelColumn) -> list[str]:
+    """The columns that are named; none for a usual name."""
+    return [column] if isinstance(column, str) else list(column or ())
+
+
 def with_joined_columns(dataset: Dataset, role: str, columns: Sequence[str]) -> Dataset:
     """The rows with these columns as one, `labels`: of 0 and 1 (or False and True) the places in `columns` of those
     that hold, with the names of the columns; of other numbers all of them. A row with an empty cell has no list.

@@ -36,7 +36,7 @@ from hf_transfer.core.task_loss import (
 from hf_transfer.data.checks import LABEL_COLUMNS, label_column
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import column_of, empty_cells, refuse_rows
-from hf_transfer.data.label_columns import LabelColumn, with_joined_columns
+from hf_transfer.data.label_columns import LabelColumn, label_names, with_joined_columns
 from hf_transfer.data.literal_cells import have_decimal_commas, read_lists
 
 logger = logging.get_logger(__name__)
@@ -213,8 +213,7 @@ def has_labels(rows: Dataset, column: LabelColumn = None) -> bool:
         rows: of any role.
         column: the one that was asked for; of several any.
     """
-    names = LABEL_COLUMNS if column is None else (column,) if isinstance(column, str) else column
-    return any(name in rows.column_names for name in names)
+    return any(name in rows.column_names for name in (LABEL_COLUMNS if column is None else label_names(column)))
 
 
 def _with_values(dataset: Dataset, column: str, read: Read) -> Dataset:

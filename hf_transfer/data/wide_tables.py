@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, List, Value
 from transformers.utils import logging
 
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import column_of, refuse_empty_cells
-from hf_transfer.data.label_columns import LabelColumn
+from hf_transfer.data.label_columns import LabelColumn, label_names
 
 logger = logging.get_logger(__name__)
 
@@ -52,17 +52,15 @@ def with_joined_series(rows: Dataset, columns: Sequence[str] | None, label_colum
     if columns is None:
         logger.warning(f"reading the {len(names)} columns of numbers, `{names[0]}` to `{names[-1]}`, as one series.")
     values = np.stack([column_of(rows, name).to_numpy().astype(np.float32) for name in names], 1)
-    others = rows.with_format(None).remove_columns(names)
-    features = Features({PAST: List(List(Value("float32"))), JOINED: Value("string")})
-    made = Dataset.from_dict({PAST: values[..., None].tolist(), JOINED: [json.dumps(names)] * len(rows)}, features)
-    for name in others.column_names:
-        made = made.add_column(name, others[name][:], feature=others.features[name])
-    return made.with_format(**format_of(rows))
+    made = rows.with_format(None).add_column(PAST, values[..., None].tolist(), feature=List(List(Value("float32"))))
+    made = made.add_column(JOINED, [json.dumps(names)] * len(rows), feature=Value("string"))
+    others = [name for name in rows.column_names if name not in names]
+    return made.select_columns([PAST, JOINED, *others]).with_format(**format_of(rows))
 
 
 def number_columns(rows: Dataset, label_column: LabelColumn = None) -> list[str]:
     """The columns of numbers that are no labels, in the order of the table."""
-    labels = {*LABEL_COLUMNS, "domain", *([label_column] if isinstance(label_column, str) else label_column or ())}
+    labels = {*LABEL_COLUMNS, "domain", *label_names(label_column)}
     return [name for name, feature in rows.features.items() if name not in labels and holds_numbers(feature)]
 
 
@@ -79,7 +77,7 @@ def with_series_to_rank(rows: Dataset, columns: Sequence[str] | None, label_colu
         columns: of the steps, where they are named.
         label_column: of the labels, where they have none of the usual names.
     """
-    labels = {*LABEL_COLUMNS, *([label_column] if isinstance(label_column, str) else label_column or ())}
+    labels = {*LABEL_COLUMNS, *label_names(label_column)}
     others = [name for name in rows.column_names if name not in labels]
     if columns is None and (len(others) < 2 or number_columns(rows, label_column) != others):
         return rows

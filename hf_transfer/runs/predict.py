@@ -18,7 +18,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL, probabilities
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
 from hf_transfer.data.columns import without_labels
-from hf_transfer.data.label_columns import LabelColumn
+from hf_transfer.data.label_columns import LabelColumn, label_names
 from hf_transfer.data.prepare import check_modality
 from hf_transfer.evaluation.answers import answers_of as answers_of
 from hf_transfer.hub import atomic_folder
@@ -196,7 +196,7 @@ def without_column(rows: Dataset, label_column: LabelColumn) -> Dataset:
     Raises:
         ValueError: they have no such column, and could not have lost it as one of the usual names.
     """
-    names = [label_column] if isinstance(label_column, str) else list(label_column or ())
+    names = label_names(label_column)
     missing = [name for name in names if name not in (*rows.column_names, *LABEL_COLUMNS)]
     if missing:
         raise ValueError(f"`label_column` names `{missing[0]}`, and the rows have {rows.column_names}.")

@@ -71,7 +71,7 @@ def class_table(figures: Mapping[str, Mapping[str, float]], measured_on: str) ->
 
 def figure_names(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What is told of each class: precision, recall and F1, or average precisions of boxes."""
-    return list(next(iter(figures.values())))
+    return list(next(iter(figures.values()), ()))
 
 
 def tell_end(

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from hf_transfer.data.captions import ending_texts
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
+from hf_transfer.data.label_columns import label_names
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.text import TextTask
 
@@ -29,8 +30,7 @@ class TextClassification(TextTask):
     def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
         """The two texts of a pair in the order of the training rows, which other files may have turned round."""
         texts = [name for name, feature in rows.features.items() if getattr(feature, "dtype", None) in WORDS]
-        labels = [data.label_column] if isinstance(data.label_column, str) else data.label_column or []
-        texts = [name for name in texts if name not in (*LABEL_COLUMNS, *labels)]
+        texts = [name for name in texts if name not in (*LABEL_COLUMNS, *label_names(data.label_column))]
         return data if data.text_columns or len(texts) != 2 else replace(data, text_columns=texts)
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:

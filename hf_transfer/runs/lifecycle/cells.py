@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from hf_transfer.runs.report import figure_names, number
+
 ENTRY_COLUMNS = ["stage", "model", "method", "chosen by", "validation", "test", "seeds", "seconds", ""]
 PRETRAINED_COLUMNS = ["model", "steps", "last loss", "test", "seconds"]
 TRIAL_COLUMNS = ["stage", "model", "method", "setting", "steps", "score"]
@@ -42,15 +44,9 @@ def trial_cells(row: Mapping[str, Any]) -> list[str]:
 
 def class_cells(per_class: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
     """The head and the rows of a table of the figures of each class; nothing without any."""
-    columns = list(dict.fromkeys(name for figures in per_class.values() for name in figures))
-    rows = [[name, *(class_cell(figures.get(column)) for column in columns)] for name, figures in per_class.items()]
+    columns = figure_names(per_class)
+    rows = [[name, *(number(figures[column]) for column in columns)] for name, figures in per_class.items()]
     return ["class", *columns], rows
-
-
-def class_cell(value: float | None) -> str:
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def ranking_cells(place: int, row: Mapping[str, Any]) -> list[str]:

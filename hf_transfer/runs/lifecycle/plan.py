@@ -286,7 +286,7 @@ def read_stage(name: str, given: Mapping[str, Any]) -> Stage:
     """One stage with its methods and its search."""
     methods = given.get("methods") or []
     methods = methods if isinstance(methods, list) else [methods]
-    are_usual = not [one for one in methods if not is_source_only(one)] and name in USUAL
+    are_usual = name in USUAL and all(map(is_source_only, methods))
     methods = [*methods, *USUAL[name]] if are_usual else methods
     if not methods:
         raise ValueError(f"`{name}` in the plan names no methods: {name}: {{methods: [...]}}.")
