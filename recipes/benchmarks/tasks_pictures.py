@@ -49,7 +49,7 @@ def settings_of(source: str, target: str) -> dict[str, Setting]:
             ("mean_iou", "mean_accuracy", "overall_accuracy"),
         ),
         f"boxes_{source}_to_{target}": Setting(
-            f"{shift}64x64 pixels, three kinds; an RT-DETR of 0.5 million random weights, 1,200 steps of "
+            f"{shift}64x64 pixels, three kinds; an RT-DETR of 0.5 million random weights, 2,400 steps of "
             "16 + 16 scenes, shifted and zoomed; 300 test scenes of the target.",
             between(BOXES, source, target),
             {

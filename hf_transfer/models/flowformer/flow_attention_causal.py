@@ -15,7 +15,7 @@ from torch.nn import functional
 from .flow_chunks import MAX_TRIANGULAR_CHUNKS, Saved, Triangles, prepare_segment, segment_backward, segment_forward
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
-from .flow_tracing import is_traced
+from .flow_tracing import is_exported, is_traced
 
 # elements of one [B, H, segment, D] temporary: 2 MiB in float32 stays in a CPU's cache; a GPU wants few large launches
 CPU_SEGMENT_ELEMENTS = 2**19
@@ -89,15 +89,32 @@ def _differentiable(query, key, value, mask, positions, options, *tensors):
     Masked padding up to whole chunks keeps it free of branches on the length, which may be symbolic.
     """
     length, chunk = query.shape[2], options.chunk_size
-    padding = (length + chunk - 1) // chunk * chunk - length
+    padded = (length // chunk + 2 if is_exported() else (length + chunk - 1) // chunk) * chunk
     mask = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
-    mask, positions = functional.pad(mask, (0, padding)), functional.pad(positions, (0, padding), value=1.0)
-    query, key, padded = (functional.pad(x, (0, 0, 0, padding)) for x in (query, key, value))
+    mask = _lengthen(mask, 1, padded) & (torch.arange(padded, device=mask.device) < length)
+    positions = _lengthen(positions, 1, padded).clamp(min=1)
+    query, key, longer = (_lengthen(x, 2, padded) for x in (query, key, value))
     triangles = Triangles.make(positions, chunk)
-    segment = prepare_segment(query, key, padded, mask, positions, slice(None), chunk, triangles, options, True)
+    segment = prepare_segment(query, key, longer, mask, positions, slice(None), chunk, triangles, options, True)
     aggregated, scale, carry, _ = segment_forward(segment, _to_carry(tensors), options)
-    output = (aggregated * scale[..., None]).view_as(segment.value)[:, :, :length].to(value.dtype)
-    return output, *_from_carry(carry, tensors)
+    output = (aggregated * scale[..., None]).view_as(segment.value)
+    return _shorten(output, length).to(value.dtype), *_from_carry(carry, tensors)
+
+
+def _lengthen(tensor: Tensor, dim: int, length: int) -> Tensor:
+    """A tensor with `length` entries along `dim`, of which the later ones hold anything finite."""
+    if is_exported():
+        # an exporter cannot prove that padding has a size above 0, and a gather asks for no proof
+        rows = torch.arange(length, device=tensor.device).clamp(max=tensor.shape[dim] - 1)
+        return tensor.index_select(dim, rows)
+    return functional.pad(tensor, (0, 0) * (tensor.dim() - 1 - dim) + (0, length - tensor.shape[dim]))
+
+
+def _shorten(output: Tensor, length: int) -> Tensor:
+    """The first `length` positions of [B, H, L, M]."""
+    if is_exported():
+        return output.index_select(2, torch.arange(length, device=output.device))
+    return output[:, :, :length]
 
 
 def _to_carry(tensors):

@@ -210,9 +210,9 @@ def _prefix(carry: Tensor, sums: Tensor, triangles: Triangles, reverse: bool = F
     sums = sums.unflatten(0, (carry.shape[0], -1))
     chunks, given = sums.shape[1], carry.unsqueeze(1)
     if triangles.before is None:
-        # the number of chunks may be symbolic under a compiler: no branch on it
+        # the number of chunks may be symbolic under a compiler: no branch on it, not even on one chunk less
         ordered = sums.flip(1) if reverse else sums
-        starts = torch.cat([given, ordered[:, :-1]], 1).cumsum(1)
+        starts = torch.cat([given, ordered], 1).cumsum(1)[:, :-1]
         starts = starts.flip(1) if reverse else starts
     elif chunks == 1:
         starts = given

@@ -13,3 +13,8 @@ def is_traced() -> bool:
     if torch.compiler.is_compiling():
         return True
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_exported() -> bool:
+    """Under torch.export, which takes no graph that holds for some lengths alone; PyTorch before 2.7 cannot tell."""
+    return getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()

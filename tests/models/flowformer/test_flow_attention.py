@@ -429,11 +429,12 @@ def test_compiled_causal_form_takes_any_length_without_recompiling():
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("masked", [slow(False), True], ids=["full", "masked"])
-def test_bidirectional_exports_with_free_batch_and_length(masked):
+@pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+def test_exports_with_free_batch_and_length(causal, masked):
     class Attention(torch.nn.Module):
         def forward(self, query, key, value, mask=None):
-            return flow_attention(query, key, value, key_mask=mask, query_mask=mask)
+            return flow_attention(query, key, value, causal=causal, key_mask=mask, query_mask=mask, chunk_size=16)
 
     def arguments(length, batch_size):
         inputs = [x.detach() for x in make_inputs(length, batch_size=batch_size)]
@@ -442,9 +443,11 @@ def test_bidirectional_exports_with_free_batch_and_length(masked):
     batch, length = torch.export.Dim("batch", max=64), torch.export.Dim("length", max=4096)
     names = ("query", "key", "value", "mask")
     shapes = {name: {0: batch, 1 if name == "mask" else 2: length} for name in names[: 4 if masked else 3]}
-    program = torch.export.export(Attention(), arguments(30, 2), dynamic_shapes=shapes)
-    other = arguments(45, 3)
-    torch.testing.assert_close(program.module()(*other), Attention()(*other))
+    program = torch.export.export(Attention(), arguments(30, 2), dynamic_shapes=shapes).module()
+    # part of a chunk, whole chunks, one token more
+    for size in ((45, 3), (7, 1), (64, 2), (65, 2)):
+        other = arguments(*size)
+        torch.testing.assert_close(program(*other), Attention()(*other))
 
 
 # errors ----------------------------------------------------------------------------------------------------------

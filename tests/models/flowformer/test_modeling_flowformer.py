@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM
 
 import hf_transfer  # noqa: F401
 from hf_transfer.models.flowformer import FlowformerForSequenceClassification, FlowformerModel, flow_compatibility
@@ -307,6 +307,22 @@ def test_the_bidirectional_model_exports(modality):
     program = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=shapes).module()
     inputs = inputs if shapes is None else other
     torch.testing.assert_close(program(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
+
+
+@pytest.mark.parametrize(
+    "layer_types",
+    [None, slow(["flow_attention", "full_attention"]), slow(["flow_attention", "sliding_attention"])],
+    ids=["flow", "hybrid", "sliding"],
+)
+def test_the_causal_model_exports_with_free_batch_and_length(layer_types):
+    config = tiny_config("text", is_causal=True, layer_types=layer_types)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    batch, length = torch.export.Dim("batch", max=64), torch.export.Dim("length", max=64)
+    inputs = {"input_ids": torch.randint(5, 20, (2, 10)), "attention_mask": torch.ones(2, 10, dtype=torch.long)}
+    shapes = {name: {0: batch, 1: length} for name in inputs} | {"use_cache": None}
+    program = torch.export.export(model, (), {**inputs, "use_cache": False}, dynamic_shapes=shapes).module()
+    other = {"input_ids": torch.randint(5, 20, (3, 12)), "attention_mask": torch.ones(3, 12, dtype=torch.long).tril(5)}
+    torch.testing.assert_close(program(**other, use_cache=False).logits, model(**other).logits)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
