@@ -117,12 +117,12 @@ def pull(
 def export(
     folder: MODEL_FOLDER,
     output_dir: Annotated[Path, typer.Option(help="Where to write.")],
-    onnx: Annotated[bool, typer.Option(help="An ONNX file, by optimum, in place of weights.")] = False,
+    onnx: Annotated[bool, typer.Option(help="ONNX files in place of weights.")] = False,
     task: TASK = None,
     overwrite: OVERWRITE = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Merge an adapter into its base as one ordinary folder, or write an ONNX file."""
+    """Merge an adapter into its base as one ordinary folder, or write ONNX files, checked against the model."""
     from hf_transfer.runs.export import export_folder
 
     written = export_folder(folder, output_dir, onnx=onnx, task=task, overwrite=overwrite)
@@ -131,5 +131,7 @@ def export(
         return
     _print(["file", "bytes"], [[path.name, str(path.stat().st_size)] for path in sorted(written.iterdir())])
     typer.echo(f"Saved: {written}.")
-    if not onnx:
+    if onnx:
+        typer.echo("Run it by transformers.exporters.ExportedModel.from_pretrained(FOLDER), or any ONNX runtime.")
+    else:
         tell_next("hf-transfer", "push", written, "ORG/NAME")

@@ -3,17 +3,13 @@
     W' = W + scale B A      (LoRA and every other adapter that PEFT can merge)
 
 The merged model is an ordinary folder that loads without PEFT. What converters change is folded when a run saves its
-model, so that such folders are ordinary already. ONNX files are written by optimum's exporter.
+model, so that such folders are ordinary already. For ONNX files see `hf_transfer.runs.onnx_files`.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from peft import PeftModel
@@ -23,11 +19,10 @@ from hf_transfer.hub import RunFacts, atomic_folder, check_can_write, loadable_a
 from hf_transfer.hub.adapter import find_base, is_adapter_folder
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import adapter_labels, base_revision, load_model, load_processor, without_loading_report
+from hf_transfer.runs.onnx_files import onnx_tools, write_onnx
 from hf_transfer.runs.task import find_evaluation_task
 from hf_transfer.tasks import task_named
 from hf_transfer.training.card_facts import loading_facts_of
-
-EXPORTER = "optimum.exporters.onnx"
 
 
 def adapted_model(arguments: ModelArguments) -> PeftModel:
@@ -71,7 +66,7 @@ def export_folder(
     Args:
         folder: of the saved model.
         output_dir: where to.
-        onnx: write `model.onnx` instead of weights.
+        onnx: write ONNX files instead of weights.
         task: of the model, where its configuration leaves a doubt.
         overwrite: replace what is in `output_dir`.
 
@@ -80,7 +75,7 @@ def export_folder(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder is ordinary already, its adapter cannot be merged, or optimum cannot export it.
+        ValueError: the folder is ordinary already, its adapter cannot be merged, or there is no ONNX form of it.
         FileExistsError: something is in `output_dir`.
     """
     if not Path(folder).is_dir():
@@ -92,21 +87,15 @@ def export_folder(
             "`--onnx` writes an ONNX file."
         )
     check_can_write(output_dir, overwrite=overwrite)
-    exporter = onnx_exporter() if onnx else None
+    if onnx:
+        onnx_tools()
     arguments = with_known_task(folder, task)
     model = merged(adapted_model(arguments), folder) if adapter else load_model(arguments, allow_new_weights=False)
-    facts = loading_facts_of(model)
-    if onnx and facts["needs_hf_transfer"]:
-        raise ValueError(
-            f"optimum exports architectures of transformers, and `{folder}` needs {facts['needs_hf_transfer']} of "
-            "this package: there is no ONNX form of it."
-        )
     with atomic_folder(output_dir, overwrite=overwrite) as staging:
-        if exporter is None:
-            save_merged(model, arguments, staging, facts, str(output_dir))
+        if onnx:
+            write_onnx(model, str(arguments.task), load_processor(arguments, model.config), staging)
         else:
-            with _as_folder(model, arguments, adapter) as whole:
-                exporter.main_export(str(whole), output=str(staging), task=arguments.task)
+            save_merged(model, arguments, staging, loading_facts_of(model), str(output_dir))
     return Path(output_dir)
 
 
@@ -133,34 +122,6 @@ def save_merged(
     for record in ("results.json", "training_log.json", "held_out.json"):
         if (source := Path(arguments.model) / record).is_file():
             (folder / record).write_bytes(source.read_bytes())
-
-
-@contextmanager
-def _as_folder(model: PreTrainedModel, arguments: ModelArguments, adapter: bool) -> Iterator[Path]:
-    """The folder of an ordinary model: its own, or a temporary one of the merged model."""
-    if not adapter:
-        yield Path(arguments.model)
-        return
-    with TemporaryDirectory() as place:
-        save_merged(model, arguments, Path(place), loading_facts_of(model), place)
-        yield Path(place)
-
-
-def onnx_exporter() -> Any:
-    """The module of optimum that writes ONNX files.
-
-    Raises:
-        ValueError: it is not installed, or does not work with the installed transformers.
-    """
-    try:
-        return importlib.import_module(EXPORTER)
-    except ImportError as error:
-        raise ValueError(
-            f"ONNX files are written by optimum's exporter, which cannot be imported here ({error}). optimum-onnx 0.1 "
-            "needs transformers below 4.58, and hf_transfer newer ones: install it in an environment of its own, and "
-            "there `optimum-cli export onnx --model FOLDER OUTPUT`; the folder of an adapter is merged first, by "
-            "`hf-transfer export FOLDER`."
-        ) from error
 
 
 def with_known_task(folder: str | Path, task: str | None = None) -> ModelArguments:

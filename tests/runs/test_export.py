@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import PeftModel, PromptTuningConfig, get_peft_model
-from transformers import AutoModelForImageClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+)
+from transformers.exporters import ExportedModel, OnnxExporter
 
 from hf_transfer.hub import MethodFact, RunFacts, complete_adapter, read_facts, write_card
-from hf_transfer.runs.export import EXPORTER, export_folder
+from hf_transfer.modeling.series_models import AutoModelForSeries
+from hf_transfer.runs.export import export_folder
 from tests import tiny
+from tests.models.flowformer.tiny import tiny_config
 
 
 @pytest.fixture
@@ -84,26 +92,63 @@ def test_virtual_tokens_cannot_be_merged(here):
     assert not Path("out").exists()
 
 
-def test_without_optimum_onnx_is_refused_with_what_to_do(lora, monkeypatch):
-    monkeypatch.setitem(sys.modules, EXPORTER, None)
-    with pytest.raises(ValueError, match="optimum's exporter, which cannot be imported .*environment of its own"):
+def test_without_its_tools_onnx_is_refused_with_what_to_do(lora, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match="not installed here .*pip install 'hf-transferability\\[onnx\\]'"):
         export_folder(lora, "out", onnx=True)
+    assert not Path("out").exists()
 
 
-def test_optimum_gets_an_ordinary_folder_and_the_task(lora, monkeypatch):
-    asked = []
+def test_onnx_files_of_an_adapter_and_of_a_flowformer_compute_what_the_models_do(lora):
+    pixels = tiny.batch_of(tiny.digit_rows(0, 5), 5)["pixel_values"]
+    adapted = PeftModel.from_pretrained(AutoModelForImageClassification.from_pretrained("vit"), "lora").eval()
+    whole = AutoModelForImageClassification.from_pretrained("flow").eval()
+    for folder, model in (("lora", adapted), ("flow", whole)):
+        written = export_folder(folder, f"{folder}_onnx", onnx=True)
+        assert {"config.json", "model.onnx", "preprocessor_config.json"} <= {path.name for path in written.iterdir()}
+        found = ExportedModel.from_pretrained(written)(pixel_values=pixels)
+        assert torch.allclose(found.logits, model(pixel_values=pixels).logits, atol=1e-4)
 
-    def main_export(folder: str, output: str, task: str) -> None:
-        AutoModelForImageClassification.from_pretrained(folder)
-        asked.append(task)
-        Path(output, "model.onnx").write_bytes(b"onnx")
 
-    monkeypatch.setitem(sys.modules, EXPORTER, SimpleNamespace(main_export=main_export))
-    export_folder(lora, "out", onnx=True)
-    assert asked == ["image-classification"] and Path("out/model.onnx").read_bytes() == b"onnx"
-    export_folder("vit", "whole", onnx=True)
-    with pytest.raises(ValueError, match="needs the architecture flowformer of this package"):
-        export_folder("flow", "ours", onnx=True)
+def test_a_file_that_computes_something_else_is_not_kept(lora, monkeypatch):
+    right = OnnxExporter.export
+
+    def of_another_model(exporter, model, rows, settings):
+        other = copy.deepcopy(model)
+        torch.nn.init.normal_(other.classifier.weight)
+        return right(exporter, other, rows, settings)
+
+    monkeypatch.setattr(OnnxExporter, "export", of_another_model)
+    with pytest.raises(ValueError, match="no ONNX form of this ViTForImageClassification: its logits would differ"):
+        export_folder("vit", "out", onnx=True)
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "task"),
+    [
+        (lambda: tiny.bert(), "text-classification"),
+        (lambda: BertForTokenClassification(tiny.bert().config), "token-classification"),
+        (lambda: BertForQuestionAnswering(tiny.bert(2).config), "question-answering"),
+        (
+            lambda: AutoModelForCausalLM.from_config(
+                tiny_config("text", is_causal=True, vocab_size=len(tiny.tokenizer()))
+            ),
+            "text-generation",
+        ),
+        (lambda: AutoModelForSeries.from_config(tiny_config("time_series")), "time-series-classification"),
+    ],
+    ids=["texts", "words", "questions", "generation", "series"],
+)
+def test_onnx_files_of_other_tasks(make, task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    make().save_pretrained("model")
+    tiny.tokenizer().save_pretrained("model")
+    written = export_folder("model", "out", onnx=True, task=task)
+    parts = {path.name for path in written.glob("*.onnx")}
+    assert parts == ({"prefill.onnx", "decode.onnx"} if task == "text-generation" else {"model.onnx"})
 
 
 def test_the_facts_of_a_card_are_read_as_they_were_written(tmp_path):

@@ -12,7 +12,10 @@ logger = logging.get_logger(__name__)
 
 
 class FlowAttentionCacheLayer(CacheLayerMixin):
-    """Holds one layer's `FlowState`; `DynamicCache(config=...)` builds it by its name."""
+    """Holds one layer's `FlowState`, each tensor as an attribute of its own, as transformers' exporters read a cache.
+
+    `DynamicCache(config=...)` builds it by its name.
+    """
 
     _layer_type = "flow_attention"
     is_compileable = False
@@ -23,8 +26,18 @@ class FlowAttentionCacheLayer(CacheLayerMixin):
     def __init__(self, max_cache_len: int | None = None, **kwargs):
         """`max_cache_len` comes from StaticCache; a state of constant size has no use for it."""
         super().__init__()
-        self.state: FlowState | None = None
+        self.state = None
         self.num_seen = 0
+
+    @property
+    def state(self) -> FlowState | None:
+        """None before the first token."""
+        return None if self.memory is None else FlowState(*(getattr(self, name) for name in FlowState._fields))
+
+    @state.setter
+    def state(self, state: FlowState | None) -> None:
+        for name in FlowState._fields:
+            setattr(self, name, None if state is None else getattr(state, name))
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """The state before the first token, for keys [B, H, L, D] and values [B, H, L, M]."""

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import DynamicCache, StaticCache
+from transformers.exporters import DynamoConfig, DynamoExporter
 
 from hf_transfer.models.flowformer import FlowAttentionCacheLayer, FlowformerForCausalLM, cache_flowformer
 from hf_transfer.models.flowformer.cache_flowformer import StaticFlowAttentionCacheLayer
@@ -137,3 +138,19 @@ def test_a_version_without_tables_of_cache_layers_is_told(monkeypatch, caplog):
     layer = cache_flowformer.StaticFlowAttentionCacheLayer()
     layer.lazy_initialization(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
     assert layer.state.memory.shape == (1, 2, 4, 4)
+
+
+def test_transformers_exporters_read_the_cache_of_a_prompt():
+    torch.manual_seed(0)
+    model = FlowformerForCausalLM(tiny_config(is_causal=True)).eval()
+    settings = DynamoConfig(dynamic=True)
+    exported = DynamoExporter().export_for_generation(model, {"input_ids": torch.randint(5, 20, (2, 9))}, settings)
+    assert set(exported.components) == {"prefill", "decode"}
+    tokens, positions = torch.randint(5, 20, (3, 12)), torch.arange(12).expand(3, -1)
+    found = exported.runners["prefill"](
+        input_ids=tokens, position_ids=positions, past_key_values=DynamicCache(config=model.config)
+    )
+    expected = model(input_ids=tokens)
+    torch.testing.assert_close(found.logits[:, -1], expected.logits[:, -1])
+    for one, other in zip(found.past_key_values.layers, expected.past_key_values.layers):
+        torch.testing.assert_close(tuple(one.state), tuple(other.state))
