@@ -29,7 +29,7 @@ class FlowformerForMaskedLM(FlowformerPreTrainedModel):
         self.flowformer = FlowformerModel(config)
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ACT2FN[config.hidden_act]
-        self.norm = FlowformerLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head_norm = FlowformerLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
@@ -59,7 +59,7 @@ class FlowformerForMaskedLM(FlowformerPreTrainedModel):
             token_type_ids=token_type_ids,
             **kwargs,
         )
-        hidden_states = self.norm(self.activation(self.dense(outputs.last_hidden_state)))
+        hidden_states = self.head_norm(self.activation(self.dense(outputs.last_hidden_state)))
         logits = self.lm_head(hidden_states)
         loss = None
         if labels is not None:

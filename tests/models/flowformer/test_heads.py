@@ -48,6 +48,13 @@ def head_of(head, modality, **fields):
     return head(tiny_config(modality, **fields)).eval()
 
 
+def draw_weights(model):
+    """No two weights are alike, as norms and biases are before a training."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) / 10)
+
+
 @every_head
 def test_loss_reaches_every_weight(head, modality):
     model = head_of(head, modality)
@@ -65,11 +72,29 @@ def test_loss_reaches_every_weight(head, modality):
 @every_head
 def test_saving_changes_nothing(head, modality, tmp_path):
     model = head_of(head, modality)
+    draw_weights(model)
     model.save_pretrained(tmp_path)
     loaded, report = head.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
     inputs = head_inputs(head, model.config)
     torch.testing.assert_close(first_output(loaded.eval()(**inputs)), first_output(model(**inputs)))
+
+
+@every_head
+def test_a_head_and_its_base_load_one_another(head, modality, tmp_path):
+    model = head_of(head, modality)
+    base = model.flowformer
+    draw_weights(model)
+    model.save_pretrained(tmp_path / "head")
+    base.save_pretrained(tmp_path / "base")
+    for loaded in (
+        FlowformerModel.from_pretrained(tmp_path / "head"),
+        head.from_pretrained(tmp_path / "base").flowformer,
+    ):
+        for name, tensor in base.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor), name
 
 
 @every_head
