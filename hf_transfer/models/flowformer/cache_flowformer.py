@@ -12,9 +12,10 @@ logger = logging.get_logger(__name__)
 
 
 class FlowAttentionCacheLayer(CacheLayerMixin):
-    """Holds one layer's `FlowState`, each tensor as an attribute of its own, as transformers' exporters read a cache.
+    """Holds one layer's `FlowState`; `DynamicCache(config=...)` builds it by its name.
 
-    `DynamicCache(config=...)` builds it by its name.
+    Each tensor of the state is an attribute, and the number of positions the length of one: transformers' exporters
+    take tensors as inputs of a graph and whatever else a layer has as constants.
     """
 
     _layer_type = "flow_attention"
@@ -27,7 +28,7 @@ class FlowAttentionCacheLayer(CacheLayerMixin):
         """`max_cache_len` comes from StaticCache; a state of constant size has no use for it."""
         super().__init__()
         self.state = None
-        self.num_seen = 0
+        self.seen: Tensor | None = None  # [positions so far, padding included], without memory of its own
 
     @property
     def state(self) -> FlowState | None:
@@ -44,6 +45,7 @@ class FlowAttentionCacheLayer(CacheLayerMixin):
         batch_size, num_heads, _, key_dim = key_states.shape
         dtype = torch.promote_types(key_states.dtype, torch.float32)
         self.device = key_states.device
+        self.seen = torch.zeros(0, dtype=torch.bool, device=self.device)
         self.state = FlowState.zeros(batch_size, num_heads, key_dim, value_states.shape[-1], dtype, self.device)
         self.is_initialized = True
 
@@ -55,23 +57,24 @@ class FlowAttentionCacheLayer(CacheLayerMixin):
 
     def advance(self, state: FlowState, num_tokens: int) -> None:
         """Store the state after `num_tokens` more positions, padding included."""
+        seen = self.get_seq_length() + num_tokens
         self.device = state.memory.device
         self.state = state
-        self.num_seen += num_tokens
+        self.seen = torch.zeros(1, dtype=torch.bool, device=self.device).expand(seen)
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
-        return self.num_seen
+        return 0 if self.seen is None else self.seen.shape[0]
 
     def get_max_length(self) -> int:
         return -1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.num_seen + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def reset(self) -> None:
         self.state = None
-        self.num_seen = 0
+        self.seen = None
         self.is_initialized = False
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -136,6 +139,9 @@ class StaticFlowAttentionCacheLayer(FlowAttentionCacheLayer):
     def get_seq_length(self) -> int | Tensor:
         return self.num_seen if self.is_initialized else 0
 
+    def get_mask_sizes(self, query_length: int) -> tuple[int | Tensor, int]:
+        return self.num_seen + query_length, 0
+
     def reset(self) -> None:
         if self.is_initialized:
             for tensor in (*self.state, self.num_seen):
@@ -146,10 +152,23 @@ class StaticFlowAttentionCacheLayer(FlowAttentionCacheLayer):
             self._hold(self.state.repeat_rows(repeats))
 
     def batch_select_indices(self, indices: Tensor) -> None:
+        if indices.dtype == torch.bool:
+            indices = indices.nonzero().flatten()
         if self.is_initialized and indices.numel() == self.state.num_tokens.shape[0]:
             self.advance(self.state.select_rows(indices), 0)
         elif self.is_initialized:
             self._hold(self.state.select_rows(indices))
+
+
+def check_lengths(cache: Cache) -> None:
+    """Raises ValueError where some layers of a cache know more tokens than others; static ones are not asked."""
+    layers = [layer for layer in cache.layers if getattr(layer, "is_initialized", False)]
+    lengths = {length for layer in layers if isinstance(length := layer.get_seq_length(), int)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"the layers of `past_key_values` have seen {sorted(lengths)} tokens: a cache with flow layers cannot be "
+            "cropped, and the other layers of this one were. Begin with a new cache."
+        )
 
 
 # transformers' tables of layers by their type, private to it

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .flow_options import FlowOptions, nonzero
-from .flow_tracing import is_traced
+from .flow_tracing import in_full_precision, is_traced
 
 # elements of one [b, h, L, D] temporary: 1 MiB in float32 stays in a CPU's cache; a GPU takes all heads at once
 CPU_BLOCK_ELEMENTS = 2**18
@@ -177,6 +177,7 @@ class _BidirectionalFlow(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx, grad_output):
         tensors, options = ctx.saved_tensors, ctx.options
         if torch.is_grad_enabled() or is_traced():
@@ -195,7 +196,7 @@ def _select(block, query, key, value, key_mask, query_mask):
 
 
 def _second_order(tensors, options: FlowOptions, grad_output: Tensor):
-    """The gradients as functions of the inputs, for `create_graph=True` and for several of them at a time."""
+    """The gradients as functions of the inputs, for `create_graph=True` and for torch.func."""
     with torch.enable_grad():
         output = _forward(*tensors, options)[0].to(grad_output.dtype)
         wanted = [x for x in tensors[:3] if x.requires_grad]

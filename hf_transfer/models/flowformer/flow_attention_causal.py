@@ -15,7 +15,7 @@ from torch.nn import functional
 from .flow_chunks import MAX_TRIANGULAR_CHUNKS, Saved, Triangles, prepare_segment, segment_backward, segment_forward
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
-from .flow_tracing import is_exported, is_traced
+from .flow_tracing import in_full_precision, is_exported, is_traced
 
 # elements of one [B, H, segment, D] temporary: 2 MiB in float32 stays in a CPU's cache; a GPU wants few large launches
 CPU_SEGMENT_ELEMENTS = 2**19
@@ -157,6 +157,7 @@ class _CausalFlow(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, mask, positions, result, flows, starts, memories, *tensors)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx, *gradients):
         query, key, value, mask, positions, output, flows, starts, memories, *tensors = ctx.saved_tensors
         options, gradients = ctx.options, gradients[:7]
@@ -182,7 +183,7 @@ class _CausalFlow(torch.autograd.Function):
 
 
 def _second_order(query, key, value, mask, positions, options, tensors, gradients):
-    """The gradients as functions of the inputs, for `create_graph=True` and for several of them at a time."""
+    """The gradients as functions of the inputs, for `create_graph=True` and for torch.func."""
     inputs = (query, key, value, *tensors)
     with torch.enable_grad():
         outputs = _differentiable(query, key, value, mask, positions, options, *tensors)

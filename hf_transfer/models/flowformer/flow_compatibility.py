@@ -138,11 +138,11 @@ def _refusal(model_class: type, own: list[str]) -> str:
 
 def restarts(position_ids: Tensor, padding_mask: Tensor | None = None) -> Tensor:
     """Where a new document begins inside a row: positions [B, L] that do not go on rising between real tokens."""
-    begins = torch.zeros_like(position_ids, dtype=torch.bool)
-    begins[:, 1:] = position_ids.diff(dim=1) <= 0
-    if padding_mask is not None:
-        begins[:, 1:] &= padding_mask[:, 1:] & padding_mask[:, :-1]
-    return begins
+    # every tensor has L columns: an exported graph would else ask for rows of three tokens
+    begins = (position_ids <= position_ids.roll(1, 1)) & (
+        torch.arange(position_ids.shape[1], device=position_ids.device) > 0
+    )
+    return begins if padding_mask is None else begins & padding_mask & padding_mask.roll(1, 1)
 
 
 def _refuse_calls(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:

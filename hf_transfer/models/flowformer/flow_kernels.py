@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
-from .flow_tracing import is_traced
+from .flow_tracing import in_full_precision, is_traced
 
 KERNELS = ("auto", "torch", "fla")
 
@@ -99,6 +99,7 @@ class _Aggregation(torch.autograd.Function):
         return tuple(x.detach() for x in outputs)
 
     @staticmethod
+    @in_full_precision
     def backward(ctx, *gradients):
         if not torch.is_grad_enabled():
             leaves, outputs = ctx.graph

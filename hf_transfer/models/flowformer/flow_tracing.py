@@ -4,8 +4,13 @@ Graph compilers, the transforms of torch.func and forward-mode derivatives follo
 first two cannot branch on values either.
 """
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import torch
 from torch.autograd import forward_ad
+from transformers.utils.generic import maybe_autocast
 
 
 def is_traced() -> bool:
@@ -13,6 +18,21 @@ def is_traced() -> bool:
     if torch.compiler.is_compiling():
         return True
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def in_full_precision(backward: Callable) -> Callable:
+    """The backward method of a function whose sums autocast would take to half precision, with autocast off.
+
+    The state of autocast in a backward pass is that of whoever calls it.
+    """
+
+    @wraps(backward)
+    def run(ctx: Any, *gradients: Any) -> Any:
+        device = next((one.device.type for one in gradients if one is not None), "cpu")
+        with maybe_autocast(device, enabled=False):
+            return backward(ctx, *gradients)
+
+    return run
 
 
 def is_exported() -> bool:

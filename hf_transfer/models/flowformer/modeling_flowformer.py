@@ -21,11 +21,12 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .attention_flowformer import FlowformerAttention
-from .cache_flowformer import cached_rows, is_flow
+from .cache_flowformer import cached_rows, check_lengths, is_flow
 from .configuration_flowformer import FlowformerConfig
 from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings
 from .flow_compatibility import tell_of_no_weights
 from .flow_packing import Packing
+from .flow_tracing import is_traced
 from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm, normalize
 from .packing_flowformer import find_documents, positions_in_documents
 from .positions_flowformer import FlowformerRotaryEmbedding, grid_coordinates
@@ -355,6 +356,8 @@ class FlowformerModel(FlowformerPreTrainedModel):
                 f"`past_key_values` holds {rows} rows and the input {batch_size}: they should be the same rows. "
                 "`past_key_values.batch_repeat_interleave` and `batch_select_indices` change those of a cache."
             )
+        if past_key_values is not None and not is_traced():
+            check_lengths(past_key_values)
         return past_key_values
 
     def _padding_mask(self, attention_mask, past_key_values, batch_size, length, device) -> Tensor | None:
@@ -372,7 +375,7 @@ class FlowformerModel(FlowformerPreTrainedModel):
                     f"products), got {attention_mask.dtype}."
                 )
             return None
-        traced = torch.compiler.is_compiling()
+        traced = is_traced()
         if not traced:
             past_length = 0 if past_key_values is None else int(past_key_values.get_seq_length())
             expected = (batch_size, past_length + length)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .flow_compatibility import restarts
+from .flow_tracing import is_exported
 
 
 def find_documents(
@@ -26,7 +27,7 @@ def find_documents(
         ValueError: bounds that do not fit the tokens, or packed input in a compiled graph, whose shapes would depend
             on it.
     """
-    if all(given is None for given in (seq_idx, cu_seq_lens_q, cu_seq_lens_k)) and shape[1] == 1:
+    if all(given is None for given in (seq_idx, cu_seq_lens_q, cu_seq_lens_k)) and not is_exported() and shape[1] == 1:
         return None
     begins = None
     if position_ids is not None:

@@ -7,6 +7,7 @@ from transformers.exporters import DynamoConfig, DynamoExporter
 
 from hf_transfer.models.flowformer import FlowAttentionCacheLayer, FlowformerForCausalLM, cache_flowformer
 from hf_transfer.models.flowformer.cache_flowformer import StaticFlowAttentionCacheLayer
+from tests.marks import slow
 from tests.models.flowformer.tiny import tiny_config, tiny_inputs
 
 
@@ -140,17 +141,41 @@ def test_a_version_without_tables_of_cache_layers_is_told(monkeypatch, caplog):
     assert layer.state.memory.shape == (1, 2, 4, 4)
 
 
-def test_transformers_exporters_read_the_cache_of_a_prompt():
+@pytest.mark.parametrize("layer_types", [None, slow(["full_attention", "flow_attention"])], ids=["flow", "hybrid"])
+def test_transformers_exporters_decode_at_any_length(layer_types):
     torch.manual_seed(0)
+    model = FlowformerForCausalLM(tiny_config(is_causal=True, layer_types=layer_types)).eval()
+    prompt = {"input_ids": torch.randint(5, 20, (2, 9))}
+    exported = DynamoExporter().export_for_generation(model, prompt, DynamoConfig(dynamic=True))
+    for rows, length in ((3, 12), (2, 1), (1, 2)):
+        tokens = torch.randint(5, 20, (rows, length + 5))
+        expected = model(input_ids=tokens).logits
+        cache = DynamicCache(config=model.config)
+        given = {"input_ids": tokens[:, :length], "position_ids": torch.arange(length).expand(rows, -1)}
+        found = exported.runners["prefill"](**given, past_key_values=cache)
+        torch.testing.assert_close(found.logits[:, -1], expected[:, length - 1])
+        for place in range(length, length + 5):
+            assert found.past_key_values.get_seq_length() == place
+            given = {"input_ids": tokens[:, [place]], "position_ids": torch.full((rows, 1), place)}
+            found = exported.runners["decode"](**given, past_key_values=found.past_key_values)
+            torch.testing.assert_close(found.logits[:, -1], expected[:, place])
+
+
+def test_a_cache_that_was_cropped_in_part_is_refused():
+    model = FlowformerForCausalLM(tiny_config(is_causal=True, layer_types=["full_attention", "flow_attention"])).eval()
+    tokens = torch.randint(5, 20, (2, 6))
+    cache = model(input_ids=tokens, use_cache=True).past_key_values
+    with pytest.raises(NotImplementedError, match="cannot be removed"):
+        cache.crop(-2)
+    with pytest.raises(ValueError, match=r"have seen \[4, 6\] tokens: .* cannot be cropped"):
+        model(input_ids=tokens, past_key_values=cache)
+
+
+def test_rows_of_a_static_cache_are_selected_by_a_mask_too():
     model = FlowformerForCausalLM(tiny_config(is_causal=True)).eval()
-    settings = DynamoConfig(dynamic=True)
-    exported = DynamoExporter().export_for_generation(model, {"input_ids": torch.randint(5, 20, (2, 9))}, settings)
-    assert set(exported.components) == {"prefill", "decode"}
-    tokens, positions = torch.randint(5, 20, (3, 12)), torch.arange(12).expand(3, -1)
-    found = exported.runners["prefill"](
-        input_ids=tokens, position_ids=positions, past_key_values=DynamicCache(config=model.config)
-    )
-    expected = model(input_ids=tokens)
-    torch.testing.assert_close(found.logits[:, -1], expected.logits[:, -1])
-    for one, other in zip(found.past_key_values.layers, expected.past_key_values.layers):
-        torch.testing.assert_close(tuple(one.state), tuple(other.state))
+    cache = StaticCache(config=model.config, max_cache_len=8)
+    model(input_ids=torch.randint(5, 20, (3, 4)), past_key_values=cache)
+    kept = torch.tensor([True, False, True])
+    expected = [tensor[kept] for tensor in cache.layers[0].state]
+    cache.batch_select_indices(kept)
+    torch.testing.assert_close(list(cache.layers[0].state), expected)

@@ -429,6 +429,17 @@ def test_compiled_causal_form_takes_any_length_without_recompiling():
     assert len(graphs) == 1
 
 
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+def test_gradients_under_autocast_are_those_without(causal):
+    query, key, value = make_inputs(70)
+    output = flow_attention(query, key, value, causal=causal)
+    seed = torch.randn_like(output)
+    expected = torch.autograd.grad(output, (query, key, value), seed, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(output, (query, key, value), seed)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["full", "masked"])
 @pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 def test_exports_with_free_batch_and_length(causal, masked):

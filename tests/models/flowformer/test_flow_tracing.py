@@ -11,8 +11,10 @@ from hf_transfer.models.flowformer import (
     FlowformerForImageClassification,
     FlowformerForMaskedLM,
     FlowformerForTimeSeriesClassification,
+    FlowformerForTokenClassification,
 )
 from hf_transfer.models.flowformer.flow_attention import flow_attention, naive_flow_attention
+from tests.marks import slow
 from tests.models.flowformer.tiny import head_inputs, tiny_config, tiny_labels
 
 EVERY_FORM = pytest.mark.parametrize(
@@ -80,3 +82,21 @@ def test_gradients_of_each_row_by_vmap(head, modality):
     model(**{name: x[1:] for name, x in inputs.items()})["loss"].backward()
     for name, weight in model.named_parameters():
         torch.testing.assert_close(found[name][1], weight.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("causal", [False, slow(True)], ids=["bidirectional", "causal"])
+def test_gradients_of_each_row_with_its_padding(causal):
+    torch.manual_seed(0)
+    model = FlowformerForTokenClassification(tiny_config("text", is_causal=causal)).eval()
+    weights, tokens = dict(model.named_parameters()), torch.randint(5, 20, (2, 9))
+    masks = torch.ones(2, 9, dtype=torch.long)
+    masks[1, 6:] = 0
+
+    def loss(weights, row, mask):
+        logits = functional_call(model, weights, (), {"input_ids": row[None], "attention_mask": mask[None]}).logits
+        return (logits * mask[None, :, None]).square().sum()
+
+    found = vmap(grad(loss), (None, 0, 0))(weights, tokens, masks)
+    for row in range(2):
+        expected = grad(loss)(weights, tokens[row], masks[row])
+        torch.testing.assert_close({name: rows[row] for name, rows in found.items()}, expected, atol=1e-5, rtol=1e-4)

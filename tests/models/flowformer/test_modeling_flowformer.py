@@ -310,12 +310,16 @@ def test_the_bidirectional_model_exports(modality):
 
 
 @pytest.mark.parametrize(
-    "layer_types",
-    [None, slow(["flow_attention", "full_attention"]), slow(["flow_attention", "sliding_attention"])],
+    "fields",
+    [
+        {},
+        slow({"layer_types": ["flow_attention", "full_attention"]}),
+        slow({"layer_types": ["flow_attention", "sliding_attention"], "sliding_window": 4}),
+    ],
     ids=["flow", "hybrid", "sliding"],
 )
-def test_the_causal_model_exports_with_free_batch_and_length(layer_types):
-    config = tiny_config("text", is_causal=True, layer_types=layer_types)
+def test_the_causal_model_exports_with_free_batch_and_length(fields):
+    config = tiny_config("text", is_causal=True, **fields)
     model = AutoModelForCausalLM.from_config(config).eval()
     batch, length = torch.export.Dim("batch", max=64), torch.export.Dim("length", max=64)
     inputs = {"input_ids": torch.randint(5, 20, (2, 10)), "attention_mask": torch.ones(2, 10, dtype=torch.long)}
