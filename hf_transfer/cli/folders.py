@@ -124,6 +124,7 @@ def export(
 ) -> None:
     """Merge an adapter into its base as one ordinary folder, or write ONNX files, checked against the model."""
     from hf_transfer.runs.export import export_folder
+    from hf_transfer.runs.onnx_files import inputs_of
 
     written = export_folder(folder, output_dir, onnx=onnx, task=task, overwrite=overwrite)
     if as_json:
@@ -132,6 +133,9 @@ def export(
     _print(["file", "bytes"], [[path.name, str(path.stat().st_size)] for path in sorted(written.iterdir())])
     typer.echo(f"Saved: {written}.")
     if onnx:
-        typer.echo("Run it by transformers.exporters.ExportedModel.from_pretrained(FOLDER), or any ONNX runtime.")
+        typer.echo(
+            f"It reads {', '.join(inputs_of(written))}. In Python: `import hf_transfer`, then "
+            f"`transformers.exporters.ExportedModel.from_pretrained('{written}')(**inputs)`; any ONNX runtime runs it."
+        )
     else:
         tell_next("hf-transfer", "push", written, "ORG/NAME")

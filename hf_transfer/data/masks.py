@@ -32,6 +32,10 @@ CLASSES_COLUMN = "classes"
 IGNORED_VALUE = 255
 LARGEST = 65535
 """That a mask of 16 bits can hold."""
+MOST_CLASSES = 32767
+"""That maps of labels, which are stored in 16 bits, tell apart."""
+SPARSE = 10
+"""More numbers without a pixel than so many for each number with one are no classes."""
 LOSSY = ("JPEG", "MPO", "JPEG2000")
 """Formats that change numbers a little, and so make other classes of them."""
 MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
@@ -104,7 +108,8 @@ def read_mask_labels(
     """Arranged rows and what their masks tell apart; without names the numbers found in the masks are the classes.
 
     Raises:
-        ValueError: as `named_classes`; fewer than two classes, a mask that cannot be read, or masks of 0 and 255.
+        ValueError: as `named_classes`; fewer than two classes, more than `MOST_CLASSES`, a mask that cannot be read,
+            masks of 0 and 255, or numbers that leave far more out than they use.
     """
     names, found = named_classes(rows, id2label), set()
     for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
@@ -117,6 +122,14 @@ def read_mask_labels(
     found -= {IGNORED_VALUE}
     if names is None:
         names = tuple(str(number) for number in range(max(found, default=-1) + 1))
+        if len(names) - len(found) > SPARSE * len(found):
+            raise ValueError(
+                f"the masks of the {role} rows hold {len(found)} numbers up to {max(found)}, which would be "
+                f"{len(names)} classes: mark pixels without a class by `ignore_index: {max(found)}`, save classes as "
+                "0, 1, 2, ..., or name all of them by `id2label`."
+            )
+    if len(names) > MOST_CLASSES:
+        raise ValueError(f"masks tell at most {MOST_CLASSES} classes apart here, and `id2label` has {len(names)}.")
     if len(names) < 2:
         raise ValueError(f"the masks of the {role} rows should tell at least two classes apart, got {list(names)}.")
     missing = [name for number, name in enumerate(names) if number not in found]
@@ -145,16 +158,27 @@ def masks_as(rows: Dataset, kind: LabelKind, role: str, source: str) -> Dataset:
     return renumbered(rows, numbers).remove_columns(CLASSES_COLUMN)
 
 
-def with_ignored_value(rows: Dataset, ignored: int) -> Dataset:
+def with_ignored_value(rows: Dataset, ignored: int, id2label: Mapping[Any, str] | str | None = None) -> Dataset:
     """Arranged rows whose masks mark pixels without a class by `IGNORED_VALUE`, where another number did.
 
+    Args:
+        rows: arranged.
+        ignored: that number.
+        id2label: as of `named_classes`.
+
     Raises:
-        ValueError: the number is none that a mask can hold.
+        ValueError: the number is none that a mask can hold; or it leaves `IGNORED_VALUE` to a class.
     """
     if ignored == IGNORED_VALUE:
         return rows
     if not 0 <= ignored <= LARGEST:
         raise ValueError(f"`ignore_index` should be a value of a mask, from 0 to {LARGEST}, got {ignored}.")
+    if len(named_classes(rows, id2label) or ()) > IGNORED_VALUE:
+        raise ValueError(
+            f"pixels of class {IGNORED_VALUE} would be left out, as {IGNORED_VALUE} marks pixels without a class: "
+            f"with more than {IGNORED_VALUE} classes save masks in which {IGNORED_VALUE} means that, and leave "
+            "`ignore_index` out."
+        )
     numbers = np.arange(LARGEST + 1)
     numbers[ignored] = IGNORED_VALUE
     return renumbered(rows, numbers)

@@ -69,6 +69,14 @@ def longest_text(config: PreTrainedConfig, tokenizer: Any, max_length: int | Non
     return min((limit for limit in limits if limit is not None and 0 < limit < LARGE_INTEGER), default=None)
 
 
+def with_limit(tokenizer: Any, config: PreTrainedConfig) -> Any:
+    """The tokenizer; where it knew no limit, that of the model's positions is its own from now on."""
+    limit = longest_text(config, tokenizer, None)
+    if limit is not None and getattr(tokenizer, "model_max_length", 0) >= LARGE_INTEGER:
+        tokenizer.model_max_length = limit
+    return tokenizer
+
+
 def check_vocabulary(ids: Iterable[int], tokenizer: Any, config: PreTrainedConfig) -> None:
     """Every token of a text has a row in the model's embeddings.
 

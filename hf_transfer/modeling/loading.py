@@ -8,6 +8,7 @@ that head may be new, and an adapter stays one.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,9 +103,14 @@ def loader_of(config: PreTrainedConfig, with_head: bool) -> Any:
 
 
 def frozen(model: nn.Module, with_head: bool) -> nn.Module:
-    """The model, or without its head the encoder of one that has a decoder, as it is ranked."""
+    """The model, or without its head the encoder of one that has a decoder, as it is ranked.
+
+    That of a detector (DETR, RT-DETR) reads what a backbone gives: such a model is ranked whole.
+    """
     if not with_head and getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
+        encoder = model.get_encoder()
+        if model.main_input_name in inspect.signature(encoder.forward).parameters:
+            model = encoder
     return model.eval().requires_grad_(False)
 
 

@@ -198,11 +198,14 @@ def load_data(
     test = _named_test(arguments, own, of_target, task)
     if test is None and arguments.test_rows is None:
         test = _test_split(arguments, own, of_target, task)
-    if test is None and arguments.test_rows:
-        if target is not None:
-            target, test, held_out = _held_out(target, arguments, seed, task, "target")
-        elif arguments.labels_per_class is None:
-            train, test, held_out = _held_out(train, arguments, seed, task, "training")
+    if test is None and arguments.test_rows and target is not None:
+        target, test, held_out = _held_out(target, arguments, seed, task, "target")
+    column = label_column if test is not None and has_labels(test, label_column) else None
+    if test is not None and kind is not None and has_labels(test, column):
+        test = task.read_labels_as(test, kind, "test", column, "the training dataset")
+    # labels of what follows were read with those of the training rows
+    if test is None and arguments.test_rows and arguments.labels_per_class is None:
+        train, test, held_out = _held_out(train, arguments, seed, task, "training")
     rest = None
     if arguments.labels_per_class is not None:
         check_has_classes(kind)
@@ -211,9 +214,6 @@ def load_data(
         held_out = tuple(split["test"][ROW]) if rows else held_out
         split = split.remove_columns(ROW)
         train, test, rest = split["train"], split["test"] if rows else test, split["unlabelled"]
-    column = label_column if test is not None and has_labels(test, label_column) else None
-    if test is not None and kind is not None and has_labels(test, column):
-        test = task.read_labels_as(test, kind, "test", column, "the training dataset")
     if target is not None and task.labels_parts_of_images:
         target = without_labels(target)  # nor are its files read
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))

@@ -12,6 +12,7 @@ from datasets import Dataset
 from peft import PeftModel
 
 from hf_transfer.data.bundled import BUNDLED
+from hf_transfer.data.text_length import with_limit
 from hf_transfer.evaluation.answers import metrics_of
 from hf_transfer.hub import DatasetFact, RunFacts, atomic_folder, complete_adapter, write_card
 from hf_transfer.training.card_facts import adapter_facts, keywords_of, training_facts
@@ -59,7 +60,7 @@ def save_run(
                 trained = trainer.transfer_model
                 complete_adapter(staging, trained.config if trained.reads_head else None)
             if trainer.processing_class is not None:
-                trainer.processing_class.save_pretrained(staging)
+                with_limit(trainer.processing_class, trainer.transfer_model.config).save_pretrained(staging)
             (staging / RESULTS_FILE).write_text(json.dumps(dict(results), indent=2) + "\n")
             for name, record in (records or {}).items():
                 if record is not None:

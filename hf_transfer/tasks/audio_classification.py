@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -80,5 +81,7 @@ class AudioClassification(Task):
         columns = sound_columns(rows)
         if not columns:
             return table
-        files = [Path(cell["path"] or "").name for cell in rows.with_format(None)[columns[0]]]
+        paths = [Path(cell["path"] or "") for cell in rows.with_format(None)[columns[0]]]
+        folder = Path(os.path.commonpath([path.parent for path in paths]))
+        files = [path.relative_to(folder).as_posix() for path in paths]
         return {"row": table.pop("row"), "file": files, **table}

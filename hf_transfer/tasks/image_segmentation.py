@@ -93,7 +93,7 @@ class ImageSegmentation(ImageTask):
         if arguments.id2label is not None and CLASSES_COLUMN in rows.column_names:
             rows = rows.remove_columns(CLASSES_COLUMN)
         ignored = IGNORED_VALUE if arguments.ignore_index is None else arguments.ignore_index
-        return with_ignored_value(rows, ignored) if "labels" in rows.column_names else rows
+        return with_ignored_value(rows, ignored, arguments.id2label) if "labels" in rows.column_names else rows
 
     def label_column(self, arguments: DataArguments) -> str | None:
         return None

@@ -8,7 +8,13 @@ import transformers
 from transformers import CONFIG_MAPPING, AutoModel
 from transformers.tokenization_utils_base import LARGE_INTEGER
 
-from hf_transfer.data.text_length import OFFSET_KINDS, check_vocabulary, longest_text, text_positions
+from hf_transfer.data.text_length import (
+    OFFSET_KINDS,
+    check_vocabulary,
+    longest_text,
+    text_positions,
+    with_limit,
+)
 from tests import tiny
 
 ROWS = 20
@@ -87,3 +93,10 @@ def test_a_token_without_an_embedding_is_named():
     word = tokenizer.convert_ids_to_tokens(10)
     with pytest.raises(ValueError, match=f"the token '{word}' the number 10, and the model has embeddings for 0 to 9"):
         check_vocabulary([3, 10], tokenizer, config)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(LARGE_INTEGER, 18), (512, 512), (10, 10)])
+def test_a_tokenizer_without_a_limit_gets_that_of_the_model(own, expected):
+    tokenizer = tiny.tokenizer()
+    tokenizer.model_max_length = own
+    assert with_limit(tokenizer, CONFIG_MAPPING["roberta"](**SIZES)).model_max_length == expected

@@ -62,7 +62,7 @@ def test_from_a_folder_to_a_saved_model(place, name):
     assert run_prediction("out/model", "tones", output=Path("out.csv")) == 16
     with Path("out.csv").open() as file:
         lines = list(csv.DictReader(file))
-    assert lines[0].keys() == {"row", "file", "prediction", "probability"} and lines[0]["file"] == "0.wav"
+    assert lines[0].keys() == {"row", "file", "prediction", "probability"} and lines[0]["file"] == "high/0.wav"
 
 
 def test_domain_adaptation_to_another_rate(place):

@@ -15,10 +15,13 @@ from hf_transfer.data.bundled import load, load_splits
 from hf_transfer.modeling.anatomy import linear_heads
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import Experiment, parse_arguments
+from hf_transfer.runs.data import load_data
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.models import new_config
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.runs.task import with_task
+from hf_transfer.tasks import task_named
+from hf_transfer.tasks.arguments import DataArguments
 from tests.drawings import CATEGORIES, scene_options
 
 NAMES = ["background", *CATEGORIES]
@@ -260,3 +263,27 @@ def test_an_auxiliary_head_is_no_head_of_the_task():
     assert model.auxiliary_head is not None
     (head,) = linear_heads(model)
     assert head is model.decode_head.classifier
+
+
+@pytest.mark.parametrize(
+    ("numbers", "arguments", "message"),
+    [
+        ([0, 1, 2, 65535], {}, "hold 4 numbers up to 65535, which would be 65536 classes: .* `ignore_index: 65535`"),
+        ([0, 128], {}, "hold 2 numbers up to 128, which would be 129 classes"),
+        (
+            [0, 1, 255, 65535],
+            {"ignore_index": 65535, "id2label": {number: f"c{number}" for number in range(256)}},
+            "pixels of class 255 would be left out",
+        ),
+        ([0, 1], {"id2label": {number: f"c{number}" for number in range(32768)}}, "at most 32767 classes"),
+    ],
+    ids=["no class", "half grey", "class 255", "too many"],
+)
+def test_numbers_that_are_no_classes_are_refused_before_training(numbers, arguments, message, tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / "train" / kind).mkdir(parents=True)
+    PILImage.new("RGB", (32, 32)).save(tmp_path / "train" / "images" / "0.png")
+    mask = np.resize(np.array(numbers, dtype=np.uint16), (32, 32))
+    PILImage.fromarray(mask).save(tmp_path / "train" / "masks" / "0.png")
+    with pytest.raises(ValueError, match=message):
+        load_data(DataArguments(dataset=str(tmp_path), **arguments), task=task_named("image-segmentation"))

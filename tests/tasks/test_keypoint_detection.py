@@ -20,9 +20,12 @@ from hf_transfer.data.emoji_scenes import POINTS
 from hf_transfer.data.keypoints import points_of
 from hf_transfer.evaluation.keypoints import keypoint_metrics, point_figures
 from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.data import load_data
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.models import new_config
 from hf_transfer.runs.predict import run_prediction
+from hf_transfer.tasks import task_named
+from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.training.transfer_model import TransferModel
 from tests.drawings import CATEGORIES, scene_options
 from tests.marks import slow
@@ -191,3 +194,12 @@ def test_heat_maps_on_the_pyramid_of_flowformer():
     outputs = model(torch.randn(2, 3, 32, 32), labels=torch.rand(2, 3, 2))
     outputs.loss.backward()
     assert outputs.heatmaps.shape[:2] == (2, 3) and model.backbone.flowformer is not None
+
+
+def test_held_out_rows_have_the_labels_of_their_file(rows):
+    task = task_named("keypoint-detection")
+    whole = load_data(DataArguments(dataset=str(rows)), task=task).train
+    parts = load_data(DataArguments(dataset=str(rows), test_rows=5), task=task)
+    assert len(parts.test) == 5
+    for place, labels in zip(parts.held_out, parts.test["labels"], strict=True):
+        assert labels == whole[place]["labels"]

@@ -6,14 +6,27 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModelForObjectDetection, EvalPrediction, YolosImageProcessorPil
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForObjectDetection,
+    EvalPrediction,
+    ResNetConfig,
+    RTDetrConfig,
+    RTDetrModel,
+    YolosImageProcessorPil,
+)
 
 from hf_transfer.data.bundled import load, load_splits
 from hf_transfer.data.objects import arranged_objects, category_names, object_column
+from hf_transfer.modeling.loading import frozen
+from hf_transfer.ranking.features import FeatureExtractor
 from hf_transfer.runs.adapt import run_adaptation
+from hf_transfer.runs.data import load_data
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.models import load_model
 from hf_transfer.runs.predict import run_prediction
@@ -259,3 +272,61 @@ def test_frozen_norms_of_random_weights_are_told(caplog):
         assert task.sizes({"model_type": kind}, DataArguments("any"), [], None) == told
     named = {"model_type": "rt_detr", "backbone_config": "efficientnet-lite0"}
     assert task.sizes(named, DataArguments("any"), [], None) == {}
+
+
+def test_held_out_rows_have_the_labels_of_their_file(coco):
+    task = task_named("object-detection")
+    whole = load_data(DataArguments(dataset=str(coco / "train.json")), task=task).train
+    parts = load_data(DataArguments(dataset=str(coco / "train.json"), test_rows=5), task=task)
+    assert len(parts.test) == 5
+    for place, labels in zip(parts.held_out, parts.test["labels"], strict=True):
+        assert labels == whole[place]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "told", "message"),
+    [
+        (1, (64, 48), r"`0.jpg` has 64 x 48 pixels, and it has 32 x 24: boxes"),
+        (6, (32, 24), r"`0.jpg` has 32 x 24 pixels, and it has 24 x 32; it is stored so and shown turned"),
+        (6, (24, 32), None),
+    ],
+    ids=["resized", "turned", "right"],
+)
+def test_boxes_are_in_pixels_of_the_picture_that_is_shown(orientation, told, message, tmp_path):
+    exif = PILImage.Exif()
+    exif[0x0112] = orientation
+    PILImage.new("RGB", (32, 24)).save(tmp_path / "0.jpg", exif=exif)
+    parts = {
+        "images": [{"id": 0, "file_name": "0.jpg", "width": told[0], "height": told[1]}],
+        "annotations": [{"image_id": 0, "bbox": [1, 1, 5, 5], "category_id": 1}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(parts))
+    if message is None:
+        assert len(load(str(tmp_path / "boxes.json"))) == 1
+    else:
+        with pytest.raises(ValueError, match=message):
+            load(str(tmp_path / "boxes.json"))
+
+
+def test_key_points_of_a_coco_file_are_told_to_be_left_out(coco, tmp_path, caplog):
+    parts = json.loads((coco / "train.json").read_text())
+    for one in parts["annotations"]:
+        one["keypoints"] = [1, 1, 2]
+    (coco / "points.json").write_text(json.dumps(parts))
+    load(str(coco / "points.json"))
+    assert "its key points are not: give these as a column `keypoints`" in caplog.text
+
+
+def test_a_detector_is_ranked_by_its_whole_body(tmp_path):
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8], "depths": [1, 1, 1]}
+    backbone |= {"layer_type": "basic", "out_features": ["stage2", "stage3"]}
+    sizes = {"encoder_hidden_dim": 16, "encoder_ffn_dim": 16, "encoder_attention_heads": 2, "d_model": 16}
+    sizes |= {"decoder_ffn_dim": 16, "decoder_layers": 1, "decoder_attention_heads": 2, "num_queries": 4}
+    sizes |= {"encoder_in_channels": [8, 8], "decoder_in_channels": [16, 16], "feat_strides": [8, 16]}
+    sizes |= {"num_feature_levels": 2, "encode_proj_layers": [1]}
+    config = RTDetrConfig(backbone_config=ResNetConfig(**backbone), **sizes)
+    model = frozen(AutoModel.from_config(config), with_head=False)
+    assert type(model) is RTDetrModel
+    features = FeatureExtractor(model)({"pixel_values": torch.rand(2, 3, 64, 64)})
+    assert [tuple(one.shape) for one in features.values()] == [(2, 16)]
