@@ -461,7 +461,7 @@ def _as_places(read: Read, kind: LabelKind, role: str) -> np.ndarray:
             f"tell apart ({', '.join(list(names)[:10])}): {', '.join(unknown[:10])}."
         )
     indices = np.array([names.index(name) if name in names else IGNORED_LABEL for name in own] or [IGNORED_LABEL])
-    return np.where(read.values < 0, read.values, indices[read.values])
+    return np.where(read.values < 0, read.values, indices[np.maximum(read.values, 0)])
 
 
 def _as_labels(read: Read, kind: LabelKind, role: str, source: str) -> np.ndarray:

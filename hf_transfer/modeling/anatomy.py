@@ -198,18 +198,22 @@ def moving_batch_norms(model: nn.Module, average: nn.Module) -> list[nn.Module]:
     batch_norm = nn.modules.batchnorm._BatchNorm
     pairs = [(own, twin) for own, twin in zip(model.modules(), average.modules()) if isinstance(own, batch_norm)]
     rests = isinstance(model, PeftModel)
-    return [twin for own, twin in pairs if not rests or any(value.requires_grad for value in own.parameters())]
+    return [twin for own, twin in pairs if not rests or _moves(own)]
 
 
 def hold_frozen_batch_norms(model: nn.Module) -> None:
     """Put frozen batch norms in evaluation mode, so that they use their stored statistics and do not change them.
 
-    An adapter's folder does not hold new ones.
+    An adapter's folder does not hold new ones; nor does it where an adapter trains their biases alone (`bias: all`).
     """
     for module in model.modules():
-        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if is_batch_norm and not any(parameter.requires_grad for parameter in module.parameters()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not _moves(module):
             module.eval()
+
+
+def _moves(norm: nn.Module) -> bool:
+    """Whether a batch norm of an adapted model is trained whole, and so saved with its statistics."""
+    return norm.weight is not None and norm.weight.requires_grad
 
 
 def feature_width(model: nn.Module) -> int:

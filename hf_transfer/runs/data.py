@@ -15,8 +15,9 @@ from hf_transfer.core.label_sets import LabelSet
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.bundled import load, load_splits
-from hf_transfer.data.checks import check_not_empty
+from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
 from hf_transfer.data.columns import without_labels
+from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.label_sets import with_class_numbers, without_known_labels
 from hf_transfer.data.labels import (
     LabelKind,
@@ -181,7 +182,7 @@ def load_data(
     check_not_empty(train, "training")
     train = task.arranged(train, arguments, f"training (`{arguments.dataset}`)")
     arguments = task.settled(arguments, train)
-    label_column, kind = task.label_column(arguments), None
+    label_column, kind, columns = task.label_column(arguments), None, train.column_names
     if reads_labels and label_column is None and not has_labels(train):
         _check_parts(train, task)
     if reads_labels and (label_column is not None or has_labels(train)):  # one that is asked for and missing is told
@@ -191,6 +192,8 @@ def load_data(
     if arguments.target_dataset:
         target = load(arguments.target_dataset, arguments.target_split, **of_target)
         target = task.arranged(target, arguments, f"target (`{arguments.target_dataset}`)")
+        if arguments.test_rows:
+            check_same_column(target, "target", label_column, columns)
         if has_labels(target, label_column):
             target = with_one_label_column(target, "target", label_column)[0]
         task.check_domains(train, target, kind, label_spaces)
@@ -198,6 +201,8 @@ def load_data(
     test = _named_test(arguments, own, of_target, task)
     if test is None and arguments.test_rows is None:
         test = _test_split(arguments, own, of_target, task)
+    if test is not None:
+        check_same_column(test, "test", label_column, columns)
     if test is None and arguments.test_rows and target is not None:
         target, test, held_out = _held_out(target, arguments, seed, task, "target")
     column = label_column if test is not None and has_labels(test, label_column) else None
@@ -218,6 +223,23 @@ def load_data(
         target = without_labels(target)  # nor are its files read
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
     return RunData(train, target, test, held_out, kind, rest)
+
+
+def check_same_column(rows: Dataset, role: str, column: LabelColumn, others: Collection[str]) -> None:
+    """Raises ValueError for rows without the label column that was asked for, which would be read by another one.
+
+    Args:
+        rows: of a test or target.
+        role: what they are for, for the message.
+        column: the one that was asked for, or several.
+        others: columns of the training rows, among which those of other labels are.
+    """
+    misleading = [name for name in LABEL_COLUMNS if name in rows.column_names and name in others]
+    if column is not None and not has_labels(rows, column) and misleading:
+        raise ValueError(
+            f"the {role} dataset has no label column `{column}`, and its column `{misleading[0]}` is another "
+            "one of the training rows: name the labels alike, or leave that column out."
+        )
 
 
 def check_label_columns(arguments: DataArguments, task: Task) -> None:

@@ -9,7 +9,7 @@ from hf_transfer.data.labels import has_labels, read_labels, read_labels_as, wit
 from hf_transfer.data.prepared_streams import PreparedStream
 from hf_transfer.data.stream_files import load_stream
 from hf_transfer.runs.arguments import DataArguments, Experiment
-from hf_transfer.runs.data import RunData
+from hf_transfer.runs.data import RunData, check_same_column
 
 logger = logging.get_logger(__name__)
 
@@ -102,6 +102,8 @@ def _with_labels(raw: RunData, arguments: DataArguments) -> RunData:
         return with_one_label_column(rows, "target", column)[0] if has_labels(rows, column) else rows
 
     test = raw.test
+    if test is not None:
+        check_same_column(test, "test", column, raw.train.first.column_names)
     of_test = column if test is not None and has_labels(test, column) else None
     if test is not None and has_labels(test, of_test):
         test = read_labels_as(test, kind, "test", of_test, "the first rows of the stream")

@@ -114,7 +114,8 @@ def loading_facts_of(model: PreTrainedModel | PeftModel, reads_head: bool = True
         options["attn_implementation"] = "flow"
     if isinstance(model, PeftModel):
         options |= adapter_options(model, reads_head)
-        auto_class = ADAPTER_TASKS.get(str(getattr(model.active_peft_config.task_type, "value", "")), "AutoPeftModel")
+        told = model.active_peft_config.task_type  # a word where it came from YAML
+        auto_class = ADAPTER_TASKS.get(str(getattr(told, "value", told)), "AutoPeftModel")
         facts["loads_with"] = "peft"
     elif not auto_class:
         auto_class = name

@@ -25,6 +25,7 @@ from hf_transfer.modeling.anatomy import (
     feature_width,
     head_parameter_names,
     head_weight,
+    hold_frozen_batch_norms,
     layer_indices,
     linear_heads,
     stacked_layers,
@@ -270,3 +271,11 @@ def test_lists_of_layers_within_a_list_are_read_through():
     layers = stacked_layers(model)
     assert [type(layer).__name__ for layer in layers] == ["PvtLayer"] * 5
     assert sorted({*layer_indices(model).values()}) == [1, 2, 3, 4, 5, 6]
+
+
+def test_batch_norms_rest_where_an_adapter_trains_their_biases_alone():
+    model = torch.nn.Sequential(*(torch.nn.BatchNorm1d(2) for _ in range(3))).requires_grad_(False).train()
+    model[1].bias.requires_grad_(True)
+    model[2].requires_grad_(True)
+    hold_frozen_batch_norms(model)
+    assert [norm.training for norm in model] == [False, False, True]

@@ -5,6 +5,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.data import load_data
 from hf_transfer.runs.models import load_model
+from hf_transfer.tasks import task_named
 from tests import tiny
 from tests.runs.folders import BOOKS, save_books, save_digits, save_image_folder
 
@@ -240,3 +241,34 @@ def test_a_checkpoint_of_another_problem_type_is_told_the_one_of_the_data(tmp_pa
     assert (found.problem_type, found.num_labels) == ("multi_label_classification", 3)
     found = load_model(arguments, ["a", "b"], problem_type="single_label_classification").config
     assert (found.problem_type, found.num_labels) == ("single_label_classification", 2)
+
+
+@pytest.mark.parametrize("role", ["test", "target"])
+def test_another_label_does_not_stand_in_for_the_one_asked_for(role, tmp_path):
+    rows = [f"text {number}" for number in range(6)]
+    Dataset.from_dict({"text": rows, "topic": [0, 1] * 3, "label": [1, 0] * 3}).to_csv(tmp_path / "train.csv")
+    Dataset.from_dict({"text": rows, "label": [1, 0] * 3}).to_csv(tmp_path / "other.csv")
+    asked = {"label_column": "topic", f"{role}_dataset": str(tmp_path / "other.csv")}
+    asked |= {"test_rows": 2} if role == "target" else {}
+    with pytest.raises(ValueError, match=f"the {role} dataset has no label column `topic`, and its column `label` is"):
+        load_data(DataArguments(dataset=str(tmp_path / "train.csv"), **asked), task=task_named("text-classification"))
+    Dataset.from_dict({"text": rows, "labels": [0, 1] * 3}).to_csv(tmp_path / "other.csv")
+    found = load_data(
+        DataArguments(dataset=str(tmp_path / "train.csv"), **asked), task=task_named("text-classification")
+    )
+    assert [found.test["labels"][place] for place in range(len(found.test))] == [
+        [0, 1][place % 2] for place in (found.held_out or range(6))
+    ]
+
+
+def test_rows_without_a_label_stay_so_in_the_test_set(tmp_path):
+    rows = [f"text {number}" for number in range(4)]
+    Dataset.from_dict({"text": rows, "label": [3, 5, 3, 5]}).to_csv(tmp_path / "train.csv")
+    Dataset.from_dict({"text": rows, "label": [5, -100, 3, -100]}).to_csv(tmp_path / "test.csv")
+    asked = DataArguments(dataset=str(tmp_path / "train.csv"), test_dataset=str(tmp_path / "test.csv"))
+    assert list(load_data(asked, task=task_named("text-classification")).test["label"]) == [
+        2,
+        -100,
+        0,
+        -100,
+    ]  # of 3, 4 and 5
