@@ -157,7 +157,15 @@ def balance(states: np.ndarray) -> np.ndarray:
     return np.eye(2)[right.astype(int)]
 
 
-SCRIPTED = {"Pendulum-v1": swing_up, "CartPole-v1": balance}
+def swing_over(states: np.ndarray) -> np.ndarray:
+    """Acrobot-v1 from states [N, 6] (cos and sin of both angles, their speeds): push against the upper link's speed.
+
+    The torque that the lower link gets is taken from the upper one, whose swing it so widens.
+    """
+    return np.eye(3)[np.where(states[:, 4] > 0, 0, 2)]
+
+
+SCRIPTED = {"Acrobot-v1": swing_over, "CartPole-v1": balance, "Pendulum-v1": swing_up}
 POLICIES: dict[str, Callable[[str], Policy]] = {
     "mixed": mixed_policy,
     "random": random_policy,

@@ -33,7 +33,7 @@ def trajectories(
     Discrete actions are one-hot, others scaled to [-1, 1].
 
     Args:
-        environment: gymnasium's name; a scripted policy is there for `Pendulum-v1` and `CartPole-v1`.
+        environment: gymnasium's name; a scripted policy is there for `Pendulum-v1`, `CartPole-v1` and `Acrobot-v1`.
         policy: `random`; `scripted`; or `mixed`, scripted with a share of random actions that each episode draws from
             [0, 1], so that episodes are of every quality.
         episodes: number of rows.

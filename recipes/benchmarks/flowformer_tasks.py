@@ -55,15 +55,27 @@ class Metric:
 
 
 ACCURACY = Metric("accuracy", scale=100.0)
+PERPLEXITY = Metric("perplexity", higher_is_better=False)
+SCORE = Metric("normalised_score")
 TASKS = {
     "list_ops": ACCURACY,
     "list_ops_short": ACCURACY,
     "mnist": ACCURACY,
-    "wikipedia": Metric("perplexity", higher_is_better=False),
+    "emoji": ACCURACY,
+    "wikipedia": PERPLEXITY,
+    "bible": PERPLEXITY,
     "japanese_vowels": ACCURACY,
     "basic_motions": ACCURACY,
-    "offline_rl": Metric("normalised_score"),
-    "offline_rl_behaviour_cloning": Metric("normalised_score"),
+    "acsf1": ACCURACY,
+    "arrow_head": ACCURACY,
+    "gun_point": ACCURACY,
+    "italy_power_demand": ACCURACY,
+    "osu_leaf": ACCURACY,
+    "pickup_gesture": ACCURACY,
+    "offline_rl": SCORE,
+    "offline_rl_cartpole": SCORE,
+    "offline_rl_acrobot": SCORE,
+    "offline_rl_behaviour_cloning": SCORE,
 }
 
 
