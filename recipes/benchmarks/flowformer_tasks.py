@@ -129,7 +129,10 @@ def step(model: torch.nn.Module, batch: dict) -> tuple[float, float]:
 
 
 def cost(task: str, scratch: Path, rounds: int = 12) -> dict[str, dict[str, float]]:
-    """Median step time and the largest step memory of both twins, which take turns on the same kind of batches."""
+    """Median step time and the largest step memory of both twins, which take turns on the same kind of batches.
+
+    The first two rounds do not count: they load code and fill caches.
+    """
     made = {twin: make_batches(task, twin, scratch) for twin in TWINS}
     measured: dict[str, list[tuple[float, float]]] = {twin: [] for twin in TWINS}
     for _ in range(rounds):
@@ -138,17 +141,24 @@ def cost(task: str, scratch: Path, rounds: int = 12) -> dict[str, dict[str, floa
     return {
         twin: {
             "step_ms": round(statistics.median(ms for ms, _ in steps[2:]), 1),
-            "step_mib": round(max(mib for _, mib in steps), 1),
+            "step_mib": round(max(mib for _, mib in steps[2:]), 1),
         }
         for twin, steps in measured.items()
     }
 
 
-def cost_in_fresh_process(task: str, scratch: Path) -> dict[str, dict[str, float]]:
-    """`cost`, in a process whose memory no earlier task has touched."""
+def cost_in_fresh_processes(task: str, scratch: Path) -> dict[str, dict[str, float]]:
+    """`cost`: the times of one process, the memory of a slower one that gives freed blocks back to the system at once.
+
+    Otherwise a step that takes blocks which the step before kept would seem to need none.
+    """
     command = [sys.executable, __file__, "--cost", task, "--runs_dir", str(scratch)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return json.loads(output.splitlines()[-1])
+    found = []
+    for settings in ({}, {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}):
+        environment = {**os.environ, **settings}
+        output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment).stdout
+        found.append(json.loads(output.splitlines()[-1]))
+    return {twin: {**found[0][twin], "step_mib": found[1][twin]["step_mib"]} for twin in TWINS}
 
 
 def verdict(metric: Metric, scores: dict[str, list[float]]) -> str:
@@ -212,7 +222,7 @@ def run(arguments: argparse.Namespace) -> dict | None:
             "seeds": arguments.seeds,
             "scores": {twin: [round(score, 3) for score in values] for twin, values in scores.items()},
             "verdict": verdict(metric, scores),
-            "cost": cost_in_fresh_process(name, arguments.runs_dir),
+            "cost": cost_in_fresh_processes(name, arguments.runs_dir),
             "settings": read_yaml(recipe(name)),
         }
         print(name, tasks[name]["scores"], tasks[name]["cost"], flush=True)
