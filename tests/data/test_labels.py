@@ -191,6 +191,29 @@ class TestLabelsOfOtherData:
         assert self.read([True, False], LabelKind(SINGLE_LABEL, 2, ("False", "True"))) == [1, 0]
         assert self.read([True, False], LabelKind(SINGLE_LABEL, 2, ("bad", "good"))) == [1, 0]
 
+        assert self.read([True, False], LabelKind(SINGLE_LABEL, 2)) == [1, 0]
+
+    @pytest.mark.parametrize(
+        "names", [("yes", "no"), ("POSITIVE", "NEGATIVE"), ("1", "0"), ("spam", "not spam"), ("toxic", "non-toxic")]
+    )
+    def test_true_and_false_are_matched_by_what_the_names_say(self, names):
+        assert self.read([True, False, True], LabelKind(SINGLE_LABEL, 2, names)) == [0, 1, 0]
+
+    @pytest.mark.parametrize("names", [("ham", "spam"), ("1", "2"), ("a", "b", "c")])
+    def test_true_and_false_of_other_names_are_refused(self, names):
+        with pytest.raises(ValueError, match="True and False, and which of the classes .* is not known: write the"):
+            self.read([True, False], LabelKind(SINGLE_LABEL, len(names), names))
+
+    def test_numbers_are_matched_by_value_where_a_name_is_a_number(self):
+        assert self.read([2, 1], LabelKind(SINGLE_LABEL, 3, ("1", "2", "unknown"))) == [1, 0]
+        assert self.read([0, 1], LabelKind(SINGLE_LABEL, 3, ("-1", "0", "1"))) == [1, 2]
+        assert self.read([1, 3], LabelKind(SINGLE_LABEL, 3, ("01", "02", "03"))) == [0, 2]
+        assert self.read([1, -100], LabelKind(SINGLE_LABEL, 3, ("1", "01", "02"))) == [0, -100]
+        with pytest.raises(ValueError, match=": 0"):
+            self.read([0, 1], LabelKind(SINGLE_LABEL, 3, ("1", "2", "unknown")))
+        # these are words
+        assert self.read([0, 1], LabelKind(SINGLE_LABEL, 2, ("nan", "1_0"))) == [0, 1]
+
     def test_a_model_without_names_has_as_many_classes(self):
         assert self.read(["a", "b"], LabelKind(SINGLE_LABEL, 2)) == [0, 1]
         with pytest.raises(ValueError, match="has 2 classes and the model 3"):
@@ -222,6 +245,29 @@ class TestLabelsOfOtherData:
         assert self.read(labels, LabelKind(MULTI_LABEL, 3, ("x", "a", "b"))) == expected
         with pytest.raises(ValueError, match="4 labels that may hold at once"):
             self.read([[3]], kind)
+
+    @pytest.mark.parametrize("labels", [[[0, 1]] * 2, ["[0, 1]"] * 2])
+    def test_lists_of_0_and_1_are_class_numbers_where_the_others_were(self, labels):
+        kind = read_labels(rows([[0], [0, 1]]), "training")[1]
+        assert self.read(labels, kind) == [[1, 1], [1, 1]]
+        assert self.read([[0], [1]], kind) == [[1, 0], [0, 1]]
+        assert self.read([[0.0, 1.0]] * 2, kind) == [[0, 1], [0, 1]], "no class number has a point"
+        assert self.read([[False, True]] * 2, kind) == [[0, 1], [0, 1]]
+        # of three labels a list of two says which
+        assert self.read(labels, LabelKind(MULTI_LABEL, 3)) == [[1, 1, 0], [1, 1, 0]]
+        with pytest.raises(ValueError, match="2 labels that may hold at once, and the model has 3"):
+            self.read([[True, False]], LabelKind(MULTI_LABEL, 3))
+
+    @pytest.mark.parametrize(
+        ("labels", "is_told"), [([[0, 1]] * 2, True), ([[0, 1], [1, 0]], False), ([[0.0, 1.0]] * 2, False)]
+    )
+    def test_lists_that_may_be_class_numbers_are_told(self, labels, is_told, caplog):
+        assert self.read(labels, LabelKind(MULTI_LABEL, 2)) == labels
+        assert ("lists such as [0, 1] alone, read as a 0 or 1 for each of 2 labels" in caplog.text) == is_told
+
+    def test_class_numbers_are_no_numbers_to_predict(self):
+        with pytest.raises(ValueError, match="no labels of regression"):
+            read_labels(rows([[0], [1, 2]]), "training", problem_type=REGRESSION)
 
     def test_whole_numbers_for_a_regression(self):
         assert self.read([1, 5], LabelKind(REGRESSION, 1)) == [1.0, 5.0]
