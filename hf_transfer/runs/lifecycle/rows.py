@@ -55,6 +55,7 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     arguments = plan.data_arguments()
     with PartialState().main_process_first():
         raw, task = read_rows(arguments, plan.training.get("task"), plan.seed)
+    arguments = task.settled(arguments, raw.known)
     if task.name in PARTS and plan.combine is not None:
         raise ValueError(f"`combine` draws on models of rows with one label each, and these are of {task.name}.")
     data, column, (named, asked) = plan.data, plan.data.get("label_column"), plan.validation
@@ -190,7 +191,8 @@ def hold_out(rows: Dataset, count: int, role: str, multi: bool = False, seed: in
     order = np.random.default_rng(seed).permutation(len(rows))
     if not multi:
         labels = column_values(rows, label_column(rows, "training"))
-        order = order[np.argsort(labels[order], kind="stable")]
+        if labels.ndim == 1 or labels.shape[1] == 1:  # several numbers a row have no order
+            order = order[np.argsort(labels[order].reshape(-1), kind="stable")]
     taken = order[((np.arange(count) + 0.5) * len(rows) / count).astype(int)]
     left = np.setdiff1d(np.arange(len(rows)), taken)
     return rows.select(left), rows.select(np.sort(taken))

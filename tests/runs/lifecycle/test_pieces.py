@@ -58,6 +58,15 @@ def test_rows_are_held_out_evenly_over_the_classes():
         hold_out(rows, 99, "test")
 
 
+def test_rows_of_several_numbers_are_held_out_at_random():
+    numbers = np.random.default_rng(0).normal(size=(30, 2))
+    left, held = hold_out(Dataset.from_dict({"labels": numbers.tolist()}), 6, "test")
+    assert sorted(left["labels"][:] + held["labels"][:]) == sorted(numbers.tolist()) and len(held) == 6
+    one = Dataset.from_dict({"labels": [[float(place)] for place in range(30)]})
+    held = np.array(hold_out(one, 6, "test")[1]["labels"][:])[:, 0]
+    assert (held // 5 == np.arange(6)).all(), "evenly over a single number"
+
+
 def test_steps_follow_from_rows_epochs_or_what_is_given():
     assert steps_of(DEFAULTS, 50) == 100 and steps_of(DEFAULTS, 16_000) == 3000
     assert steps_of({**DEFAULTS, "num_train_epochs": 2}, 50) == 8
