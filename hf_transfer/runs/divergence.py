@@ -215,11 +215,11 @@ def texts_by_role(data: dict[str, Dataset], model: str, task: str, arguments: Da
     reader = task_named(task)
     if arguments.text_columns is None:
         arguments = replace(arguments, text_columns=list(remembered_texts(model, data["source"])) or None)
+    told = arguments.text_columns or []  # else the source's are looked at by what reads them
     arguments = reader.settled(arguments, data["source"])
     names = arguments.text_columns or []
     reader.arranged(data["target"], arguments, "target")
-    is_there = {role: set(names) <= set(rows.column_names) for role, rows in data.items()}
-    return {role: names if is_there[role] else [] for role in data}
+    return {"source": told, "target": names if set(names) <= set(data["target"].column_names) else []}
 
 
 def class_names(dataset: Dataset) -> list[str] | None:

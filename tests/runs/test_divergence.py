@@ -108,7 +108,11 @@ def test_a_pair_is_read_in_one_order_of_both(here, quick):
     """Columns that are turned round in the target are no other domain."""
     texts, books = zip(*tiny.SENTENCES)
     pairs = Dataset.from_dict(
-        {"premise": texts * 2, "claim": (texts[5:] + texts[:5]) * 2, "label": [book % 2 for book in books] * 2}
+        {
+            "premise": [f"{text} {place}" for place, text in enumerate(texts)],
+            "claim": [f"{place} {text}" for place, text in enumerate(texts)],
+            "label": [book % 2 for book in books],
+        }
     )
     pairs.to_csv("pairs.csv", index=False)
     pairs.select_columns(["claim", "label", "premise"]).to_csv("turned.csv", index=False)

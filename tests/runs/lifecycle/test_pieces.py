@@ -9,12 +9,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from datasets import Dataset
+from transformers import AutoConfig
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.runs.lifecycle.outputs import outputs_on
 from hf_transfer.runs.lifecycle.report import charts
 from hf_transfer.runs.lifecycle.rows import hold_out
 from hf_transfer.runs.lifecycle.search import halve, rounds_of
 from hf_transfer.runs.lifecycle.store import Store, differences
 from hf_transfer.runs.lifecycle.training import DEFAULTS, steps_of
+from tests import tiny
 
 
 def naive_halving(scores: dict[int, float], steps: int) -> tuple[int, int]:
@@ -122,3 +126,15 @@ def test_charts_are_whole_and_say_what_they_are_given():
     assert points.count("<circle") == 2 and 'class="c1"' in points
     matrix = charts.confusion(["a", "b"], [[3, 1], [0, 0]])
     assert "--share:75%" in matrix and "--share:25%" in matrix
+
+
+def test_rows_to_measure_on_are_read_by_the_texts_of_the_training(here):
+    texts, books = zip(*tiny.SENTENCES)
+    plain = Dataset.from_dict({"text": texts, "label": books})
+    noted = plain.add_column("note", list(texts[1:] + texts[:1]))
+    config = AutoConfig.from_pretrained("bert")
+    config.text_columns = ["text"]
+    config.save_pretrained("bert")
+    settings = {"problem_type": SINGLE_LABEL, "use_cpu": True}
+    told = [outputs_on("bert", rows, settings).logits for rows in (plain, noted)]
+    assert np.allclose(*told, atol=1e-6)
