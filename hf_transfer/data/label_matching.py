@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from transformers.utils import logging
 
 from hf_transfer.core.task_loss import IGNORED_LABEL
 from hf_transfer.data.label_kinds import LabelKind, Read
+
+logger = logging.get_logger(__name__)
 
 BOOLEANS = ("False", "True")
 PAIRS = (
@@ -90,6 +93,8 @@ def as_indices(read: Read, kind: LabelKind, role: str) -> np.ndarray:
     names, own = kind.class_names, read.kind.class_names or ()
     numbered = by_value(names)
     if read.given is not None and numbered is None:
+        if names is not None:
+            logger.warning(f"the {role} dataset has numbers in the place of classes, read as those of {_told(names)}.")
         return read.given
     if names is None:
         if len(own) != kind.outputs:
@@ -107,6 +112,12 @@ def as_indices(read: Read, kind: LabelKind, role: str) -> np.ndarray:
         )
     indices = np.array([numbers.get(name, IGNORED_LABEL) for name in own] or [IGNORED_LABEL])
     return np.where(read.values < 0, read.values, indices[np.maximum(read.values, 0)])
+
+
+def _told(names: Sequence[str]) -> str:
+    """The first classes with their numbers."""
+    told = ", ".join(f"{number} {name}" for number, name in enumerate(names[:10]))
+    return f"{told}, ..." if len(names) > 10 else told
 
 
 def _truth(names: Sequence[str], role: str) -> tuple[int, int]:

@@ -144,6 +144,24 @@ def with_one_label_column(dataset: Dataset, role: str, column: LabelColumn = Non
     return dataset, column
 
 
+def with_named_classes(rows: Dataset, kind: LabelKind) -> Dataset:
+    """Rows whose labels were read; classes as a ClassLabel also where some rows have none.
+
+    Args:
+        rows: of `read_labels` or `read_labels_as`, or without labels.
+        kind: of their labels.
+    """
+    column = next((name for name in LABEL_COLUMNS if name in rows.column_names), None)
+    if column is None or kind.problem_type != SINGLE_LABEL or not kind.class_names:
+        return rows
+    values = column_of(rows, column).to_pylist()
+    if isinstance(rows.features[column], ClassLabel) or IGNORED_LABEL not in values:
+        return rows
+    kept = rows.with_format(None).remove_columns(column)
+    feature = ClassLabel(names=list(kind.class_names))
+    return kept.add_column(column, values, feature=feature).with_format(**format_of(rows))
+
+
 def with_names_of_several(rows: Dataset, kind: LabelKind) -> Dataset:
     """Rows whose labels were read; several that may hold at once as lists of those that do, by name.
 
@@ -309,9 +327,9 @@ def _of_words(dataset: Dataset, column: str, role: str, words: list[str], severa
             f"{where} holds numbers with a comma such as {next(word for word in words if ',' in word)!r}: write "
             "numbers to predict with a point, and several labels a row as a list in brackets."
         )
-    names = sorted(set(words))
+    names = sorted(set(words) - {str(IGNORED_LABEL)})
     _check_count(len(names), len(words), where)
-    number = {name: index for index, name in enumerate(names)}
+    number = {name: index for index, name in enumerate(names)} | {str(IGNORED_LABEL): IGNORED_LABEL}
     return Read(_classes(names), np.array([number[word] for word in words]))
 
 

@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as
+from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as, with_named_classes
 
 STARS = ("1", "2", "3", "4", "5")
 
@@ -152,6 +152,16 @@ def test_several_labels_in_one_text_are_told(labels, caplog):
     assert not caplog.records
 
 
+def test_words_beside_rows_without_a_label():
+    """A row without a label has -100, which is text in a column of words."""
+    read, kind = read_labels(rows(["b", "-100", "a", " -100 "]), "training")
+    assert kind.class_names == ("a", "b") and read["label"][:] == [1, -100, 0, -100]
+    again, same = read_labels(with_named_classes(read, kind), "training")
+    assert same == kind and again["label"][:] == read["label"][:], "written and read once more"
+    other = read_labels_as(rows(["-100", "a"]), LabelKind(SINGLE_LABEL, 3, ("c", "b", "a")), "test")
+    assert other["label"][:] == [-100, 2]
+
+
 def test_the_problem_type_is_checked():
     with pytest.raises(ValueError, match="these are no labels of regression"):
         read_labels(rows(["a", "b"]), "training", problem_type=REGRESSION)
@@ -186,6 +196,14 @@ class TestLabelsOfOtherData:
         assert self.read(["a", "b"], kind) == [2, 0]
         assert self.read([0, 1], kind, ClassLabel(names=["a", "c"])) == [2, 1]
         assert self.read([0, 2], kind) == [0, 2]
+
+    def test_numbers_in_the_place_of_words_are_told(self, caplog):
+        self.read([0, 2], LabelKind(SINGLE_LABEL, 3, ("b", "c", "a")))
+        assert "numbers in the place of classes, read as those of 0 b, 1 c, 2 a." in caplog.text
+        caplog.clear()
+        self.read([0, 2], LabelKind(SINGLE_LABEL, 3, ("0", "1", "2")))
+        self.read([0, 2], LabelKind(SINGLE_LABEL, 3))
+        assert not caplog.records
 
     def test_true_and_false(self):
         assert self.read([True, False], LabelKind(SINGLE_LABEL, 2, ("False", "True"))) == [1, 0]

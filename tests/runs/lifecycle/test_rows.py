@@ -52,6 +52,12 @@ def test_rows_without_labels_are_trained_on_and_never_measured_on(tmp_path):
     told = {role: load_from_disk(str(Path(facts["folder"]) / role))["label"][:] for role in facts["rows"]}
     assert facts["rows"] == {"train": 44, "validation": 8, "test": 8} and told["train"].count(-100) == 20
     assert -100 not in told["validation"] + told["test"]
+    words = [["no", "yes", "-100"][place % 3] for place in range(60)]
+    texts = [f"this is row {place}" for place in range(60)]
+    Dataset.from_dict({"text": texts, "label": words}).to_csv(tmp_path / "words.csv", index=False)
+    facts, arguments = prepared(tmp_path / "words", train=str(tmp_path / "words.csv"))
+    assert facts["classes"] == ["no", "yes"] and facts["rows"]["test"] == 8
+    assert load_data(DataArguments(arguments["dataset"])).class_names == ["no", "yes"]
     facts, _ = prepared(tmp_path / "two", train=train, test=str(tmp_path / "test.csv"))
     assert facts["rows"]["test"] == 8
     with pytest.raises(ValueError, match="the test rows have no label"):
