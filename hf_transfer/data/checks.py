@@ -113,7 +113,7 @@ def check_labels(dataset: Dataset, column: str, problem_type: str, num_labels: i
     if unknown.any():
         logger.warning(
             f"{where}: {int(unknown.all(axis=1).sum())} of {len(values)} rows have the number {IGNORED_LABEL}, which "
-            "means no label: they are not trained on. If it is a value, shift or scale the numbers."
+            "means no label: nothing is learned from them. If it is a value, shift or scale the numbers."
         )
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,8 @@ from hf_transfer.data.checks import LABEL_COLUMNS, label_column
 from hf_transfer.data.columns import format_of
 from hf_transfer.data.holes import column_of, empty_cells, refuse_rows
 from hf_transfer.data.label_columns import LabelColumn, label_names, with_joined_columns
+from hf_transfer.data.label_kinds import LabelKind, Read
+from hf_transfer.data.label_matching import as_indices, as_several
 from hf_transfer.data.literal_cells import have_decimal_commas, read_lists
 
 logger = logging.get_logger(__name__)
@@ -46,39 +47,6 @@ NOT_A_NUMBER = frozenset({"", "na", "n/a", "nan", "none", "null", "?", "-"})
 FEW_CLASSES = 50
 JOINING = (",", ";", "|")
 """What may stand between several labels in one text."""
-
-
-@dataclass(frozen=True)
-class LabelKind:
-    """What the labels of a data set are.
-
-    Args:
-        problem_type: one of `hf_transfer.core.task_loss.PROBLEM_TYPES`.
-        outputs: how many numbers a model is to give: classes, labels that may hold at once, or values.
-        class_names: of the classes or labels, where they have names.
-    """
-
-    problem_type: str
-    outputs: int
-    class_names: tuple[str, ...] | None = None
-
-    def in_words(self) -> str:
-        """A phrase for the log."""
-        names = ", ".join((self.class_names or ())[:10]) + (", ..." if len(self.class_names or ()) > 10 else "")
-        if self.problem_type == SINGLE_LABEL:
-            return f"{self.outputs} classes ({names})"
-        if self.problem_type == MULTI_LABEL:
-            return f"{self.outputs} labels that may hold at once" + (f" ({names})" if names else "")
-        return "a number to predict" if self.outputs == 1 else f"{self.outputs} numbers to predict"
-
-
-@dataclass(frozen=True)
-class Read:
-    """Labels [N] or [N, C] in their own numbering; `given` are whole numbers before they were numbered, else None."""
-
-    kind: LabelKind
-    values: np.ndarray
-    given: np.ndarray | None = None
 
 
 def read_labels(
@@ -111,8 +79,8 @@ def read_labels_as(
 ) -> Dataset:
     """The rows with their labels numbered as those of other data, or of a model.
 
-    Classes are matched by name where both have names: words, or whole numbers where all names are such. Other whole
-    numbers are indices in `kind.class_names`.
+    Classes are matched by name where both have names: words, or whole numbers where a name is such. Other whole
+    numbers are indices in `kind.class_names`. True and False are those of two names that say which is which.
 
     Args:
         dataset: rows with a label column.
@@ -125,11 +93,11 @@ def read_labels_as(
         ValueError: as `read_labels`; or a class that is not in `kind`, or another number of them.
     """
     dataset, column = with_one_label_column(dataset, role, column)
-    read = _read(dataset, column, role, kind.problem_type, kind.outputs)
+    read = _read(dataset, column, role, kind.problem_type, kind)
     if kind.problem_type == SINGLE_LABEL:
-        values = _as_places(read, kind, role)
+        values = as_indices(read, kind, role)
     elif kind.problem_type == MULTI_LABEL:
-        values = _as_labels(read, kind, role, source)
+        values = as_several(read, kind, role, source)
     else:
         values = read.values
     if read.kind.problem_type != SINGLE_LABEL and read.kind.outputs != kind.outputs and values is read.values:
@@ -174,6 +142,24 @@ def with_one_label_column(dataset: Dataset, role: str, column: LabelColumn = Non
     if column not in LABEL_COLUMNS:
         dataset, column = dataset.rename_column(column, "labels"), "labels"
     return dataset, column
+
+
+def with_named_classes(rows: Dataset, kind: LabelKind) -> Dataset:
+    """Rows whose labels were read; classes as a ClassLabel also where some rows have none.
+
+    Args:
+        rows: of `read_labels` or `read_labels_as`, or without labels.
+        kind: of their labels.
+    """
+    column = next((name for name in LABEL_COLUMNS if name in rows.column_names), None)
+    if column is None or kind.problem_type != SINGLE_LABEL or not kind.class_names:
+        return rows
+    values = column_of(rows, column).to_pylist()
+    if isinstance(rows.features[column], ClassLabel) or IGNORED_LABEL not in values:
+        return rows
+    kept = rows.with_format(None).remove_columns(column)
+    feature = ClassLabel(names=list(kind.class_names))
+    return kept.add_column(column, values, feature=feature).with_format(**format_of(rows))
 
 
 def with_names_of_several(rows: Dataset, kind: LabelKind) -> Dataset:
@@ -234,7 +220,7 @@ def _with_values(dataset: Dataset, column: str, read: Read) -> Dataset:
     return kept.add_column(column, read.values.tolist(), feature=wanted).with_format(**format_of(dataset))
 
 
-def _read(dataset: Dataset, column: str, role: str, problem_type: str | None, outputs: int = 1) -> Read:
+def _read(dataset: Dataset, column: str, role: str, problem_type: str | None, like: LabelKind | None = None) -> Read:
     if problem_type not in (None, *PROBLEM_TYPES):
         raise ValueError(f"`problem_type` should be one of {list(PROBLEM_TYPES)}, got {problem_type!r}.")
     values, feature = column_of(dataset, column), dataset.features[column]
@@ -242,7 +228,7 @@ def _read(dataset: Dataset, column: str, role: str, problem_type: str | None, ou
     if len(holes):
         refuse_rows(dataset, column, holes, role, f"has no label (a row without one has {IGNORED_LABEL})")
     where = f"column `{column}` of the {role} dataset"
-    kind, several = values.type, outputs if problem_type == MULTI_LABEL else None
+    kind, several = values.type, (like or LabelKind(MULTI_LABEL, 1)) if problem_type == MULTI_LABEL else None
     if _is_list(kind):
         inner = getattr(feature, "feature", None)
         read = _of_lists(values.to_pylist(), inner.names if isinstance(inner, ClassLabel) else None, where, several)
@@ -310,7 +296,7 @@ def _as_asked(read: Read, problem_type: str | None, where: str) -> Read:
     if problem_type is None or read.kind.problem_type == problem_type:
         return read
     numbers = read.values if read.given is None else read.given
-    is_numeric = read.given is not None or read.kind.class_names is None
+    is_numeric = not read.kind.from_numbers and (read.given is not None or read.kind.class_names is None)
     if problem_type == REGRESSION and is_numeric:
         return Read(LabelKind(REGRESSION, read.kind.outputs if numbers.ndim > 1 else 1), numbers.astype(np.float32))
     if problem_type == MULTI_LABEL and is_numeric and ((numbers >= 0) & (numbers <= 1)).all():
@@ -320,7 +306,7 @@ def _as_asked(read: Read, problem_type: str | None, where: str) -> Read:
     raise ValueError(f"{where} holds {read.kind.in_words()}, and these are no labels of {problem_type}.{hint}")
 
 
-def _of_words(dataset: Dataset, column: str, role: str, words: list[str], several: int | None) -> Read:
+def _of_words(dataset: Dataset, column: str, role: str, words: list[str], several: LabelKind | None) -> Read:
     empty = np.flatnonzero([not word for word in words])
     if not len(empty):
         # Among numbers, NA is a missing number; among words it is a word.
@@ -341,9 +327,9 @@ def _of_words(dataset: Dataset, column: str, role: str, words: list[str], severa
             f"{where} holds numbers with a comma such as {next(word for word in words if ',' in word)!r}: write "
             "numbers to predict with a point, and several labels a row as a list in brackets."
         )
-    names = sorted(set(words))
+    names = sorted(set(words) - {str(IGNORED_LABEL)})
     _check_count(len(names), len(words), where)
-    number = {name: index for index, name in enumerate(names)}
+    number = {name: index for index, name in enumerate(names)} | {str(IGNORED_LABEL): IGNORED_LABEL}
     return Read(_classes(names), np.array([number[word] for word in words]))
 
 
@@ -394,14 +380,14 @@ def _check_count(classes: int, rows: int, where: str) -> None:
         )
 
 
-def _of_lists(rows: list[list], names: list[str] | None, where: str, several: int | None) -> Read:
+def _of_lists(rows: list[list], names: list[str] | None, where: str, several: LabelKind | None) -> Read:
     """Labels of lists.
 
     Args:
         rows: a list each.
         names: of class numbers, where these are a ClassLabel.
         where: the column, for messages.
-        several: where several labels may hold at once, how many there are, or 1 where that is not known; else None.
+        several: where several labels may hold at once, what the others are; of one output where that is not known.
     """
     flat = [one for row in rows for one in row]
     if any(isinstance(one, list) for one in flat):
@@ -414,9 +400,9 @@ def _of_lists(rows: list[list], names: list[str] | None, where: str, several: in
     lengths = {len(row) for row in rows}
     could_be_classes = bool(flat) and all(float(one).is_integer() and one >= 0 for one in flat)
     could_be_classes = could_be_classes and all(len(set(row)) == len(row) for row in rows)
-    # lists of 0 and 1 are a number for each label; a single one is a class where there are several labels
-    are_classes = could_be_classes and (max(flat) > 1 or (max(lengths) == 1 and (several or 1) > 1))
-    if len(lengths) > 1 or (several is not None and are_classes):
+    are_classes = could_be_classes and several is not None
+    are_classes = are_classes and (max(flat) > 1 or _are_no_cells(flat, lengths, several))
+    if len(lengths) > 1 or are_classes:
         if not could_be_classes:
             raise ValueError(
                 f"{where} holds lists of {min(lengths)} to {max(lengths)} numbers: labels that may hold at once are "
@@ -424,12 +410,29 @@ def _of_lists(rows: list[list], names: list[str] | None, where: str, several: in
             )
         count = int(max(flat)) + 1
         values = _several_hot(rows, count, where)
-        return Read(LabelKind(MULTI_LABEL, count), values, values)
+        return Read(LabelKind(MULTI_LABEL, count, from_numbers=True), values, values)
     values = np.array(rows, dtype=np.float32)
     if values.ndim != 2 or values.shape[1] == 0:
         raise ValueError(f"{where} holds empty lists: there is no label in any row.")
     hot = ((values == 0) | (values == 1) | (values == IGNORED_LABEL)).all()
+    if hot and could_be_classes and _are_counted(flat) and all(row == sorted(row) for row in rows):
+        logger.warning(
+            f"{where} holds lists such as {rows[0]} alone, read as a 0 or 1 for each of {values.shape[1]} labels. "
+            "Where they are numbers of classes, write names in their place."
+        )
     return Read(LabelKind(MULTI_LABEL if hot else REGRESSION, values.shape[1]), values)
+
+
+def _are_counted(flat: list) -> bool:
+    """Whether numbers were written without a point, and not as True and False."""
+    return all(isinstance(one, int) and not isinstance(one, bool) for one in flat)
+
+
+def _are_no_cells(flat: list, lengths: set[int], several: LabelKind) -> bool:
+    """Whether lists of 0 and 1 are class numbers: the other labels were, or there are as many labels in no list."""
+    if any(isinstance(one, bool) for one in flat):
+        return False
+    return (several.from_numbers and _are_counted(flat)) or (several.outputs > 1 and several.outputs not in lengths)
 
 
 def _several_hot(chosen: list[list], count: int, where: str) -> np.ndarray:
@@ -440,48 +443,3 @@ def _several_hot(chosen: list[list], count: int, where: str) -> np.ndarray:
             raise ValueError(f"{where} holds class numbers outside 0..{count - 1}, first in row {index}.")
         values[index, [int(one) for one in row]] = 1
     return values
-
-
-def _as_places(read: Read, kind: LabelKind, role: str) -> np.ndarray:
-    """Classes [N] as indices in the names of `kind`."""
-    names, own = kind.class_names, read.kind.class_names or ()
-    by_number = read.given is not None and not (names and all(name.isdigit() for name in names))
-    is_boolean = own == ("False", "True") and not (names and set(own) <= set(names))
-    if by_number or is_boolean:
-        return read.values if read.given is None else read.given
-    if names is None:
-        if len(own) != kind.outputs:
-            raise ValueError(f"the {role} dataset has {len(own)} classes and the model {kind.outputs}.")
-        return read.values
-    present = {own[index] for index in np.unique(read.values[read.values >= 0])} if read.given is not None else own
-    unknown = [name for name in own if name in present and name not in names]
-    if unknown:
-        raise ValueError(
-            f"the {role} dataset has {len(own)} classes, and these are none of the {len(names)} that the model is to "
-            f"tell apart ({', '.join(list(names)[:10])}): {', '.join(unknown[:10])}."
-        )
-    indices = np.array([names.index(name) if name in names else IGNORED_LABEL for name in own] or [IGNORED_LABEL])
-    return np.where(read.values < 0, read.values, indices[np.maximum(read.values, 0)])
-
-
-def _as_labels(read: Read, kind: LabelKind, role: str, source: str) -> np.ndarray:
-    """Several labels a row [N, C] in the order of the names of `kind`."""
-    names, own = kind.class_names, read.kind.class_names
-    if own is None or names is None:
-        if own is None and read.values.ndim == 2 and read.values.shape[1] < kind.outputs and _is_from_numbers(read):
-            return np.pad(read.values, ((0, 0), (0, kind.outputs - read.values.shape[1])))
-        return read.values
-    unknown = [name for name in own if name not in names]
-    if unknown:
-        raise ValueError(
-            f"the {role} dataset has labels that {source} does not know ({', '.join(names[:10])}): "
-            f"{', '.join(unknown[:10])}."
-        )
-    values = np.zeros((len(read.values), len(names)), dtype=np.float32)
-    values[:, [names.index(name) for name in own]] = read.values
-    return values
-
-
-def _is_from_numbers(read: Read) -> bool:
-    """Whether the rows were lists of class numbers, so that the highest ones may be missing here."""
-    return read.given is not None

@@ -151,11 +151,57 @@ def masks_as(rows: Dataset, kind: LabelKind, role: str, source: str) -> Dataset:
     if unknown:
         raise ValueError(
             f"the masks of the {role} rows have the classes {unknown[:10]}, which {source} has not ({names[:10]}): "
-            "leave them out, or mark their pixels as ignored."
+            "call them as there, leave them out, or mark their pixels as ignored."
         )
     numbers = np.arange(LARGEST + 1)
     numbers[: len(here)] = [names.index(name) for name in here]
     return renumbered(rows, numbers).remove_columns(CLASSES_COLUMN)
+
+
+def without_classes(rows: Dataset) -> Dataset:
+    """Arranged rows without the names of their classes."""
+    return rows.remove_columns(CLASSES_COLUMN) if CLASSES_COLUMN in rows.column_names else rows
+
+
+def check_renamed(rows: Dataset, id2label: Mapping[Any, str] | str | None) -> None:
+    """Raises ValueError where `id2label` and the rows themselves give the same names to other numbers.
+
+    Args:
+        rows: arranged, for training.
+        id2label: as of `named_classes`.
+    """
+    own, told = named_classes(rows), named_classes(rows, id2label)
+    if own is not None and own != told and set(own) & set(told or ()):
+        moved = [name for name in own if name in told and told.index(name) != own.index(name)]
+        if moved:
+            raise ValueError(
+                f"`id2label` says that {told.index(moved[0])} is {moved[0]!r}, and the column `{CLASSES_COLUMN}` of "
+                f"the training rows that {own.index(moved[0])} is: leave `id2label` out, or mend it."
+            )
+
+
+def ignored_number(rows: Dataset, ignored: int, id2label: Mapping[Any, str] | str | None) -> int:
+    """The number that means no class in rows which number their classes by other names than the training rows may do.
+
+    Args:
+        rows: arranged, to measure on or of a target.
+        ignored: that number in the training masks.
+        id2label: names of the classes of the training masks, as of `named_classes`.
+
+    Raises:
+        ValueError: the number is one of a class of these rows, and its name in the training masks is not known.
+    """
+    own, names = named_classes(rows), named_classes(rows, id2label) if id2label is not None else None
+    if own is None or ignored == IGNORED_VALUE or own == names:
+        return ignored
+    if names is not None and ignored < len(names):
+        return own.index(names[ignored]) if names[ignored] in own else IGNORED_VALUE
+    if ignored < len(own):
+        raise ValueError(
+            f"`ignore_index: {ignored}` is a class of the training masks without a name, and is {own[ignored]!r} in "
+            "other rows: name the classes of the training masks by `id2label`."
+        )
+    return ignored
 
 
 def with_ignored_value(rows: Dataset, ignored: int, id2label: Mapping[Any, str] | str | None = None) -> Dataset:

@@ -19,7 +19,8 @@ from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.data.checks import LABEL_COLUMNS
 from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.holes import column_of, refuse_empty_cells, row_name
-from hf_transfer.data.labels import LabelKind
+from hf_transfer.data.label_kinds import LabelKind
+from hf_transfer.data.label_matching import by_value
 from hf_transfer.data.literal_cells import read_literal
 
 logger = logging.get_logger(__name__)
@@ -241,8 +242,8 @@ def read_tags(
     names = own if kind is None else list(kind.class_names or [str(index) for index in range(kind.outputs)])
     is_word = isinstance(inner, ClassLabel) or inner.dtype in WORDS
     if not is_word and kind is not None:
-        # Numbers without names are numbers of the classes.
-        numbers = {str(index): index for index in range(kind.outputs)}
+        # Numbers without names are numbers of the classes, unless these are numbers themselves.
+        numbers = by_value(kind.class_names) or {str(index): index for index in range(kind.outputs)}
     elif kind is not None:
         numbers = {name: names.index(name) for name in own if name in names}
     indices = np.array([numbers.get(name, -1) for name in own]) if isinstance(inner, ClassLabel) else None

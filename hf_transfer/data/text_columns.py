@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
@@ -29,8 +31,7 @@ def find_text_columns(dataset: Dataset, label: str | None = None, option: str = 
         ValueError: none, more than two, or a pair of which one gives the labels away, is an id, or repeats another.
     """
     label = label or next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
-    texts = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) in WORDS]
-    columns = [name for name in texts if name not in LABEL_COLUMNS and name != label]
+    columns = texts_of_rows(dataset, [] if label is None else [label])
     if not 1 <= len(columns) <= 2:
         raise ValueError(
             f"found no image column and {len(columns)} text columns in {dataset.column_names}: name one or two by "
@@ -40,6 +41,37 @@ def find_text_columns(dataset: Dataset, label: str | None = None, option: str = 
         check_pair(dataset, columns, label, option)
     logger.warning_once(f"reading the text of {' and '.join(f'`{name}`' for name in columns)}.")
     return columns
+
+
+def texts_of_rows(dataset: Dataset, labels: Sequence[str] = ()) -> list[str]:
+    """The columns of text beside those of labels, of usual names or of these."""
+    texts = [name for name, feature in dataset.features.items() if getattr(feature, "dtype", None) in WORDS]
+    return [name for name in texts if name not in (*LABEL_COLUMNS, *labels)]
+
+
+def check_texts_as(dataset: Dataset, names: Sequence[str], role: str, labels: Sequence[str] = ()) -> None:
+    """Rows have the texts that a model is trained on, by name; or as many of other names, which is told of a pair.
+
+    Args:
+        dataset: rows of a test, a target or others.
+        names: the text columns of the training rows.
+        role: what the rows are for, for messages.
+        labels: columns of labels, where they have no usual names.
+
+    Raises:
+        ValueError: some of these columns are missing and others there, or there are more or fewer columns of text.
+    """
+    missing = [name for name in names if name not in dataset.column_names]
+    if not missing:
+        return
+    texts = texts_of_rows(dataset, labels)
+    if len(missing) < len(names) or len(texts) != len(names):
+        raise ValueError(
+            f"the {role} rows have no text column `{missing[0]}`, and the model reads {list(names)}; they have the "
+            f"text columns {texts}: call theirs as those of the training rows, or name them by `text_columns`."
+        )
+    if len(names) > 1:
+        logger.warning(f"the {role} rows: {texts} are read, in this order, in the place of {list(names)}.")
 
 
 def check_pair(dataset: Dataset, columns: list[str], label: str | None, option: str = "text_columns") -> None:

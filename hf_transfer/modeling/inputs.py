@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from hf_transfer.core.objective import IGNORED_LABEL
-from hf_transfer.data.checks import LABEL_COLUMNS, check_not_empty
+from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.data.checks import LABEL_COLUMNS, check_labels, check_not_empty
 from hf_transfer.data.holes import refuse_empty_cells, row_name
 from hf_transfer.data.images import read_image, undecoded
 from hf_transfer.data.labels import read_labels
@@ -147,6 +148,8 @@ def numbered_labels(
     read, kind = read_labels(dataset.rename_columns(others), "given", column, problem_type)
     logger.warning_once(f"ranking on {len(dataset)} rows, column `{column}`: {kind.in_words()}.")
     name = column if column in LABEL_COLUMNS else "labels"
+    if kind.problem_type != SINGLE_LABEL:
+        check_labels(read, name, kind.problem_type, kind.outputs, "given")
     return read.rename_columns({name: column, **{new: old for old, new in others.items()}})
 
 

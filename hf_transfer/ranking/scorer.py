@@ -17,7 +17,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from torch import Tensor, nn
 
-from hf_transfer.core.objective import IGNORED_LABEL
+from hf_transfer.core.task_loss import known_rows
 from hf_transfer.hub import explain_hub_error
 from hf_transfer.modeling.inputs import choose_columns, longest_first, make_batches
 from hf_transfer.modeling.loading import first_line, load_model, tower_of
@@ -254,9 +254,7 @@ def labelled_rows(
         length = min(features.shape[1], labels.shape[1])
         features, labels = features[:, :length].flatten(0, 1), labels[:, :length].flatten()
         indices = indices.repeat_interleave(length)
-    if labels.is_floating_point() or labels.ndim != 1:
-        return features, labels, indices
-    keep = labels != IGNORED_LABEL
+    keep = known_rows(labels)
     return features[keep.to(features.device)], labels[keep], indices[keep]
 
 

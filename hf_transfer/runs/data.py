@@ -57,6 +57,9 @@ class RunData:
     rest: Dataset | None = None
     """What `labels_per_class` leaves of the training data, beside the test rows."""
 
+    text_columns: tuple[str, ...] = ()
+    """The text columns of the training rows, which other rows may have more of."""
+
     @property
     def known(self) -> Dataset:
         """The training rows; of a stream the first ones."""
@@ -105,6 +108,11 @@ class RunData:
         target = None if self.target is None else without_known_labels(first_of(self.target), sets, train)
         return replace(self, train=train, target=target)
 
+    def _texts_in(self, rows: Dataset | PreparedStream | None) -> tuple[str, ...]:
+        """The text columns of the training rows, where these rows have them."""
+        is_there = isinstance(rows, Dataset) and set(self.text_columns) <= set(rows.column_names)
+        return self.text_columns if is_there else ()
+
     def prepared(
         self,
         config: PreTrainedConfig,
@@ -121,8 +129,8 @@ class RunData:
             reader: `prepare`, or that of the run's task.
             keep_columns: beside what the model reads.
         """
+        texts = arguments.text_columns or ()
         keywords = {
-            "text_columns": arguments.text_columns or (),
             "max_length": arguments.max_length,
             "block_size": arguments.block_size,
             "keep_labels": keep_labels,
@@ -131,8 +139,12 @@ class RunData:
         }
         return RunData(
             *(
-                None if d is None else _prepared(d, reader, config, processor, **keywords)
-                for d in (self.train, self.target, self.test)
+                None if d is None else _prepared(d, reader, config, processor, text_columns=names, **keywords)
+                for d, names in (
+                    (self.train, texts),
+                    (self.target, texts or self._texts_in(self.target)),
+                    (self.test, texts or self._texts_in(self.test)),
+                )
             ),
             held_out=self.held_out,
             labels=self.labels,
@@ -222,7 +234,7 @@ def load_data(
     if target is not None and task.labels_parts_of_images:
         target = without_labels(target)  # nor are its files read
     train, target = (some_rows(rows, arguments.max_samples, seed) for rows in (train, target))
-    return RunData(train, target, test, held_out, kind, rest)
+    return RunData(train, target, test, held_out, kind, rest, tuple(arguments.text_columns or ()))
 
 
 def check_same_column(rows: Dataset, role: str, column: LabelColumn, others: Collection[str]) -> None:

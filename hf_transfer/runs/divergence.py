@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,9 @@ from hf_transfer.evaluation.divergences import (
 )
 from hf_transfer.functional.keyword_checks import require_positive
 from hf_transfer.hub import atomic_folder, check_can_write
-from hf_transfer.runs.arguments import ModelArguments
+from hf_transfer.runs.arguments import DataArguments, ModelArguments
 from hf_transfer.runs.models import LacksWeights, load_model, load_processor
-from hf_transfer.runs.task import find_task
+from hf_transfer.runs.task import find_task, remembered_texts
 from hf_transfer.tasks import task_named, tasks_with_labels
 from hf_transfer.training.trainer import TransferConfig, TransferTrainer
 
@@ -159,9 +159,11 @@ def run_divergence(
     names = class_names(data["source"])
     loaded, has_head = load_with_head(ModelArguments(model=model, task=task), names, seed)
     data, has_head = numbered_as_head(data, loaded.config) if has_head else (data, False)
-    reading = {"batch_size": batch_size, "max_length": max_length, "text_columns": text_columns}
+    texts = texts_by_role(data, model, task, DataArguments(source, text_columns=list(text_columns) or None))
+    reading = {"batch_size": batch_size, "max_length": max_length}
     domains = {
-        role: domain_rows(loaded, rows, has_head, task=task, model=model, **reading) for role, rows in data.items()
+        role: domain_rows(loaded, rows, has_head, task=task, model=model, text_columns=texts[role], **reading)
+        for role, rows in data.items()
     }
     estimates = estimate_divergences(domains["source"], domains["target"], splits=splits, slack=slack, seed=seed)
     settings = {"model": model, "source": source, "target": target, "source_split": source_split}
@@ -196,6 +198,28 @@ def labelled_alike(data: dict[str, Dataset], column: LabelColumn) -> dict[str, D
     elif present["target"]:
         target, _ = read_labels(target, "target", column)
     return {"source": source, "target": target}
+
+
+def texts_by_role(data: dict[str, Dataset], model: str, task: str, arguments: DataArguments) -> dict[str, list[str]]:
+    """The text columns to read of source and target: those of the model's training or of the source, of both alike.
+
+    Args:
+        data: source and target, whose labels were read.
+        model: folder or Hub id.
+        task: whose rows these are.
+        arguments: with the text columns that the user names, if any.
+
+    Raises:
+        ValueError: as `check_texts_as`.
+    """
+    reader = task_named(task)
+    if arguments.text_columns is None:
+        arguments = replace(arguments, text_columns=list(remembered_texts(model, data["source"])) or None)
+    told = arguments.text_columns or []  # else the source's are looked at by what reads them
+    arguments = reader.settled(arguments, data["source"])
+    names = arguments.text_columns or []
+    reader.arranged(data["target"], arguments, "target")
+    return {"source": told, "target": names if set(names) <= set(data["target"].column_names) else []}
 
 
 def class_names(dataset: Dataset) -> list[str] | None:

@@ -16,7 +16,7 @@ from hf_transfer.core.task_loss import MULTI_LABEL, SINGLE_LABEL
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import check_not_empty
 from hf_transfer.data.class_names import named_label_column
-from hf_transfer.data.label_columns import LabelColumn
+from hf_transfer.data.label_columns import LabelColumn, label_names
 from hf_transfer.data.labels import has_labels, read_labels, with_one_label_column
 from hf_transfer.data.prepare import check_modality, prepare
 from hf_transfer.data.text_length import text_positions
@@ -104,7 +104,7 @@ def run_evaluation(
         forecasting=forecasting,
     )
     arguments = ModelArguments(model=model, task=task, converters=None if converters is None else dict(converters))
-    text_columns = tuple(text_columns) or remembered_texts(model, rows)
+    text_columns = tuple(text_columns) or remembered_texts(model, rows, label_names(label_column))
     reading = {"max_length": max_length, "text_columns": text_columns}
     if task == TextGeneration.name:
         rows = some_rows(rows, max_samples, seed)

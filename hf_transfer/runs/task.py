@@ -5,7 +5,7 @@ A BERT folder reads text and a ViT images, whatever the rows are; rows that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.prepared_streams import PreparedStream
 from hf_transfer.data.stream_files import load_stream
 from hf_transfer.data.tagged_words import holds_tagged_words
+from hf_transfer.data.text_columns import check_texts_as
 from hf_transfer.hub import adapter_class_names, adapter_outputs
 from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.modeling.named_backbones import BACKBONE, can_be_backbone
@@ -201,9 +202,21 @@ def told_or_remembered(
     return {**kept, **{name: {**kept.get(name, {}), **value} for name, value in given.items()}}
 
 
-def remembered_texts(model: str, rows: Dataset) -> tuple[str, ...]:
-    """The columns of text that a saved model was trained on, where the rows have them."""
+def remembered_texts(model: str, rows: Dataset, labels: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns of text that a saved model was trained on, where the rows have them.
+
+    Args:
+        model: folder or Hub id.
+        rows: to read.
+        labels: their columns of labels, where these have no usual names.
+
+    Raises:
+        ValueError: as `check_texts_as`.
+    """
     names = tuple(getattr(configuration_of(ModelArguments(model=model)), TEXT_COLUMNS, None) or ())
+    if "input_ids" in rows.column_names:
+        return ()
+    check_texts_as(rows, names, "given", labels)
     return names if set(names) <= set(rows.column_names) else ()
 
 

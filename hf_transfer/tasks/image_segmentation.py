@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,11 +25,15 @@ from hf_transfer.data.masks import (
     IGNORED_VALUE,
     arranged_masks,
     check_class_names,
+    check_renamed,
+    ignored_number,
     mask_column,
     masks_as,
+    named_classes,
     read_mask_labels,
     size_of,
     with_ignored_value,
+    without_classes,
 )
 from hf_transfer.evaluation.segmentation import (
     SEGMENTATION_METRICS,
@@ -83,17 +88,27 @@ class ImageSegmentation(ImageTask):
 
     def remembered(self, config: PreTrainedConfig | None) -> dict[str, Any]:
         ignored = getattr(config, IGNORED_NUMBER, None)
-        return {} if ignored is None else {"ignore_index": ignored}
+        return {} if ignored is None else {"ignore_index": ignored, "id2label": dict(config.id2label)}
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         if "pixel_values" in rows.column_names:
             return rows
         refuse_classes_of_rows(self.name, arguments)
         rows = arranged_masks(rows, role, named_column(rows, arguments, role))
-        if arguments.id2label is not None and CLASSES_COLUMN in rows.column_names:
-            rows = rows.remove_columns(CLASSES_COLUMN)
+        if "labels" not in rows.column_names:
+            return rows
         ignored = IGNORED_VALUE if arguments.ignore_index is None else arguments.ignore_index
-        return with_ignored_value(rows, ignored, arguments.id2label) if "labels" in rows.column_names else rows
+        if role.startswith("training"):
+            check_renamed(rows, arguments.id2label)
+            rows = with_ignored_value(rows, ignored, arguments.id2label)
+            return without_classes(rows) if arguments.id2label is not None else rows
+        # the names of these rows say which of their numbers the training masks ignore
+        return with_ignored_value(rows, ignored_number(rows, ignored, arguments.id2label))
+
+    def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
+        """With the names of the classes of the training masks, by which `ignore_index` names one of other rows."""
+        names = named_classes(rows, data.id2label)
+        return data if names is None else replace(data, id2label=dict(enumerate(names)))
 
     def label_column(self, arguments: DataArguments) -> str | None:
         return None

@@ -14,7 +14,14 @@ from hf_transfer.core.task_metrics import METRICS
 from hf_transfer.data.class_names import check_label_spaces
 from hf_transfer.data.collators import PaddingCollator
 from hf_transfer.data.label_columns import LabelColumn
-from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as, with_names_of_several
+from hf_transfer.data.labels import (
+    LabelKind,
+    model_labels,
+    read_labels,
+    read_labels_as,
+    with_named_classes,
+    with_names_of_several,
+)
 from hf_transfer.data.prepare import prepare
 from hf_transfer.evaluation.answers import answers_of, metrics_of
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
@@ -107,7 +114,7 @@ class Task:
             rows: arranged, of `read_labels` or `read_labels_as`.
             kind: of their labels.
         """
-        return with_names_of_several(rows, kind)
+        return with_named_classes(with_names_of_several(rows, kind), kind)
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
         """Write into a model's configuration what reading further rows needs to know of the training rows.

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from datasets import Dataset
+from datasets import Audio, Dataset, Image
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from hf_transfer.data.captions import ending_texts
-from hf_transfer.data.checks import LABEL_COLUMNS
-from hf_transfer.data.class_names import WORDS
 from hf_transfer.data.label_columns import label_names
+from hf_transfer.data.text_columns import check_texts_as, texts_of_rows
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.text import TextTask
 
@@ -28,19 +27,24 @@ class TextClassification(TextTask):
     saved_as = ("ForSequenceClassification",)
 
     def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
-        """The two texts of a pair in the order of the training rows, which other files may have turned round."""
-        texts = [name for name, feature in rows.features.items() if getattr(feature, "dtype", None) in WORDS]
-        texts = [name for name in texts if name not in (*LABEL_COLUMNS, *label_names(data.label_column))]
-        return data if data.text_columns or len(texts) != 2 else replace(data, text_columns=texts)
+        """With the one or two text columns of the training rows: other files may have turned a pair round, or have
+        further ones."""
+        are_others = any(isinstance(one, Image | Audio) for one in rows.features.values())
+        if data.text_columns or are_others or "past_values" in rows.column_names:
+            return data  # such rows are read as this task's until a run has one of its own
+        texts = texts_of_rows(rows, label_names(data.label_column))
+        return replace(data, text_columns=texts) if len(texts) in (1, 2) else data
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
-        """The columns that hold the text, where the user named them or there are two."""
+        """The columns that hold the text, where the user named them or there are one or two."""
         names = self.settled(data, rows).text_columns
         if names is not None or hasattr(model.config, TEXT_COLUMNS):
             setattr(model.config, TEXT_COLUMNS, names)
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         pair = arguments.text_columns or []
+        if not role.startswith("training") and self.input_column not in rows.column_names:
+            check_texts_as(rows, pair, role, label_names(arguments.label_column))
         if len(pair) != 2 or not set(pair) <= set(rows.column_names):
             return rows
         others = [name for name in rows.column_names if name not in pair]

@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
+from transformers.trainer_pt_utils import find_batch_size
 from transformers.utils import logging
 
 from hf_transfer.core.diverged import TrainingDiverged, at_step, infinite_terms
@@ -51,6 +52,7 @@ from hf_transfer.training.checkpoints import (
 from hf_transfer.training.constant_copies import CONSTANTS_FILE, checksum_in
 from hf_transfer.training.constant_rates import hold_constant_groups, split_constant_groups
 from hf_transfer.training.early_stopping import early_stopping
+from hf_transfer.training.evaluation_loss import EvaluationLoss
 from hf_transfer.training.hyper_rule import apply_hyper_rule
 from hf_transfer.training.layer_freezing import LayerFreezing
 from hf_transfer.training.layer_rates import parameter_groups
@@ -154,6 +156,7 @@ class TransferTrainer(ReadingTrainer):
         self.train_sampler: ShuffleSampler | VisitSampler | None = None
         self._term_sums: dict[str, Tensor] = {}
         self._ever: dict[str, Tensor] = {}
+        self._evaluation_loss = EvaluationLoss()
         self._term_counts: dict[str, int] = defaultdict(int)
         check_given_optimizer((kwargs.get("optimizers") or (None, None))[0], model, args)
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
@@ -311,6 +314,21 @@ class TransferTrainer(ReadingTrainer):
             if name != self.transfer_model.empty_term:
                 self._ever[name] = (value != 0) | self._ever.get(name, value != 0)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """As the Trainer's, which remembers the loss of the batch and over how many items it is a mean."""
+        found = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        self._evaluation_loss.add(found[0], self.transfer_model.loss_items.count(inputs), find_batch_size(inputs))
+        return found
+
+    def evaluation_loop(self, dataloader, description: str, *args, metric_key_prefix: str = "eval", **kwargs):
+        """As the Trainer's, with a loss in which every item counts the same."""
+        self._evaluation_loss = EvaluationLoss()
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        mean = self._evaluation_loss.mean(self.accelerator)
+        if mean is not None and f"{metric_key_prefix}_loss" in output.metrics:
+            output.metrics[f"{metric_key_prefix}_loss"] = mean
+        return output
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
         """Of all processes, the number of items over which the task loss is a mean."""

@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from hf_transfer.core.task_loss import MULTI_LABEL, REGRESSION, SINGLE_LABEL
-from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as
+from hf_transfer.data.labels import LabelKind, model_labels, read_labels, read_labels_as, with_named_classes
 
 STARS = ("1", "2", "3", "4", "5")
 
@@ -152,6 +152,16 @@ def test_several_labels_in_one_text_are_told(labels, caplog):
     assert not caplog.records
 
 
+def test_words_beside_rows_without_a_label():
+    """A row without a label has -100, which is text in a column of words."""
+    read, kind = read_labels(rows(["b", "-100", "a", " -100 "]), "training")
+    assert kind.class_names == ("a", "b") and read["label"][:] == [1, -100, 0, -100]
+    again, same = read_labels(with_named_classes(read, kind), "training")
+    assert same == kind and again["label"][:] == read["label"][:], "written and read once more"
+    other = read_labels_as(rows(["-100", "a"]), LabelKind(SINGLE_LABEL, 3, ("c", "b", "a")), "test")
+    assert other["label"][:] == [-100, 2]
+
+
 def test_the_problem_type_is_checked():
     with pytest.raises(ValueError, match="these are no labels of regression"):
         read_labels(rows(["a", "b"]), "training", problem_type=REGRESSION)
@@ -187,9 +197,40 @@ class TestLabelsOfOtherData:
         assert self.read([0, 1], kind, ClassLabel(names=["a", "c"])) == [2, 1]
         assert self.read([0, 2], kind) == [0, 2]
 
+    def test_numbers_in_the_place_of_words_are_told(self, caplog):
+        self.read([0, 2], LabelKind(SINGLE_LABEL, 3, ("b", "c", "a")))
+        assert "numbers in the place of classes, read as those of 0 b, 1 c, 2 a." in caplog.text
+        caplog.clear()
+        self.read([0, 2], LabelKind(SINGLE_LABEL, 3, ("0", "1", "2")))
+        self.read([0, 2], LabelKind(SINGLE_LABEL, 3))
+        assert not caplog.records
+
     def test_true_and_false(self):
         assert self.read([True, False], LabelKind(SINGLE_LABEL, 2, ("False", "True"))) == [1, 0]
         assert self.read([True, False], LabelKind(SINGLE_LABEL, 2, ("bad", "good"))) == [1, 0]
+
+        assert self.read([True, False], LabelKind(SINGLE_LABEL, 2)) == [1, 0]
+
+    @pytest.mark.parametrize(
+        "names", [("yes", "no"), ("POSITIVE", "NEGATIVE"), ("1", "0"), ("spam", "not spam"), ("toxic", "non-toxic")]
+    )
+    def test_true_and_false_are_matched_by_what_the_names_say(self, names):
+        assert self.read([True, False, True], LabelKind(SINGLE_LABEL, 2, names)) == [0, 1, 0]
+
+    @pytest.mark.parametrize("names", [("ham", "spam"), ("1", "2"), ("a", "b", "c")])
+    def test_true_and_false_of_other_names_are_refused(self, names):
+        with pytest.raises(ValueError, match="True and False, and which of the classes .* is not known: write the"):
+            self.read([True, False], LabelKind(SINGLE_LABEL, len(names), names))
+
+    def test_numbers_are_matched_by_value_where_a_name_is_a_number(self):
+        assert self.read([2, 1], LabelKind(SINGLE_LABEL, 3, ("1", "2", "unknown"))) == [1, 0]
+        assert self.read([0, 1], LabelKind(SINGLE_LABEL, 3, ("-1", "0", "1"))) == [1, 2]
+        assert self.read([1, 3], LabelKind(SINGLE_LABEL, 3, ("01", "02", "03"))) == [0, 2]
+        assert self.read([1, -100], LabelKind(SINGLE_LABEL, 3, ("1", "01", "02"))) == [0, -100]
+        with pytest.raises(ValueError, match=": 0"):
+            self.read([0, 1], LabelKind(SINGLE_LABEL, 3, ("1", "2", "unknown")))
+        # these are words
+        assert self.read([0, 1], LabelKind(SINGLE_LABEL, 2, ("nan", "1_0"))) == [0, 1]
 
     def test_a_model_without_names_has_as_many_classes(self):
         assert self.read(["a", "b"], LabelKind(SINGLE_LABEL, 2)) == [0, 1]
@@ -222,6 +263,29 @@ class TestLabelsOfOtherData:
         assert self.read(labels, LabelKind(MULTI_LABEL, 3, ("x", "a", "b"))) == expected
         with pytest.raises(ValueError, match="4 labels that may hold at once"):
             self.read([[3]], kind)
+
+    @pytest.mark.parametrize("labels", [[[0, 1]] * 2, ["[0, 1]"] * 2])
+    def test_lists_of_0_and_1_are_class_numbers_where_the_others_were(self, labels):
+        kind = read_labels(rows([[0], [0, 1]]), "training")[1]
+        assert self.read(labels, kind) == [[1, 1], [1, 1]]
+        assert self.read([[0], [1]], kind) == [[1, 0], [0, 1]]
+        assert self.read([[0.0, 1.0]] * 2, kind) == [[0, 1], [0, 1]], "no class number has a point"
+        assert self.read([[False, True]] * 2, kind) == [[0, 1], [0, 1]]
+        # of three labels a list of two says which
+        assert self.read(labels, LabelKind(MULTI_LABEL, 3)) == [[1, 1, 0], [1, 1, 0]]
+        with pytest.raises(ValueError, match="2 labels that may hold at once, and the model has 3"):
+            self.read([[True, False]], LabelKind(MULTI_LABEL, 3))
+
+    @pytest.mark.parametrize(
+        ("labels", "is_told"), [([[0, 1]] * 2, True), ([[0, 1], [1, 0]], False), ([[0.0, 1.0]] * 2, False)]
+    )
+    def test_lists_that_may_be_class_numbers_are_told(self, labels, is_told, caplog):
+        assert self.read(labels, LabelKind(MULTI_LABEL, 2)) == labels
+        assert ("lists such as [0, 1] alone, read as a 0 or 1 for each of 2 labels" in caplog.text) == is_told
+
+    def test_class_numbers_are_no_numbers_to_predict(self):
+        with pytest.raises(ValueError, match="no labels of regression"):
+            read_labels(rows([[0], [1, 2]]), "training", problem_type=REGRESSION)
 
     def test_whole_numbers_for_a_regression(self):
         assert self.read([1, 5], LabelKind(REGRESSION, 1)) == [1.0, 5.0]

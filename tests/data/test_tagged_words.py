@@ -69,6 +69,14 @@ def test_tags_are_numbered_by_the_names_of_others():
         read_tags(with_word_lists(rows(tags=[[9, 0], [0]]), "test"), "test", kind)
 
 
+def test_numbers_are_tags_by_value_where_the_names_of_others_are_numbers():
+    kind = tagged(rows(tags=[["1", "2"], ["3"]]))[1]
+    assert kind.class_names == ("1", "2", "3")
+    assert read_tags(with_word_lists(rows(tags=[[1, 3], [2]]), "test"), "test", kind)[0]["labels"][:] == [[0, 2], [1]]
+    with pytest.raises(ValueError, match="row 0 of the test dataset has the label 0, which is none of the 3"):
+        read_tags(with_word_lists(rows(tags=[[1, 0], [2]]), "test"), "test", kind)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

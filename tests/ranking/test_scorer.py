@@ -15,10 +15,11 @@ def test_tokens_become_rows_and_ignored_labels_go():
     assert rows.tolist() == [[6, 7]] and known.tolist() == [3] and theirs.tolist() == [4]
 
 
-def test_values_and_several_labels_are_kept():
-    features, places = torch.zeros(2, 3), torch.arange(2)
-    for labels in (torch.tensor([-100.0, 1.0]), torch.tensor([[1, 0], [0, 1]])):
-        assert labelled_rows(features, labels, places, is_per_token=False)[1:] == (labels, places)
+def test_values_and_several_labels_are_kept_and_unknown_ones_go():
+    features, places = torch.zeros(3, 3), torch.arange(3)
+    for labels in (torch.tensor([-100.0, 1.0, -2.0]), torch.tensor([[-100, -100], [1, 0], [0, 1]])):
+        _, known, theirs = labelled_rows(features, labels, places, is_per_token=False)
+        assert known.tolist() == labels[1:].tolist() and theirs.tolist() == [1, 2]
 
 
 def test_facts_of_two_processes():

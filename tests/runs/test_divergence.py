@@ -102,3 +102,25 @@ def test_labels_that_are_no_classes_have_no_head(here):
     assert numbered_as_head(three, config) == (three, False)
     classes = {"source": Dataset.from_dict({"labels": [0, 2]})}
     assert numbered_as_head(classes, config) == (classes, True)
+
+
+def test_a_pair_is_read_in_one_order_of_both(here, quick):
+    """Columns that are turned round in the target are no other domain."""
+    texts, books = zip(*tiny.SENTENCES)
+    pairs = Dataset.from_dict(
+        {
+            "premise": [f"{text} {place}" for place, text in enumerate(texts)],
+            "claim": [f"{place} {text}" for place, text in enumerate(texts)],
+            "label": [book % 2 for book in books],
+        }
+    )
+    pairs.to_csv("pairs.csv", index=False)
+    pairs.select_columns(["claim", "label", "premise"]).to_csv("turned.csv", index=False)
+    pairs.remove_columns("premise").to_csv("one.csv", index=False)
+    options = {"output_dir": None, "splits": 1}
+    same, turned = (run_divergence("bert", "pairs.csv", name, **options) for name in ("pairs.csv", "turned.csv"))
+    assert [one.value for one in turned.estimates.values()] == pytest.approx(
+        [one.value for one in same.estimates.values()]
+    )
+    with pytest.raises(ValueError, match="the target rows have no text column `premise`"):
+        run_divergence("bert", "pairs.csv", "one.csv", output_dir=None, splits=1)

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image
+from datasets import ClassLabel, Dataset, Features, Image, List
 from PIL import Image as PILImage
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from hf_transfer.data.bundled import load, load_splits
+from hf_transfer.data.images import undecoded
+from hf_transfer.data.masks import read_mask
 from hf_transfer.modeling.anatomy import linear_heads
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import Experiment, parse_arguments
@@ -235,6 +237,72 @@ def test_classes_are_matched_by_name(drawings, tmp_path, trained):
     found = [run_evaluation(str(trained.folder), str(tmp_path / name)) for name in ("first", "other")]
     assert found[0] == found[1]
     assert torch.tensor(list(found[0].values())).isfinite().all()
+
+
+def named_rows(masks, names) -> Dataset:
+    """Rows that say which class every number of their masks is."""
+    data = rows(masks)
+    classes = List(ClassLabel(names=names))
+    return data.add_column("classes", [[0]] * len(masks), feature=classes)
+
+
+def read_values(data: Dataset) -> list[int]:
+    return np.unique([read_mask(cell, "mask") for cell in undecoded(data, "labels")["labels"]]).tolist()
+
+
+@pytest.mark.parametrize("told", [None, {0: "ground", 1: "cat", 2: "dog"}])
+def test_an_ignored_class_is_that_of_the_name_in_other_rows(told, tmp_path):
+    names = ["ground", "cat", "dog"]
+    named_rows([mask(0, 1, 2)], names).save_to_disk(tmp_path / "train")
+    named_rows([mask(1, 1, 2, 2)], ["cat", "ground", "dog"]).save_to_disk(tmp_path / "test")
+    paths = {"dataset": str(tmp_path / "train"), "test_dataset": str(tmp_path / "test")}
+    task = task_named("image-segmentation")
+    read = load_data(DataArguments(**paths, ignore_index=0, id2label=told), task=task)
+    assert read.class_names == names and read_values(read.train) == [1, 2, 255]
+    assert read_values(read.test) == [2, 255], "1 is the ground there, which is ignored, and 2 the dog"
+    named_rows([mask(0, 1, 2)], ["cat", "ground", "dog"]).save_to_disk(tmp_path / "all")
+    read = load_data(DataArguments(**{**paths, "test_dataset": str(tmp_path / "all")}, id2label=told), task=task)
+    assert read_mask(undecoded(read.test, "labels")["labels"][0], "mask")[0, :3].tolist() == [1, 0, 2]
+    # numbers without names are those of the training masks
+    rows([mask(0, 1, 2)]).save_to_disk(tmp_path / "plain")
+    read = load_data(
+        DataArguments(**{**paths, "test_dataset": str(tmp_path / "plain")}, ignore_index=0, id2label=told), task=task
+    )
+    assert read_values(read.test) == [1, 2, 255]
+
+
+def test_a_saved_model_ignores_the_class_of_the_name(tmp_path):
+    train = named_rows([mask(0, 1, 2)] * 4, ["ground", "cat", "dog"])
+    train.save_to_disk(tmp_path / "train")
+    named_rows([mask(1, 0, 2)] * 4, ["cat", "ground", "dog"]).save_to_disk(tmp_path / "other")
+    run = experiment(
+        tmp_path / "run", dataset=str(tmp_path / "train"), task="image-segmentation", ignore_index=0, max_steps=2
+    )
+    result = run_adaptation(run)
+    first, other = (run_evaluation(str(result.folder), str(tmp_path / name)) for name in ("train", "other"))
+    assert first == other and other.per_class["ground"]["rows"] == 0 and other.per_class["cat"]["rows"] > 0
+
+
+@pytest.mark.parametrize(
+    ("names", "other", "changes", "message"),
+    [
+        (["a", "b"], None, {"id2label": {0: "b", 1: "a"}}, "`id2label` says that 1 is 'a', and the column `classes`"),
+        (
+            None,
+            ["b", "a"],
+            {"id2label": {0: "a", 1: "c"}},
+            r"have the classes \['b'\], which the training dataset has",
+        ),
+        (None, ["b", "a"], {"ignore_index": 0}, "is a class of the training masks without a name, and is 'b' in"),
+    ],
+)
+def test_names_that_say_something_else_are_refused(names, other, changes, message, tmp_path):
+    for place, told in (("train", names), ("test", other)):
+        data = rows([mask(0, 1)]) if told is None else named_rows([mask(0, 1)], told)
+        data.save_to_disk(tmp_path / place)
+    paths = {"dataset": str(tmp_path / "train"), "test_dataset": str(tmp_path / "test")}
+    with pytest.raises(ValueError, match=message):
+        load_data(DataArguments(**paths, **changes), task=task_named("image-segmentation"))
 
 
 FLOWFORMER = {"model_type": "flowformer", "modality": "image", "hidden_sizes": [8, 16], "depths": [1, 1]}

@@ -49,6 +49,44 @@ def test_a_saved_model_reads_the_texts_of_its_training(here, more):
     assert predict_rows(model, "turned.csv").columns["probability"] == pytest.approx(answers)
 
 
+def other_rows(columns: dict[str, list], *, turned: dict[str, str], name: str) -> str:
+    """A file of these columns under other names and in another order."""
+    Dataset.from_dict({turned.get(one, one): columns[one] for one in reversed(columns)}).to_csv(name, index=False)
+    return name
+
+
+def test_a_pair_of_which_one_text_is_called_otherwise_is_refused(here):
+    texts, books = zip(*tiny.SENTENCES)
+    columns = {"premise": texts, "claim": texts[5:] + texts[:5], "label": [book % 2 for book in books]}
+    Dataset.from_dict(columns).to_csv("pairs.csv", index=False)
+    half = other_rows(columns, turned={"premise": "first"}, name="half.csv")
+    none = other_rows(columns, turned={"premise": "second", "claim": "first"}, name="none.csv")
+    Dataset.from_dict(columns).remove_columns("premise").to_csv("one.csv", index=False)
+    message = r"rows have no text column `premise`, and the model reads \['premise', 'claim'\]; they have the text"
+    words = ["--model", "bert", "--dataset", "pairs.csv", "--output_dir", "out"]
+    model = str(run_adaptation(parse_arguments([*words, *QUICK])).folder)
+    for name in (half, "one.csv"):
+        for read in (run_evaluation, predict_rows):
+            with pytest.raises(ValueError, match=message):
+                read(model, name)
+        with pytest.raises(ValueError, match=message):
+            load_data(DataArguments("pairs.csv", test_dataset=name))
+    assert run_evaluation(model, none).rows == len(texts), "of other names the order counts"
+
+
+def test_another_text_column_of_the_test_rows_is_not_read(here):
+    """Without a word of the user: the training rows have one text, and so no pair is measured."""
+    texts, books = zip(*tiny.SENTENCES)
+    columns = {"text": texts, "label": [book % 2 for book in books]}
+    Dataset.from_dict(columns).to_csv("plain.csv", index=False)
+    Dataset.from_dict({"note": texts[3:] + texts[:3], **columns}).to_csv("noted.csv", index=False)
+    words = ["--model", "bert", "--dataset", "plain.csv", *QUICK]
+    plain = run_adaptation(parse_arguments([*words, "--test_dataset", "plain.csv", "--output_dir", "first"]))
+    noted = run_adaptation(parse_arguments([*words, "--test_dataset", "noted.csv", "--output_dir", "second"]))
+    assert dict(noted) == pytest.approx(dict(plain))
+    assert run_evaluation(str(plain.folder), "noted.csv")["loss"] == pytest.approx(plain["loss"])
+
+
 def test_the_columns_of_an_earlier_training_are_forgotten(here):
     texts, books = zip(*tiny.SENTENCES)
     labels = [book % 2 for book in books]
@@ -61,4 +99,6 @@ def test_the_columns_of_an_earlier_training_are_forgotten(here):
         run_evaluation(str(first), "named.csv", text_columns=("body",))
     )
     plain = ["--model", str(first), "--dataset", "plain.csv", "--output_dir", "second"]
-    assert AutoConfig.from_pretrained(run_adaptation(parse_arguments([*plain, *QUICK])).folder).text_columns is None
+    assert AutoConfig.from_pretrained(run_adaptation(parse_arguments([*plain, *QUICK])).folder).text_columns == [
+        "text"
+    ]

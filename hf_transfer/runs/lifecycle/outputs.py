@@ -23,6 +23,7 @@ from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.results import Measured
 from hf_transfer.runs.task import find_task
 from hf_transfer.tasks import TASKS, task_named
+from hf_transfer.tasks.text_classification import TEXT_COLUMNS
 from hf_transfer.tasks.time_series_classification import SeriesTask
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.token_classification import TokenClassification
@@ -109,14 +110,11 @@ def outputs_on(
     processor = load_processor(arguments, loaded.config)
     if isinstance(reader := task_named(task), SeriesTask):  # a table is not arranged before its models are known
         rows = reader.arranged(rows, DataArguments("", **reader.remembered(loaded.config)), "given")
-    ready = reader.prepare(
-        without_labels(rows),
-        loaded.config,
-        processor,
-        max_length=settings.get("max_length"),
-        keep_labels=False,
-        text_columns=tuple(settings.get("text_columns") or ()),
-    )
+    # rows to measure on may have further texts than those that the model was trained on
+    known = () if is_new else tuple(getattr(loaded.config, TEXT_COLUMNS, None) or ())
+    texts = settings.get("text_columns") or (known if set(known) <= set(rows.column_names) else ())
+    reading = {"max_length": settings.get("max_length"), "text_columns": tuple(texts), "keep_labels": False}
+    ready = reader.prepare(without_labels(rows), loaded.config, processor, **reading)
     collator = reader.collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     with tempfile.TemporaryDirectory() as scratch:
         batch = settings.get("per_device_eval_batch_size", BATCH)

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset
+from transformers.utils import logging
 
-from hf_transfer.core.task_loss import MULTI_LABEL
+from hf_transfer.core.task_loss import IGNORED_LABEL, MULTI_LABEL
 from hf_transfer.data.bundled import load
 from hf_transfer.data.checks import column_values, label_column
 from hf_transfer.data.columns import without_labels
 from hf_transfer.data.fingerprint import fingerprint
+from hf_transfer.data.labels import has_labels
 from hf_transfer.data.tagged_words import holds_tagged_words
 from hf_transfer.hub import atomic_folder
 from hf_transfer.runs.data import DEFAULT_TASK, RunData, load_data
@@ -35,6 +37,8 @@ from hf_transfer.tasks import TASKS, Task, claimed_by, task_named
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.token_classification import TokenClassification
+
+logger = logging.get_logger(__name__)
 
 PIECE = "data"
 HELD_OUT_SHARE = 0.2
@@ -55,6 +59,7 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
     arguments = plan.data_arguments()
     with PartialState().main_process_first():
         raw, task = read_rows(arguments, plan.training.get("task"), plan.seed)
+    arguments = task.settled(arguments, raw.known)
     if task.name in PARTS and plan.combine is not None:
         raise ValueError(f"`combine` draws on models of rows with one label each, and these are of {task.name}.")
     data, column, (named, asked) = plan.data, plan.data.get("label_column"), plan.validation
@@ -78,6 +83,9 @@ def prepare_rows(plan: Plan, store: Store) -> dict[str, Any]:
         return found
     held_out_by_task = partial(task.hold_out, arguments=arguments)
     spread = task.name not in PARTS
+    if spread:
+        raw = replace(raw, test=to_measure_on(raw.test, "test"))
+        rows["validation"] = to_measure_on(rows.get("validation"), "validation")
     split = with_held_out(raw, rows.get("validation"), asked, held_out_by_task, plan.seed, spread)
     split |= {"source": rows["source"]} if "source" in rows else {}
     folder = store.folder(PIECE, depends)
@@ -132,6 +140,33 @@ def task_that_labels_parts(rows: Dataset) -> Task | None:
     return None if claimed is None else task_named(claimed)
 
 
+def known_numbers(rows: Dataset) -> np.ndarray:
+    """The numbers of the rows that have a label, of rows with labels of their own."""
+    labels = column_values(rows, label_column(rows, "training"))
+    return np.flatnonzero((labels.reshape(len(labels), -1) != IGNORED_LABEL).all(axis=1))
+
+
+def to_measure_on(rows: Dataset | None, role: str) -> Dataset | None:
+    """The rows that have a label: figures and their errors are of so many.
+
+    Args:
+        rows: whose labels were read, if there are any.
+        role: what they are for, for messages.
+
+    Raises:
+        ValueError: none has one.
+    """
+    if rows is None or not has_labels(rows):
+        return rows
+    known = known_numbers(rows)
+    if len(known) == len(rows):
+        return rows
+    if not len(known):
+        raise ValueError(f"the {role} rows have no label ({IGNORED_LABEL} in every row): give rows with labels.")
+    logger.warning(f"{len(rows) - len(known)} of {len(rows)} {role} rows have no label and are left out.")
+    return rows.select(known)
+
+
 def with_held_out(
     raw: RunData,
     validation: Dataset | None,
@@ -153,11 +188,13 @@ def with_held_out(
 
     def without(rows: Dataset, count: int, role: str) -> tuple[Dataset, Dataset]:
         found = of_task(rows, count, role="training")
-        return hold_out(rows, count, role, multi, seed) if found is None else found[:2]
+        among = known_numbers(rows) if spread else None
+        return hold_out(rows, count, role, multi, seed, among) if found is None else found[:2]
 
     train, test = raw.train, raw.test
     multi = not spread or raw.kind.problem_type == MULTI_LABEL
-    share = max(LEAST_ROWS, int(len(train) * HELD_OUT_SHARE))
+    labelled = len(known_numbers(train)) if spread else len(train)
+    share = max(LEAST_ROWS, int(labelled * HELD_OUT_SHARE))
     if test is None and raw.target is None:
         train, test = without(train, share, "test")
     if validation is None and asked != 0:
@@ -167,7 +204,9 @@ def with_held_out(
     return {role: one for role, one in found.items() if one is not None}
 
 
-def hold_out(rows: Dataset, count: int, role: str, multi: bool = False, seed: int = 0) -> tuple[Dataset, Dataset]:
+def hold_out(
+    rows: Dataset, count: int, role: str, multi: bool = False, seed: int = 0, among: np.ndarray | None = None
+) -> tuple[Dataset, Dataset]:
     """What is left of the rows, and `count` of them, spread evenly over the labels.
 
     Rows are ordered by label, at random among those of one label, and every (N / count)-th is taken.
@@ -178,20 +217,24 @@ def hold_out(rows: Dataset, count: int, role: str, multi: bool = False, seed: in
         role: of those, for the message.
         multi: several labels a row, over which nothing is spread.
         seed: of the order.
+        among: the numbers of the rows that may be held out; all when left out.
 
     Raises:
         ValueError: fewer than two rows would be left.
     """
-    if not 0 < count <= len(rows) - LEAST_ROWS:
-        raise ValueError(
-            f"{count} {role} rows cannot be held out of {len(rows)} training rows: give more rows, or data: "
-            f"{{{role}: FILE}}."
-        )
     order = np.random.default_rng(seed).permutation(len(rows))
+    order = order if among is None else order[np.isin(order, among)]
+    if not 0 < count <= len(order) - LEAST_ROWS:
+        labelled = "" if len(order) == len(rows) else " with a label"
+        raise ValueError(
+            f"{count} {role} rows cannot be held out of {len(order)} training rows{labelled}: give more rows, or "
+            f"data: {{{role}: FILE}}."
+        )
     if not multi:
         labels = column_values(rows, label_column(rows, "training"))
-        order = order[np.argsort(labels[order], kind="stable")]
-    taken = order[((np.arange(count) + 0.5) * len(rows) / count).astype(int)]
+        if labels.ndim == 1 or labels.shape[1] == 1:  # several numbers a row have no order
+            order = order[np.argsort(labels[order].reshape(-1), kind="stable")]
+    taken = order[((np.arange(count) + 0.5) * len(order) / count).astype(int)]
     left = np.setdiff1d(np.arange(len(rows)), taken)
     return rows.select(left), rows.select(np.sort(taken))
 

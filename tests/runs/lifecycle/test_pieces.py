@@ -9,12 +9,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from datasets import Dataset
+from transformers import AutoConfig
 
+from hf_transfer.core.task_loss import SINGLE_LABEL
+from hf_transfer.runs.lifecycle.outputs import outputs_on
 from hf_transfer.runs.lifecycle.report import charts
 from hf_transfer.runs.lifecycle.rows import hold_out
 from hf_transfer.runs.lifecycle.search import halve, rounds_of
 from hf_transfer.runs.lifecycle.store import Store, differences
 from hf_transfer.runs.lifecycle.training import DEFAULTS, steps_of
+from tests import tiny
 
 
 def naive_halving(scores: dict[int, float], steps: int) -> tuple[int, int]:
@@ -56,6 +60,15 @@ def test_rows_are_held_out_evenly_over_the_classes():
     assert list(hold_out(rows, 20, "test", seed=1)[1]["place"]) != list(held["place"])
     with pytest.raises(ValueError, match="99 test rows cannot be held out of 100"):
         hold_out(rows, 99, "test")
+
+
+def test_rows_of_several_numbers_are_held_out_at_random():
+    numbers = np.random.default_rng(0).normal(size=(30, 2))
+    left, held = hold_out(Dataset.from_dict({"labels": numbers.tolist()}), 6, "test")
+    assert sorted(left["labels"][:] + held["labels"][:]) == sorted(numbers.tolist()) and len(held) == 6
+    one = Dataset.from_dict({"labels": [[float(place)] for place in range(30)]})
+    held = np.array(hold_out(one, 6, "test")[1]["labels"][:])[:, 0]
+    assert (held // 5 == np.arange(6)).all(), "evenly over a single number"
 
 
 def test_steps_follow_from_rows_epochs_or_what_is_given():
@@ -113,3 +126,15 @@ def test_charts_are_whole_and_say_what_they_are_given():
     assert points.count("<circle") == 2 and 'class="c1"' in points
     matrix = charts.confusion(["a", "b"], [[3, 1], [0, 0]])
     assert "--share:75%" in matrix and "--share:25%" in matrix
+
+
+def test_rows_to_measure_on_are_read_by_the_texts_of_the_training(here):
+    texts, books = zip(*tiny.SENTENCES)
+    plain = Dataset.from_dict({"text": texts, "label": books})
+    noted = plain.add_column("note", list(texts[1:] + texts[:1]))
+    config = AutoConfig.from_pretrained("bert")
+    config.text_columns = ["text"]
+    config.save_pretrained("bert")
+    settings = {"problem_type": SINGLE_LABEL, "use_cpu": True}
+    told = [outputs_on("bert", rows, settings).logits for rows in (plain, noted)]
+    assert np.allclose(*told, atol=1e-6)

@@ -41,6 +41,29 @@ def test_windows_of_a_table_are_held_out_by_time(tmp_path):
         assert np.max(told[earlier]) + 1 == np.min(told[later]), "no step is told in two of them, and none is left out"
 
 
+def test_rows_without_labels_are_trained_on_and_never_measured_on(tmp_path):
+    """Else a standard error is of more rows than were measured."""
+    for name, count in (("train", 60), ("test", 12), ("none", 4)):
+        labels = [-100 if place % 3 == 0 or name == "none" else place % 2 for place in range(count)]
+        texts = [f"this is row {place} of {name}" for place in range(count)]
+        Dataset.from_dict({"text": texts, "label": labels}).to_csv(tmp_path / f"{name}.csv", index=False)
+    train = str(tmp_path / "train.csv")
+    facts, _ = prepared(tmp_path / "one", train=train)
+    told = {role: load_from_disk(str(Path(facts["folder"]) / role))["label"][:] for role in facts["rows"]}
+    assert facts["rows"] == {"train": 44, "validation": 8, "test": 8} and told["train"].count(-100) == 20
+    assert -100 not in told["validation"] + told["test"]
+    words = [["no", "yes", "-100"][place % 3] for place in range(60)]
+    texts = [f"this is row {place}" for place in range(60)]
+    Dataset.from_dict({"text": texts, "label": words}).to_csv(tmp_path / "words.csv", index=False)
+    facts, arguments = prepared(tmp_path / "words", train=str(tmp_path / "words.csv"))
+    assert facts["classes"] == ["no", "yes"] and facts["rows"]["test"] == 8
+    assert load_data(DataArguments(arguments["dataset"])).class_names == ["no", "yes"]
+    facts, _ = prepared(tmp_path / "two", train=train, test=str(tmp_path / "test.csv"))
+    assert facts["rows"]["test"] == 8
+    with pytest.raises(ValueError, match="the test rows have no label"):
+        prepared(tmp_path / "three", train=train, test=str(tmp_path / "none.csv"))
+
+
 def test_questions_and_answers_are_refused(tmp_path):
     row = {"question": "who?", "context": "it is me", "answers": {"text": ["me"], "answer_start": [6]}}
     (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 12))
