@@ -21,6 +21,7 @@ from hf_transfer.data.pixel_tokens import pixel_tokens, reads_pixel_tokens
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.text_columns import find_text_columns
 from hf_transfer.data.text_length import check_vocabulary, longest_text, text_positions
+from hf_transfer.data.text_padding import settle_padding_side
 from hf_transfer.data.time_series import series_shape
 from hf_transfer.data.trajectories import TrajectoryProcessor, trajectory_shape, windows
 
@@ -94,6 +95,7 @@ def prepare(
     longest = longest_text(config, processor, max_length)
     if longest is not None and collator is not None:
         longest = collator.raw_length(longest)
+    settle_padding_side(processor, config)
     ready = _with_tokens(dataset, processor, columns, longest, keep_columns)
     check_vocabulary(_largest(ready), processor, config)
     return ready

@@ -26,8 +26,8 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
 from hf_transfer.hub import adapter_class_names, adapter_outputs, loadable_adapter
-from hf_transfer.hub.adapter import are_made_up, named_base
-from hf_transfer.modeling.adapters import head_size, is_adapter
+from hf_transfer.hub.adapter import are_made_up, find_base, named_base
+from hf_transfer.modeling.adapters import head_size, is_adapter, lost_encoder, needs_peft
 from hf_transfer.modeling.anatomy import AUXILIARY, backbone_of, linear_heads
 from hf_transfer.modeling.detection_readouts import detection_layers
 from hf_transfer.modeling.frozen_norms import untrained_frozen_norms
@@ -95,7 +95,7 @@ def load_model(
     else:
         adapter = local_adapter(arguments.model, arguments.revision)
         try:
-            model, report = from_folder(arguments, adapter, loader, labels)
+            model, report = from_folder(arguments, adapter, loader, labels, to_train=allow_new_weights)
         except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
             reason = headless_kind(error) or error
             base = "" if adapter is None else f", an adapter of `{named_base(adapter)}`,"
@@ -127,7 +127,7 @@ def in_channels_last(model: nn.Module) -> nn.Module:
 
 
 def from_folder(
-    arguments: ModelArguments, adapter: Path | None, loader: Any, labels: Mapping[str, Any]
+    arguments: ModelArguments, adapter: Path | None, loader: Any, labels: Mapping[str, Any], to_train: bool = False
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A saved model, and what `from_pretrained` reports of it.
 
@@ -136,9 +136,11 @@ def from_folder(
         adapter: its folder, where it is an adapter.
         loader: the Auto class.
         labels: fields of the configuration that say what the head predicts; those that it was saved with when empty.
+        to_train: rather than to measure.
 
     Raises:
-        ValueError: as `from_pretrained`; or an adapter is asked for of the image tower of a model with two.
+        ValueError: as `from_pretrained` or `peft_model`; or an adapter is asked for of the image tower of a model with
+            two.
     """
     if adapter is None and has_only_towers(arguments.model, loader, **arguments.stored):
         if arguments.peft is not None:
@@ -149,6 +151,8 @@ def from_folder(
         return image_classifier(arguments.model, loader, labels, **arguments.stored)
     if adapter is not None:
         labels = labels or adapter_labels(adapter)
+        if needs_peft(peft.PeftConfig.from_pretrained(str(adapter))):
+            return peft_model(arguments, adapter, loader, labels, to_train)
     with_place = nullcontext(arguments.model) if adapter is None else loadable_adapter(adapter)
     with with_place as place, without_loading_report():
         return loader.from_pretrained(
@@ -158,6 +162,42 @@ def from_folder(
             **arguments.stored | ({} if adapter is None else {"revision": base_revision(adapter)}),
             **labels,
         )
+
+
+def peft_model(
+    arguments: ModelArguments, adapter: Path, loader: Any, labels: Mapping[str, Any], to_train: bool
+) -> tuple[peft.PeftModel, dict[str, Any]]:
+    """An adapter that PEFT alone can load, on its base model, and which of its weights are missing.
+
+    Args:
+        arguments, adapter, loader, labels, to_train: as of `from_folder`.
+
+    Raises:
+        ValueError: as `from_pretrained`; the adapter's head has another number of outputs; or it cannot be trained on.
+    """
+    config = peft.PeftConfig.from_pretrained(str(adapter))
+    is_final = lost_encoder(config)
+    if to_train and is_final:
+        raise ValueError(
+            f"{config.peft_type.value} keeps what its encoder gave and not the encoder, so that its training cannot "
+            "go on: start from its base model."
+        )
+    stored, asked = head_size(adapter).get("num_labels"), labels.get("num_labels", len(labels.get("id2label", ())))
+    if stored is not None and asked and stored != asked:
+        raise ValueError(
+            f"its head has {stored} outputs, {asked} are asked for, and an adapter of this kind keeps its head: start "
+            "from its base model, or from a whole model of `hf-transfer export`."
+        )
+    with loadable_adapter(adapter) as place, without_loading_report():
+        options = arguments.stored | {"revision": base_revision(adapter)}
+        base = loader.from_pretrained(find_base(adapter), ignore_mismatched_sizes=True, **options, **labels)
+        config.inference_mode = is_final
+        model = peft.get_peft_model(base, config)
+        missing = set(model.load_adapter(str(place), "default", is_trainable=True).missing_keys)
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    # what layers share stands in the folder once
+    found = {id(weight) for name, weight in weights.items() if name not in missing}
+    return model, {"missing_keys": {name for name in missing if id(weights.get(name)) not in found}}
 
 
 def stored_class_names(arguments: ModelArguments, adapter: Path | None) -> list[str]:
@@ -357,6 +397,10 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any], revision: str
     except (KeyError, TypeError) as error:
         kinds = sorted(str(getattr(kind, "value", kind)) for kind in peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING)
         raise ValueError(f"`peft` should name a `peft_type` of {kinds} and its keywords: {error!r}") from error
+    if config.peft_type == peft.PeftType.MULTITASK_PROMPT_TUNING:
+        raise ValueError(
+            "`peft`: MULTITASK_PROMPT_TUNING reads the number of a task with every row: take PROMPT_TUNING."
+        )
     if hasattr(config, "modules_to_save") and config.modules_to_save is None:
         config.modules_to_save = head_names(model) or None
     config.revision = revision or config.revision

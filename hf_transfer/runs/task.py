@@ -26,7 +26,7 @@ from hf_transfer.data.stream_files import load_stream
 from hf_transfer.data.tagged_words import holds_tagged_words
 from hf_transfer.data.text_columns import check_texts_as
 from hf_transfer.hub import adapter_class_names, adapter_outputs
-from hf_transfer.modeling.adapters import is_adapter
+from hf_transfer.modeling.adapters import TASK_CLASSES, is_adapter
 from hf_transfer.modeling.named_backbones import BACKBONE, can_be_backbone
 from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.models.revisions import pinned
@@ -172,7 +172,10 @@ def find_evaluation_task(model_args: ModelArguments, rows: Callable[[], Dataset]
     remembering = next((name for name, task in TASKS.items() if task.remembered(config)), None)
     if remembering is not None:
         return remembering
-    saved_as = adapted_class(model_args) or (getattr(config, "architectures", None) or [""])[0]
+    adapted = adapted_class(model_args)
+    if adapted is not None and (task := head_task(config, adapted)) is not None:
+        return task  # the configuration is the base model's, and names another class
+    saved_as = adapted or (getattr(config, "architectures", None) or [""])[0]
     if has_two_towers(config) and saved_as.endswith("Model"):
         is_adapted = is_adapter(Path(model_args.model)) and adapter_class_names(model_args.model) is not None
         return PromptedImageClassification.name if is_adapted else ZeroShotImageClassification.name
@@ -229,10 +232,11 @@ def head_task(config: PreTrainedConfig | None, saved_as: str) -> str | None:
 
 
 def adapted_class(model_args: ModelArguments) -> str | None:
-    """The class of the model that an adapter was trained on, where `model` is one that says it."""
+    """The class of the model that an adapter was trained on, where `model` is one that says it or its task."""
     if model_args.model is None or not is_adapter(Path(model_args.model)):
         return None
-    return (PeftConfig.from_pretrained(model_args.model).auto_mapping or {}).get("base_model_class")
+    config = PeftConfig.from_pretrained(model_args.model)
+    return (config.auto_mapping or {}).get("base_model_class") or TASK_CLASSES.get(config.task_type)
 
 
 def configuration_of(model_args: ModelArguments) -> PreTrainedConfig | None:

@@ -35,6 +35,7 @@ from hf_transfer.core.task_loss import SINGLE_LABEL, declared_problem_type, prob
 from hf_transfer.data.label_sets import split_label_sets
 from hf_transfer.data.visits import seed_of
 from hf_transfer.hub import complete_adapter
+from hf_transfer.modeling.adapters import lost_encoder
 from hf_transfer.modeling.anatomy import backbone_of, hold_frozen_batch_norms, unwrap_peft
 from hf_transfer.modeling.label_forms import label_form
 from hf_transfer.modeling.readouts import Pooled, choose_readout
@@ -421,7 +422,7 @@ class TransferModel(DelegatingModel):
             complete_adapter(path, self.config if self.reads_head else None)
         # Copies, because the safetensors format refuses a teacher's tied weights.
         elsewhere = constant_names(self) if self.constants_checksum else set()
-        names = [name for name in state if _is_own(name) and name not in elsewhere]
+        names = [name for name in state if self._is_own(name) and name not in elsewhere]
         own = {name: state[name].to("cpu", copy=True).contiguous() for name in names}
         if (own or elsewhere) and kwargs.get("is_main_process", True):
             checksum = {CHECKSUM: self.constants_checksum} if elsewhere else {}
@@ -437,7 +438,7 @@ class TransferModel(DelegatingModel):
         path = Path(path)
         self.load_model_weights(path)
         state = self.state_dict()
-        own = {name for name in state if _is_own(name)}
+        own = {name for name in state if self._is_own(name)}
         if own:
             if not (path / OBJECTIVES_FILE).is_file():
                 raise FileNotFoundError(f"{path} has no {OBJECTIVES_FILE}: it was saved without these objectives.")
@@ -454,12 +455,24 @@ class TransferModel(DelegatingModel):
     def load_model_weights(self, path: Path) -> None:
         """Weights of the model alone; raises as `load_weights`."""
         if isinstance(self.model, PeftModel):
-            for adapter in self.model.peft_config:
+            for adapter, config in self.model.peft_config.items():
                 # PEFT saves each adapter but the default one in a folder of its own.
                 folder = path if adapter == "default" else path / adapter
-                set_peft_model_state_dict(self.model, load_peft_weights(str(folder), device="cpu"), adapter)
+                weights = load_peft_weights(str(folder), device="cpu")
+                if lost_encoder(config):  # it stands with the objectives' state
+                    weights["prompt_embeddings"] = self.model.prompt_encoder[adapter].embedding.weight
+                set_peft_model_state_dict(self.model, weights, adapter)
         else:
             self._load_plain(path)
+
+    def _is_own(self, name: str) -> bool:
+        """Whether a tensor of this state belongs to the objectives, their teacher or a converter, or to an encoder of
+        virtual tokens, of which an adapter's weights hold the answer alone.
+        """
+        if not name.startswith("model."):
+            return True
+        adapters = getattr(self.model, "peft_config", {}).values() if isinstance(self.model, PeftModel) else ()
+        return name.startswith("model.prompt_encoder.") and any(map(lost_encoder, adapters))
 
     def _load_plain(self, path: Path) -> None:
         # from_pretrained undoes sharding, renaming and tying, in whichever format the folder is.
@@ -469,11 +482,6 @@ class TransferModel(DelegatingModel):
         if report["missing_keys"]:
             raise RuntimeError(f"{path} lacks weights of this model: {sorted(report['missing_keys'])[:3]}.")
         self.model.load_state_dict(stored.state_dict())
-
-
-def _is_own(name: str) -> bool:
-    """Whether a tensor of a TransferModel's state belongs to the objectives, their teacher or a converter."""
-    return not name.startswith("model.")
 
 
 def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
