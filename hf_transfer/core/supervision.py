@@ -32,22 +32,15 @@ class TaskLoss:
 
 
 class FromLabels(TaskLoss):
-    """The loss of the units that have a label; which one, `hf_transfer.core.task_loss` says.
-
-    Args:
-        label_smoothing: share of the target distribution spread over all classes.
-    """
+    """The loss of the units that have a label; which one, `hf_transfer.core.task_loss` says."""
 
     needs = frozenset({"logits"})
-
-    def __init__(self, label_smoothing: float = 0.0):
-        self.label_smoothing = label_smoothing
 
     def __call__(self, view: Any, outputs: Mapping[str, Any], config: Any) -> Tensor | None:
         if view.labels is None:
             return None
         problem_type = problem_type_of(config, view.labels)
-        return task_loss(view.logits, view.labels, problem_type, self.label_smoothing, view.unit_weights)
+        return task_loss(view.logits, view.labels, problem_type, view.label_smoothing, view.unit_weights)
 
 
 class FromModel(TaskLoss):

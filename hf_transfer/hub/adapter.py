@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 NAMES = "id2label"
-KEPT = ("problem_type", "mask_ignore_index", "series_columns", "text_columns")
+KEPT = ("problem_type", "mask_ignore_index", "series_columns", "text_block_size", "text_columns")
 """Further fields of the configuration that is trained, kept where they are set."""
 
 
@@ -36,17 +36,17 @@ def is_adapter_folder(folder: str | os.PathLike) -> bool:
     return (Path(folder) / ADAPTER_CONFIG).is_file() and not (Path(folder) / "config.json").is_file()
 
 
-def complete_adapter(folder: str | os.PathLike, trained: PreTrainedConfig | None) -> None:
+def complete_adapter(folder: str | os.PathLike, trained: PreTrainedConfig, reads_head: bool = True) -> None:
     """Write what the outputs are into the adapters of a folder, and a base in a local folder as an absolute path.
 
     Args:
         folder: as PEFT saved it: the default adapter in the folder itself, others in folders of their names.
-        trained: the model's configuration; made-up names (LABEL_0, ...) are left out. None for a model whose head is
-            not read.
+        trained: the model's configuration; made-up names (LABEL_0, ...) are left out.
+        reads_head: whether its head gives the classes that the configuration names.
     """
-    told = {} if trained is None else {name: getattr(trained, name, None) for name in KEPT}
+    told = {name: getattr(trained, name, None) for name in KEPT}
     told = {name: value for name, value in told.items() if value is not None}
-    if trained is not None and trained.id2label and not are_made_up(list(trained.id2label.values())):
+    if reads_head and trained.id2label and not are_made_up(list(trained.id2label.values())):
         told[NAMES] = {str(index): name for index, name in trained.id2label.items()}
     for path in (*Path(folder).glob(ADAPTER_CONFIG), *Path(folder).glob(f"*/{ADAPTER_CONFIG}")):
         config = json.loads(path.read_text())

@@ -20,6 +20,7 @@ from math import prod
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -148,6 +149,14 @@ def derived_model(plain: type[PreTrainedModel], config_class: type[PreTrainedCon
         namespace |= {"__init__": __init__, "config_class": config_class, "__module__": __name__}
 
     return types.new_class(f"GroupNormed{plain.__name__}", (plain,), exec_body=fill)
+
+
+def __getattr__(name: str) -> Any:
+    """The class of a group-normed net by its name, by which PEFT finds an adapter's base."""
+    plain = getattr(transformers, name.removeprefix("GroupNormed"), None) if name.startswith("GroupNormed") else None
+    if not isinstance(plain, type) or not issubclass(plain, PreTrainedModel):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return derived_model(plain, derived_config(plain.config_class))
 
 
 def group_normed(model: PreTrainedModel, groups: int, weight_eps: float) -> None:

@@ -30,7 +30,7 @@ from hf_transfer.runs.report import Remembering
 from hf_transfer.runs.results import Measured
 from hf_transfer.runs.task import configuration_of, find_evaluation_task, remembered_texts, told_or_remembered
 from hf_transfer.tasks import Task, task_named
-from hf_transfer.tasks.text_generation import TextGeneration, check_next_token
+from hf_transfer.tasks.text_generation import TEXT_BLOCK_SIZE, TextGeneration, check_next_token
 from hf_transfer.tasks.time_series_forecasting import TimeSeriesForecasting
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
 from hf_transfer.training.family_trainers import PretrainingTrainer
@@ -70,8 +70,8 @@ def run_evaluation(
         task: a key of `hf_transfer.tasks.TASKS`; left out, what model and rows say.
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
-        block_size: for text-generation, see `language_blocks`; as many tokens as the model has places for when left
-            out.
+        block_size: for text-generation, see `language_blocks`; left out, as in training, or as many tokens as the
+            model has places for.
         few_shot: keywords of `FewShotSettings`: accuracy over episodes with its 95 % interval; the classes of the
             rows need not be the model's, whose head is not used.
         retrieval: mean average precision and ranks of rows of one class that find each other by their features.
@@ -199,7 +199,8 @@ def _perplexity(
     loaded = load_model(arguments, allow_new_weights=False)
     check_next_token(loaded)
     processor = load_processor(arguments, loaded.config)
-    block_size = block_size or text_positions(loaded.config)
+    remembered = getattr(configuration_of(arguments), TEXT_BLOCK_SIZE, None)
+    block_size = block_size or remembered or text_positions(loaded.config)
     if block_size is None:
         raise ValueError("the model's configuration names no longest text: give `block_size`.")
     reading = {"block_size": block_size, "keep_labels": False, "text_columns": text_columns}

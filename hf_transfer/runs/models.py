@@ -14,6 +14,7 @@ import peft
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -44,6 +45,7 @@ from hf_transfer.modeling.two_towers import (
     settle_width,
     tower_config,
 )
+from hf_transfer.models.group_normed import Standardised
 from hf_transfer.models.short_names import model_folder
 from hf_transfer.tasks import task_named
 from hf_transfer.tasks.arguments import ModelArguments
@@ -405,9 +407,22 @@ def with_adapter(model: PreTrainedModel, settings: dict[str, Any], revision: str
         config.modules_to_save = head_names(model) or None
     config.revision = revision or config.revision
     try:
-        return peft.get_peft_model(model, config)
+        adapted = peft.get_peft_model(model, config)
+        check_standardised(adapted)
+        return adapted
     except (AttributeError, TypeError) as error:  # PEFT looks at no types
         raise ValueError(f"`peft`: a keyword of {type(config).__name__} has a wrong value: {error}") from error
+
+
+def check_standardised(adapted: peft.PeftModel) -> None:
+    """Raises ValueError for an adapter of convolutions that standardise their weights, of which its own would be no
+    part."""
+    layers = [module for module in adapted.modules() if isinstance(module, BaseTunerLayer)]
+    if any(isinstance(module.get_base_layer(), Standardised) for module in layers):
+        raise ValueError(
+            "the convolutions of a net with group norms standardise their weights, to which an adapter cannot add: "
+            "name its linear layers or norms as `target_modules`, or train it without `peft`."
+        )
 
 
 def with_convolutions(model: PreTrainedModel, settings: Mapping[str, Any]) -> dict[str, Any]:

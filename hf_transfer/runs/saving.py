@@ -58,7 +58,7 @@ def save_run(
             exported(trainer.adapted_model).save_pretrained(staging)
             if isinstance(trainer.adapted_model, PeftModel):
                 trained = trainer.transfer_model
-                complete_adapter(staging, trained.config if trained.reads_head else None)
+                complete_adapter(staging, trained.config, trained.reads_head)
             if trainer.processing_class is not None:
                 with_limit(trainer.processing_class, trainer.transfer_model.config).save_pretrained(staging)
             (staging / RESULTS_FILE).write_text(json.dumps(dict(results), indent=2) + "\n")

@@ -104,6 +104,7 @@ def make_pretraining(experiment: Experiment) -> tuple[TransferTrainer, RunData]:
     raw = raw.with_label_sets(sets)
     set_seed(config.seed)
     model, processor = set_up(model_args, data_args, raw)
+    task.remember(model, data_args, raw.known)
     collator = task.pretraining_collator(processor, data_args)
     # so that a model's own loss has nothing to confuse with its targets
     data = raw.prepared(

@@ -15,6 +15,9 @@ from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.task import Metrics
 from hf_transfer.tasks.text_pretraining import TextPretraining
 
+TEXT_BLOCK_SIZE = "text_block_size"
+"""Of a saved model: tokens of a block of joined texts that it was trained on."""
+
 
 class TextGeneration(TextPretraining):
     """Every token from those before it; packed documents, a random order (XLNet) or span corruption if asked."""
@@ -23,6 +26,11 @@ class TextGeneration(TextPretraining):
     auto_class = "AutoModelForCausalLM"
     saved_as = ("ForCausalLM", "LMHeadModel")
     makes = {"packed_language": {}, "permuted_language": {}, "span_corruption": {"decoder_only": True}}
+
+    def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
+        """The length of the blocks, in which a perplexity is measured again."""
+        if data.block_size is not None or hasattr(model.config, TEXT_BLOCK_SIZE):
+            setattr(model.config, TEXT_BLOCK_SIZE, data.block_size)
 
     def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
         if "labels" in rows.column_names:

@@ -93,7 +93,8 @@ class TransferModel(DelegatingModel):
             out.
         task_loss: where the loss of the task comes from; when left out, the units' labels where the model has a
             linear head on rows or tokens, and else the model itself.
-        label_smoothing: share of the target distribution spread over all classes, for labels that are classes.
+        label_smoothing: share of the target distribution spread over all classes in training, for labels that are
+            classes.
         max_units: at most so many random units of a batch reach objectives that are bounded.
 
     Raises:
@@ -136,7 +137,7 @@ class TransferModel(DelegatingModel):
         reads_nothing = task_loss is not None and not task_loss.needs and not self.needs & {"features", "logits"}
         self.readout = choose_readout(model, "nothing" if reads_nothing and readout is None else readout)
         self.supervision = task_loss or usual_task_loss(self.readout, label_smoothing)
-        if label_smoothing and getattr(self.supervision, "label_smoothing", None) != label_smoothing:
+        if label_smoothing and not isinstance(self.supervision, FromLabels):
             raise ValueError(
                 "`label_smoothing_factor` spreads labels that are classes of rows or tokens; the loss here is the "
                 "model's own, or of objectives alone: leave it out."
@@ -366,7 +367,7 @@ class TransferModel(DelegatingModel):
             row=None if readout.units_are_rows else units.row,
             outputs=told,
             class_weights=self.class_weights if self.training else None,
-            label_smoothing=self.label_smoothing,
+            label_smoothing=self.label_smoothing if self.training else 0.0,
         )
         if len(batches) == 1:
             return [replace(view, inputs=batches[0])]
@@ -419,7 +420,7 @@ class TransferModel(DelegatingModel):
         inner = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
         self.model.save_pretrained(path, state_dict=inner if state_dict is not None else None, **kwargs)
         if isinstance(self.model, PeftModel) and kwargs.get("is_main_process", True):
-            complete_adapter(path, self.config if self.reads_head else None)
+            complete_adapter(path, self.config, self.reads_head)
         # Copies, because the safetensors format refuses a teacher's tied weights.
         elsewhere = constant_names(self) if self.constants_checksum else set()
         names = [name for name in state if self._is_own(name) and name not in elsewhere]
@@ -493,5 +494,5 @@ def usual_task_loss(readout: Readout, label_smoothing: float = 0.0) -> TaskLoss:
             )
         return readout.own_task_loss()
     if readout.num_outputs is not None:
-        return FromLabels(label_smoothing)
+        return FromLabels()
     return NoTask() if isinstance(readout, Pooled) else FromModel()

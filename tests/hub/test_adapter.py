@@ -44,7 +44,7 @@ def test_names_come_back_in_the_order_of_the_outputs(project: Path) -> None:
 
 def test_a_local_base_is_saved_so_that_it_is_found_from_everywhere(project: Path, monkeypatch) -> None:
     monkeypatch.chdir(project)
-    complete_adapter("out/model", None)
+    complete_adapter("out/model", PreTrainedConfig())
     assert PeftConfig.from_pretrained("out/model").base_model_name_or_path == str((project / "base/tiny").resolve())
 
 

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from peft import AutoPeftModel
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
@@ -16,7 +17,7 @@ from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 
 from hf_transfer.models.group_normed import Standardised, change_norms, largest_divisor
 from hf_transfer.pretraining.bit import convert
-from hf_transfer.runs.models import load_model
+from hf_transfer.runs.models import load_model, with_adapter
 from hf_transfer.tasks.arguments import ModelArguments
 from tests import tiny
 
@@ -177,10 +178,29 @@ def test_an_adapter_of_an_unsaved_conversion_is_refused(tmp_path):
         model=str(tmp_path / "plain"),
         task="image-classification",
         converters={"bit": {}},
-        peft={"peft_type": "LORA", "target_modules": ["convolution"]},
+        peft={"peft_type": "LN_TUNING", "target_modules": ["normalization"]},
     )
     with pytest.raises(ValueError, match="`bit` changes what .* give, .*adapt the saved folder"):
         load_model(arguments)
     convert(tiny.resnet()).save_pretrained(tmp_path / "converted")
     arguments.model, arguments.converters = str(tmp_path / "converted"), None
     assert load_model(arguments).peft_config
+
+
+def test_an_adapter_of_the_norms_comes_back_and_one_of_the_convolutions_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    convert(tiny.resnet()).save_pretrained("base")
+    adapted = with_adapter(
+        load_model(ModelArguments(model="base")), {"peft_type": "LN_TUNING", "target_modules": ["normalization"]}
+    )
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    adapted.eval().save_pretrained("adapter")
+    found = AutoPeftModel.from_pretrained("adapter", num_labels=10, import_allowlist=["hf_transfer"]).eval()
+    torch.testing.assert_close(found(pixel_values=pixels()).logits, adapted(pixel_values=pixels()).logits)
+    for layers in ("all-linear", ["convolution"]):
+        with pytest.raises(ValueError, match="standardise their weights, to which an adapter cannot add"):
+            lora = {"peft_type": "LORA", "target_modules": layers}
+            with_adapter(load_model(ModelArguments(model="base")), lora)

@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForImageClassification,
     BertForQuestionAnswering,
     BertForTokenClassification,
+    PreTrainedConfig,
 )
 from transformers.exporters import ExportedModel, OnnxExporter
 
@@ -35,7 +36,7 @@ def lora(here) -> Path:
             if "lora_B" in name or "modules_to_save" in name:
                 weight.normal_(std=0.5)
     model.save_pretrained("lora")
-    complete_adapter("lora", None)
+    complete_adapter("lora", PreTrainedConfig())
     facts = RunFacts("lora", "image-classification", "AutoPeftModel", loads_with="peft", summary="Digits.")
     write_card("lora", facts)
     Path("lora/results.json").write_text('{"accuracy": 0.5}')

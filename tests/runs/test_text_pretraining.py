@@ -13,7 +13,7 @@ from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
 from hf_transfer.runs.single_run import make_pretraining
 from tests.marks import slow
-from tests.runs.folders import QUICK
+from tests.runs.folders import QUICK, causal_lm, save_text_model
 from tests.runs.test_adapt import no_training
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -81,6 +81,18 @@ def test_a_recipe_runs(here, recipe):
     small = small[:-2] if "packed" in recipe.stem else small
     metrics = run_pretraining(parse_arguments([str(recipe), *small, *QUICK, "--output_dir", "out"]))
     assert 4 < metrics["loss"] < 10
+
+
+@pytest.mark.parametrize("peft", [[], ["--peft", "{peft_type: LORA, target_modules: [c_attn]}"]])
+def test_a_perplexity_is_measured_again_in_blocks_of_the_same_length(here, peft):
+    save_text_model(here / "start", causal_lm(), eos_token="[SEP]")
+    data = ["--dataset", "books.csv", "--test_dataset", "books.csv", "--block_size", "7", "--output_dir", "out"]
+    told = ["--model", "start", "--task", "text-generation", *data, *QUICK, *peft]
+    trained = run_pretraining(parse_arguments(told))
+    again = run_evaluation("out/model", "books.csv", task="text-generation")
+    assert again["perplexity"] == pytest.approx(trained["perplexity"], rel=1e-5)
+    other = run_evaluation("out/model", "books.csv", task="text-generation", block_size=20)
+    assert other["perplexity"] != pytest.approx(trained["perplexity"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["spans", "spans of a decoder", "denoising"])

@@ -132,12 +132,14 @@ def test_multi_label_is_the_binary_cross_entropy_of_the_labelled_rows(batch, dty
 
 def test_label_smoothing_spreads_the_target_distribution(batch):
     torch.manual_seed(0)
-    model = TransferModel(tiny.bert(), label_smoothing=0.3)
+    model = TransferModel(tiny.bert(), label_smoothing=0.3).train()
     batch["labels"][0] = IGNORED_LABEL
     output = model(**batch)
     log_p = output.logits.log_softmax(dim=1)
     rows = [-(0.7 * log_p[row, batch["labels"][row]] + 0.1 * log_p[row].sum()) for row in range(1, 6)]
     torch.testing.assert_close(output.loss, sum(rows) / 5)
+    output = model.eval()(**batch)  # what is measured is the plain loss, as of a saved model
+    torch.testing.assert_close(output.loss, F.cross_entropy(output.logits, batch["labels"]))
 
 
 @pytest.mark.parametrize("num_labels", [1, 3])
