@@ -101,9 +101,15 @@ def prepare(
     return ready
 
 
-def check_modality(dataset: Dataset, config: PreTrainedConfig) -> None:
-    """Raises ValueError when the dataset holds images and the model reads none, or no series and it reads these."""
-    images = _image_columns(dataset)
+def check_modality(dataset: Dataset, config: PreTrainedConfig, processor: Any = None) -> None:
+    """Raises ValueError when the dataset holds images and the model reads none, or no series and it reads these.
+
+    Args:
+        dataset: rows as they are.
+        config: of the model.
+        processor: of the model; one that gives a token for each pixel lets a model of tokens read images.
+    """
+    images = [] if reads_pixel_tokens(processor) else _image_columns(dataset)
     reads_images = hasattr(getattr(config, "vision_config", config), "num_channels") or config.model_type == TIMM
     reads_images = reads_images or hasattr(config, "backbone_config")
     if images and not reads_images:

@@ -98,6 +98,7 @@ class RunFacts:
     loads_with: str = "transformers"  # or "peft" for an adapter
     imports_from: str = ""  # module of `auto_class`, where that is not the library in `loads_with`
     load_options: Mapping[str, Any] = field(default_factory=dict)  # keywords of `from_pretrained`
+    base_class: str = ""  # the Auto class of an adapter's base, where that of PEFT cannot load it
     needs_hf_transfer: str = ""  # what the package registers without which loading fails; empty where nothing does
     base_model: str | None = None
     license: str | None = None

@@ -282,8 +282,8 @@ def domain_rows(
     text_columns: Sequence[str] = (),
 ) -> DomainRows:
     """Features, predictions and labels of the rows under the model."""
-    check_modality(rows, loaded.config)
     processor = load_processor(ModelArguments(model=model, task=task), loaded.config)
+    check_modality(rows, loaded.config, processor)
     ready = prepare(
         rows, loaded.config, processor, max_length=max_length, keep_labels=False, text_columns=text_columns
     )

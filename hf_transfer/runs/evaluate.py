@@ -124,9 +124,9 @@ def run_evaluation(
     if measure is not None:
         return Measured(_by_features(arguments, rows, batch_size, reading, measure), task, len(rows))
     loaded = load_model(arguments, allow_new_weights=False)
-    check_modality(rows, loaded.config)
-    rows = numbered_as_model(rows, loaded.config, reader)
     processor = load_processor(arguments, loaded.config)
+    check_modality(rows, loaded.config, processor)
+    rows = numbered_as_model(rows, loaded.config, reader)
     ready = reader.prepare(rows, loaded.config, processor, **reading)
     collator = reader.collator(processor, ready, getattr(loaded.config, "pad_token_id", 0))
     measured = Remembering(reader.metrics_of_rows(loaded.config, rows, ready))

@@ -244,8 +244,8 @@ def ready_and_outputs(
         batch_size: rows at a time.
         max_length: cut text after so many tokens.
     """
-    check_modality(rows, loaded.config)
     processor = load_processor(ModelArguments(model=model, task=task), loaded.config)
+    check_modality(rows, loaded.config, processor)
     ready = task_named(task).prepare(
         rows, loaded.config, processor, text_columns=text_columns, max_length=max_length, keep_labels=False
     )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hf_transfer.core.converter import converts
-from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass
+from hf_transfer.modeling.surgery import Sidecar, keep_sidecar, modules_where, reclass, sidecars_of
 
 MOMENTUM = 0.1
 """Share of the newest batch in the moving statistics of layer norms, as batch norm's default."""
@@ -38,7 +38,7 @@ def convert(model: nn.Module, *, p: float = 0.5, layer_norm: bool = False) -> nn
         layer_norm: convert layer norms too.
 
     Raises:
-        ValueError: `p` is out of its range, the model has no norm to convert, or was converted before.
+        ValueError: `p` is out of its range, the model has no norm to convert, or was converted before, by `dsbn` too.
     """
     if not 0 <= p <= 1:
         raise ValueError(f"`p` should be in [0, 1], got {p}.")
@@ -47,6 +47,10 @@ def convert(model: nn.Module, *, p: float = 0.5, layer_norm: bool = False) -> nn
     if not batch_norms and not layer_norms:
         rest = "" if layer_norm else "; `layer_norm: true` converts layer norms"
         raise ValueError(f"`stoch_norm`: {type(model).__name__} has no batch norm with moving statistics{rest}.")
+    if "dsbn" in sidecars_of(model):
+        raise ValueError(
+            "`stoch_norm` after `dsbn`: name `stoch_norm` first, which makes every domain's norms stochastic."
+        )
     sidecar = MovingStatistics(layer_norms)
     keep_sidecar(model, "stoch_norm", sidecar)
     for norm in batch_norms.values():

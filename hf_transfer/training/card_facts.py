@@ -117,11 +117,22 @@ def loading_facts_of(model: PreTrainedModel | PeftModel, reads_head: bool = True
         told = model.active_peft_config.task_type  # a word where it came from YAML
         auto_class = ADAPTER_TASKS.get(str(getattr(told, "value", told)), "AutoPeftModel")
         facts["loads_with"] = "peft"
+        if not has_embeddings(base):
+            facts["base_class"], auto_class, options = "AutoModel", "PeftModel", {}
     elif not auto_class:
         auto_class = name
         module = FLOWFORMER if type(base).__module__.startswith(FLOWFORMER) else type(base).__module__
         facts["imports_from"] = "" if hasattr(transformers, name) else module
     return {**facts, "auto_class": auto_class, "load_options": options}
+
+
+def has_embeddings(base: PreTrainedModel) -> bool:
+    """Whether a model says which embeddings it reads by, which PEFT's Auto classes ask for; one with two towers does
+    not."""
+    try:
+        return base.get_input_embeddings() is not None
+    except NotImplementedError:
+        return False
 
 
 def _is_own(thing: Any) -> bool:

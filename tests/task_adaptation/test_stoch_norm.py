@@ -7,6 +7,7 @@ from torch import nn
 from hf_transfer.modeling.surgery import sidecars_of
 from hf_transfer.models.flowformer.layers_flowformer import FlowformerBatchNorm
 from hf_transfer.task_adaptation.stoch_norm import MOMENTUM, StochasticBatch, convert
+from hf_transfer.training.converters import convert_model
 from tests import tiny
 
 SHAPES = {nn.BatchNorm1d: (6, 4), nn.BatchNorm2d: (6, 4, 3, 3), FlowformerBatchNorm: (6, 5, 4)}
@@ -127,3 +128,10 @@ def test_a_model_without_batch_norms_says_what_to_do():
         convert(tiny.vit())
     model = convert(tiny.vit(), layer_norm=True).train()
     assert model(torch.randn(2, 1, 14, 14)).logits.isfinite().all()
+
+
+def test_norms_of_domains_are_made_stochastic_first():
+    model = convert_model(tiny.resnet(), {"stoch_norm": {}, "dsbn": {}}).train()
+    assert model(pixel_values=torch.randn(4, 1, 14, 14)).logits.isfinite().all()
+    with pytest.raises(ValueError, match="`stoch_norm` after `dsbn`: name `stoch_norm` first"):
+        convert_model(tiny.resnet(), {"dsbn": {}, "stoch_norm": {}})

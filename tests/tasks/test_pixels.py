@@ -9,6 +9,8 @@ from transformers import AutoImageProcessor, ImageGPTForImageClassification
 
 from hf_transfer.runs.adapt import run_adaptation, run_pretraining
 from hf_transfer.runs.arguments import parse_arguments
+from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.predict import run_prediction
 from tests.runs.folders import QUICK, save_digits
 
 GPT = {"model_type": "imagegpt", "n_embd": 16, "n_layer": 2, "n_head": 2}
@@ -53,8 +55,12 @@ def test_a_classifier_starts_from_it(here):
     run_pretraining(parse_arguments(arguments("causal-image-modeling", GPT)))
     _, report = ImageGPTForImageClassification.from_pretrained("out/model", output_loading_info=True)
     assert not any(key.startswith("transformer.") for key in report["missing_keys"])
-    adapted = ["--model", "out/model", "--task", "image-classification", "--dataset", "digits", "--test_rows", "8"]
-    assert "accuracy" in run_adaptation(parse_arguments([*adapted, *QUICK, "--output_dir", "adapted"]))
+    adapted = ["--model", "out/model", "--task", "image-classification", "--dataset", "digits"]
+    adapted += ["--test_dataset", "digits", *QUICK, "--output_dir", "adapted"]
+    measured = run_adaptation(parse_arguments(adapted))
+    again = run_evaluation("adapted/model", "digits")
+    assert again["loss"] == pytest.approx(measured["loss"], rel=1e-5) and again["accuracy"] == measured["accuracy"]
+    assert run_prediction("adapted/model", "digits", output=Path("answers.csv")) == 40
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,9 @@ def test_a_learnt_context_from_few_labels_to_evaluation(adapt):
     assert set(found.columns["prediction"]) <= set(pairs.NAMES) and found.rows == 40
     card = ModelCard.load("out/model/README.md")
     assert card.data.pipeline_tag == "zero-shot-image-classification" and "2109.01134" in card.text
+    loaded: dict = {}
+    exec(card.text.split("```python\n")[1].split("```")[0], loaded)
+    assert loaded["model"].active_peft_config.token_indices == config["token_indices"]
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])
