@@ -44,6 +44,7 @@ from hf_transfer.data.tagged_words import (
 )
 from hf_transfer.data.text_columns import check_pair
 from hf_transfer.data.text_length import check_vocabulary, longest_text
+from hf_transfer.data.text_padding import settle_padding_side
 from hf_transfer.data.word_tokens import check_tokenizer, first_tokens, labels_at
 from hf_transfer.modeling.scene_labels import SCENE_COLUMNS, scene_column, with_picture_labels
 
@@ -241,6 +242,7 @@ def make_batches(
 ) -> Iterable[Batch]:
     """Batches of (inputs, labels) of the rows in `order` [n], by default the dataset's own."""
     if columns.kind in ("text", "words"):
+        settle_padding_side(processor, model.config, reads_every_token=columns.kind == "words")
         max_length = longest_text(model.config, processor, max_length)
     make_inputs = None if columns.kind == "words" else input_maker(columns, processor, model, max_length)
 
