@@ -7,7 +7,6 @@ from hf_transfer.hub.adapter import (
     complete_adapter,
     find_base,
     is_adapter_folder,
-    loadable_adapter,
 )
 from hf_transfer.hub.atomic import atomic_folder, check_can_write
 from hf_transfer.hub.card import (
@@ -52,7 +51,6 @@ __all__ = [
     "find_base",
     "is_adapter_folder",
     "is_commit",
-    "loadable_adapter",
     "local_model_folder",
     "pull_model",
     "push_command",

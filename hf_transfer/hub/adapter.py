@@ -119,22 +119,6 @@ def find_base(folder: str | os.PathLike) -> str:
 
 
 @contextmanager
-def loadable_adapter(folder: str | os.PathLike) -> Iterator[Path]:
-    """A folder from which `from_pretrained` finds the base of an adapter: the adapter's own, or a copy of links.
-
-    Raises:
-        ValueError: as `find_base`.
-    """
-    base = find_base(folder)
-    if base == named_base(folder):
-        yield Path(folder)
-        return
-    config = {**_read(folder), "base_model_name_or_path": base}
-    with linked_copy(folder, {ADAPTER_CONFIG: json.dumps(config, indent=2)}) as copy:
-        yield copy
-
-
-@contextmanager
 def linked_copy(folder: str | os.PathLike, texts: Mapping[str, str]) -> Iterator[Path]:
     """A temporary folder with links to all files of `folder`, and other texts in some of them.
 

@@ -1,4 +1,4 @@
-"""Load a PEFT adapter: for ranking, its base model with the adapter's layers inside."""
+"""Load a PEFT adapter for ranking: its base model with the adapter's layers inside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import transformers
 from peft import PeftConfig, PeftModel, PeftType
-from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from safetensors import safe_open
 from torch import nn
 
@@ -37,17 +36,6 @@ HEADS = (".classifier.weight", ".score.weight", ".classifier.out_proj.weight", "
 def is_adapter(folder: Path) -> bool:
     """Whether the folder holds an adapter and not a whole model."""
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
-
-
-def needs_peft(config: PeftConfig) -> bool:
-    """Whether PEFT has to load an adapter of this kind, which transformers refuses or reads only in part.
-
-    It refuses virtual tokens and layers that share weights; DoRA's magnitudes and AdaLoRA's ranks it does not find.
-    """
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
-    has_no_layers = tuner is None or config.is_prompt_learning or config.is_adaption_prompt
-    is_misread = getattr(config, "use_dora", False) or config.peft_type == PeftType.ADALORA
-    return has_no_layers or is_misread or getattr(tuner, "uses_shared_state", False)
 
 
 def lost_encoder(config: PeftConfig) -> bool:

@@ -15,31 +15,13 @@ from typing import Any, NoReturn
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from hf_transfer.hub import RunFacts, atomic_folder, check_can_write, loadable_adapter, read_facts, write_card
-from hf_transfer.hub.adapter import find_base, is_adapter_folder
+from hf_transfer.hub import RunFacts, atomic_folder, check_can_write, read_facts, write_card
+from hf_transfer.hub.adapter import is_adapter_folder
 from hf_transfer.runs.arguments import ModelArguments
-from hf_transfer.runs.models import adapter_labels, base_revision, load_model, load_processor, without_loading_report
+from hf_transfer.runs.models import load_model, load_processor
 from hf_transfer.runs.onnx_files import onnx_tools, write_onnx
 from hf_transfer.runs.task import find_evaluation_task
-from hf_transfer.tasks import task_named
 from hf_transfer.training.card_facts import loading_facts_of
-
-
-def adapted_model(arguments: ModelArguments) -> PeftModel:
-    """The base of a saved adapter under that adapter.
-
-    Args:
-        arguments: with the folder of the adapter and its task.
-
-    Raises:
-        ValueError: the base is not found.
-    """
-    folder = Path(str(arguments.model))
-    loader = task_named(str(arguments.task)).model_class()
-    with loadable_adapter(folder) as place, without_loading_report():
-        stored = {"revision": base_revision(folder), **adapter_labels(folder)}
-        base = loader.from_pretrained(find_base(folder), ignore_mismatched_sizes=True, **stored)
-        return PeftModel.from_pretrained(base, str(place))
 
 
 def merged(adapted: PeftModel, folder: str | Path) -> PreTrainedModel:
@@ -90,7 +72,8 @@ def export_folder(
     if onnx:
         onnx_tools()
     arguments = with_known_task(folder, task)
-    model = merged(adapted_model(arguments), folder) if adapter else load_model(arguments, allow_new_weights=False)
+    model = load_model(arguments, allow_new_weights=False)
+    model = merged(model, folder) if adapter else model
     with atomic_folder(output_dir, overwrite=overwrite) as staging:
         if onnx:
             write_onnx(model, str(arguments.task), load_processor(arguments, model.config), staging)

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from hf_transfer.hub import RunFacts, read_facts, write_card
 from hf_transfer.hub.adapter import is_adapter_folder, named_base
 from hf_transfer.hub.card import CARD_NAME, is_written_here
-from hf_transfer.runs.export import adapted_model, with_known_task
+from hf_transfer.runs.export import with_known_task
 from hf_transfer.runs.models import load_model
 from hf_transfer.training.card_facts import loading_facts_of
 
@@ -54,7 +54,7 @@ def facts_of_folder(folder: Path, task: str | None = None) -> RunFacts:
     """What a folder that keeps no facts says of itself."""
     arguments = with_known_task(folder, task)
     adapter = is_adapter_folder(folder)
-    model = adapted_model(arguments) if adapter else load_model(arguments, allow_new_weights=False)
+    model = load_model(arguments, allow_new_weights=False)
     named = {"model_name": folder.resolve().name, "model_id": str(folder)}
     base = named_base(folder) if adapter else None
     return RunFacts(**named, base_model=base, **loading_facts_of(model))

@@ -6,7 +6,7 @@ import difflib
 import logging as python_logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import load_peft_weights
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -26,9 +27,9 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
-from hf_transfer.hub import adapter_class_names, adapter_outputs, loadable_adapter
+from hf_transfer.hub import adapter_class_names, adapter_outputs
 from hf_transfer.hub.adapter import are_made_up, find_base, named_base
-from hf_transfer.modeling.adapters import head_size, is_adapter, lost_encoder, needs_peft
+from hf_transfer.modeling.adapters import head_size, is_adapter, lost_encoder
 from hf_transfer.modeling.anatomy import AUXILIARY, backbone_of, linear_heads
 from hf_transfer.modeling.detection_readouts import detection_layers
 from hf_transfer.modeling.frozen_norms import untrained_frozen_norms
@@ -96,6 +97,8 @@ def load_model(
         model = from_architecture(loader, {**arguments.architecture, **labels}, task)
     else:
         adapter = local_adapter(arguments.model, arguments.revision)
+        if adapter is not None and allow_new_weights:
+            check_adapter(arguments.converters, arguments.model)
         try:
             model, report = from_folder(arguments, adapter, loader, labels, to_train=allow_new_weights)
         except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
@@ -141,9 +144,14 @@ def from_folder(
         to_train: rather than to measure.
 
     Raises:
-        ValueError: as `from_pretrained` or `peft_model`; or an adapter is asked for of the image tower of a model with
-            two.
+        ValueError: as `from_pretrained` or `peft_model`; or an adapter is asked for of another one, or of the image
+            tower of a model with two.
     """
+    if adapter is not None and arguments.peft is not None:
+        raise ValueError(
+            "it is an adapter, and the new one that `peft` asks for would be saved without it: leave `peft` out to "
+            f"train the saved one further, or merge it first: hf-transfer export {arguments.model} --output-dir NEW."
+        )
     if adapter is None and has_only_towers(arguments.model, loader, **arguments.stored):
         if arguments.peft is not None:
             raise ValueError(
@@ -152,30 +160,26 @@ def from_folder(
             )
         return image_classifier(arguments.model, loader, labels, **arguments.stored)
     if adapter is not None:
-        labels = labels or adapter_labels(adapter)
-        if needs_peft(peft.PeftConfig.from_pretrained(str(adapter))):
-            return peft_model(arguments, adapter, loader, labels, to_train)
-    with_place = nullcontext(arguments.model) if adapter is None else loadable_adapter(adapter)
-    with with_place as place, without_loading_report():
+        return peft_model(arguments, adapter, loader, labels or adapter_labels(adapter), to_train)
+    with without_loading_report():
         return loader.from_pretrained(
-            place,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **arguments.stored | ({} if adapter is None else {"revision": base_revision(adapter)}),
-            **labels,
+            arguments.model, ignore_mismatched_sizes=True, output_loading_info=True, **arguments.stored, **labels
         )
 
 
 def peft_model(
     arguments: ModelArguments, adapter: Path, loader: Any, labels: Mapping[str, Any], to_train: bool
 ) -> tuple[peft.PeftModel, dict[str, Any]]:
-    """An adapter that PEFT alone can load, on its base model, and which of its weights are missing.
+    """An adapter on its base model, and what its folder lacks or has of another size.
+
+    transformers' own loading of adapters freezes their layers, refuses virtual tokens and layers that share weights,
+    and does not find DoRA's magnitudes and AdaLoRA's ranks.
 
     Args:
         arguments, adapter, loader, labels, to_train: as of `from_folder`.
 
     Raises:
-        ValueError: as `from_pretrained`; the adapter's head has another number of outputs; or it cannot be trained on.
+        ValueError: as `from_pretrained`; or its training cannot go on.
     """
     config = peft.PeftConfig.from_pretrained(str(adapter))
     is_final = lost_encoder(config)
@@ -184,22 +188,22 @@ def peft_model(
             f"{config.peft_type.value} keeps what its encoder gave and not the encoder, so that its training cannot "
             "go on: start from its base model."
         )
-    stored, asked = head_size(adapter).get("num_labels"), labels.get("num_labels", len(labels.get("id2label", ())))
-    if stored is not None and asked and stored != asked:
-        raise ValueError(
-            f"its head has {stored} outputs, {asked} are asked for, and an adapter of this kind keeps its head: start "
-            "from its base model, or from a whole model of `hf-transfer export`."
-        )
-    with loadable_adapter(adapter) as place, without_loading_report():
-        options = arguments.stored | {"revision": base_revision(adapter)}
-        base = loader.from_pretrained(find_base(adapter), ignore_mismatched_sizes=True, **options, **labels)
-        config.inference_mode = is_final
-        model = peft.get_peft_model(base, config)
-        missing = set(model.load_adapter(str(place), "default", is_trainable=True).missing_keys)
+    options = {"ignore_mismatched_sizes": True, **arguments.stored, "revision": base_revision(adapter), **labels}
+    with without_loading_report():
+        base, report = loader.from_pretrained(find_base(adapter), output_loading_info=True, **options)
+    config.inference_mode = is_final
+    model = peft.get_peft_model(base, config)
+    stored = load_peft_weights(str(adapter), device="cpu")
+    read = {"is_trainable": to_train, "ignore_mismatched_sizes": True}
+    missing = set(model.load_adapter(str(adapter), "default", **read).missing_keys)
     weights = dict(model.named_parameters(remove_duplicate=False))
+    named = {name.replace(".modules_to_save.default", ""): name for name in weights}
+    other = {named[name] for name, one in stored.items() if name in named and weights[named[name]].shape != one.shape}
     # what layers share stands in the folder once
     found = {id(weight) for name, weight in weights.items() if name not in missing}
-    return model, {"missing_keys": {name for name in missing if id(weights.get(name)) not in found}}
+    missing = {name for name in missing - other if id(weights.get(name)) not in found}
+    missing |= {name for name in report["missing_keys"] if not any(one.endswith(f".{name}") for one in stored)}
+    return model, {"missing_keys": missing, "mismatched_keys": other}
 
 
 def stored_class_names(arguments: ModelArguments, adapter: Path | None) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from peft import LoraConfig, PeftConfig, get_peft_model
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
-from hf_transfer.hub import adapter_class_names, adapter_outputs, complete_adapter, find_base, loadable_adapter
+from hf_transfer.hub import adapter_class_names, adapter_outputs, complete_adapter, find_base
 
 
 @pytest.fixture
@@ -53,9 +53,6 @@ def test_the_base_is_looked_for_beside_the_adapter(project: Path, named: str, ca
     adapter = project / "out" / "model"
     edit(adapter, base_model_name_or_path=named)
     assert Path(find_base(adapter)) == (project / "base" / "tiny").resolve()
-    with loadable_adapter(adapter) as place:
-        model = AutoModelForSequenceClassification.from_pretrained(place, num_labels=3)
-    assert any("lora_A" in name for name in model.state_dict())
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == named
 
 

@@ -86,7 +86,8 @@ def test_a_run_says_which_commit_it_began_with_and_goes_on_from_it(moved, hub):
     assert json.loads((result.folder / "adapter_config.json").read_text())["revision"] == first
     assert json.loads(Path("out", REVISION_FILE).read_text()) == {"base_model": NAME, "base_model_revision": first}
     # the base of the saved adapter is of that commit too
-    base = load_model(ModelArguments(model=str(result.folder), task="text-classification")).base_model
+    adapted = load_model(ModelArguments(model=str(result.folder), task="text-classification"))
+    base = adapted.get_base_model().base_model
     stored = load_file(Path("bert/model.safetensors"))
     assert equal(base.embeddings.word_embeddings.weight, stored["bert.embeddings.word_embeddings.weight"])
 

@@ -65,13 +65,17 @@ def test_a_saved_adapter_answers_as_it_did(kind, here):
     assert any(parameter.requires_grad for parameter in trained.parameters())
 
 
-@pytest.mark.parametrize("kind", ["dora", "prompt_tuning"])
-def test_the_head_of_an_adapter_that_peft_loads_stays(kind, here):
+@pytest.mark.parametrize("kind", ["lora", "dora", "prompt_tuning"])
+def test_a_head_for_other_classes_is_new(kind, here, caplog):
     model = adapted(kind)
     model.save_pretrained("adapter")
     complete_adapter("adapter", model.config)
-    with pytest.raises(ValueError, match="its head has 2 outputs, 3 are asked for"):
-        load_model(ModelArguments(model="adapter", task=TASK), ["a", "b", "c"])
+    arguments = ModelArguments(model="adapter", task=TASK)
+    found = load_model(arguments, ["a", "b", "c"])
+    assert logits(found).shape[1] == 3 and "start at random" in caplog.text
+    state, stored = found.state_dict(), model.state_dict()
+    layers = [name for name in stored if "lora_A" in name or "prompt_encoder" in name]
+    assert layers and all(torch.equal(state[name], stored[name]) for name in layers)
 
 
 @pytest.mark.parametrize("kind", ENCODED)
@@ -102,3 +106,20 @@ def test_the_task_of_an_adapter_is_its_own_and_not_that_of_its_base(told, here):
 def test_virtual_tokens_by_task_are_refused_before_training():
     with pytest.raises(ValueError, match="MULTITASK_PROMPT_TUNING reads the number of a task with every row"):
         with_adapter(tiny.bert(), {"peft_type": "MULTITASK_PROMPT_TUNING", "num_tasks": 2, **TOKENS})
+
+
+def test_training_goes_on_in_the_layers_of_a_saved_adapter(here):
+    model = adapted("lora")
+    model.save_pretrained("adapter")
+    complete_adapter("adapter", model.config)
+    trained = load_model(ModelArguments(model="adapter", task=TASK), NAMES)
+    names = {name for name, parameter in trained.named_parameters() if parameter.requires_grad}
+    assert names == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert isinstance(trained, PeftModel)
+
+
+def test_a_second_adapter_on_a_saved_one_is_refused(here):
+    """It would be saved as one of the base alone."""
+    adapted("lora").save_pretrained("adapter")
+    with pytest.raises(ValueError, match="the new one that `peft` asks for would be saved without it"):
+        load_model(ModelArguments(model="adapter", task=TASK, peft=KINDS["lora"]), NAMES)
