@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 NAMES = "id2label"
-KEPT = ("problem_type", "mask_ignore_index", "series_columns", "text_block_size", "text_columns")
+KEPT = ("problem_type", "mask_ignore_index", "series_columns", "text_block_size", "text_columns", "forecasting")
 """Further fields of the configuration that is trained, kept where they are set."""
 
 

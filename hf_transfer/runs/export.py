@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from hf_transfer.hub import RunFacts, atomic_folder, check_can_write, loadable_adapter, read_facts, write_card
-from hf_transfer.hub.adapter import find_base, is_adapter_folder
+from hf_transfer.hub.adapter import adapter_outputs, find_base, is_adapter_folder
 from hf_transfer.runs.arguments import ModelArguments
 from hf_transfer.runs.models import adapter_labels, base_revision, load_model, load_processor, without_loading_report
 from hf_transfer.runs.onnx_files import onnx_tools, write_onnx
@@ -39,6 +39,7 @@ def adapted_model(arguments: ModelArguments) -> PeftModel:
     with loadable_adapter(folder) as place, without_loading_report():
         stored = {"revision": base_revision(folder), **adapter_labels(folder)}
         base = loader.from_pretrained(find_base(folder), ignore_mismatched_sizes=True, **stored)
+        base.config.update(adapter_outputs(folder))
         return PeftModel.from_pretrained(base, str(place))
 
 
