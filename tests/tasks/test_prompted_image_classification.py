@@ -82,6 +82,13 @@ def test_a_learnt_context_from_few_labels_to_evaluation(adapt):
     assert loaded["model"].active_peft_config.token_indices == config["token_indices"]
 
 
+def test_a_model_trained_by_the_usual_text_is_measured_and_predicts_without_naming_its_task(adapt):
+    metrics = adapt(model="clip", task="prompted-image-classification")
+    measured = run_evaluation("out/model", "digits", batch_size=3)
+    assert dict(measured) == pytest.approx(metrics, abs=1e-5) and measured.task == "prompted-image-classification"
+    assert predict_rows("out/model", "target").rows == 40
+
+
 @pytest.mark.parametrize("name", ["clip", "siglip"])
 def test_other_models_are_trained_whole_and_know_their_texts(adapt, name):
     metrics = adapt(model=name, task="zero-shot-image-classification", prompts=["the number {}"])
