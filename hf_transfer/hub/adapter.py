@@ -27,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 NAMES = "id2label"
-KEPT = ("problem_type", "mask_ignore_index", "series_columns", "text_block_size", "text_columns")
+READING = ("mask_ignore_index", "series_columns", "text_block_size", "text_columns", "forecasting", "class_prompt")
+"""Fields of a configuration that say how the rows were read that a model was trained on."""
+KEPT = ("problem_type", *READING)
 """Further fields of the configuration that is trained, kept where they are set."""
 
 
@@ -71,6 +73,11 @@ def adapter_outputs(folder: str | os.PathLike) -> dict[str, Any]:
     if (names := adapter_class_names(folder)) is not None:
         found |= {NAMES: dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
     return found
+
+
+def adapter_reading(folder: str | os.PathLike) -> dict[str, Any]:
+    """Those of `adapter_outputs` that say how its rows were read; its base may have read other rows otherwise."""
+    return {name: value for name, value in adapter_outputs(folder).items() if name in READING}
 
 
 def named_base(folder: str | os.PathLike) -> str | None:

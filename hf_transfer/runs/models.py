@@ -28,9 +28,9 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file, logging
 
 from hf_transfer.hub import adapter_class_names, adapter_outputs
-from hf_transfer.hub.adapter import are_made_up, find_base, named_base
+from hf_transfer.hub.adapter import adapter_reading, are_made_up, find_base, named_base
 from hf_transfer.modeling.adapters import head_size, is_adapter, lost_encoder
-from hf_transfer.modeling.anatomy import AUXILIARY, backbone_of, linear_heads
+from hf_transfer.modeling.anatomy import AUXILIARY, backbone_of, linear_heads, unwrap_peft
 from hf_transfer.modeling.detection_readouts import detection_layers
 from hf_transfer.modeling.frozen_norms import untrained_frozen_norms
 from hf_transfer.modeling.head_order import order_head
@@ -105,6 +105,8 @@ def load_model(
             reason = headless_kind(error) or error
             base = "" if adapter is None else f", an adapter of `{named_base(adapter)}`,"
             raise ValueError(f"cannot load `{arguments.model}`{base} for {task}: {reason}") from error
+        if adapter is not None:
+            unwrap_peft(model).config.update(adapter_reading(adapter))
         if report["missing_keys"] and not allow_new_weights:
             raise LacksWeights(
                 f"`{arguments.model}` lacks weights for {task} ({sorted(report['missing_keys'])[:3]}): adapt it first."

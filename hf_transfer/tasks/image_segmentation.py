@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from PIL import Image as PILImage
 from torch import Tensor
 from transformers import EvalPrediction, PreTrainedConfig, SegformerImageProcessorPil
@@ -77,12 +76,6 @@ class ImageSegmentation(ImageTask):
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
         """The number of masks that means no class, without which it would be measured as a class."""
         if data.ignore_index in (None, IGNORED_VALUE):
-            return
-        if isinstance(model, PeftModel):
-            logger.warning(
-                f"an adapter does not keep `ignore_index: {data.ignore_index}`: give `evaluate` masks in which "
-                f"{IGNORED_VALUE} means no class."
-            )
             return
         setattr(model.config, IGNORED_NUMBER, data.ignore_index)
 

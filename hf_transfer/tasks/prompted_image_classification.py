@@ -11,7 +11,14 @@ from transformers import PreTrainedConfig
 from hf_transfer.core.task_loss import SINGLE_LABEL
 from hf_transfer.evaluation.image_text import check_prompts
 from hf_transfer.modeling.anatomy import unwrap_peft
-from hf_transfer.modeling.class_texts import CONTEXT, PROMPT, TEXTS, has_class_names, read_class_texts
+from hf_transfer.modeling.class_texts import (
+    CONTEXT,
+    PROMPT,
+    TEXTS,
+    USUAL_PROMPT,
+    has_class_names,
+    read_class_texts,
+)
 from hf_transfer.modeling.two_towers import TOWERS
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.zero_shot_image_classification import ZeroShotImageClassification
@@ -61,7 +68,7 @@ class PromptedImageClassification(ZeroShotImageClassification):
         setattr(config, PROMPT, data.prompts[0])
 
     def remembered(self, config: PreTrainedConfig | None) -> dict[str, Any]:
-        return {"prompts": [getattr(config, PROMPT)]} if hasattr(config, TEXTS) else {}
+        return {"prompts": [getattr(config, PROMPT, USUAL_PROMPT)]} if hasattr(config, TEXTS) else {}
 
     def ready_for_features(self, config: PreTrainedConfig) -> None:
         """One class, as the text tower has to read some text."""

@@ -60,15 +60,11 @@ class TimeSeriesForecasting(Task):
         if channel_names(rows) is None:
             return
         settings = dict(self.settled(data, rows).forecasting or {})
-        kept = {**settings, **(scale_of(rows) if settings.get("standardise", True) else {})}
+        standardises = settings.get("standardise", True)
+        scale = scale_of(rows) if standardises else {}
         if isinstance(model, PeftModel):
-            if getattr(model.config, SETTINGS, None) is None and "mean" in kept:
-                raise ValueError(
-                    "an adapter has no place for the mean and deviation of a table's channels: adapt the whole model "
-                    "first, or read the values as they are by `forecasting: {standardise: false}`."
-                )
-            return
-        model.config.forecasting = kept
+            scale = scale_of_base(model.config, standardises)
+        model.config.forecasting = {**settings, **scale}
 
     def settled(self, data: DataArguments, rows: Dataset) -> DataArguments:
         names = channel_names(rows)
@@ -166,3 +162,27 @@ class PastCollator(PaddingCollator):
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         return {name: value for name, value in super().__call__(rows).items() if name != "attention_mask"}
+
+
+def scale_of_base(config: PreTrainedConfig, standardises: bool) -> dict[str, list[float]]:
+    """The mean and deviation by which the base of an adapter reads tables, empty where it reads values as they are.
+
+    Args:
+        config: of the base.
+        standardises: whether the adapter's table should be standardised.
+
+    Raises:
+        ValueError: it should, and the base does not, or the other way round.
+    """
+    known = getattr(config, SETTINGS, None) or {}
+    if standardises and "mean" not in known:
+        raise ValueError(
+            "an adapter has no place for the mean and deviation of a table's channels: adapt the whole model first, "
+            "or read the values as they are by `forecasting: {standardise: false}`."
+        )
+    if "mean" in known and not standardises:
+        raise ValueError(
+            "the adapter's base standardises tables by the mean and deviation of its own training, and the adapter "
+            "does so too: leave `standardise: false` out of `forecasting`."
+        )
+    return {name: known[name] for name in SCALE if name in known}

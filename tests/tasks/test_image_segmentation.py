@@ -19,6 +19,7 @@ from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import Experiment, parse_arguments
 from hf_transfer.runs.data import load_data
 from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.export import export_folder
 from hf_transfer.runs.models import new_config
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.runs.task import with_task
@@ -210,6 +211,20 @@ def test_an_ignored_number_teaches_nothing(tmp_path):
     run = experiment(tmp_path / "again", dataset=str(tmp_path / "zeros"), task="image-segmentation", **changes)
     found = run_evaluation(str(run_adaptation(run).folder), str(tmp_path / "zeros")).per_class
     assert found["0"]["rows"] == 0 and found["1"]["rows"] > 0
+
+
+def test_an_adapter_and_what_is_exported_of_it_remember_the_ignored_number(folder, trained, tmp_path):
+    """Its base ignores no number."""
+    rows([mask(1, 2, 9, 9) for _ in range(4)]).save_to_disk(tmp_path / "nines")
+    lora = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj", "query", "value"]}
+    changes = {"architecture": None, "model": str(trained.folder), "peft": lora, "task": "image-segmentation"}
+    names = dict(enumerate(NAMES))
+    run = experiment(tmp_path / "run", dataset=str(tmp_path / "nines"), ignore_index=9, id2label=names, **changes)
+    adapter = run_adaptation(run).folder
+    exported = export_folder(adapter, tmp_path / "merged")
+    found = [run_evaluation(str(place), str(tmp_path / "nines")) for place in (adapter, exported)]
+    assert all(one.per_class[NAMES[0]]["rows"] == 0 and one.per_class[NAMES[1]]["rows"] > 0 for one in found)
+    assert dict(found[0]) == pytest.approx(found[1], abs=1e-5)
 
 
 def test_masks_without_pictures_are_named(folder, tmp_path):

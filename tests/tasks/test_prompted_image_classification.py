@@ -17,6 +17,7 @@ from hf_transfer.evaluation.retrieval import retrieval_metrics
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.export import export_folder
 from hf_transfer.runs.predict import predict_rows
 from hf_transfer.runs.task import with_task
 from tests import tiny
@@ -80,6 +81,25 @@ def test_a_learnt_context_from_few_labels_to_evaluation(adapt):
     loaded: dict = {}
     exec(card.text.split("```python\n")[1].split("```")[0], loaded)
     assert loaded["model"].active_peft_config.token_indices == config["token_indices"]
+
+
+def test_a_model_trained_by_the_usual_text_is_measured_and_predicts_without_naming_its_task(adapt):
+    metrics = adapt(model="clip", task="prompted-image-classification")
+    measured = run_evaluation("out/model", "digits", batch_size=3)
+    assert dict(measured) == pytest.approx(metrics, abs=1e-5) and measured.task == "prompted-image-classification"
+    assert predict_rows("out/model", "target").rows == 40
+
+
+def test_an_adapter_is_measured_by_its_own_text_and_not_by_its_base_s(adapt):
+    task = {"task": "prompted-image-classification"}
+    adapt(model="clip", prompts=["the number {}"], **task)
+    lora = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj", "v_proj"]}
+    words = {"prompts": ["it is no {} at all, is it"], "output_dir": "lora"}
+    metrics = adapt(model="out/model", peft=lora, **words, **task)
+    measured = run_evaluation("lora/model", "digits")
+    assert dict(measured) == pytest.approx(metrics, abs=1e-5)
+    export_folder("lora/model", "merged")
+    assert dict(run_evaluation("merged", "digits")) == pytest.approx(metrics, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip"])

@@ -18,6 +18,7 @@ from hf_transfer.ranking import rank_models
 from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import parse_arguments
 from hf_transfer.runs.evaluate import run_evaluation
+from hf_transfer.runs.export import export_folder
 from hf_transfer.runs.predict import run_prediction
 from hf_transfer.runs.rank import run_ranking
 from tests.runs.folders import QUICK
@@ -273,3 +274,21 @@ def test_days_of_two_seasons_are_two_domains():
     assert np.shape(winter["train"][0]["past_values"]) == (16, 1) and len(winter["train"][0]["labels"]) == 8
     with pytest.raises(ValueError, match="`season` should be one of"):
         load_splits("power_demand", options={"season": "spring"})
+
+
+LORA = "{peft_type: LORA, r: 2, target_modules: [q_proj, v_proj]}"
+
+
+def test_an_adapter_of_a_model_of_tables_is_measured_as_its_run_and_exported(place):
+    """Its windows may be cut otherwise than its base's, whose mean and deviation it keeps."""
+    data = ["--dataset", "steps.csv", "--test_dataset", "later.csv"]
+    adapt("--architecture", PATCHTST, *data, "--forecasting", STEPS)
+    others = ["--model", "out/model", "--peft", LORA, "--output_dir", "lora", "--forecasting"]
+    run = adapt(*data, *others, STEPS.replace("}", ", stride: 3}"))
+    measured = run_evaluation("lora/model", "later.csv")
+    assert dict(measured) == pytest.approx(run, abs=1e-6) and measured.rows == 10
+    export_folder("lora/model", "merged")
+    again = run_evaluation("merged", "later.csv")
+    assert dict(again) == pytest.approx(run, abs=1e-5) and again.rows == 10
+    with pytest.raises(ValueError, match="the adapter's base standardises tables .* leave `standardise: false` out"):
+        adapt(*data, *others, STEPS.replace("}", ", standardise: false}"), "--overwrite")
