@@ -329,3 +329,13 @@ def test_a_detector_is_ranked_by_its_whole_body(tmp_path):
     assert type(model) is RTDetrModel
     features = FeatureExtractor(model)({"pixel_values": torch.rand(2, 3, 64, 64)})
     assert [tuple(one.shape) for one in features.values()] == [(2, 16)]
+
+
+def test_pictures_without_any_object_are_refused(trained, coco, tmp_path):
+    parts = json.loads((coco / "test.json").read_text())
+    parts["annotations"] = [{**one, "iscrowd": 1} for one in parts["annotations"]]
+    (coco / "crowds.json").write_text(json.dumps(parts))
+    with pytest.raises(ValueError, match="no picture of the training rows has an object"):
+        run_adaptation(detection(tmp_path / "run", dataset=str(coco / "crowds.json")))
+    with pytest.raises(ValueError, match="nothing of the 8 evaluation rows can be measured by .'map'"):
+        run_evaluation(str(trained.folder), str(coco / "crowds.json"))
