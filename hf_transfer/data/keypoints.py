@@ -133,6 +133,11 @@ def with_point_shares(rows: Dataset, points: int, role: str) -> Dataset:
     return with_new_labels(rows, shares, TABLE, "Points")
 
 
+def seen_anywhere(rows: Dataset) -> np.ndarray:
+    """Which points are seen in some picture, [K] bool, of rows `with_point_shares`."""
+    return (np.asarray(rows.with_format(None)["labels"][:]) >= 0).all(axis=2).any(axis=0)
+
+
 def with_points(rows: Dataset) -> Dataset:
     """Rows `with_point_shares` as arranged ones again, [K, 3] in pixels; rows without labels stay as they are."""
     if "labels" not in rows.column_names:

@@ -109,7 +109,7 @@ def read_mask_labels(
 
     Raises:
         ValueError: as `named_classes`; fewer than two classes, more than `MOST_CLASSES`, a mask that cannot be read,
-            masks of 0 and 255, or numbers that leave far more out than they use.
+            masks of 0 and 255 or without any class, or numbers that leave far more out than they use.
     """
     names, found = named_classes(rows, id2label), set()
     for place, cell in enumerate(undecoded(rows, "labels")["labels"]):
@@ -120,6 +120,11 @@ def read_mask_labels(
             "a class: where it is a class, save 1 in its place."
         )
     found -= {IGNORED_VALUE}
+    if names is not None and not found:
+        raise ValueError(
+            f"no pixel of the {role} rows has a class: their masks hold {IGNORED_VALUE} or `ignore_index` alone, and "
+            "there is nothing to learn from. Check the masks, or take other rows."
+        )
     if names is None:
         names = tuple(str(number) for number in range(max(found, default=-1) + 1))
         if len(names) - len(found) > SPARSE * len(found):

@@ -2,7 +2,10 @@
 
 A detector takes a dictionary for every picture. Batches have a table [B, M, 5] of class, middle x, middle y, width and
 height as shares of the picture's sides, in which a line with a negative class holds no object, and a picture whose
-objects are not known has `IGNORED_LABEL` everywhere. The detector's own loss is then of the labelled pictures alone.
+objects are not known has `IGNORED_LABEL` everywhere. The detector's own loss is then of the labelled pictures alone:
+
+    training     L(all pictures of the batch),   a sum over them divided by the number of their boxes
+    evaluation   mean over pictures of L(picture), which does not depend on how they are put into batches
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from hf_transfer.modeling.anatomy import unwrap_peft
 
 DENSE_HEADS = ("ForSemanticSegmentation", "ForImageSegmentation")
 DETECTION_HEADS = ("ForObjectDetection",)
+FIRST_STAGE = "enc_topk_logits"
+"""What the losses of RT-DETR and its kin are given by name; their decoders tell the layers of a picture side by side,
+[B, layers, Q, C], where those of all others have the layers first."""
 IGNORE_SETTINGS = ("semantic_loss_ignore_index", "loss_ignore_index")
 
 
@@ -55,7 +61,7 @@ class Objects(LabelForm):
         return [objects_of(table) for table in torch.cat([labels] * count)]
 
     def during(self, model: nn.Module, labels: Tensor | None) -> Any:
-        return nullcontext() if labels is None else loss_of_labelled(model, known_rows(labels))
+        return nullcontext() if labels is None else loss_of_labelled(model, known_rows(labels), not model.training)
 
 
 def label_form(model: nn.Module) -> LabelForm:
@@ -76,25 +82,38 @@ def objects_of(table: Tensor) -> dict[str, Tensor]:
 
 
 @contextmanager
-def loss_of_labelled(model: nn.Module, labelled: Tensor) -> Iterator[None]:
+def loss_of_labelled(model: nn.Module, labelled: Tensor, of_each: bool = False) -> Iterator[None]:
     """Inside, the detector's own loss is of the labelled pictures ([B], bool) alone, and 0 where there is none.
 
     A detector takes every query of a picture without objects for background; the pictures of an unlabelled target
     would teach it that nothing is there.
+
+    Args:
+        model: the detector.
+        labelled: which pictures have labels.
+        of_each: the mean of the losses of single pictures, in place of the loss of all together.
     """
     base = unwrap_peft(model)
-    if labelled.all():
+    if labelled.all() and not of_each:
         yield
         return
     own: Callable[..., Any] = base.loss_function
     before = base.__dict__.get("_loss_function")
 
+    def of_pictures(keep: Tensor, arguments: tuple, keywords: dict[str, Any]) -> Any:
+        layers_first = FIRST_STAGE not in keywords
+        given = (rows_of_batch(one, keep, layers_first) for one in arguments)
+        return own(*given, **{name: rows_of_batch(value, keep, layers_first) for name, value in keywords.items()})
+
     def of_labelled(*arguments: Any, **keywords: Any) -> Any:
         if not labelled.any():
             zero = sum(one.sum() * 0.0 for one in arguments if isinstance(one, Tensor))
             return zero, {}, None
-        arguments = tuple(rows_of_batch(one, labelled) for one in arguments)
-        return own(*arguments, **{name: rows_of_batch(value, labelled) for name, value in keywords.items()})
+        if not of_each:
+            return of_pictures(labelled, arguments, keywords)
+        single = torch.eye(len(labelled), dtype=torch.bool, device=labelled.device)[labelled]
+        losses = [of_pictures(keep, arguments, keywords)[0] for keep in single]
+        return torch.stack([loss.reshape(()) for loss in losses]).mean(), {}, None
 
     base.loss_function = of_labelled
     try:
@@ -106,15 +125,23 @@ def loss_of_labelled(model: nn.Module, labelled: Tensor) -> Iterator[None]:
             base.loss_function = before
 
 
-def rows_of_batch(value: Any, keep: Tensor) -> Any:
-    """What a loss is given, of pictures to keep ([B], bool): tensors [B, ...] or [layers, B, ...] and lists [B]."""
+def rows_of_batch(value: Any, keep: Tensor, layers_first: bool = True) -> Any:
+    """What a loss is given, of pictures to keep ([B], bool): tensors [B, ...] or [layers, B, ...] and lists [B].
+
+    Args:
+        value: any argument of the loss.
+        keep: which pictures.
+        layers_first: tensors of four dimensions are [layers, B, Q, ...], and not [B, layers, Q, ...].
+    """
     count = len(keep)
     if isinstance(value, Tensor):
-        if value.ndim and len(value) == count:
-            return value[keep]
-        return value[:, keep] if value.ndim > 1 and value.shape[1] == count else value
+        axis = 1 if value.ndim == 4 and layers_first else 0
+        if value.ndim > axis and value.shape[axis] == count:
+            return value[:, keep] if axis else value[keep]
+        return value
     if isinstance(value, list | tuple) and len(value) == count:
         return type(value)(one for one, kept in zip(value, keep.tolist(), strict=True) if kept)
     if isinstance(value, Mapping):  # of RT-DETR's denoising, which tells the pictures' queries apart in a list
-        return {name: rows_of_batch(one, keep) if name.endswith("idx") else one for name, one in value.items()}
+        given = {name: rows_of_batch(one, keep, layers_first) for name, one in value.items() if name.endswith("idx")}
+        return {**value, **given}
     return value

@@ -145,8 +145,25 @@ def run_evaluation(
         metrics = trainer.evaluate()
     config = trainer.transfer_model.config
     names = ("loss", *reader.metric_names(config))
-    named = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
+    named = measured_figures(metrics, names, len(rows))
     return Measured(named, task, len(rows), measured.class_figures(config), measured.confusion(config))
+
+
+def measured_figures(metrics: Mapping[str, float], names: Sequence[str], rows: int) -> dict[str, float]:
+    """The figures of an evaluation by name. Raises ValueError where there is none but the loss.
+
+    Args:
+        metrics: as the Trainer names them.
+        names: of the loss and of the task's metrics.
+        rows: how many were evaluated.
+    """
+    named = {name: metrics[f"eval_{name}"] for name in names if f"eval_{name}" in metrics}
+    if named.keys() <= {"loss"} and len(names) > 1:
+        raise ValueError(
+            f"nothing of the {rows} evaluation rows can be measured by {list(names[1:])}: no part of them has a "
+            "label. Check the labels, or take other rows."
+        )
+    return named
 
 
 def _measure_of_features(few_shot: Mapping[str, Any] | None, retrieval: bool) -> Callable | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, Image
 from transformers import EvalPrediction, PreTrainedConfig, ViTImageProcessorPil
+from transformers.utils import logging
 
 from hf_transfer.core.task_loss import REGRESSION
 from hf_transfer.data.images import undecoded
@@ -15,6 +16,7 @@ from hf_transfer.data.keypoints import (
     arranged_points,
     point_column,
     point_labels,
+    seen_anywhere,
     unknown_points,
     with_point_shares,
     with_points,
@@ -28,6 +30,8 @@ from hf_transfer.tasks.arguments import DataArguments, ModelArguments
 from hf_transfer.tasks.image import ImageTask
 from hf_transfer.tasks.image_segmentation import named_column, refuse_classes_of_rows
 from hf_transfer.tasks.task import Metrics
+
+logger = logging.get_logger(__name__)
 
 
 class KeypointDetection(ImageTask):
@@ -66,7 +70,19 @@ class KeypointDetection(ImageTask):
     def read_labels(self, rows: Dataset, role: str, arguments: DataArguments) -> tuple[Dataset, LabelKind]:
         names = None if arguments.id2label is None else named_classes(rows, arguments.id2label)
         kind = point_labels(rows, role, names)
-        return with_point_shares(rows, kind.outputs, role), kind
+        rows = with_point_shares(rows, kind.outputs, role)
+        seen = seen_anywhere(rows)
+        if not seen.any():
+            raise ValueError(
+                f"no key point of the {role} rows is seen: `visible` is 0 throughout, and there is nothing to learn "
+                "from. Check it, or take other rows."
+            )
+        missing = [name for name, is_seen in zip(kind.class_names or (), seen, strict=True) if not is_seen]
+        if missing:
+            logger.warning(
+                f"the key points {missing[:10]} are seen in none of the {role} rows: a model cannot learn these there."
+            )
+        return rows, kind
 
     def model_labels(self, config: PreTrainedConfig, rows: Dataset) -> LabelKind:
         return LabelKind(REGRESSION, config.num_labels, tuple(point_names(config)))

@@ -17,6 +17,7 @@ from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.masks import size_of
 from hf_transfer.data.objects import (
+    NO_OBJECT,
     ObjectCollator,
     arranged_objects,
     check_categories,
@@ -101,6 +102,11 @@ class ObjectDetection(ImageTask):
         rows = with_tables(rows, kind, role)
         found = {int(line[0]) for table in rows.with_format(None)["labels"] for line in table}
         missing = [name for place, name in enumerate(kind.class_names or ()) if place not in found]
+        if found <= {NO_OBJECT}:
+            raise ValueError(
+                f"no picture of the {role} rows has an object: there is nothing to learn from. Check the annotations, "
+                "whose crowds are left out, or take other rows."
+            )
         if missing:
             logger.warning(f"no object of the {role} rows is of {missing[:10]}: a model cannot learn these there.")
         return rows, kind

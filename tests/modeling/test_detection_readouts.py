@@ -16,7 +16,7 @@ from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.readout import read_units
 from hf_transfer.data.objects import padded_objects
 from hf_transfer.modeling.detection_readouts import Pictures, Queries
-from hf_transfer.modeling.label_forms import label_form, loss_of_labelled, objects_of
+from hf_transfer.modeling.label_forms import label_form, loss_of_labelled, objects_of, rows_of_batch
 from hf_transfer.modeling.readouts import choose_readout
 from hf_transfer.training.transfer_model import TransferModel
 
@@ -97,13 +97,17 @@ def test_the_loss_is_of_the_labelled_pictures(kind, labels):
     model, pixels = make(kind), torch.randn(3, 3, SIZE, SIZE)
     hidden = labels.clone()
     hidden[1] = IGNORED_LABEL
-    few = torch.tensor([0, 2])
-    wanted = model(pixel_values=pixels[few], labels=[objects_of(labels[place]) for place in few]).loss
-    everything = model(pixel_values=pixels, labels=[objects_of(table) for table in labels]).loss
+    own = [model(pixel_values=pixels[[place]], labels=[objects_of(labels[place])]).loss for place in range(3)]
+    wanted, everything = torch.stack([own[0], own[2]]).mean(), torch.stack(own).mean()
     transfer = TransferModel(model)
     assert torch.allclose(transfer(pixel_values=pixels, labels=hidden).loss, wanted, rtol=1e-4)
     assert torch.allclose(transfer(pixel_values=pixels, labels=labels).loss, everything, rtol=1e-4)
     assert not torch.allclose(everything, wanted, rtol=1e-3)
+    few = torch.tensor([0, 2])
+    together = model(pixel_values=pixels[few], labels=[objects_of(labels[place]) for place in few]).loss
+    with loss_of_labelled(model, torch.tensor([True, False, True])):
+        found = model(pixel_values=pixels, labels=[objects_of(table) for table in hidden]).loss
+    assert torch.allclose(found, together, rtol=1e-4)
     assert transfer(pixel_values=pixels, labels=torch.full_like(labels, IGNORED_LABEL)).loss == 0
     assert "_loss_function" not in vars(model)
 
@@ -116,6 +120,14 @@ def test_it_trains_where_some_pictures_are_unlabelled(kind, labels):
     loss = transfer(pixel_values=pixels, labels=labels).loss
     loss.backward()
     assert torch.isfinite(loss) and any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_layers_are_not_taken_for_pictures_where_there_are_as_many(first):
+    """[layers, B, Q, C] of DETR, [B, layers, Q, C] of RT-DETR."""
+    values, keep = torch.randn(3, 3, 4, 2), torch.tensor([True, False, True])
+    wanted = values[:, keep] if first else values[keep]
+    assert torch.equal(rows_of_batch(values, keep, layers_first=first), wanted)
 
 
 def test_label_smoothing_would_be_passed_over_and_is_refused():

@@ -227,6 +227,15 @@ def test_an_adapter_and_what_is_exported_of_it_remember_the_ignored_number(folde
     assert dict(found[0]) == pytest.approx(found[1], abs=1e-5)
 
 
+def test_masks_without_any_class_are_refused(trained, tmp_path):
+    rows([mask(255, 255) for _ in range(4)]).save_to_disk(tmp_path / "data")
+    changes = {"dataset": str(tmp_path / "data"), "task": "image-segmentation", "id2label": {0: "a", 1: "b"}}
+    with pytest.raises(ValueError, match="no pixel of the training rows has a class"):
+        run_adaptation(experiment(tmp_path / "run", **changes))
+    with pytest.raises(ValueError, match="nothing of the 4 evaluation rows can be measured by .'mean_iou'"):
+        run_evaluation(str(trained.folder), str(tmp_path / "data"))
+
+
 def test_masks_without_pictures_are_named(folder, tmp_path):
     for kind in ("images", "masks"):
         (tmp_path / "data" / kind).mkdir(parents=True)

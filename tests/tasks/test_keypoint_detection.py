@@ -203,3 +203,21 @@ def test_held_out_rows_have_the_labels_of_their_file(rows):
     assert len(parts.test) == 5
     for place, labels in zip(parts.held_out, parts.test["labels"], strict=True):
         assert labels == whole[place]["labels"]
+
+
+def test_points_that_are_never_seen_are_told_or_refused(trained, tmp_path, caplog):
+    def saved(*flags):
+        cells = [[[1.0, 2.0, flag] for flag in flags]] * 4
+        features = Features({"image": Image(), "keypoints": List(List(Value("float32")))})
+        pictures = [PILImage.new("RGB", (8, 8))] * 4
+        rows = Dataset.from_dict({"image": pictures, "keypoints": cells}, features=features)
+        rows.save_to_disk(tmp_path / "-".join(map(str, flags)))
+        return str(tmp_path / "-".join(map(str, flags)))
+
+    arguments = {"task": "keypoint-detection", "max_steps": 1}
+    with pytest.raises(ValueError, match="no key point of the training rows is seen"):
+        run_adaptation(points(tmp_path / "run", dataset=saved(0, 0, 0, 0, 0), **arguments))
+    with pytest.raises(ValueError, match="nothing of the 4 evaluation rows can be measured by .'pck_05'"):
+        run_evaluation(str(trained.folder), saved(0, 0, 0, 0, 0))
+    run_adaptation(points(tmp_path / "run", dataset=saved(2, 0, 1, 2, 2), **arguments))
+    assert "the key points ['1'] are seen in none of the training rows" in caplog.text
