@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 
 from peft import PeftConfig
 from transformers import AutoConfig, PatchTSTConfig, PatchTSTForRegression, PreTrainedConfig, PreTrainedModel
-from transformers.utils import CONFIG_NAME
-from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_transfer.modeling.adapters import is_adapter
 from hf_transfer.models.flowformer import FlowformerConfig, FlowformerForTimeSeriesClassification
 
 
@@ -30,10 +29,10 @@ class AutoModelForSeries:
 
     @classmethod
     def from_pretrained(cls, name: str, **options: Any) -> Any:
-        """The model of a folder or Hub id, or of an adapter's; keywords of `PreTrainedModel.from_pretrained`."""
+        """The model of a folder (an adapter's too) or Hub id; keywords of `PreTrainedModel.from_pretrained`."""
         stored = {key: options[key] for key in ("trust_remote_code", "revision") if key in options}
-        adapter = None if Path(name, CONFIG_NAME).is_file() else find_adapter_config_file(name)
-        base = name if adapter is None else PeftConfig.from_pretrained(name).base_model_name_or_path
+        is_local = is_adapter(Path(name))
+        base = PeftConfig.from_pretrained(name).base_model_name_or_path if is_local else name
         config = AutoConfig.from_pretrained(base, **stored)
         if isinstance(config, PatchTSTConfig) and "num_labels" in options:
             options["num_targets"] = options["num_labels"]
