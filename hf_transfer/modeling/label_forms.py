@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers.loss import loss_for_object_detection
 
 from hf_transfer.core.task_loss import IGNORED_LABEL, known_rows
 from hf_transfer.modeling.anatomy import unwrap_peft
@@ -25,6 +27,8 @@ DETECTION_HEADS = ("ForObjectDetection",)
 FIRST_STAGE = "enc_topk_logits"
 """What the losses of RT-DETR and its kin are given by name; their decoders tell the layers of a picture side by side,
 [B, layers, Q, C], where those of all others have the layers first."""
+STATE = "PartialState"
+"""What transformers' losses of detectors ask for the number of processes."""
 IGNORE_SETTINGS = ("semantic_loss_ignore_index", "loss_ignore_index")
 
 
@@ -111,9 +115,10 @@ def loss_of_labelled(model: nn.Module, labelled: Tensor, of_each: bool = False) 
             return zero, {}, None
         if not of_each:
             return of_pictures(labelled, arguments, keywords)
-        single = torch.eye(len(labelled), dtype=torch.bool, device=labelled.device)[labelled]
-        losses = [of_pictures(keep, arguments, keywords)[0] for keep in single]
-        return torch.stack([loss.reshape(()) for loss in losses]).mean(), {}, None
+        single = torch.eye(len(labelled), dtype=torch.bool, device=labelled.device)
+        with of_this_process():
+            losses = [of_pictures(keep, arguments, keywords)[0].reshape(()) for keep in single]
+        return torch.stack(losses)[labelled].mean(), {}, None
 
     base.loss_function = of_labelled
     try:
@@ -123,6 +128,17 @@ def loss_of_labelled(model: nn.Module, labelled: Tensor, of_each: bool = False) 
             del base._loss_function
         else:
             base.loss_function = before
+
+
+@contextmanager
+def of_this_process() -> Iterator[None]:
+    """Inside, a detector's loss is divided by its own number of boxes, and not by the mean over processes."""
+    before = getattr(loss_for_object_detection, STATE, None)
+    setattr(loss_for_object_detection, STATE, SimpleNamespace(_shared_state={}))
+    try:
+        yield
+    finally:
+        setattr(loss_for_object_detection, STATE, before)
 
 
 def rows_of_batch(value: Any, keep: Tensor, layers_first: bool = True) -> Any:

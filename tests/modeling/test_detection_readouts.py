@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import (
     DetrConfig,
     DetrForObjectDetection,
@@ -11,6 +12,7 @@ from transformers import (
     YolosConfig,
     YolosForObjectDetection,
 )
+from transformers.loss import loss_for_object_detection
 
 from hf_transfer.core.objective import IGNORED_LABEL
 from hf_transfer.core.readout import read_units
@@ -110,6 +112,22 @@ def test_the_loss_is_of_the_labelled_pictures(kind, labels):
     assert torch.allclose(found, together, rtol=1e-4)
     assert transfer(pixel_values=pixels, labels=torch.full_like(labels, IGNORED_LABEL)).loss == 0
     assert "_loss_function" not in vars(model)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_evaluation_loss_asks_no_other_process(kind, labels, monkeypatch):
+    """Which may have fewer labelled pictures, and would be waited for."""
+    Accelerator(cpu=True)  # from here on transformers takes the number of boxes from all processes
+
+    def asked(*_):
+        raise AssertionError("another process is asked")
+
+    monkeypatch.setattr(loss_for_object_detection, "reduce", asked)
+    model, pixels = make(kind), torch.randn(3, 3, SIZE, SIZE)
+    labels[1] = IGNORED_LABEL
+    before = loss_for_object_detection.PartialState
+    assert TransferModel(model)(pixel_values=pixels, labels=labels).loss.isfinite()
+    assert loss_for_object_detection.PartialState is before
 
 
 @pytest.mark.parametrize("kind", MODELS)
