@@ -33,4 +33,6 @@ def settle_padding_side(
         )
         tokenizer.padding_side = side
     if kind in MASKLESS_KINDS:
-        logger.warning(f"{kind} reads padding like any token: what it says of a text depends on the rows beside it.")
+        logger.warning_once(
+            f"{kind} reads padding like any token: what it says of a text depends on the rows beside it."
+        )

@@ -216,8 +216,7 @@ def _perplexity(
     loaded = load_model(arguments, allow_new_weights=False)
     check_next_token(loaded)
     processor = load_processor(arguments, loaded.config)
-    remembered = getattr(configuration_of(arguments), TEXT_BLOCK_SIZE, None)
-    block_size = block_size or remembered or text_positions(loaded.config)
+    block_size = block_size or getattr(loaded.config, TEXT_BLOCK_SIZE, None) or text_positions(loaded.config)
     if block_size is None:
         raise ValueError("the model's configuration names no longest text: give `block_size`.")
     reading = {"block_size": block_size, "keep_labels": False, "text_columns": text_columns}

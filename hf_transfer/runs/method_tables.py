@@ -25,6 +25,8 @@ END = "<!-- end of table -->"
 NAMING = ("objectives", "converters", "schedules", "pretraining")
 """Keys of a recipe whose value maps names of methods to their keywords."""
 TASKS = PACKAGE / "tasks" / "README.md"
+UNMEASURED = "Not measured yet."
+"""What a recipe says of itself that nobody has run to its end."""
 SETTINGS = ("pre-training", "task adaptation", "several models", "domain adaptation", "generalisation")
 
 
@@ -62,12 +64,17 @@ def setting_of(path: Path, values: Mapping[str, Any]) -> str:
     return "task adaptation"
 
 
+def was_run(path: Path) -> bool:
+    """Whether a recipe was measured: those of a paper's size, and those that say so, were not."""
+    return not path.stem.endswith("_paper") and UNMEASURED not in path.read_text(encoding="utf-8")
+
+
 def matrix(folder: Path = RECIPES) -> str:
     """Task by setting, a recipe a cell: the one that composes most, and of these the one of the shortest name."""
     cells: dict[str, dict[str, list[tuple[int, int, str]]]] = {}
     for path, values in recipe_values(folder):
         task = values.get("task")
-        if isinstance(task, str) and not path.stem.endswith("_paper"):
+        if isinstance(task, str) and was_run(path):
             order = (-len(values.get("objectives") or {}), len(path.stem), path.relative_to(folder.parent).as_posix())
             cells.setdefault(task, {}).setdefault(setting_of(path, values), []).append(order)
     lines = [f"| task | {' | '.join(SETTINGS)} |", "|---|" + "---|" * len(SETTINGS)]

@@ -225,3 +225,9 @@ def test_a_row_that_is_missing_or_wrong_is_seen():
         assert complaint.strip() in (missing_from(method_index(head + text), cdan) or ""), text
     with pytest.raises(AssertionError, match="no method index"):
         method_index("| name | value |\n|---|---|\n| a | b |")
+
+
+def test_a_recipe_that_was_not_measured_stands_for_no_task(tmp_path):
+    for name, line in (("one", "# Not measured yet."), ("longer", "# Measured.")):
+        (tmp_path / f"{name}.yaml").write_text(f"# recipes/pretrain.py\n{line}\ntask: fill-mask\n")
+    assert "[longer]" in matrix(tmp_path) and "[one]" not in matrix(tmp_path)
