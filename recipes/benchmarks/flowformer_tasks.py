@@ -29,7 +29,7 @@ import matplotlib
 import torch
 import yaml
 from cells import mean_and_deviation, save_picture, write_report
-from machine import growth_mib, processor_names, resident_mib, restart_peak
+from machine import growth_mib, processors_of, resident_mib, restart_peak
 
 from hf_transfer.runs.adapt import make_pretraining
 from hf_transfer.runs.arguments import parse_arguments, read_yaml
@@ -229,9 +229,8 @@ def run(arguments: argparse.Namespace) -> dict | None:
     file = arguments.output_dir / f"{RESULTS}.json"
     earlier = json.loads(file.read_text()) if file.exists() else {"machine": "", "tasks": {}}
     known = {**earlier["tasks"], **tasks}
-    others = earlier["machine"].partition(", ")[0].split(" or ") if len(known) > len(tasks) else []
-    processors = sorted({*filter(None, others), processor_names()[0]})
-    machine = f"{' or '.join(processors)}, one thread a training, torch {torch.__version__}, float32."
+    processors = processors_of(earlier["machine"] if len(known) > len(tasks) else "")
+    machine = f"{processors}, one thread a training, torch {torch.__version__}, float32."
     return {"machine": machine, "tasks": {name: known[name] for name in TASKS if name in known}}
 
 

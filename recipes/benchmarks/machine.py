@@ -11,6 +11,11 @@ def processor_names() -> list[str]:
     return names or [platform.processor()]
 
 
+def processors_of(earlier: str) -> str:
+    """This machine's processor beside those that a report which is added to names before its first comma."""
+    return " or ".join(sorted({*filter(None, earlier.partition(", ")[0].split(" or ")), processor_names()[0]}))
+
+
 def resident_mib(field: str) -> float:
     """MiB of this process: "VmRSS" now, "VmHWM" at the highest since `restart_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -11,7 +11,7 @@ the training rows.
 
 Of each score and target: weighted Kendall tau (`scipy.stats.weightedtau`) with an interval over candidates drawn with
 replacement. A training that finished is kept in --runs_dir and is not run again. Writes `ranking_truth.json`, `.md`
-and `.png` into the output folder.
+and `.png` into the output folder; targets that are there and not in --runs_dir stay as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from cells import end_by, mean_and_deviation, save_picture, train_all, write_report
 from datasets import Dataset
-from machine import processor_names
+from machine import processors_of
 from matplotlib import pyplot
 from ranking_models import candidate
 from ranking_targets import CHECK, MOST_CHECKS, PATIENCE, TARGETS, VALIDATION, Target, rows_of, settings_of
@@ -281,7 +281,11 @@ def main() -> None:
     found = train_all(train, cells, arguments.workers, arguments.runs_dir)
     every = {name: of_target(name, arguments.runs_dir) for name in TARGETS}
     every = {name: facts for name, facts in every.items() if facts["taus"]}
-    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}."
+    file = arguments.output_dir / "ranking_truth.json"
+    earlier = json.loads(file.read_text()) if file.exists() else {"machine": "", "targets": {}}
+    kept = {name: facts for name, facts in earlier["targets"].items() if name not in every}
+    every = {name: {**kept, **every}[name] for name in TARGETS if name in {**kept, **every}}
+    machine = f"{processors_of(earlier['machine'] if kept else '')}, one thread a training, torch {torch.__version__}."
     write_report(
         arguments.output_dir, "ranking_truth", {"machine": machine, "targets": every}, markdown(machine, every)
     )
