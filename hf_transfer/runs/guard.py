@@ -73,6 +73,8 @@ class GuardVerdict:
 
 def check_reference(trainer: DomainAdaptationTrainer, folder: Path) -> None:
     """Raises ValueError when the folder does not hold a model of the trainer's kind."""
+    if not folder.is_dir():
+        raise ValueError(f"`source_only`: `{folder}` does not hold a source-only model, as there is no such folder.")
     with kept_weights(trainer):
         load_reference(trainer, folder)
 
