@@ -56,6 +56,34 @@ def test_jacobians_equal_those_of_the_definition(options):
     directions = torch.eye(output.numel(), dtype=output.dtype).view(-1, *output.shape)
     rows = vmap(lambda direction: torch.autograd.grad(output, leaves, direction, retain_graph=True))(directions)
     torch.testing.assert_close([row.reshape(x.shape) for row, x in zip(rows, expected, strict=True)], list(expected))
+    batched = torch.autograd.grad(output, leaves, directions, is_grads_batched=True)
+    torch.testing.assert_close(
+        [row.reshape(x.shape) for row, x in zip(batched, expected, strict=True)], list(expected)
+    )
+    assert not any(row.requires_grad for row in batched)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+def test_vectorised_second_derivatives_equal_those_of_the_definition(causal):
+    functions, inputs = attentions({"causal": causal})
+    options = [{"vectorize": True}, {}]
+    ours, expected = (
+        torch.autograd.functional.hessian(lambda *qkv, f=f: f(*qkv).square().sum(), inputs, **keywords)
+        for f, keywords in zip(functions, options, strict=True)
+    )
+    torch.testing.assert_close([list(row) for row in ours], [list(row) for row in expected])
+
+
+def test_a_short_sequence_is_not_lengthened_to_a_whole_chunk():
+    (ours, _), inputs = attentions({"causal": True, "chunk_size": 64})
+    sizes = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()), sizes.index),
+        forward_ad.dual_level(),
+    ):
+        ours(*(x.clone().requires_grad_() for x in inputs))
+    heads, length = 2, 7
+    assert max(sizes) <= 2 * heads * length * length
 
 
 @pytest.mark.parametrize(
