@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 from torch.autograd import forward_ad
 from transformers.utils.generic import maybe_autocast
 
@@ -19,6 +20,16 @@ def is_traced() -> bool:
     if torch.compiler.is_compiling():
         return True
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether its values may be read, to check them or to branch on them."""
+    return not is_traced() and not has_shape_alone(tensor)
+
+
+def has_shape_alone(tensor: Tensor) -> bool:
+    """On the meta device or of a FakeTensorMode, with which sizes, memory and operations are counted."""
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
 def needs_plain_backward(*gradients: Tensor | None) -> bool:

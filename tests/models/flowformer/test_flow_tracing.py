@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 
@@ -15,7 +16,7 @@ from hf_transfer.models.flowformer import (
 )
 from hf_transfer.models.flowformer.flow_attention import flow_attention, naive_flow_attention
 from tests.marks import slow
-from tests.models.flowformer.tiny import head_inputs, tiny_config, tiny_labels
+from tests.models.flowformer.tiny import BATCH, HEADS_AND_MODALITIES, LENGTH, head_inputs, tiny_config, tiny_labels
 
 EVERY_FORM = pytest.mark.parametrize(
     "options",
@@ -110,6 +111,24 @@ def test_gradients_of_each_row_by_vmap(head, modality):
     model(**{name: x[1:] for name, x in inputs.items()})["loss"].backward()
     for name, weight in model.named_parameters():
         torch.testing.assert_close(found[name][1], weight.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("head", "modality"), HEADS_AND_MODALITIES)
+@pytest.mark.parametrize("place", ["meta", "fake"])
+def test_a_step_on_shapes_alone(place, head, modality):
+    rotates = {"position_embedding_type": "rotary"} if modality in ("text", "image") else {}
+    config = tiny_config(modality, **rotates)
+    inputs = head_inputs(head, config)
+    inputs |= tiny_labels(head, config, inputs)
+    if head in (FlowformerForCausalLM, FlowformerForTimeSeriesClassification, DecisionFlowformer):
+        inputs["attention_mask"] = torch.ones(BATCH, LENGTH, dtype=torch.long)
+    if place == "meta":
+        with torch.device("meta"):
+            model = head(config)
+        model(**{name: x.to("meta") for name, x in inputs.items()})["loss"].backward()
+        return
+    with FakeTensorMode() as mode:
+        head(config)(**{name: mode.from_tensor(x) for name, x in inputs.items()})["loss"].backward()
 
 
 @pytest.mark.parametrize("causal", [False, slow(True)], ids=["bidirectional", "causal"])
