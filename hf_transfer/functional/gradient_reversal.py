@@ -15,10 +15,15 @@ from torch import Tensor
 
 
 class _Reverse(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, inputs: Tensor, coefficient: float) -> Tensor:
-        ctx.coefficient = coefficient
+    def forward(inputs: Tensor, coefficient: float) -> Tensor:
         return inputs.view_as(inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, float], output: Tensor):
+        ctx.coefficient = inputs[1]
 
     @staticmethod
     def backward(ctx, grad: Tensor):

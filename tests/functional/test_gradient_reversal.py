@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.func import grad, vmap
 
 from hf_transfer.functional import gradient_reversal, warm_start_coefficient
 
@@ -12,6 +13,12 @@ def test_identity_forward_and_minus_coefficient_backward():
     torch.testing.assert_close(outputs, inputs)
     outputs.square().sum().backward()
     torch.testing.assert_close(inputs.grad, -0.3 * 2 * inputs.detach())
+
+
+def test_gradients_of_each_row_by_vmap():
+    inputs = torch.arange(6.0).reshape(2, 3)
+    found = vmap(grad(lambda row: gradient_reversal(row, 0.3).square().sum()))(inputs)
+    torch.testing.assert_close(found, -0.3 * 2 * inputs)
 
 
 def test_the_published_schedule():

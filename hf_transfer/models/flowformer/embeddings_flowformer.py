@@ -10,13 +10,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .flow_tracing import is_traced
+from .flow_tracing import has_values
 from .positions_flowformer import grid_coordinates, sinusoidal_embedding
 
 
 def look_up(table: nn.Embedding, indices: Tensor, name: str, size_name: str) -> Tensor:
     """`table(indices)`, with an error that names both sides of the mismatch."""
-    if not is_traced() and indices.device.type == "cpu" and indices.numel():
+    if has_values(indices) and indices.device.type == "cpu" and indices.numel():
         inner = table
         # PEFT puts its own module around a table that it adapts
         while hasattr(inner, "base_layer"):
@@ -267,7 +267,7 @@ class FlowformerTimeSeriesEmbeddings(nn.Module):
         values = past_values.to(computing_dtype(self.projection))
         if padding_mask is not None:
             values = values.masked_fill(~padding_mask[..., None], 0)
-        if not is_traced() and not torch.isfinite(values).all():
+        if has_values(values) and not torch.isfinite(values).all():
             raise ValueError(
                 "`past_values` holds NaN or infinite values: impute them, or mark those steps 0 in `attention_mask`."
             )

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .flow_options import FlowOptions, nonzero
-from .flow_tracing import in_full_precision, is_traced
+from .flow_tracing import in_full_precision, is_traced, needs_plain_backward
 
 # elements of one [b, h, L, D] temporary: 1 MiB in float32 stays in a CPU's cache; a GPU takes all heads at once
 CPU_BLOCK_ELEMENTS = 2**18
@@ -180,7 +180,7 @@ class _BidirectionalFlow(torch.autograd.Function):
     @in_full_precision
     def backward(ctx, grad_output):
         tensors, options = ctx.saved_tensors, ctx.options
-        if torch.is_grad_enabled() or is_traced():
+        if needs_plain_backward(grad_output):
             return _second_order(tensors, options, grad_output)
         grads = [torch.empty_like(x) for x in tensors[:3]]
         for block in _blocks(*tensors[:3]):
@@ -196,9 +196,10 @@ def _select(block, query, key, value, key_mask, query_mask):
 
 
 def _second_order(tensors, options: FlowOptions, grad_output: Tensor):
-    """The gradients as functions of the inputs, for `create_graph=True` and for torch.func."""
+    """The gradients as functions of the inputs, for `create_graph=True`, batched gradients and torch.func."""
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         output = _forward(*tensors, options)[0].to(grad_output.dtype)
         wanted = [x for x in tensors[:3] if x.requires_grad]
-        found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=True))
+        found = iter(torch.autograd.grad(output, wanted, grad_output, create_graph=create_graph))
     return *(next(found) if x.requires_grad else None for x in tensors[:3]), None, None, None

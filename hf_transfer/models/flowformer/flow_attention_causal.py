@@ -15,7 +15,7 @@ from torch.nn import functional
 from .flow_chunks import MAX_TRIANGULAR_CHUNKS, Saved, Triangles, prepare_segment, segment_backward, segment_forward
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
-from .flow_tracing import in_full_precision, is_exported, is_traced
+from .flow_tracing import in_full_precision, is_exported, is_traced, needs_plain_backward
 
 # elements of one [B, H, segment, D] temporary: 2 MiB in float32 stays in a CPU's cache; a GPU wants few large launches
 CPU_SEGMENT_ELEMENTS = 2**19
@@ -89,6 +89,8 @@ def _differentiable(query, key, value, mask, positions, options, *tensors):
     Masked padding up to whole chunks keeps it free of branches on the length, which may be symbolic.
     """
     length, chunk = query.shape[2], options.chunk_size
+    if not torch.compiler.is_compiling():
+        chunk = min(chunk, length)
     padded = (length // chunk + 2 if is_exported() else (length + chunk - 1) // chunk) * chunk
     mask = torch.ones_like(positions, dtype=torch.bool) if mask is None else mask
     mask = _lengthen(mask, 1, padded) & (torch.arange(padded, device=mask.device) < length)
@@ -161,7 +163,7 @@ class _CausalFlow(torch.autograd.Function):
     def backward(ctx, *gradients):
         query, key, value, mask, positions, output, flows, starts, memories, *tensors = ctx.saved_tensors
         options, gradients = ctx.options, gradients[:7]
-        if torch.is_grad_enabled() or is_traced():
+        if needs_plain_backward(*gradients):
             return _second_order(query, key, value, mask, positions, options, tensors, gradients)
         given = (torch.zeros_like(x) if grad is None else grad for x, grad in zip((output, *tensors), gradients))
         grad_output, *later = given
@@ -183,12 +185,13 @@ class _CausalFlow(torch.autograd.Function):
 
 
 def _second_order(query, key, value, mask, positions, options, tensors, gradients):
-    """The gradients as functions of the inputs, for `create_graph=True` and for torch.func."""
+    """The gradients as functions of the inputs, for `create_graph=True`, batched gradients and torch.func."""
+    create_graph = torch.is_grad_enabled()
     inputs = (query, key, value, *tensors)
     with torch.enable_grad():
         outputs = _differentiable(query, key, value, mask, positions, options, *tensors)
         outputs, gradients = zip(*((output, grad) for output, grad in zip(outputs, gradients) if grad is not None))
         wanted = [x for x in inputs if x.requires_grad]
-        found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=True, allow_unused=True))
+        found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=create_graph, allow_unused=True))
     grads = [next(found) if x.requires_grad else None for x in inputs]
     return *grads[:3], None, None, None, *grads[3:]

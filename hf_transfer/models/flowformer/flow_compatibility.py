@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface, PreTrainedModel
 from transformers.utils import logging
 
+from .flow_tracing import has_values
+
 logger = logging.get_logger(__name__)
 
 OWN_ATTENTION = {"softmax", "Softmax", "scaled_dot_product_attention"}
@@ -154,7 +156,7 @@ def _refuse_calls(model: PreTrainedModel, args: tuple, kwargs: dict) -> None:
     position_ids, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
     if mask is not None or not torch.is_tensor(position_ids) or position_ids.dim() != 2:
         return
-    if not torch.compiler.is_compiling() and restarts(position_ids).any():
+    if has_values(position_ids) and restarts(position_ids).any():
         raise ValueError(PACKED_ERROR.format(name=type(model).__name__, found="position_ids"))
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from .flow_options import FlowOptions, nonzero
 from .flow_state import FlowState
-from .flow_tracing import in_full_precision, is_traced
+from .flow_tracing import in_full_precision, is_traced, needs_plain_backward
 
 KERNELS = ("auto", "torch", "fla")
 
@@ -101,12 +101,13 @@ class _Aggregation(torch.autograd.Function):
     @staticmethod
     @in_full_precision
     def backward(ctx, *gradients):
-        if not torch.is_grad_enabled():
+        if not needs_plain_backward(*gradients):
             leaves, outputs = ctx.graph
             return torch.autograd.grad(outputs, leaves, gradients, retain_graph=True, allow_unused=True)
-        inputs = ctx.saved_tensors
-        wanted = [x for x in inputs if x.requires_grad]
-        found = iter(torch.autograd.grad(_plain(*inputs), wanted, gradients, create_graph=True, allow_unused=True))
+        inputs, options = ctx.saved_tensors, {"create_graph": torch.is_grad_enabled(), "allow_unused": True}
+        with torch.enable_grad():
+            wanted = [x for x in inputs if x.requires_grad]
+            found = iter(torch.autograd.grad(_plain(*inputs), wanted, gradients, **options))
         return tuple(next(found) if x.requires_grad else None for x in inputs)
 
 

@@ -26,7 +26,7 @@ from .configuration_flowformer import FlowformerConfig
 from .embeddings_flowformer import EMBEDDINGS, FlowformerImageEmbeddings
 from .flow_compatibility import tell_of_no_weights
 from .flow_packing import Packing
-from .flow_tracing import is_traced
+from .flow_tracing import has_values, is_traced
 from .layers_flowformer import FlowformerDownsample, FlowformerLayer, FlowformerLayerScale, make_norm, normalize
 from .packing_flowformer import find_documents, positions_in_documents
 from .positions_flowformer import FlowformerRotaryEmbedding, grid_coordinates
@@ -67,8 +67,6 @@ class FlowformerPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    # past tokens cannot be taken out of a flow state, so assisted decoding refuses the model
-    _is_stateful = True
     _can_record_outputs = {"hidden_states": FlowformerLayer, "attentions": FlowformerAttention}
 
     required_modality: str | tuple[str, ...] | None = None
@@ -100,6 +98,11 @@ class FlowformerPreTrainedModel(PreTrainedModel):
                 f"`attn_implementation={requested_attention!r}`: leave it out to have what they were trained with."
             )
         return super().get_correct_attn_implementation(requested_attention or trained or "flow", is_init_check)
+
+    @property
+    def _is_stateful(self) -> bool:
+        """Past tokens cannot be taken out of a flow state, so assisted decoding refuses a model that has one."""
+        return "flow_attention" in self.config.layer_types
 
     def _softmax_of(self, requested_attention: str | None) -> str:
         """How the softmax layers of a mixed model compute; "flow" where it has none."""
@@ -151,7 +154,8 @@ class FlowformerModel(FlowformerPreTrainedModel):
         self.main_input_name = self.embeddings.main_input_name
         rotates = config.position_embedding_type == "rotary"
         self.rotary_emb = FlowformerRotaryEmbedding(config) if rotates else None
-        rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu").tolist()
+        last = max(config.num_hidden_layers - 1, 1)
+        rates = [config.drop_path_rate * index / last for index in range(config.num_hidden_layers)]
         layers, downsamples, self.stage_starts = [], [], []
         for stage, previous in zip(config.stages, [None, *config.stages]):
             if previous is not None:
@@ -375,14 +379,13 @@ class FlowformerModel(FlowformerPreTrainedModel):
                     f"products), got {attention_mask.dtype}."
                 )
             return None
-        traced = is_traced()
-        if not traced:
+        if not is_traced():
             past_length = 0 if past_key_values is None else int(past_key_values.get_seq_length())
             expected = (batch_size, past_length + length)
             if tuple(attention_mask.shape) != expected:
                 raise ValueError(f"`attention_mask` should be of shape {expected}, got {tuple(attention_mask.shape)}.")
         mask = attention_mask[:, -length:].to(device).bool()
-        return None if not traced and mask.all() else mask
+        return None if has_values(mask) and mask.all() else mask
 
     @staticmethod
     def _position_ids(padding_mask, attention_mask, past_key_values, length: int, device) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .flow_compatibility import restarts
-from .flow_tracing import is_exported
+from .flow_tracing import has_shape_alone, is_exported
 
 
 def find_documents(
@@ -47,6 +47,8 @@ def find_documents(
         if seq_idx is not None or cu_seq_lens_q is not None:
             raise ValueError("Packed documents cannot be compiled with Flowformer: pad them to rows of their own.")
         torch._assert_async(~begins.any(), "Packed documents cannot be compiled with Flowformer: pad them.")
+        return None
+    if has_shape_alone(begins):
         return None
     return begins.cumsum(1) if begins.any() else None
 

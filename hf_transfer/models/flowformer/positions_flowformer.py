@@ -11,6 +11,7 @@ https://huggingface.co/papers/2104.09864
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 
@@ -49,7 +50,7 @@ class FlowformerRotaryEmbedding(nn.Module):
         if self.rope_type != "default":
             self.make = ROPE_INIT_FUNCTIONS[self.rope_type]
         self.long_frequencies = None
-        with torch.device("cpu"):
+        with unset_fake_temporarily(), torch.device("cpu"):
             frequencies, self.attention_scaling = self.make(config)
             self.frequencies = frequencies.tolist()
             if self.rope_type == "longrope":

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 
@@ -15,7 +16,7 @@ from hf_transfer.models.flowformer import (
 )
 from hf_transfer.models.flowformer.flow_attention import flow_attention, naive_flow_attention
 from tests.marks import slow
-from tests.models.flowformer.tiny import head_inputs, tiny_config, tiny_labels
+from tests.models.flowformer.tiny import BATCH, HEADS_AND_MODALITIES, LENGTH, head_inputs, tiny_config, tiny_labels
 
 EVERY_FORM = pytest.mark.parametrize(
     "options",
@@ -56,6 +57,34 @@ def test_jacobians_equal_those_of_the_definition(options):
     directions = torch.eye(output.numel(), dtype=output.dtype).view(-1, *output.shape)
     rows = vmap(lambda direction: torch.autograd.grad(output, leaves, direction, retain_graph=True))(directions)
     torch.testing.assert_close([row.reshape(x.shape) for row, x in zip(rows, expected, strict=True)], list(expected))
+    batched = torch.autograd.grad(output, leaves, directions, is_grads_batched=True)
+    torch.testing.assert_close(
+        [row.reshape(x.shape) for row, x in zip(batched, expected, strict=True)], list(expected)
+    )
+    assert not any(row.requires_grad for row in batched)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+def test_vectorised_second_derivatives_equal_those_of_the_definition(causal):
+    functions, inputs = attentions({"causal": causal})
+    options = [{"vectorize": True}, {}]
+    ours, expected = (
+        torch.autograd.functional.hessian(lambda *qkv, f=f: f(*qkv).square().sum(), inputs, **keywords)
+        for f, keywords in zip(functions, options, strict=True)
+    )
+    torch.testing.assert_close([list(row) for row in ours], [list(row) for row in expected])
+
+
+def test_a_short_sequence_is_not_lengthened_to_a_whole_chunk():
+    (ours, _), inputs = attentions({"causal": True, "chunk_size": 64})
+    sizes = []
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()), sizes.index),
+        forward_ad.dual_level(),
+    ):
+        ours(*(x.clone().requires_grad_() for x in inputs))
+    heads, length = 2, 7
+    assert max(sizes) <= 2 * heads * length * length
 
 
 @pytest.mark.parametrize(
@@ -82,6 +111,24 @@ def test_gradients_of_each_row_by_vmap(head, modality):
     model(**{name: x[1:] for name, x in inputs.items()})["loss"].backward()
     for name, weight in model.named_parameters():
         torch.testing.assert_close(found[name][1], weight.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("head", "modality"), HEADS_AND_MODALITIES)
+@pytest.mark.parametrize("place", ["meta", "fake"])
+def test_a_step_on_shapes_alone(place, head, modality):
+    rotates = {"position_embedding_type": "rotary"} if modality in ("text", "image") else {}
+    config = tiny_config(modality, **rotates)
+    inputs = head_inputs(head, config)
+    inputs |= tiny_labels(head, config, inputs)
+    if head in (FlowformerForCausalLM, FlowformerForTimeSeriesClassification, DecisionFlowformer):
+        inputs["attention_mask"] = torch.ones(BATCH, LENGTH, dtype=torch.long)
+    if place == "meta":
+        with torch.device("meta"):
+            model = head(config)
+        model(**{name: x.to("meta") for name, x in inputs.items()})["loss"].backward()
+        return
+    with FakeTensorMode() as mode:
+        head(config)(**{name: mode.from_tensor(x) for name, x in inputs.items()})["loss"].backward()
 
 
 @pytest.mark.parametrize("causal", [False, slow(True)], ids=["bidirectional", "causal"])

@@ -132,6 +132,15 @@ def test_assisted_decoding_is_refused(how):
         generate(causal_model(), inputs=prompt(1), **options)
 
 
+@pytest.mark.parametrize("how", ["assistant_model", "prompt_lookup_num_tokens"])
+def test_the_softmax_twin_decodes_with_assistance(how):
+    # another model than its assistant, so that some proposals are refused and taken out of the cache
+    model, assistant = causal_model("sdpa"), causal_model("sdpa", "rotary")
+    options = {how: assistant if how == "assistant_model" else 2}
+    alone = generate(model, inputs=prompt(1), do_sample=False)
+    assert torch.equal(generate(model, inputs=prompt(1), do_sample=False, **options), alone)
+
+
 def test_a_quantized_cache_is_refused():
     with pytest.raises((ValueError, ImportError)):
         generate(causal_model(), inputs=prompt(), cache_implementation="quantized")
