@@ -7,6 +7,12 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 from transformers.tokenization_utils_base import LARGE_INTEGER
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+TEXT_MAX_LENGTH = "text_max_length"
+"""Of a saved model: tokens after which its training cut a text, where that was asked for."""
 
 OFFSET_KINDS = frozenset(
     {
@@ -67,6 +73,22 @@ def longest_text(config: PreTrainedConfig, tokenizer: Any, max_length: int | Non
     limits = (max_length, getattr(tokenizer, "model_max_length", None), text_positions(config))
     # A tokenizer that knows no limit says 10^30.
     return min((limit for limit in limits if limit is not None and 0 < limit < LARGE_INTEGER), default=None)
+
+
+def asked_or_trained(config: PreTrainedConfig, max_length: int | None) -> int | None:
+    """The length that is asked for, or else that of the training, if it was named there: texts are read as then.
+
+    Args:
+        config: the model's.
+        max_length: tokens that the user asks for.
+    """
+    trained = getattr(config, TEXT_MAX_LENGTH, None)
+    if max_length is not None or trained is None:
+        return max_length
+    logger.warning_once(
+        f"texts are cut after {trained} tokens, as in the training of this model (`max_length` says another length)."
+    )
+    return trained
 
 
 def with_limit(tokenizer: Any, config: PreTrainedConfig) -> Any:

@@ -27,7 +27,15 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 NAMES = "id2label"
-READING = ("mask_ignore_index", "series_columns", "text_block_size", "text_columns", "forecasting", "class_prompt")
+READING = (
+    "mask_ignore_index",
+    "series_columns",
+    "text_block_size",
+    "text_max_length",
+    "text_columns",
+    "forecasting",
+    "class_prompt",
+)
 """Fields of a configuration that say how the rows were read that a model was trained on."""
 KEPT = ("problem_type", *READING)
 """Further fields of the configuration that is trained, kept where they are set."""

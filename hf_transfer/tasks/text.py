@@ -12,6 +12,7 @@ from transformers.utils import logging
 from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.prepare import texts_of
 from hf_transfer.data.prepared_streams import PreparedStream, texts_of_stream
+from hf_transfer.data.text_length import TEXT_MAX_LENGTH
 from hf_transfer.modeling.processors import stored_processor
 from hf_transfer.models.revisions import at_revision
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
@@ -43,6 +44,11 @@ class TextTask(Task):
             return stored_processor("text", folder, trust_remote_code=model.trust_remote_code, **stored)
         except ValueError as error:
             raise ValueError(f"cannot load the tokenizer `{model.tokenizer}`: {error}") from error
+
+    def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
+        """After how many tokens texts are cut, where the user says so."""
+        if data.max_length is not None or hasattr(model.config, TEXT_MAX_LENGTH):
+            setattr(model.config, TEXT_MAX_LENGTH, data.max_length)
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
         """The stored tokenizer, as `with_padding`, or None."""

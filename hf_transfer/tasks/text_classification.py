@@ -36,7 +36,8 @@ class TextClassification(TextTask):
         return replace(data, text_columns=texts) if len(texts) in (1, 2) else data
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
-        """The columns that hold the text, where the user named them or there are one or two."""
+        """Also the columns that hold the text, where the user named them or there are one or two."""
+        super().remember(model, data, rows)
         names = self.settled(data, rows).text_columns
         if names is not None or hasattr(model.config, TEXT_COLUMNS):
             setattr(model.config, TEXT_COLUMNS, names)

@@ -1,8 +1,10 @@
+from shutil import copytree
+
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForImageClassification, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig
 
 from hf_transfer.data.images import with_pixel_values
 from hf_transfer.runs.adapt import run_adaptation
@@ -175,3 +177,27 @@ def test_whole_numbers_of_a_regression_are_numbers(here):
     Dataset.from_dict({"text": ["Emma", "Alice", "Dinah"], "label": [1, 5, 3]}).to_csv("stars.csv", index=False)
     found = run_evaluation("stars", "stars.csv", task="text-classification")
     assert found["mean_squared_error"] == pytest.approx(found["loss"]) and "accuracy" not in found
+
+
+@pytest.mark.parametrize("adapter", [[], ["--peft", '{"peft_type": "LORA", "target_modules": ["query", "value"]}']])
+def test_texts_are_cut_as_in_the_training(here, adapter):
+    """Else the figures of a finished model would not be those of its own run."""
+    long = {"text": [f"{text} " * 9 for text, _ in tiny.SENTENCES], "label": [book for _, book in tiny.SENTENCES]}
+    Dataset.from_dict(long).to_csv("long.csv", index=False)
+    copytree((here / "bert").resolve(), "own")
+    rows = ["--model", "own", "--dataset", "long.csv", "--test_dataset", "long.csv", *QUICK, "--learning_rate", "0.02"]
+    trained = run_adaptation(
+        parse_arguments([*rows, *adapter, "--max_steps", "9", "--max_length", "4", "--output_dir", "cut"])
+    )
+    again = run_evaluation("cut/model", "long.csv")
+    assert again["loss"] == pytest.approx(trained["loss"], rel=3e-6)
+    assert run_evaluation("cut/model", "long.csv", max_length=16)["loss"] != pytest.approx(again["loss"], rel=3e-6)
+
+
+def test_a_new_training_reads_as_far_as_the_model_does(here):
+    config = AutoConfig.from_pretrained((here / "bert").resolve(), text_max_length=2)
+    copytree((here / "bert").resolve(), "own")
+    config.save_pretrained("own")
+    rows = ["--model", "own", "--dataset", "books.csv", "--task", "text-classification"]
+    run_adaptation(parse_arguments([*rows, *QUICK, "--output_dir", "whole"]))
+    assert getattr(AutoConfig.from_pretrained("whole/model"), "text_max_length", None) is None
