@@ -20,7 +20,7 @@ from hf_transfer.data.language_blocks import language_blocks
 from hf_transfer.data.pixel_tokens import pixel_tokens, reads_pixel_tokens
 from hf_transfer.data.text_collator import TextCollator
 from hf_transfer.data.text_columns import find_text_columns
-from hf_transfer.data.text_length import asked_or_trained, check_vocabulary, longest_text, text_positions
+from hf_transfer.data.text_length import check_vocabulary, reading_length, text_positions
 from hf_transfer.data.text_padding import settle_padding_side
 from hf_transfer.data.time_series import series_shape
 from hf_transfer.data.trajectories import TrajectoryProcessor, trajectory_shape, windows
@@ -92,7 +92,7 @@ def prepare(
     refuse_empty_cells(dataset, columns, "given")
     if block_size is not None:
         return _in_blocks(dataset, config, processor, columns, block_size, collator)
-    longest = longest_text(config, processor, asked_or_trained(config, max_length))
+    longest = reading_length(config, processor, max_length)
     if longest is not None and collator is not None:
         longest = collator.raw_length(longest)
     settle_padding_side(processor, config)

@@ -75,20 +75,22 @@ def longest_text(config: PreTrainedConfig, tokenizer: Any, max_length: int | Non
     return min((limit for limit in limits if limit is not None and 0 < limit < LARGE_INTEGER), default=None)
 
 
-def asked_or_trained(config: PreTrainedConfig, max_length: int | None) -> int | None:
-    """The length that is asked for, or else that of the training, if it was named there: texts are read as then.
+def reading_length(config: PreTrainedConfig, tokenizer: Any, max_length: int | None) -> int | None:
+    """`longest_text` of what is asked for, or else of the length that the training named: texts are read as then.
 
     Args:
         config: the model's.
+        tokenizer: the model's.
         max_length: tokens that the user asks for.
     """
     trained = getattr(config, TEXT_MAX_LENGTH, None)
-    if max_length is not None or trained is None:
-        return max_length
-    logger.warning_once(
-        f"texts are cut after {trained} tokens, as in the training of this model (`max_length` says another length)."
-    )
-    return trained
+    if max_length is None and trained is not None:
+        logger.warning_once(
+            f"texts are cut after {trained} tokens, as in the training of this model (`max_length` says another "
+            "length)."
+        )
+        max_length = trained
+    return longest_text(config, tokenizer, max_length)
 
 
 def with_limit(tokenizer: Any, config: PreTrainedConfig) -> Any:

@@ -14,7 +14,7 @@ from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.questions import ANSWERS, CONTEXT, ID_COLUMN, LABEL_COLUMN, QUESTION, SpanKind, with_answers
-from hf_transfer.data.text_length import asked_or_trained, check_vocabulary, longest_text
+from hf_transfer.data.text_length import check_vocabulary, reading_length
 from hf_transfer.data.word_tokens import check_tokenizer
 from hf_transfer.evaluation.spans import SPAN_METRICS, Answer, best_answers, span_metrics
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
@@ -81,9 +81,7 @@ class QuestionAnswering(TextTask):
         processor.padding_side = "right"  # labels are numbers of tokens, and the question comes first
         if not reading.get("keep_labels", True) and LABEL_COLUMN in rows.column_names:
             rows = rows.remove_columns(LABEL_COLUMN)
-        ready = answer_windows(
-            rows, processor, longest_text(config, processor, asked_or_trained(config, reading.get("max_length")))
-        )
+        ready = answer_windows(rows, processor, reading_length(config, processor, reading.get("max_length")))
         check_vocabulary((max(ids, default=-1) for ids in ready["input_ids"]), processor, config)
         return ready
 

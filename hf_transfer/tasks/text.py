@@ -47,8 +47,7 @@ class TextTask(Task):
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
         """After how many tokens texts are cut, where the user says so."""
-        if data.max_length is not None or hasattr(model.config, TEXT_MAX_LENGTH):
-            setattr(model.config, TEXT_MAX_LENGTH, data.max_length)
+        keep_or_clear(model.config, TEXT_MAX_LENGTH, data.max_length)
 
     def load_processor(self, model: ModelArguments, config: PreTrainedConfig) -> Any:
         """The stored tokenizer, as `with_padding`, or None."""
@@ -68,6 +67,18 @@ class TextTask(Task):
         if not isinstance(processor, PreTrainedTokenizerBase):
             return {}
         return {"vocab_size": len(processor), **{name: getattr(processor, name) for name in SPECIAL_TOKENS}}
+
+
+def keep_or_clear(config: PreTrainedConfig, name: str, value: Any) -> None:
+    """Write a field of the reading; where the run says nothing, one of an earlier training is cleared.
+
+    Args:
+        config: of the model in training.
+        name: of the field.
+        value: None where the run says nothing.
+    """
+    if value is not None or hasattr(config, name):
+        setattr(config, name, value)
 
 
 def with_padding(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ from hf_transfer.data.captions import ending_texts
 from hf_transfer.data.label_columns import label_names
 from hf_transfer.data.text_columns import check_texts_as, texts_of_rows
 from hf_transfer.tasks.arguments import DataArguments, ModelArguments
-from hf_transfer.tasks.text import TextTask
+from hf_transfer.tasks.text import TextTask, keep_or_clear
 
 TEXT_COLUMNS = "text_columns"
 """Field of the configuration of a model that was trained here."""
@@ -38,9 +38,7 @@ class TextClassification(TextTask):
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
         """Also the columns that hold the text, where the user named them or there are one or two."""
         super().remember(model, data, rows)
-        names = self.settled(data, rows).text_columns
-        if names is not None or hasattr(model.config, TEXT_COLUMNS):
-            setattr(model.config, TEXT_COLUMNS, names)
+        keep_or_clear(model.config, TEXT_COLUMNS, self.settled(data, rows).text_columns)
 
     def arranged(self, rows: Dataset, arguments: DataArguments, role: str) -> Dataset:
         pair = arguments.text_columns or []

@@ -13,6 +13,7 @@ from transformers import DataCollatorForLanguageModeling, default_data_collator
 from hf_transfer.modeling.anatomy import unwrap_peft
 from hf_transfer.tasks.arguments import DataArguments
 from hf_transfer.tasks.task import Metrics
+from hf_transfer.tasks.text import keep_or_clear
 from hf_transfer.tasks.text_pretraining import TextPretraining
 
 TEXT_BLOCK_SIZE = "text_block_size"
@@ -29,8 +30,7 @@ class TextGeneration(TextPretraining):
 
     def remember(self, model: Any, data: DataArguments, rows: Dataset) -> None:
         """The length of the blocks, in which a perplexity is measured again."""
-        if data.block_size is not None or hasattr(model.config, TEXT_BLOCK_SIZE):
-            setattr(model.config, TEXT_BLOCK_SIZE, data.block_size)
+        keep_or_clear(model.config, TEXT_BLOCK_SIZE, data.block_size)
 
     def collator(self, processor: Any, rows: Dataset, pad_token_id: int | None = 0) -> Callable | None:
         if "labels" in rows.column_names:

@@ -23,7 +23,7 @@ from hf_transfer.data.bpe import train_bpe
 from hf_transfer.data.label_columns import LabelColumn
 from hf_transfer.data.labels import LabelKind
 from hf_transfer.data.tagged_words import LABEL_COLUMN, WORD_COLUMN, read_tags, with_word_lists
-from hf_transfer.data.text_length import asked_or_trained, check_vocabulary, longest_text
+from hf_transfer.data.text_length import check_vocabulary, reading_length
 from hf_transfer.data.text_padding import settle_padding_side
 from hf_transfer.data.word_tokens import check_tokenizer, first_tokens, labels_at
 from hf_transfer.evaluation.answers import answers_of, labelled_units
@@ -96,7 +96,7 @@ class TokenClassification(TextTask):
             return rows
         check_tokenizer(processor)
         settle_padding_side(processor, config, reads_every_token=True)
-        longest = longest_text(config, processor, asked_or_trained(config, reading.get("max_length")))
+        longest = reading_length(config, processor, reading.get("max_length"))
         rest = [name for name in (WORD_COLUMN, LABEL_COLUMN) if name in rows.column_names]
 
         def tokenize(batch: dict[str, list]) -> dict[str, list]:

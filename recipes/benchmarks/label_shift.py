@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from cells import COMMON, data_folder, end_by, mean_and_deviation, train_all, write_report
 from datasets import ClassLabel, Dataset, Features
-from machine import processor_names
+from machine import processors_of
 
 from hf_transfer.data.bundled import load
 from hf_transfer.runs.adapt import run_adaptation
@@ -103,24 +103,33 @@ DATA = {
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A pair of domains with other class shares: rows by name in DATA, the true shares of the target, settings."""
+class Pair:
+    """Two domains: the names of their classes, and what their trainings have of their own."""
 
+    classes: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+PAIRS = {"digits": Pair(tuple("0123456789"), DIGITS), "verses": Pair(tuple(BOOKS), VERSES)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A pair with class shares that differ: rows by name in DATA, and the true shares of the target."""
+
+    pair: str
     source: str
     target: str
     test: str | None
     shares: tuple[float, ...]
-    settings: Mapping[str, Any]
 
 
 VARIANTS = {
-    "low": Variant("mnist5k", "digits_low", None, (1 / 6,) * 5 + (1 / 30,) * 5, DIGITS),
-    "high": Variant("mnist5k", "digits_high", None, (1 / 30,) * 5 + (1 / 6,) * 5, DIGITS),
-    "more_letters": Variant("kjv_few_letters", "asv_many_letters", "asv_many_letters_test", (1 / 6, 5 / 6), VERSES),
-    "fewer_letters": Variant("kjv_many_letters", "asv_few_letters", "asv_few_letters_test", (5 / 6, 1 / 6), VERSES),
+    "low": Variant("digits", "mnist5k", "digits_low", None, (1 / 6,) * 5 + (1 / 30,) * 5),
+    "high": Variant("digits", "mnist5k", "digits_high", None, (1 / 30,) * 5 + (1 / 6,) * 5),
+    "more_letters": Variant("verses", "kjv_few_letters", "asv_many_letters", "asv_many_letters_test", (1 / 6, 5 / 6)),
+    "fewer_letters": Variant("verses", "kjv_many_letters", "asv_few_letters", "asv_few_letters_test", (5 / 6, 1 / 6)),
 }
-SOURCE_ONLY = "source_only"
-METHODS: dict[str, dict[str, Any]] = {SOURCE_ONLY: {}, "dann": {"dann": {}}, "mcc": {"mcc": {}}, "cdan": {"cdan": {}}}
 WORSE = 2.0
 """Points below source only from which on a validator that prefers the model is counted."""
 
@@ -150,7 +159,7 @@ def settings_of(cell: Cell, runs_dir: Path, steps: int | None) -> dict[str, Any]
     """The arguments of a cell's run."""
     variant, method, mode, seed = cell
     of_variant = VARIANTS[variant]
-    given = {**SETTINGS, **of_variant.settings, "seed": seed, "overwrite": True}
+    given = {**SETTINGS, **PAIRS[of_variant.pair].settings, "seed": seed, "overwrite": True}
     given["output_dir"] = str(run_folder(cell, runs_dir))
     given |= {key: data_folder(DATA, name, runs_dir) for key, name in rows_of(of_variant).items()}
     given |= {} if steps is None else {"max_steps": steps}
@@ -250,10 +259,11 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         if (cell[0], SOURCE_ONLY, LABEL_SHIFTS[0], cell[3]) in known
     ]
     file = arguments.output_dir / f"{RESULTS}.json"
-    earlier = json.loads(file.read_text())["runs"] if file.exists() else []
-    runs = [run for run in earlier if run["variant"] not in arguments.variants] + runs
-    machine = f"{processor_names()[0]}, one thread a training, torch {torch.__version__}, float32."
-    return {"machine": machine, "steps": arguments.steps, "runs": runs, "failed": len(found) - len(known)}
+    earlier = json.loads(file.read_text()) if file.exists() else {"machine": "", "runs": []}
+    kept = [run for run in earlier["runs"] if run["variant"] not in arguments.variants]
+    processors = processors_of(earlier["machine"] if kept else "")
+    machine = f"{processors}, one thread a training, torch {torch.__version__}, float32."
+    return {"machine": machine, "steps": arguments.steps, "runs": kept + runs, "failed": len(found) - len(known)}
 
 
 def table_of(runs: list[dict[str, Any]], figure: str, gain: str | None = None) -> list[str]:
@@ -281,12 +291,12 @@ def table_of(runs: list[dict[str, Any]], figure: str, gain: str | None = None) -
 
 
 def by_pair(runs: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The runs that were compared with source only, by the source's rows' kind and the mode."""
+    """The runs that were compared with source only, by pair and mode."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for pair, settings in (("digits", DIGITS), ("verses", VERSES)):
+    for pair in PAIRS:
         for mode in LABEL_SHIFTS:
             own = [run for run in runs if run["label_shift"] == mode and "gain" in run]
-            own = [run for run in own if VARIANTS[run["variant"]].settings is settings]
+            own = [run for run in own if VARIANTS[run["variant"]].pair == pair]
             found |= {(pair, mode): own} if own else {}
     return found
 
@@ -326,7 +336,7 @@ def shares_tables(runs: list[dict[str, Any]]) -> list[str]:
         own = {seed: run for (other, seed), run in sorted(told.items()) if other == name}
         if not own:
             continue
-        classes = list(map(str, range(10))) if variant.settings is DIGITS else list(BOOKS)
+        classes = PAIRS[variant.pair].classes
         lines += ["", f"| {name}: shares, % | {' | '.join(classes)} | distance from the truth |"]
         lines += ["|---|" + "--:|" * (len(classes) + 1)]
         lines.append(f"| true | {' | '.join(f'{100 * share:.1f}' for share in variant.shares)} | |")

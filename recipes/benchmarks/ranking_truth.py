@@ -284,7 +284,8 @@ def main() -> None:
     file = arguments.output_dir / "ranking_truth.json"
     earlier = json.loads(file.read_text()) if file.exists() else {"machine": "", "targets": {}}
     kept = {name: facts for name, facts in earlier["targets"].items() if name not in every}
-    every = {name: {**kept, **every}[name] for name in TARGETS if name in {**kept, **every}}
+    known = {**kept, **every}
+    every = {name: known[name] for name in TARGETS if name in known}
     machine = f"{processors_of(earlier['machine'] if kept else '')}, one thread a training, torch {torch.__version__}."
     write_report(
         arguments.output_dir, "ranking_truth", {"machine": machine, "targets": every}, markdown(machine, every)
